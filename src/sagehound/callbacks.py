@@ -1,0 +1,137 @@
+"""What happens beside the training steps: checkpoints, stopping, averaging, progress."""
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import (
+    Callback,
+    EarlyStopping,
+    EMAWeightAveraging,
+    ModelCheckpoint,
+    RichProgressBar,
+)
+from omegaconf import DictConfig
+
+from sagehound.console import console, say
+from sagehound.errors import Stopped
+
+
+def make_callbacks(trainer: DictConfig, checkpoints: Path) -> list[Callback]:
+    """The callbacks of a run; best.ckpt has the lowest validation loss, last.ckpt is where a resume goes on."""
+    callbacks: list[Callback] = []
+    if trainer.ema is not None:
+        callbacks.append(EMAWeightAveraging(decay=trainer.ema))
+    if trainer.patience is not None:
+        callbacks.append(EarlyStopping("valid/loss", patience=trainer.patience, check_on_train_epoch_end=True))
+    callbacks.append(StopOnSignal(checkpoints / "last.ckpt"))
+    callbacks.append(RichProgressBar(leave=True, console_kwargs={"soft_wrap": True}) if console.is_terminal else Lines())
+    callbacks.append(
+        ModelCheckpoint(
+            dirpath=checkpoints,
+            filename="best",
+            monitor="valid/loss",
+            save_last=True,
+            save_on_train_epoch_end=True,  # the next epoch then begins where this one ended
+            enable_version_counter=False,
+        )
+    )
+    return callbacks
+
+
+class Lines(Callback):
+    """One plain line an epoch, for logs and pipes."""
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Print the epoch's scores."""
+        if not trainer.is_global_zero:
+            return
+        m = {k: float(v) for k, v in trainer.callback_metrics.items()}
+        say(
+            f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}: "
+            f"valid loss {m['valid/loss']:.4f}, valid top-1 {m['valid/top1']:.1%}, train loss {m['train/loss_step']:.4f}"
+        )
+
+
+class StopOnSignal(Callback):
+    """Write last.ckpt and end the run at the next step once SIGTERM or Ctrl-C was heard; a second Ctrl-C ends it at once."""
+
+    def __init__(self, last: Path) -> None:
+        self.last = last
+        self.heard = 0  # the signal's number
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Listen; what listened before does so again after the run."""
+        self._before = {s: signal.signal(s, self._hear) for s in (signal.SIGTERM, signal.SIGINT)}
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Stop listening."""
+        for signum, handler in getattr(self, "_before", {}).items():
+            signal.signal(signum, handler)
+        self._before = {}
+
+    def _hear(self, signum: int, _: FrameType | None) -> None:
+        if self.heard and signum == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.heard = signum
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int  # noqa: ANN401
+    ) -> None:
+        """Stop after a whole optimizer step; after an epoch's last, the epoch is finished first."""
+        steps = trainer.accumulate_grad_batches
+        if (batch_idx + 1) % steps == 0 and batch_idx + 1 < trainer.num_training_batches and self._any_heard(trainer):
+            trainer.save_checkpoint(self.last)
+            self._stop()
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop between two epochs: last.ckpt was written at the end of the one before."""
+        if trainer.current_epoch and self._any_heard(trainer):
+            self._stop()
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The last epoch has ended: last.ckpt is there, and only the evaluation is left to do."""
+        if self._any_heard(trainer):
+            self._stop()
+
+    def _any_heard(self, trainer: pl.Trainer) -> bool:
+        return trainer.strategy.reduce_boolean_decision(bool(self.heard), all=False)
+
+    def _stop(self) -> None:
+        signum = self.heard or int(signal.SIGTERM)  # another process may have heard it
+        raise stopped(signum, self.last)
+
+
+def stopped(signum: int, last: Path) -> Stopped:
+    """What to say and return after a signal, and how to go on."""
+    name = signal.Signals(signum).name
+    where = f"; go on with: python train.py resume={last.parent.parent}" if last.exists() else " before the first step"
+    return Stopped(f"stopped by {name}{where}", signum)
+
+
+@contextmanager
+def signals_stop(last: Path) -> Iterator[None]:
+    """Outside the training steps: SIGTERM ends the run with exit code 143, and is passed on to DDP's processes.
+
+    Raises:
+        Stopped: SIGTERM came.
+    """
+
+    def hear(signum: int, _: FrameType | None) -> None:
+        children = [p.pid for p in multiprocessing.active_children() if p.pid]
+        for pid in children:
+            os.kill(pid, signum)
+        if not children:
+            raise stopped(signum, last)
+
+    before = signal.signal(signal.SIGTERM, hear)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,193 @@
+"""The model that is trained: a timm backbone and a head."""
+
+import math
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from omegaconf import DictConfig
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import SGD, Adam, AdamW, Optimizer
+from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
+from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics.classification import MulticlassAccuracy
+from torchvision.transforms import v2
+
+from sagehound import finetune
+from sagehound.data.datamodule import Batch, seed_of
+from sagehound.data.transforms import Preprocessing
+from sagehound.errors import SagehoundError
+
+
+class Classifier(pl.LightningModule):
+    """Photos, uint8, b x 3 x h x w, to logits, b x c.
+
+    Args:
+        backbone: photos, float and normalised, to features, b x f; ``head_hidden_size`` is f.
+        classes: c names.
+        to: what the backbone expects; its mean and std are applied here, on the device.
+        cfg: the run's config.
+    """
+
+    def __init__(self, backbone: nn.Module, classes: list[str], to: Preprocessing, cfg: DictConfig) -> None:
+        super().__init__()
+        self.cfg, self.classes = cfg, classes
+        self.backbone = backbone
+        self.head = make_head(int(backbone.head_hidden_size), list(cfg.head.hidden), len(classes), cfg.head.dropout)
+        self.register_buffer("mean", 255 * torch.tensor(to.mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", 255 * torch.tensor(to.std).view(1, 3, 1, 1), persistent=False)
+        self.mix = make_mix(cfg.augment.mixup, cfg.augment.cutmix, len(classes))
+        scores = {"loss": MeanMetric(nan_strategy=math.inf), "top1": MulticlassAccuracy(len(classes), average="micro")}
+        self.train_scores = MetricCollection(dict(scores), prefix="train/")
+        self.train_scores.persistent(True)  # a run that is stopped inside an epoch still reports the whole epoch
+        self.valid_scores = self.train_scores.clone(prefix="valid/")
+        self.valid_scores.persistent(False)
+        self.frozen = False
+        self.set_frozen(0)
+
+    def forward(self, photos: Tensor) -> Tensor:
+        """Logits, b x c, of photos, uint8, b x 3 x h x w."""
+        return self.classify(self.normalise(photos))
+
+    def normalise(self, photos: Tensor) -> Tensor:
+        """Float photos, b x 3 x h x w, of mean 0 and deviation 1, in the memory order of the config."""
+        order = torch.channels_last if self.cfg.trainer.channels_last else torch.contiguous_format
+        return ((photos - self.mean) / self.std).contiguous(memory_format=order)
+
+    def classify(self, photos: Tensor) -> Tensor:
+        """Logits of normalised photos; no graph is kept for a backbone that rests."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            features = self.backbone(photos)
+        logits: Tensor = self.head(features)
+        return logits
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The loss of one batch; what is random in it follows from the seed and the step."""
+        photos, labels = batch
+        torch.manual_seed(seed_of(self.cfg.seed, self.current_epoch, batch_idx, self.global_rank))
+        x, targets = self.normalise(photos), labels
+        if self.mix is not None:
+            x, targets = self.mix(x, labels)
+        logits = self.classify(x)
+        loss = F.cross_entropy(logits, targets, label_smoothing=self.cfg.augment.label_smoothing)
+        if not torch.isfinite(loss):
+            raise SagehoundError(self._not_finite(loss))
+        self._score(self.train_scores, loss, logits, labels)
+        self.log("train/loss_step", loss)
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Add one batch to the epoch's scores."""
+        photos, labels = batch
+        logits = self(photos)
+        self._score(self.valid_scores, F.cross_entropy(logits, labels), logits, labels)
+
+    @staticmethod
+    def _score(scores: MetricCollection, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
+        scores["loss"].update(loss.detach(), weight=len(labels))
+        scores["top1"].update(logits.detach(), labels)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the scores of the valid photos."""
+        self._log(self.valid_scores)
+
+    def on_train_epoch_end(self) -> None:
+        """Log the scores of the epoch, and move a plateau schedule before the checkpoint is written."""
+        self._log(self.train_scores)
+        if self.plateau is not None:
+            self.plateau.step(float(self.trainer.callback_metrics["valid/loss"]))
+
+    def _log(self, scores: MetricCollection) -> None:
+        self.log_dict(scores.compute(), prog_bar=True)
+        scores.reset()
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """torch.optim's optimizer and a schedule for every step."""
+        o, s = self.cfg.optimizer, self.cfg.schedule
+        groups = finetune.parameter_groups(self.backbone, self.head, self.cfg.finetune, o)
+        optimizer: Optimizer
+        if o.name == "sgd":
+            optimizer = SGD(groups, momentum=o.momentum or 0.0)
+        else:
+            optimizer = {"adamw": AdamW, "adam": Adam}[o.name](groups, betas=tuple(o.betas), eps=o.eps)
+        self.plateau: ReduceLROnPlateau | None = None
+        if s.name == "plateau":
+            self.plateau = ReduceLROnPlateau(optimizer, factor=s.factor, patience=s.patience)
+            if self._plateau_state is not None:
+                self.plateau.load_state_dict(self._plateau_state)
+            return optimizer
+        total = int(self.trainer.estimated_stepping_batches)
+        warmup = round(s.warmup_epochs * total / self.cfg.trainer.max_epochs)
+        end = s.min_lr if s.name == "cosine" else 1.0
+        scheduler = LambdaLR(optimizer, lambda step: rate(step, total, warmup, end))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the plateau's memory; Lightning would write the checkpoint before it moves the rate."""
+        if self.plateau is not None:
+            checkpoint["plateau"] = self.plateau.state_dict()
+
+    _plateau_state: dict[str, Any] | None = None
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the plateau's memory up again; the schedule is made later."""
+        self._plateau_state = checkpoint.get("plateau")
+
+    def on_train_start(self) -> None:
+        """After a resume the epoch's own hook is not called."""
+        self.set_frozen(self.current_epoch)
+
+    def on_train_epoch_start(self) -> None:
+        """Freeze or unfreeze the backbone."""
+        self.set_frozen(self.current_epoch)
+
+    def set_frozen(self, epoch: int) -> None:
+        """Put the backbone into the state of an epoch (from 0)."""
+        self.frozen = finetune.is_frozen(self.cfg.finetune, epoch)
+        finetune.freeze(self.backbone, self.frozen)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> "Classifier":
+        """As in torch, but what rests stays in evaluation mode."""
+        super().train(mode)
+        finetune.set_modes(self.backbone, self.frozen, self.cfg.finetune.freeze_norm)
+        return self
+
+    def _not_finite(self, loss: Tensor) -> str:
+        lr = self.trainer.optimizers[0].param_groups[0]["lr"]
+        return (
+            f"the loss became {float(loss)} at step {self.global_step} (epoch {self.current_epoch}), learning rate {lr:.3g}: "
+            f"try optimizer.lr={self.cfg.optimizer.lr / 10:.3g}, trainer.gradient_clip=1 or trainer.precision=32-true"
+        )
+
+
+def make_head(features: int, hidden: list[int], classes: int, dropout: float) -> nn.Sequential:
+    """Linear layers of the given widths with ReLU between them: features, b x f, to logits, b x c."""
+    widths = [features, *hidden, classes]
+    layers: list[nn.Module] = []
+    for i, (a, b) in enumerate(zip(widths, widths[1:], strict=False)):
+        layers += [nn.ReLU()] * bool(i) + [nn.Dropout(dropout)] * bool(dropout) + [nn.Linear(a, b)]
+    return nn.Sequential(*layers)
+
+
+def make_mix(mixup: float, cutmix: float, classes: int) -> v2.Transform | None:
+    """Mixup (Zhang et al. 2018), CutMix (Yun et al. 2019), or one of both at random for each batch."""
+    ways: list[v2.Transform] = []
+    if mixup:
+        ways.append(v2.MixUp(alpha=mixup, num_classes=classes))
+    if cutmix:
+        ways.append(v2.CutMix(alpha=cutmix, num_classes=classes))
+    return v2.RandomChoice(ways) if ways else None
+
+
+def rate(step: int, total: int, warmup: int, end: float) -> float:
+    """Share of the peak learning rate: linear rise over ``warmup`` steps, then half a cosine down to ``end``.
+
+    Loshchilov and Hutter 2017, without restarts; ``end=1`` keeps the rate constant.
+    """
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    progress = min((step - warmup) / max(total - warmup, 1), 1.0)
+    return end + (1 - end) * (1 + math.cos(math.pi * progress)) / 2

@@ -1,0 +1,173 @@
+"""What stands between a shell and the library: one clear line for a wrong command, exit codes, and resuming.
+
+Imports no torch, so that help, completion and errors come at once.
+"""
+
+import dataclasses
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from sagehound.config import Train, check, meant, register, unknown_key
+from sagehound.errors import ConfigError, SagehoundError
+
+register()
+
+
+def run(app: Callable[[], None]) -> None:
+    """Run a ``hydra.main`` function; every error of the user's ends in one line on stderr and an exit code.
+
+    Exit codes: 0 done, 1 failed, 2 wrong command or config, 3 wrong input, 130 Ctrl-C, 143 SIGTERM.
+    """
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors over instead of printing them
+    with clear_errors():
+        sys.argv[1:] = resumed(sys.argv[1:])
+        app()
+
+
+def train(cfg: DictConfig) -> None:
+    """Train in the folder that Hydra made for this run."""
+    with clear_errors():
+        check(cfg)
+        from sagehound.training import train  # torch, only once the config was found right
+
+        train(cfg, Path(HydraConfig.get().runtime.output_dir))
+
+
+class CheckConfig(Callback):
+    """Hydra callback that refuses a wrong config before Hydra makes a folder for the run."""
+
+    def on_run_start(self, config: DictConfig, **_: Any) -> None:  # noqa: ANN401 - Hydra's signature
+        """Check the config of a single run."""
+        with clear_errors():
+            check(config)
+
+
+@contextmanager
+def clear_errors() -> Iterator[None]:
+    """Turn errors that a user can mend into one line and an exit code.
+
+    Raises:
+        SystemExit: with the exit code, after the line was printed.
+    """
+    try:
+        yield
+    except SagehoundError as error:
+        code, message = error.exit_code, str(error)
+    except (HydraException, OmegaConfBaseException) as error:
+        code, message = ConfigError.exit_code, explain(error)
+    except ValueError as error:
+        if "Config group override" not in str(error):  # Hydra's own, for optimizer=null
+            raise
+        code, message = ConfigError.exit_code, explain(error)
+    except KeyboardInterrupt:
+        code, message = 130, "stopped by Ctrl-C"
+    else:
+        return
+    print(f"sagehound: {message}", file=sys.stderr)
+    sys.exit(code)
+
+
+def explain(error: Exception) -> str:
+    """One line for an error of Hydra's or OmegaConf's: the override, what is wrong with it, the choices."""
+    text = str(error)
+    cause = str(error.__cause__ or error)
+    if found := re.search(r"Could not find '(\w+)/(.+)'", text):
+        group, option = found.groups()
+        options = re.findall(r"^\t(\S+)$", text, flags=re.MULTILINE)
+        also = ", or any name of timm.list_models() as backbone.name=..." if group == "backbone" else ""
+        return f"{group}={option}: no such option{meant(option, options)}; choose from {', '.join(options)}{also}"
+    if re.search(r"Key '\w+' (not in|is not in struct)", cause) and (found := re.search(r"full_key: (\S+)", cause)):
+        return unknown_key(found.group(1), list(_keys_beside(found.group(1))))
+    if found := re.search(r"Ambiguous value for argument '(\S+?)=(.*)'", text):
+        key, value = found.groups()
+        return f"{key}={value}: several values are a sweep: add -m; or write {key}=[{value}] if a list is meant"
+    given = re.search(r"override '?([^'\n]+)'?", text)
+    override = f"{given.group(1).rstrip('.')}: " if given else ""
+    if "missing EQUAL" in text or "viable alternative" in text or "no such override" in text:
+        return f"{override}not an override: write key=value, quoted for the shell: '{'key=[a,b]'}'"
+    reason = cause.splitlines()[0]
+    for pattern, plain in _PLAIN.items():
+        if re.search(pattern, reason):
+            reason = plain
+    key = found.group(1) if (found := re.search(r"full_key: (\S+)", cause)) else ""
+    return f"{override or (key and key + ': ')}{reason}"
+
+
+# what OmegaConf says of a value, and how a user would say it
+_PLAIN = {
+    "converted to Float": "must be a number",
+    "converted to Integer": "must be a whole number",
+    "not a valid bool": "must be true or false",
+    "is not a ListConfig": "must be a list, such as [512,256]",
+    "is not Optional": "must have a value, not null",
+    "Cannot convert .* to string": "must be text",
+    "group override must be": "a config group takes the name of an option, not null",
+}
+
+
+def resumed(argv: list[str]) -> list[str]:
+    """The command line with ``resume=`` worked out: the stopped run's own overrides and folder come first.
+
+    ``last`` is the newest run under ``outputs`` that left a checkpoint, or the folder named by ``hydra.run.dir``.
+    What is given beside ``resume=`` wins over what the stopped run was given.
+
+    Raises:
+        ConfigError: there is no such run, or ``resume`` stands in a sweep.
+    """
+    given = {_override_key(o): o.partition("=")[2].strip("'\"") for o in argv if "=" in o}
+    wanted = given.get("resume")
+    if wanted in (None, "", "null"):
+        return argv
+    if {"-m", "--multirun"} & set(argv):
+        raise ConfigError("resume= continues one run: drop -m")
+    checkpoint = _find_checkpoint(str(wanted), given.get("hydra.run.dir"))
+    folder = checkpoint.parent.parent
+    saved = folder / "overrides.yaml"
+    overrides = yaml.safe_load(saved.read_text()) if saved.exists() else []
+    new = [o for o in overrides if _override_key(o) not in given]
+    new += [o for o in argv if _override_key(o) not in ("resume", "hydra.run.dir")]
+    return [*new, f"resume={_quoted(checkpoint)}", f"hydra.run.dir={_quoted(folder)}"]
+
+
+def _find_checkpoint(wanted: str, run_dir: str | None) -> Path:
+    if wanted == "last":
+        found = [Path(run_dir) / "checkpoints/last.ckpt"] if run_dir else [*Path("outputs").glob("*/*/checkpoints/last.ckpt")]
+        found = sorted((p for p in found if p.exists()), key=lambda p: p.stat().st_mtime)
+        if not found:
+            raise ConfigError(f"resume=last: no run in {run_dir or 'outputs'} left checkpoints/last.ckpt; give a run's folder")
+        return found[-1].resolve()
+    path = Path(wanted) / "checkpoints/last.ckpt" if Path(wanted).is_dir() else Path(wanted)
+    if not path.is_file():
+        raise ConfigError(f"resume={wanted}: {path} does not exist; give last, a run's folder, or a .ckpt file")
+    return path.resolve()
+
+
+def _override_key(override: str) -> str:
+    return override.partition("=")[0].lstrip("+~")
+
+
+def _quoted(path: Path) -> str:
+    return "'" + str(path).replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def _keys_beside(key: str) -> Iterator[str]:
+    """The keys that could have been meant: those of the same group, or the groups."""
+    node: type = Train
+    *parents, _ = key.split(".")
+    for parent in parents:
+        node = next((f.type for f in dataclasses.fields(node) if f.name == parent and isinstance(f.type, type)), object)
+        if not dataclasses.is_dataclass(node):
+            return
+    yield from (".".join([*parents, f.name]) for f in dataclasses.fields(node))

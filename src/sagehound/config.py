@@ -1,0 +1,267 @@
+"""The schema: every key, its default, its unit, and the rules that a value must keep.
+
+YAML under ``conf/`` holds only what differs from one option to the next.
+"""
+
+import dataclasses
+import difflib
+import math
+import operator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from sagehound.errors import ConfigError
+
+_BOUNDS = {"above": operator.gt, "at_least": operator.ge, "below": operator.lt, "at_most": operator.le}
+
+
+def _key(default: Any = MISSING, **rule: Any) -> Any:  # noqa: ANN401 - a dataclass field takes the type beside it
+    """A field whose value keeps ``rule``: choices=(...), or above, at_least, below, at_most a number."""
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata=rule)
+    return field(default=default, metadata=rule)
+
+
+@dataclass
+class Backbone:
+    """The pretrained part of the model."""
+
+    name: str = MISSING  # any name of timm.list_models(), with or without a weights tag: resnet34, resnet34.tv_in1k
+    pretrained: bool = True  # start from ImageNet weights (timm fetches and keeps them), not from random ones
+    weights: str | None = None  # a file instead of the download: PATH.safetensors, PATH.pth, or pkg://package/path in it
+
+
+@dataclass
+class Head:
+    """The layers that are trained from nothing."""
+
+    hidden: list[int] = _key([], at_least=1)  # widths of hidden layers; [] is one linear layer, [512,256] three
+    dropout: float = _key(0.0, at_least=0, below=1)  # share of inputs dropped before every layer
+
+
+@dataclass
+class Finetune:
+    """What is trained, and how fast beside the head."""
+
+    name: str = _key(choices=("head", "gradual", "full"))
+    head_epochs: int = _key(0, at_least=0)  # gradual: epochs before the backbone is unfrozen
+    backbone_lr: float = _key(0.1, above=0)  # learning rate of the backbone's last layer, as a share of optimizer.lr
+    layer_decay: float = _key(0.8, above=0, at_most=1)  # each layer further from the head learns at this share of the next
+    freeze_norm: bool = False  # keep BatchNorm statistics while the backbone trains
+
+
+@dataclass
+class Optimizer:
+    """torch.optim's optimizer of that name; null: it has no such setting."""
+
+    name: str = _key(choices=("adamw", "adam", "sgd"))
+    lr: float = _key(above=0)  # of the head, at the schedule's peak
+    weight_decay: float = _key(0.0, at_least=0)  # not applied to biases and normalisation layers
+    eps: float | None = _key(None, above=0)  # adamw, adam
+    betas: list[float] | None = _key(None, at_least=0, below=1)  # adamw, adam: two numbers
+    momentum: float | None = _key(None, at_least=0, below=1)  # sgd
+
+
+@dataclass
+class Schedule:
+    """How the learning rate moves."""
+
+    name: str = _key(choices=("constant", "cosine", "plateau"))
+    warmup_epochs: float = _key(0.0, at_least=0)  # epochs of linear rise from zero; constant, cosine
+    min_lr: float = _key(0.0, at_least=0, below=1)  # cosine: the end, as a share of optimizer.lr
+    factor: float = _key(0.1, above=0, below=1)  # plateau: what the rate is multiplied by
+    patience: int = _key(3, at_least=0)  # plateau: epochs without a lower validation loss before that
+
+
+@dataclass
+class Data:
+    """Where the photos are and how they are read."""
+
+    name: str = _key(choices=("dogimages", "folder", "demo"))
+    root: str = MISSING  # a folder of split/class/photo, or of class/photo
+    url: str | None = None  # dogimages: where the zip is fetched from when root is missing
+    batch_size: int = _key(64, at_least=1)  # photos a step, on each device
+    workers: int | None = _key(None, at_least=0)  # threads that read photos; null: one a core, 16 at most
+    on_bad: str = _key("skip", choices=("skip", "fail"))  # an unreadable photo: leave it out and list it, or stop
+    valid_fraction: float = _key(0.15, above=0, below=1)  # share taken from train when there is no valid folder
+    test_fraction: float = _key(0.15, above=0, below=1)  # the same for test
+    split_seed: int = 0  # which photos those are; apart from `seed`, so that runs of all seeds are tested alike
+
+
+@dataclass
+class Augment:
+    """What training photos go through; validation and test photos never do."""
+
+    crop: float | None = _key(None, above=0, at_most=1)  # random crop's smallest share of the photo; null: centre crop
+    flip: bool = False  # mirror half of the photos
+    randaugment: int = _key(0, at_least=0, at_most=30)  # strength of two random colour or shape changes; 0: none
+    mixup: float = _key(0.0, at_least=0)  # Beta(a, a) of blended pairs; 0: none
+    cutmix: float = _key(0.0, at_least=0)  # Beta(a, a) of pasted pairs; 0: none
+    label_smoothing: float = _key(0.0, at_least=0, below=1)  # share of each label spread over all classes
+
+
+@dataclass
+class Trainer:
+    """The machine and the loop."""
+
+    name: str = _key(choices=("local",))
+    max_epochs: int = _key(10, at_least=1)
+    accelerator: str = _key("auto", choices=("auto", "cpu", "gpu"))
+    devices: int | None = _key(None, at_least=1)  # processes, each with its own device (DDP); null: every GPU, or one CPU
+    precision: str = _key("auto", choices=("auto", "32-true", "bf16-mixed", "16-mixed"))
+    channels_last: bool = True  # memory order in which convolutions are faster
+    compile: bool = False  # torch.compile: minutes to start, then a faster step; worth it for long runs on a GPU
+    gradient_clip: float | None = _key(1.0, above=0)  # largest norm of the gradients of a step; null: none
+    accumulate: int = _key(1, at_least=1)  # steps whose gradients are summed before the optimizer moves
+    ema: float | None = _key(None, above=0, below=1)  # decay a step of averaged weights (EMA); null: none
+    patience: int | None = _key(None, at_least=1)  # stop after so many epochs without a lower validation loss; null: never
+
+
+@dataclass
+class Cache:
+    """What is kept from run to run; safe to delete at any time."""
+
+    dir: str = "${oc.env:SAGEHOUND_CACHE,${oc.env:HOME,/tmp}/.cache/sagehound}"
+
+
+@dataclass
+class Train:
+    """Everything that `python train.py` can be told."""
+
+    backbone: Backbone = field(default_factory=Backbone)
+    head: Head = field(default_factory=Head)
+    finetune: Finetune = field(default_factory=Finetune)
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    schedule: Schedule = field(default_factory=Schedule)
+    data: Data = field(default_factory=Data)
+    augment: Augment = field(default_factory=Augment)
+    trainer: Trainer = field(default_factory=Trainer)
+    cache: Cache = field(default_factory=Cache)
+    seed: int = _key(0, at_least=0)  # the same seed gives the same numbers on a CPU
+    resume: str | None = None  # last (the newest run), a run's folder, or a checkpoint: go on where it stopped
+
+
+def register() -> None:
+    """Make the schema known to Hydra, under the name that conf/train.yaml starts from."""
+    ConfigStore.instance().store("schema", Train)
+
+
+def check(cfg: DictConfig) -> None:
+    """Hold a composed config against the schema's rules and the rules across keys.
+
+    Raises:
+        ConfigError: names the first wrong key, its value, and what to choose instead.
+    """
+    for key, value, rule in _keys(Train, cfg):
+        _check_value(key, value, rule)
+    _check_together(cfg)
+
+
+def _keys(schema: type, cfg: DictConfig, prefix: str = "") -> Iterator[tuple[str, Any, dict[str, Any]]]:
+    """Every leaf of the schema: its dotted key, the config's value and the field's rule."""
+    known = [f.name for f in dataclasses.fields(schema)]
+    for name in cfg:
+        if name not in [*known, "hydra"]:  # added by +key=value, which Hydra lets pass
+            raise ConfigError(unknown_key(f"{prefix}{name}", [prefix + k for k in known]))
+    for f in dataclasses.fields(schema):
+        key = prefix + f.name
+        if OmegaConf.is_missing(cfg, f.name):
+            raise ConfigError(f"{key} is missing: give {key}=...")
+        value = cfg[f.name]
+        if dataclasses.is_dataclass(f.type):
+            assert isinstance(f.type, type)
+            yield from _keys(f.type, value, key + ".")
+        else:
+            yield key, value, dict(f.metadata)
+
+
+def _check_value(key: str, value: Any, rule: dict[str, Any]) -> None:  # noqa: ANN401 - whatever the user gave
+    if value is None:
+        return
+    choices = rule.pop("choices", None)
+    if choices and value not in choices:
+        raise ConfigError(f"{key}={value}: choose from {', '.join(choices)}{meant(str(value), choices)}")
+    for number in value if OmegaConf.is_list(value) else [value]:
+        if isinstance(number, float) and not math.isfinite(number):
+            raise ConfigError(f"{key}={value}: must be a finite number")
+        if not all(_BOUNDS[name](number, bound) for name, bound in rule.items()):
+            wanted = " and ".join(f"{name.replace('_', ' ')} {bound}" for name, bound in rule.items())
+            raise ConfigError(f"{key}={value}: must be {wanted}")
+
+
+def _check_together(cfg: DictConfig) -> None:
+    """The rules across keys: settings that contradict each other or would be silently without effect."""
+    optimizer, schedule, data, epochs = cfg.optimizer, cfg.schedule, cfg.data, cfg.trainer.max_epochs
+    rules = [
+        (
+            cfg.backbone.weights and not cfg.backbone.pretrained,
+            f"backbone.weights={cfg.backbone.weights} contradicts backbone.pretrained=false: drop one of them",
+        ),
+        (
+            cfg.finetune.name == "head" and not cfg.backbone.pretrained,
+            "finetune=head contradicts backbone.pretrained=false: a frozen random backbone learns nothing; "
+            "choose finetune=full, or give weights",
+        ),
+        (
+            cfg.finetune.name == "gradual" and not 0 < cfg.finetune.head_epochs < epochs,
+            f"finetune.head_epochs={cfg.finetune.head_epochs}: with finetune=gradual it must lie between 1 and "
+            f"trainer.max_epochs - 1 = {epochs - 1}",
+        ),
+        (
+            optimizer.name == "sgd" and (optimizer.eps is not None or optimizer.betas is not None),
+            "optimizer=sgd has no eps and no betas: drop them, or choose optimizer=adamw or optimizer=adam",
+        ),
+        (
+            optimizer.name != "sgd" and optimizer.momentum is not None,
+            f"optimizer={optimizer.name} has no momentum: drop it (betas is what it has), or choose optimizer=sgd",
+        ),
+        (
+            optimizer.betas is not None and len(optimizer.betas) != 2,
+            f"optimizer.betas={optimizer.betas}: give two numbers, such as [0.9,0.999]",
+        ),
+        (
+            schedule.name == "plateau" and schedule.warmup_epochs,
+            "schedule=plateau has no warm-up: drop schedule.warmup_epochs, or choose schedule=cosine",
+        ),
+        (
+            schedule.warmup_epochs >= epochs,
+            f"schedule.warmup_epochs={schedule.warmup_epochs:g} must be below trainer.max_epochs={epochs}",
+        ),
+        (
+            data.valid_fraction + data.test_fraction >= 1,
+            f"data.valid_fraction={data.valid_fraction} and data.test_fraction={data.test_fraction} leave no photo to "
+            "train on: their sum must be below 1",
+        ),
+        (
+            data.url and data.name != "dogimages",
+            f"data.url is of data=dogimages only, not of data={data.name}: drop it",
+        ),
+        (
+            cfg.trainer.precision == "16-mixed" and cfg.trainer.accelerator == "cpu",
+            "trainer.precision=16-mixed needs a GPU: choose trainer.precision=bf16-mixed, 32-true or auto",
+        ),
+        (
+            cfg.resume and not Path(cfg.resume).exists(),
+            f"resume={cfg.resume}: no such run or checkpoint; give last, a run's folder, or a .ckpt file",
+        ),
+    ]
+    for broken, message in rules:
+        if broken:
+            raise ConfigError(message)
+
+
+def unknown_key(key: str, known: list[str]) -> str:
+    """The message for a key that the schema does not have."""
+    choices = f"; choose from {', '.join(known)}" if known else ""
+    return f"{key}: no such key{meant(key, known)}{choices}"
+
+
+def meant(given: str, choices: Sequence[str]) -> str:
+    """A hint at the choice that looks most like what was given, or nothing."""
+    close = difflib.get_close_matches(given, choices, n=1)
+    return f" (did you mean {close[0]}?)" if close else ""

@@ -1,0 +1,54 @@
+"""What a run prints: rich bars and tables on a terminal, plain lines elsewhere."""
+
+import sys
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+T = TypeVar("T")
+
+console = Console(soft_wrap=True, highlight=False)
+
+
+def say(text: str) -> None:
+    """Print one line; never taken for markup."""
+    console.print(text, markup=False)
+    sys.stdout.flush()
+
+
+def warn(text: str) -> None:
+    """Print one line that a user should not overlook."""
+    console.print(f"warning: {text}", markup=False, style="yellow")
+
+
+def bar(*, bytes_: bool = False) -> Progress:
+    """A progress bar that vanishes when done, and is not drawn at all where there is no terminal."""
+    amount = DownloadColumn() if bytes_ else MofNCompleteColumn()
+    columns = (TextColumn("{task.description}"), BarColumn(), amount, TimeRemainingColumn())
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
+def track(items: Iterable[T], description: str, total: int) -> Iterator[T]:
+    """Yield the items with a bar; without a terminal, one line says what is going on."""
+    if not console.is_terminal:
+        say(f"{description} ({total})")
+    with bar() as progress:
+        yield from progress.track(items, total=total, description=description)
+
+
+def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
+    """Print a small table; the first column is text, the others are numbers."""
+    drawn = Table(title=title, title_justify="left")
+    for i, column in enumerate(columns):
+        drawn.add_column(column, justify="right" if i else "left")
+    for row in rows:
+        drawn.add_row(*row)
+    if console.is_terminal:
+        console.print(drawn)
+        return
+    say(title)
+    for row in [columns, *rows]:
+        say("  ".join(f"{cell:>9}" if i else f"{cell:<7}" for i, cell in enumerate(row)))

@@ -1,0 +1,132 @@
+"""What is wrong, odd or lopsided about a set of photos: every file is read once and the findings are kept."""
+
+import hashlib
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import astuple, dataclass
+from json import JSONDecodeError, loads
+from pathlib import Path
+from typing import Any
+
+from sagehound import console
+from sagehound.data.decode import BadPhoto, open_photo, orientation
+from sagehound.data.folders import SPLITS, Photo, Tree
+from sagehound.errors import SagehoundError
+from sagehound.files import write_json
+
+_VERSION = 1  # of the kept findings; raise it when inspect() learns something new
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What reading one photo tells."""
+
+    digest: str  # SHA-256 of the file; empty if it could not be read
+    mode: str  # Pillow's: RGB, L, CMYK, I;16, ...
+    orientation: int  # EXIF, 1 is upright
+    bad: str  # why the photo cannot be used; empty if it can
+    truncated: bool  # whether the reason is that the file ends too early
+
+
+def inspect(path: Path) -> Facts:
+    """Read and decode one photo whole."""
+    digest = ""
+    try:
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise BadPhoto(error.strerror or str(error)) from error
+        digest = hashlib.sha256(content).hexdigest()
+        image = open_photo(content)
+    except BadPhoto as bad:
+        return Facts(digest, "", 1, str(bad), bad.truncated)
+    return Facts(digest, image.mode, orientation(image), "", False)
+
+
+def inspect_all(root: Path, files: list[str], cache_dir: Path) -> dict[str, Facts]:
+    """The facts of every file; only those that are new or changed (size or time) since the last call are read."""
+    kept_at = cache_dir / "audit" / f"{hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]}.json"
+    kept = _kept(kept_at)
+    stamps = {file: _stamp(root / file) for file in files}
+    new = [f for f in files if f not in kept or kept[f][0] != stamps[f]]
+    facts = {f: kept[f][1] for f in files if f not in set(new)}
+    if new:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            found = pool.map(inspect, [root / f for f in new])
+            facts |= dict(zip(new, console.track(found, "Reading photos", len(new)), strict=True))
+        rows = {f: [*stamps[f], *astuple(facts[f])] for f in files if facts[f].digest}  # what could be opened at all
+        try:
+            write_json(kept_at, {"version": _VERSION, "root": str(root.resolve()), "files": rows})
+        except SagehoundError as error:
+            console.warn(f"{error} (cache.dir); the photos will be read again by the next run")
+    return facts
+
+
+def report(tree: Tree, photos: list[Photo], facts: dict[str, Facts]) -> dict[str, Any]:
+    """audit.json: counts, bad and odd photos, duplicates and imbalance of a set.
+
+    Args:
+        tree: what lies on disk.
+        photos: the photos that are used, with the split that each ended up in.
+        facts: of every photo in ``tree``.
+    """
+    counts = {label: dict.fromkeys(SPLITS, 0) for label in sorted({p.label for p in tree.photos})}
+    for p in photos:
+        counts[p.label][p.split] += 1
+    per_class = [c["train"] for c in counts.values() if c["train"]]
+    good = {f: x for f, x in facts.items() if not x.bad}
+    within, across, conflicting = _duplicates(photos, facts)
+    return {
+        "root": str(tree.root.resolve()),
+        "classes": len(counts),
+        "photos": dict(Counter(p.split for p in photos)),
+        "counts": counts,
+        "imbalance_ratio": round(max(per_class) / min(per_class), 3) if per_class else None,
+        "empty_classes": tree.empty,
+        "missing_in_split": {s: [label for label, c in counts.items() if not c[s]] for s in SPLITS},
+        "unreadable": [{"file": f, "reason": x.bad} for f, x in facts.items() if x.bad and not x.truncated],
+        "truncated": [{"file": f, "reason": x.bad} for f, x in facts.items() if x.truncated],
+        "skipped": sorted(f for f, x in facts.items() if x.bad),
+        "cmyk": [f for f, x in good.items() if x.mode in ("CMYK", "YCCK")],
+        "greyscale": [f for f, x in good.items() if x.mode in ("1", "L", "LA", "La")],
+        "sixteen_bit": [f for f, x in good.items() if x.mode.startswith("I")],
+        "exif_rotated": [f for f, x in good.items() if x.orientation != 1],
+        "duplicates_within_split": within,
+        "duplicates_across_splits": across,
+        "duplicates_with_different_labels": conflicting,
+        "ignored_files": tree.ignored,
+    }
+
+
+def _duplicates(photos: Iterable[Photo], facts: dict[str, Facts]) -> tuple[list[list[str]], ...]:
+    """Groups of files with the same content: in one split, in several, and under different labels."""
+    same: defaultdict[str, list[Photo]] = defaultdict(list)
+    for p in photos:
+        same[facts[p.file].digest].append(p)
+    groups = [group for group in same.values() if len(group) > 1]
+    across = [g for g in groups if len({p.split for p in g}) > 1]
+    within = [g for g in groups if len({p.split for p in g}) == 1]
+    conflicting = [g for g in groups if len({p.label for p in g}) > 1]
+    return tuple([[p.file for p in g] for g in kind] for kind in (within, across, conflicting))
+
+
+def _stamp(path: Path) -> list[int]:
+    try:
+        found = path.stat()
+    except OSError:
+        return [0, 0]
+    return [found.st_size, found.st_mtime_ns]
+
+
+def _kept(path: Path) -> dict[str, tuple[list[int], Facts]]:
+    try:
+        content = loads(path.read_text(encoding="utf-8"))
+        if content["version"] != _VERSION:
+            return {}
+        return {f: (row[:2], Facts(*row[2:])) for f, row in content["files"].items()}
+    except (OSError, JSONDecodeError, KeyError, TypeError, UnicodeDecodeError):
+        return {}  # never written, or not ours: everything is read again
+
+

@@ -1,0 +1,79 @@
+"""From a file to an upright RGB photo; the one way in for training, evaluation and serving. Imports no torch."""
+
+import io
+import struct
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import ExifTags, Image, ImageFile, ImageOps
+
+from sagehound.errors import InputError
+
+# Pillow refuses twice as many (a decompression bomb) and warns from here on; below that bound a photo is only large.
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+
+# half a photo is worse than none: other libraries switch this on for the whole process
+ImageFile.LOAD_TRUNCATED_IMAGES = False
+
+_BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
+
+
+class BadPhoto(InputError):
+    """A photo that cannot be read whole; the message is the reason."""
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the file merely ends too early."""
+        return "truncated" in str(self)
+
+
+def open_photo(content: bytes) -> Image.Image:
+    """Decode a whole photo as it is stored: its own mode, not yet turned.
+
+    Raises:
+        BadPhoto: it is no photo, ends too early, or would need more than 179 megapixels.
+    """
+    if not content:
+        raise BadPhoto("empty file")
+    try:
+        image = Image.open(io.BytesIO(content))
+        image.load()
+    except Image.UnidentifiedImageError as error:
+        raise BadPhoto("not an image file") from error
+    except _BROKEN as error:
+        raise BadPhoto(str(error)) from error
+    return image
+
+
+def orientation(image: Image.Image) -> int:
+    """EXIF orientation, 1 (upright) to 8; 1 where there is none or the EXIF data is broken."""
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except _BROKEN:
+        return 1
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Turn a photo upright and into 8-bit RGB; transparent parts become white."""
+    if orientation(image) != 1:
+        image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):  # 16 bits a pixel: Pillow's own conversion would cut at 255 instead of scaling
+        image = Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
+
+
+def read_photo(source: Path | bytes) -> Image.Image:
+    """Read a file, or its bytes, as an upright 8-bit RGB photo.
+
+    Raises:
+        BadPhoto: the file cannot be read, or not whole.
+    """
+    try:
+        content = source if isinstance(source, bytes) else source.read_bytes()
+    except OSError as error:
+        raise BadPhoto(error.strerror or str(error)) from error
+    return to_rgb(open_photo(content))

@@ -1,0 +1,148 @@
+"""dogImages: 133 breeds, fetched as a zip, resumed where it broke off, and never left half unpacked."""
+
+import http.client
+import shutil
+import stat
+import time
+import urllib.error
+import urllib.request
+import zipfile
+from collections import Counter
+from pathlib import Path
+
+from rich.progress import Progress, TaskID
+
+from sagehound import console
+from sagehound.data.folders import Tree
+from sagehound.errors import InputError
+from sagehound.files import locked, writing_failed
+
+BREEDS = 133
+PHOTOS = {"train": 6680, "valid": 835, "test": 836}
+_TRIES = 5  # connections, each going on where the last one broke off
+_CHUNK = 1 << 18  # bytes
+
+
+def fetch(root: Path, url: str | None) -> None:
+    """Download and unpack the photos into ``root`` unless it exists.
+
+    Raises:
+        InputError: the zip cannot be fetched, is damaged or unsafe.
+        SagehoundError: the disk is full.
+    """
+    if root.exists():
+        return
+    if not url:
+        raise InputError(f"data.root={root} does not exist and data.url is not given. {_ways_on()}")
+    with locked(root.with_name(f".{root.name}.lock")):
+        if root.exists():  # another process has just fetched it
+            return
+        archive = root.with_name(f".{root.name}.zip.part")
+        try:
+            _download(url, archive)
+            _unpack(archive, root)
+        except OSError as error:
+            raise writing_failed(root, error) from error
+        archive.unlink()
+
+
+def check(tree: Tree) -> None:
+    """Make sure that all photos are there.
+
+    Raises:
+        InputError: a breed or a photo is missing or too many.
+    """
+    found = dict(Counter(p.split for p in tree.photos))
+    breeds = len({p.label for p in tree.photos})
+    if (breeds, found) != (BREEDS, PHOTOS):
+        raise InputError(
+            f"data.root={tree.root} holds {breeds} breeds and {_counts(found)} photos, dogImages has {BREEDS} and "
+            f"{_counts(PHOTOS)}: remove the folder to fetch it again, or use it as it is with data=folder"
+        )
+
+
+def _counts(photos: dict[str, int]) -> str:
+    return "/".join(f"{photos.get(s, 0):,}" for s in PHOTOS)
+
+
+def _ways_on() -> str:
+    return (
+        "Three ways on: data.root=FOLDER if you have the photos unpacked, data.url=URL of a mirror of dogImages.zip, "
+        "or data=demo for photos that are drawn here"
+    )
+
+
+def _download(url: str, part: Path) -> None:
+    """Append to ``part`` until the server has no more; what came before a broken connection is kept."""
+    part.parent.mkdir(parents=True, exist_ok=True)
+    with console.bar(bytes_=True) as progress:
+        console.say(f"Fetching {url}")
+        task = progress.add_task("dogImages.zip", total=None)
+        for attempt in range(1, _TRIES + 1):
+            try:
+                return _append(url, part, progress, task)
+            except urllib.error.HTTPError as error:
+                if error.code < 500:
+                    raise InputError(f"{url} cannot be fetched: {error.code} {error.reason}. {_ways_on()}") from error
+                reason = f"{error.code} {error.reason}"
+            except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, ValueError) as error:
+                reason = str(getattr(error, "reason", error))
+                if not part.exists() and attempt == 1:  # nothing ever came: no use in trying on
+                    raise InputError(f"{url} cannot be fetched: {reason}. {_ways_on()}") from error
+            time.sleep(min(0.2 * 2**attempt, 5))
+    raise InputError(f"{url} broke off {_TRIES} times ({reason}); run the same command to go on at {part}. {_ways_on()}")
+
+
+def _append(url: str, part: Path, progress: Progress, task: TaskID) -> None:
+    have = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    try:
+        response = urllib.request.urlopen(request, timeout=60)
+    except urllib.error.HTTPError as error:
+        if error.code == 416 and have:  # nothing beyond what we have: it is complete
+            return
+        raise
+    with response:
+        if response.status != 206:  # the server sends everything again
+            have = 0
+        length = response.headers.get("Content-Length")
+        total = have + int(length) if length else None
+        progress.update(task, total=total, completed=have)
+        with part.open("ab" if have else "wb") as out:
+            while chunk := response.read(_CHUNK):
+                out.write(chunk)
+                progress.advance(task, len(chunk))
+        if total is not None and part.stat().st_size < total:
+            raise ConnectionError(f"{part.stat().st_size:,} of {total:,} bytes")
+
+
+def _unpack(archive: Path, root: Path) -> None:
+    """Test every CRC, unpack beside ``root``, and move the folder that holds train into place in one step."""
+    unpacked = root.with_name(f".{root.name}.unpacking")
+    shutil.rmtree(unpacked, ignore_errors=True)
+    try:
+        with zipfile.ZipFile(archive) as z:
+            members = [_safe(m, unpacked) for m in z.infolist()]
+            need, free = sum(m.file_size for m in members), shutil.disk_usage(archive.parent).free
+            if need > free:
+                raise InputError(f"{archive.name} unpacks to {need:,} bytes, {root.parent.resolve()} has {free:,}: free some")
+            for member in console.track(members, "Unpacking", len(members)):
+                z.extract(member, unpacked)  # raises BadZipFile where the CRC differs
+        inner = next((p.parent for p in sorted(unpacked.rglob("train")) if p.is_dir()), None)
+        if inner is None:
+            raise InputError(f"{archive.name} has no train folder: data.url must be a mirror of dogImages.zip")
+        inner.rename(root)
+    except (zipfile.BadZipFile, EOFError, zipfile.zlib.error) as error:  # type: ignore[attr-defined]
+        archive.unlink()
+        raise InputError(f"the zip was damaged on its way ({error}) and removed: run the same command again") from error
+    finally:
+        shutil.rmtree(unpacked, ignore_errors=True)
+
+
+def _safe(member: zipfile.ZipInfo, target: Path) -> zipfile.ZipInfo:
+    """Refuse a member that would be written outside the target or is not a plain file or folder."""
+    kind = stat.S_IFMT(member.external_attr >> 16)
+    inside = (target / member.filename).resolve().is_relative_to(target.resolve())
+    if not inside or ".." in Path(member.filename).parts or kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+        raise InputError(f"the zip holds {member.filename!r}, which would leave its folder: it is not a copy of dogImages.zip")
+    return member

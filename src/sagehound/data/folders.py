@@ -1,0 +1,114 @@
+"""Which photos a folder holds: split/class/photo or class/photo, and what the classes are called."""
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from sagehound.errors import InputError
+
+SPLITS = ("train", "valid", "test")
+_ALIASES = {"train": "train", "training": "train", "valid": "valid", "val": "valid", "validation": "valid", "test": "test"}
+_SUFFIXES = {".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+_NUMBER = re.compile(r"^\d+\.")  # dogImages numbers its folders: 001.Affenpinscher
+
+
+@dataclass(frozen=True)
+class Photo:
+    """One photo of a set."""
+
+    file: str  # path below the root, with /
+    split: str  # train, valid or test
+    label: str  # the class
+
+
+@dataclass(frozen=True)
+class Tree:
+    """What was found under a root."""
+
+    root: Path
+    photos: list[Photo]
+    empty: list[str]  # class folders without any photo, in any split
+    ignored: int  # files that are no photos by their suffix
+
+
+def scan(root: Path) -> Tree:
+    """List the photos under ``root`` without opening one; a tree of class/photo counts as train.
+
+    Raises:
+        InputError: no such folder, no photos, an empty split, two folders for one class or for one split.
+    """
+    if not root.is_dir():
+        raise InputError(
+            f"data.root={root} is not a folder (from {Path.cwd()}): give one with split/class/photo or class/photo in it"
+        )
+    splits = _split_folders(root)
+    folders = [(split, d) for split, s in splits.items() for d in _subfolders(s)]
+    if not folders:
+        raise InputError(f"data.root={root} holds no class folders: photos must lie in split/class/photo or class/photo")
+    numbered = all(_NUMBER.match(d.name) for _, d in folders)
+    photos, labels, ignored = [], {}, 0
+    for split, folder in folders:
+        label = _NUMBER.sub("", folder.name) if numbered else folder.name
+        other = labels.setdefault((split, label.casefold()), folder)
+        if other != folder:
+            raise InputError(f"two folders for one class {label!r}: {other} and {folder}; merge them or rename one")
+        found, others = _files(folder)
+        ignored += others
+        photos += [Photo(f.relative_to(root).as_posix(), split, label) for f in found]
+    for split, folder in splits.items():
+        if not any(p.split == split for p in photos):
+            hint = "" if split == "train" else f", or remove the folder and {split} photos are taken from train"
+            raise InputError(f"{folder} holds no photos in class folders: add some{hint}")
+    spelling = _one_spelling(photos)
+    filled = {p.label.casefold() for p in photos}
+    empty = sorted({_NUMBER.sub("", d.name) if numbered else d.name for _, d in folders})
+    photos = [Photo(p.file, p.split, spelling[p.label.casefold()]) for p in photos]
+    return Tree(root, photos, [label for label in empty if label.casefold() not in filled], ignored)
+
+
+def _split_folders(root: Path) -> dict[str, Path]:
+    """The folder of each split; the root itself is train where no subfolder is called like a split."""
+    splits: dict[str, Path] = {}
+    for folder in _subfolders(root):
+        split = _ALIASES.get(folder.name.lower())
+        if split is None:
+            continue
+        if split in splits:
+            raise InputError(f"two folders for the split {split}: {splits[split]} and {folder}; merge them")
+        splits[split] = folder
+    if splits and "train" not in splits:
+        raise InputError(f"data.root={root} has {', '.join(d.name for d in splits.values())} but no train folder")
+    inner = [d for d in _subfolders(root) if any(s.name.lower() in _ALIASES for s in _subfolders(d))]
+    if not splits and inner:
+        raise InputError(f"data.root={root} holds no photos itself; did you mean data.root={inner[0]}?")
+    return splits or {"train": root}
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    try:
+        return sorted(d for d in folder.iterdir() if d.is_dir() and not d.name.startswith("."))
+    except OSError as error:
+        raise InputError(f"{folder} cannot be read: {error.strerror}") from error
+
+
+def _files(folder: Path) -> tuple[list[Path], int]:
+    """The photos below a class folder, in order, and the number of other files; hidden files count as neither."""
+    found, others = [], 0
+    for place, _, names in os.walk(folder, followlinks=True):
+        for name in names:
+            if name.startswith("."):
+                continue
+            if Path(name).suffix.lower() in _SUFFIXES:
+                found.append(Path(place, name))
+            else:
+                others += 1
+    return sorted(found), others
+
+
+def _one_spelling(photos: list[Photo]) -> dict[str, str]:
+    """One spelling for a class whose folders differ in case from split to split: train's."""
+    spelling: dict[str, str] = {}
+    for photo in sorted(photos, key=lambda p: SPLITS.index(p.split)):
+        spelling.setdefault(photo.label.casefold(), photo.label)
+    return spelling

@@ -1,0 +1,117 @@
+"""From an upright photo to the pixels that a backbone was trained on. timm and torch are imported only for training."""
+
+import math
+import random
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from omegaconf import DictConfig
+from PIL import Image, ImageOps
+
+Pixels = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What the weights expect; travels with the model."""
+
+    size: tuple[int, int]  # height and width of the input, pixels
+    resize: int  # the photo's short side before the centre is cut out, pixels; 0: squash the whole photo
+    interpolation: str  # bicubic, bilinear, ...
+    mean: tuple[float, float, float]  # of RGB between 0 and 1
+    std: tuple[float, float, float]
+
+    @classmethod
+    def of_weights(cls, data_config: dict[str, Any]) -> "Preprocessing":
+        """From ``timm.data.resolve_data_config``; the resized side is timm's floor(size / crop_pct)."""
+        _, height, width = data_config["input_size"]
+        squash = data_config["crop_mode"] == "squash"
+        name = str(data_config["interpolation"])
+        return cls(
+            size=(height, width),
+            resize=0 if squash else math.floor(min(height, width) / data_config["crop_pct"]),
+            interpolation=name if name.upper() in Image.Resampling.__members__ else "bicubic",
+            mean=tuple(data_config["mean"]),
+            std=tuple(data_config["std"]),
+        )
+
+    @property
+    def resampling(self) -> Image.Resampling:
+        """Pillow's constant for ``interpolation``."""
+        return Image.Resampling[self.interpolation.upper()]
+
+
+def centre(image: Image.Image, to: Preprocessing) -> Image.Image:
+    """Resize the short side and cut out the centre, as torchvision's Resize and CenterCrop do."""
+    height, width = to.size
+    if not to.resize:
+        return image.resize((width, height), to.resampling)
+    short = min(image.size)
+    w, h = (max(int(to.resize * side / short), to.resize) for side in image.size)
+    left, top = round((w - width) / 2), round((h - height) / 2)
+    return image.resize((w, h), to.resampling).crop((left, top, left + width, top + height))
+
+
+def to_pixels(image: Image.Image) -> Pixels:
+    """An RGB photo as uint8, channel x height x width."""
+    return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
+
+
+class Augmentation:
+    """The random transform of one training photo; the same seed gives the same result, in any thread.
+
+    Crop and RandAugment are timm's. Both draw from the global generators of Python and numpy, so these are lent out
+    under a lock; the resizing, which takes the time, runs outside it.
+    """
+
+    def __init__(self, augment: DictConfig, to: Preprocessing) -> None:
+        from timm.data.auto_augment import rand_augment_transform
+
+        self.to, self.crop, self.flip = to, augment.crop, augment.flip
+        self.randaugment = None
+        if augment.randaugment:
+            grey = tuple(round(255 * m) for m in to.mean)
+            options = {"translate_const": round(0.45 * min(to.size)), "img_mean": grey}  # as timm's own training does
+            self.randaugment = rand_augment_transform(f"rand-m{augment.randaugment}-n2-mstd0.5", options)
+
+    def __call__(self, image: Image.Image, seed: int) -> Image.Image:
+        """An RGB photo to one of the backbone's size."""
+        from timm.data.transforms import RandomResizedCropAndInterpolation
+
+        box = None
+        with _seeded(seed):
+            if self.crop:
+                scale = (self.crop, 1.0)
+                top, left, h, w = RandomResizedCropAndInterpolation.get_params(image, scale, (3 / 4, 4 / 3))
+                box = (left, top, left + w, top + h)
+            mirrored = self.flip and random.random() < 0.5
+        height, width = self.to.size
+        image = image.resize((width, height), self.to.resampling, box) if box else centre(image, self.to)
+        if mirrored:
+            image = ImageOps.mirror(image)
+        if self.randaugment:
+            with _seeded(seed + 1):
+                image = self.randaugment(image)
+        return image
+
+
+_GENERATORS = threading.Lock()
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Lend out the generators of Python and numpy, seeded; afterwards they are as before."""
+    with _GENERATORS:
+        python, numpy = random.getstate(), np.random.get_state()
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)

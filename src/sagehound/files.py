@@ -1,0 +1,75 @@
+"""Writing files so that a killed process never leaves half a file, and a full disk ends in one clear line."""
+
+import errno
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sagehound.errors import SagehoundError
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary name beside ``path``; it takes the place of ``path`` only if the block ends well.
+
+    Raises:
+        SagehoundError: the disk is full, or the folder cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        temporary.replace(path)
+    except OSError as error:
+        raise writing_failed(path, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text, atomically."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: Any) -> None:  # noqa: ANN401 - whatever json can write
+    """Write indented JSON, atomically."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def writing_failed(path: Path, error: OSError) -> SagehoundError:
+    """The message for a file that could not be written."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return SagehoundError(
+            f"the disk is full: {path} could not be written; free some space, then run the same command with "
+            "resume=last (training goes on from the last checkpoint)"
+        )
+    return SagehoundError(f"{path} could not be written: {error.strerror or error}; choose another folder")
+
+
+@contextmanager
+def locked(path: Path, busy: str | None = None) -> Iterator[None]:
+    """Hold an exclusive lock that ends with the process; ``path`` is an empty file made for it.
+
+    Args:
+        path: the lock's file.
+        busy: what to say if another process holds the lock; without it, wait until it is free.
+
+    Raises:
+        SagehoundError: the lock is held and ``busy`` was given, or the file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = path.open("w")
+    except OSError as error:
+        raise writing_failed(path, error) from error
+    with handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
+        except BlockingIOError as error:
+            raise SagehoundError(busy or str(error)) from error
+        yield

@@ -1,0 +1,62 @@
+"""The end of a run for eyes: plots, TensorBoard's images, text and hyperparameter table, and the table on the console."""
+
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import TensorBoardLogger
+from omegaconf import DictConfig, OmegaConf
+
+from sagehound import console, plots
+from sagehound.data.folders import SPLITS
+from sagehound.data.photos import PhotoSet
+from sagehound.evaluation import ClassScore, Predictions, confusion
+
+
+def write(
+    folder: Path,
+    logger: TensorBoardLogger,
+    cfg: DictConfig,
+    photos: PhotoSet,
+    found: dict[str, Predictions],
+    by_class: list[ClassScore],
+    scores: dict[str, dict[str, float]],
+) -> None:
+    """Draw the plots into ``folder``/plots and show them, the config and the hyperparameters in TensorBoard."""
+    figures = {
+        "confusion": plots.confusion_matrix(confusion(found["test"]), photos.classes),
+        "accuracy_by_class_size": plots.accuracy_by_class_size(by_class),
+        "worst_mistakes": plots.worst_mistakes(found["test"], photos.classes, photos.root),
+    }
+    board = logger.experiment
+    for name, figure in figures.items():
+        plots.save(figure, folder / "plots" / f"{name}.png")
+        board.add_figure(name, figure)
+    board.add_text("config", "```yaml\n" + OmegaConf.to_yaml(cfg, resolve=True) + "```")
+    results = {f"{split}/{k}": v for split in ("valid", "test") for k, v in scores[split].items() if k != "photos"}
+    logger.log_hyperparams(hyperparameters(cfg), {f"final/{k}": v for k, v in results.items()})
+    logger.finalize("success")
+
+
+def hyperparameters(cfg: DictConfig) -> dict[str, Any]:
+    """The config's leaves under their dotted keys, as numbers and strings."""
+    plain = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(plain, dict)
+    flat: dict[str, Any] = {}
+    for group, values in plain.items():
+        for key, value in values.items() if isinstance(values, dict) else [("", values)]:
+            name = f"{group}.{key}".rstrip(".")
+            flat[name] = value if isinstance(value, (bool, int, float, str)) else str(value)
+    return flat
+
+
+def summarise(scores: dict[str, Any], folder: Path) -> None:
+    """Print the final table and where everything lies."""
+    names = {"top1": "top-1", "top5": "top-5", "macro_f1": "macro F1", "loss": "loss", "ece": "ECE", "photos": "photos"}
+    rows = []
+    for split in SPLITS:
+        s = scores[split]
+        shares = [f"{s[k]:.1%}" for k in ("top1", "top5")] + [f"{s[k]:.3f}" for k in ("macro_f1", "loss", "ece")]
+        rows.append([split, *shares, f"{s['photos']:,}"])
+    console.table(f"Best epoch: {scores['best_epoch']}", ["split", *names.values()], rows)
+    console.say(f"test accuracy: {scores['test']['top1']:.1%}")
+    console.say(f"results: {folder}")

@@ -1,0 +1,137 @@
+"""One run from photos to results: the table of contents of the library."""
+
+import logging
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+from omegaconf import DictConfig, OmegaConf
+
+from sagehound import backbone, compute, config, console, evaluation, tensorboard
+from sagehound.callbacks import make_callbacks, signals_stop
+from sagehound.classifier import Classifier
+from sagehound.data.datamodule import PhotoModule
+from sagehound.data.photos import PhotoSet, find_photos
+from sagehound.data.transforms import Preprocessing
+from sagehound.errors import InputError
+from sagehound.files import locked, write_json, write_text
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run."""
+
+    folder: Path
+    metrics: dict[str, Any]  # metrics.json
+
+
+def train(cfg: DictConfig, folder: Path) -> Run:
+    """Find the photos, train, test the best weights and write the results into ``folder``.
+
+    Raises:
+        ConfigError: the config breaks a rule, or asks for what this machine has not.
+        InputError: the photos, the weights or the checkpoint cannot be used.
+        Stopped: a signal came; a checkpoint was written.
+        SagehoundError: the loss is no longer finite, or the disk is full.
+    """
+    config.check(cfg)
+    seconds: dict[str, float] = {}
+    last = folder / "checkpoints" / "last.ckpt"
+    with locked(folder / ".lock", busy=f"another run is writing to {folder}: give hydra.run.dir=..."), signals_stop(last):
+        compute.tune_allocator()
+        _quiet()
+        write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+        with _timed(seconds, "data"):
+            photos = find_photos(cfg.data, Path(cfg.cache.dir).expanduser())
+            write_json(folder / "audit.json", photos.audit)
+        with _timed(seconds, "model"):
+            machine = compute.choose(cfg.trainer, cfg.finetune)
+            model, data = build(cfg, photos)
+        console.say(f"model: {cfg.backbone.name}, finetune={cfg.finetune.name}, on {machine}")
+        with _timed(seconds, "train"):
+            logger = TensorBoardLogger(folder, name="", version="tensorboard", default_hp_metric=False)
+            fit(model, data, machine, logger, cfg)
+        with _timed(seconds, "evaluate"):
+            best_epoch = load_best(model, last.with_name("best.ckpt"))
+            found = evaluation.predict(model, data, torch.device(machine.accelerator))
+            scores = {split: evaluation.score(p) for split, p in found.items()}
+            evaluation.write_predictions(folder / "predictions.csv", photos.classes, found)
+            by_class = evaluation.per_class(photos.classes, found)
+            evaluation.write_per_class(folder / "per_class.csv", by_class)
+            tensorboard.write(folder, logger, cfg, photos, found, by_class, scores)
+        about = {"best_epoch": best_epoch, "classes": len(photos.classes), "backbone": cfg.backbone.name}
+        metrics = scores | {"seconds": {k: round(v, 3) for k, v in seconds.items()}} | about
+        write_json(folder / "metrics.json", metrics)
+    tensorboard.summarise(metrics, folder)
+    return Run(folder, metrics)
+
+
+def build(cfg: DictConfig, photos: PhotoSet) -> tuple[Classifier, PhotoModule]:
+    """The model with its pretrained backbone, and the photos as that backbone expects them."""
+    torch.manual_seed(cfg.seed)
+    net = backbone.build(cfg.backbone, with_weights=not cfg.resume)
+    to = Preprocessing.of_weights(backbone.data_config(net))
+    torch.manual_seed(cfg.seed)  # the head's first weights depend on the seed alone
+    model = Classifier(net, photos.classes, to, cfg)
+    if cfg.trainer.channels_last:
+        backbone.to_channels_last(model.backbone)
+    if cfg.trainer.compile:
+        model.backbone.compile()
+    return model, PhotoModule(photos, to, cfg.data, cfg.augment, cfg.seed)
+
+
+def fit(model: Classifier, data: PhotoModule, machine: compute.Compute, logger: TensorBoardLogger, cfg: DictConfig) -> None:
+    """Train; best.ckpt and last.ckpt are left beside each other."""
+    t = cfg.trainer
+    trainer = pl.Trainer(
+        accelerator=machine.accelerator,
+        devices=machine.devices,
+        precision=machine.precision,  # type: ignore[arg-type]
+        strategy=machine.strategy,
+        max_epochs=t.max_epochs,
+        gradient_clip_val=t.gradient_clip,
+        accumulate_grad_batches=t.accumulate,
+        callbacks=make_callbacks(t, Path(logger.save_dir or ".") / "checkpoints"),
+        logger=logger,
+        log_every_n_steps=5,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,  # the photos' own order is made for several processes
+        enable_model_summary=False,
+        enable_progress_bar=console.console.is_terminal,
+    )
+    try:
+        trainer.fit(model, data, ckpt_path=cfg.resume, weights_only=True)
+    except RuntimeError as error:
+        if cfg.resume and "Error(s) in loading state_dict" in str(error):
+            raise InputError(f"resume={cfg.resume} is of another model: give the backbone, head and data it was made with") from error
+        raise
+
+
+def load_best(model: Classifier, best: Path) -> int:
+    """Give the model the weights of the lowest validation loss; returns their epoch, from 1."""
+    checkpoint = torch.load(best, map_location="cpu", weights_only=True)
+    weights = {k: v for k, v in checkpoint["state_dict"].items() if k.startswith(("backbone.", "head."))}
+    model.load_state_dict(weights, strict=False)
+    return int(checkpoint["epoch"]) + 1
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], phase: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    seconds[phase] = time.perf_counter() - start
+
+
+def _quiet() -> None:
+    """Keep Lightning's hints and advertisements from between our lines; its errors still come through."""
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="lightning")
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
