@@ -8,6 +8,7 @@ from sagehound import command
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def main(cfg: DictConfig) -> None:
+    """Train what the command line says."""
     command.train(cfg)
 
 

@@ -4,6 +4,7 @@ import difflib
 import importlib.util
 import pickle
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -66,13 +67,21 @@ def _load(model: nn.Module, path: Path, name: str) -> None:
     """Fill the whole backbone from a file; only a classifier may be left over."""
     try:
         state = load_state_dict(str(path), weights_only=True)
-    except (OSError, SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, KeyError, AttributeError) as error:
+    except (
+        OSError,
+        SafetensorError,
+        pickle.UnpicklingError,
+        RuntimeError,
+        EOFError,
+        KeyError,
+        AttributeError,
+    ) as error:
         reason = str(error).splitlines()[0]
         raise InputError(
             f"backbone.weights={path}: not a file of weights ({reason}): give a .safetensors file, or a .pth file with "
             "nothing but tensors in it"
         ) from error
-    heads = model.pretrained_cfg.get("classifier") or ()
+    heads = _pretrained_cfg(model).get("classifier") or ()
     heads = (heads,) if isinstance(heads, str) else tuple(heads)
     state = {k: v for k, v in state.items() if not k.startswith(tuple(h + "." for h in heads))}
     own = model.state_dict()
@@ -90,17 +99,21 @@ def _load(model: nn.Module, path: Path, name: str) -> None:
 def _cannot_fetch(name: str, error: Exception) -> str:
     reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
     return (
-        f"the pretrained weights of {name} cannot be fetched ({reason}). Ways on: connect to the internet once (they are "
-        "kept), backbone.weights=FILE, backbone=efficientnet_lite0 (weights from the package registry), or "
+        f"the pretrained weights of {name} cannot be fetched ({reason}). Ways on: connect to the internet once (they "
+        "are kept), backbone.weights=FILE, backbone=efficientnet_lite0 (weights from the package registry), or "
         "finetune=full backbone.pretrained=false to train from nothing"
     )
 
 
-def data_config(model: nn.Module) -> dict[str, object]:
+def _pretrained_cfg(model: nn.Module) -> dict[str, Any]:
+    return dict(model.pretrained_cfg)  # type: ignore[arg-type]
+
+
+def data_config(model: nn.Module) -> dict[str, Any]:
     """What the weights expect of a photo: timm's input_size, crop_pct, interpolation, mean and std."""
     return dict(timm.data.resolve_data_config({}, model=model))
 
 
 def to_channels_last(model: nn.Module) -> nn.Module:
     """Store convolution weights in the order that convolutions read them."""
-    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    return model.to(memory_format=torch.channels_last)

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import (
@@ -19,6 +18,7 @@ from lightning.pytorch.callbacks import (
 )
 from omegaconf import DictConfig
 
+from sagehound.classifier import Classifier
 from sagehound.console import console, say
 from sagehound.errors import Stopped
 
@@ -31,7 +31,9 @@ def make_callbacks(trainer: DictConfig, checkpoints: Path) -> list[Callback]:
     if trainer.patience is not None:
         callbacks.append(EarlyStopping("valid/loss", patience=trainer.patience, check_on_train_epoch_end=True))
     callbacks.append(StopOnSignal(checkpoints / "last.ckpt"))
-    callbacks.append(RichProgressBar(leave=True, console_kwargs={"soft_wrap": True}) if console.is_terminal else Lines())
+    callbacks.append(
+        RichProgressBar(leave=True, console_kwargs={"soft_wrap": True}) if console.is_terminal else Lines()
+    )
     callbacks.append(
         ModelCheckpoint(
             dirpath=checkpoints,
@@ -50,17 +52,17 @@ class Lines(Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Print the epoch's scores."""
-        if not trainer.is_global_zero:
-            return
-        m = {k: float(v) for k, v in trainer.callback_metrics.items()}
-        say(
-            f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}: "
-            f"valid loss {m['valid/loss']:.4f}, valid top-1 {m['valid/top1']:.1%}, train loss {m['train/loss_step']:.4f}"
-        )
+        assert isinstance(pl_module, Classifier)
+        valid, train = trainer.callback_metrics, pl_module.train_scores.compute()  # every process takes part in compute
+        if trainer.is_global_zero:
+            say(
+                f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}: valid loss {valid['valid/loss']:.4f}, "
+                f"valid top-1 {valid['valid/top1']:.1%}, train loss {train['train/loss']:.4f}"
+            )
 
 
 class StopOnSignal(Callback):
-    """Write last.ckpt and end the run at the next step once SIGTERM or Ctrl-C was heard; a second Ctrl-C ends it at once."""
+    """After SIGTERM or Ctrl-C: write last.ckpt at the next step and end the run; a second Ctrl-C ends it at once."""
 
     def __init__(self, last: Path) -> None:
         self.last = last
@@ -82,7 +84,12 @@ class StopOnSignal(Callback):
         self.heard = signum
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int  # noqa: ANN401
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: object,
+        batch: object,
+        batch_idx: int,
     ) -> None:
         """Stop after a whole optimizer step; after an epoch's last, the epoch is finished first."""
         steps = trainer.accumulate_grad_batches

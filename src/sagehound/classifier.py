@@ -1,6 +1,7 @@
 """The model that is trained: a timm backbone and a head."""
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import lightning.pytorch as pl
@@ -31,11 +32,14 @@ class Classifier(pl.LightningModule):
         cfg: the run's config.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, backbone: nn.Module, classes: list[str], to: Preprocessing, cfg: DictConfig) -> None:
         super().__init__()
         self.cfg, self.classes = cfg, classes
         self.backbone = backbone
-        self.head = make_head(int(backbone.head_hidden_size), list(cfg.head.hidden), len(classes), cfg.head.dropout)
+        self.head = make_head(features_of(backbone), list(cfg.head.hidden), len(classes), cfg.head.dropout)
         self.register_buffer("mean", 255 * torch.tensor(to.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", 255 * torch.tensor(to.std).view(1, 3, 1, 1), persistent=False)
         self.mix = make_mix(cfg.augment.mixup, cfg.augment.cutmix, len(classes))
@@ -158,16 +162,22 @@ class Classifier(pl.LightningModule):
     def _not_finite(self, loss: Tensor) -> str:
         lr = self.trainer.optimizers[0].param_groups[0]["lr"]
         return (
-            f"the loss became {float(loss)} at step {self.global_step} (epoch {self.current_epoch}), learning rate {lr:.3g}: "
-            f"try optimizer.lr={self.cfg.optimizer.lr / 10:.3g}, trainer.gradient_clip=1 or trainer.precision=32-true"
+            f"the loss became {float(loss)} at step {self.global_step} (epoch {self.current_epoch + 1}), learning rate "
+            f"{lr:.3g}: try optimizer.lr={self.cfg.optimizer.lr / 10:.3g}, trainer.gradient_clip=1 or "
+            "trainer.precision=32-true"
         )
+
+
+def features_of(backbone: nn.Module) -> int:
+    """How many features a timm backbone without its classifier gives for a photo."""
+    return int(backbone.head_hidden_size)  # type: ignore[arg-type]
 
 
 def make_head(features: int, hidden: list[int], classes: int, dropout: float) -> nn.Sequential:
     """Linear layers of the given widths with ReLU between them: features, b x f, to logits, b x c."""
     widths = [features, *hidden, classes]
     layers: list[nn.Module] = []
-    for i, (a, b) in enumerate(zip(widths, widths[1:], strict=False)):
+    for i, (a, b) in enumerate(pairwise(widths)):
         layers += [nn.ReLU()] * bool(i) + [nn.Dropout(dropout)] * bool(dropout) + [nn.Linear(a, b)]
     return nn.Sequential(*layers)
 

@@ -12,11 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from sagehound.config import Train, check, meant, register, unknown_key
@@ -135,7 +134,7 @@ def resumed(argv: list[str]) -> list[str]:
     checkpoint = _find_checkpoint(str(wanted), given.get("hydra.run.dir"))
     folder = checkpoint.parent.parent
     saved = folder / "overrides.yaml"
-    overrides = yaml.safe_load(saved.read_text()) if saved.exists() else []
+    overrides = list(OmegaConf.load(saved)) if saved.exists() else []
     new = [o for o in overrides if _override_key(o) not in given]
     new += [o for o in argv if _override_key(o) not in ("resume", "hydra.run.dir")]
     return [*new, f"resume={_quoted(checkpoint)}", f"hydra.run.dir={_quoted(folder)}"]
@@ -143,10 +142,16 @@ def resumed(argv: list[str]) -> list[str]:
 
 def _find_checkpoint(wanted: str, run_dir: str | None) -> Path:
     if wanted == "last":
-        found = [Path(run_dir) / "checkpoints/last.ckpt"] if run_dir else [*Path("outputs").glob("*/*/checkpoints/last.ckpt")]
+        found = (
+            [Path(run_dir) / "checkpoints/last.ckpt"]
+            if run_dir
+            else [*Path("outputs").glob("*/*/checkpoints/last.ckpt")]
+        )
         found = sorted((p for p in found if p.exists()), key=lambda p: p.stat().st_mtime)
         if not found:
-            raise ConfigError(f"resume=last: no run in {run_dir or 'outputs'} left checkpoints/last.ckpt; give a run's folder")
+            raise ConfigError(
+                f"resume=last: no run in {run_dir or 'outputs'} left checkpoints/last.ckpt; give a run's folder"
+            )
         return found[-1].resolve()
     path = Path(wanted) / "checkpoints/last.ckpt" if Path(wanted).is_dir() else Path(wanted)
     if not path.is_file():

@@ -44,7 +44,9 @@ def choose(trainer: DictConfig, finetune: DictConfig) -> Compute:
     accelerator = "cuda" if on_gpu else "mps" if mps and trainer.accelerator != "cpu" else "cpu"
     precision = trainer.precision
     if precision == "16-mixed" and not on_gpu:
-        raise ConfigError("trainer.precision=16-mixed needs a GPU: choose trainer.precision=auto, bf16-mixed or 32-true")
+        raise ConfigError(
+            "trainer.precision=16-mixed needs a GPU: choose trainer.precision=auto, bf16-mixed or 32-true"
+        )
     if precision == "auto":
         precision = "32-true"
         if on_gpu:

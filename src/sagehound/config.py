@@ -33,7 +33,9 @@ class Backbone:
 
     name: str = MISSING  # any name of timm.list_models(), with or without a weights tag: resnet34, resnet34.tv_in1k
     pretrained: bool = True  # start from ImageNet weights (timm fetches and keeps them), not from random ones
-    weights: str | None = None  # a file instead of the download: PATH.safetensors, PATH.pth, or pkg://package/path in it
+    weights: str | None = (
+        None  # a file instead of the download: PATH.safetensors, PATH.pth, or pkg://package/path in it
+    )
 
 
 @dataclass
@@ -51,7 +53,9 @@ class Finetune:
     name: str = _key(choices=("head", "gradual", "full"))
     head_epochs: int = _key(0, at_least=0)  # gradual: epochs before the backbone is unfrozen
     backbone_lr: float = _key(0.1, above=0)  # learning rate of the backbone's last layer, as a share of optimizer.lr
-    layer_decay: float = _key(0.8, above=0, at_most=1)  # each layer further from the head learns at this share of the next
+    layer_decay: float = _key(
+        0.8, above=0, at_most=1
+    )  # each layer further from the head learns at this share of the next
     freeze_norm: bool = False  # keep BatchNorm statistics while the backbone trains
 
 
@@ -112,14 +116,18 @@ class Trainer:
     name: str = _key(choices=("local",))
     max_epochs: int = _key(10, at_least=1)
     accelerator: str = _key("auto", choices=("auto", "cpu", "gpu"))
-    devices: int | None = _key(None, at_least=1)  # processes, each with its own device (DDP); null: every GPU, or one CPU
+    devices: int | None = _key(
+        None, at_least=1
+    )  # processes, each with its own device (DDP); null: every GPU, or one CPU
     precision: str = _key("auto", choices=("auto", "32-true", "bf16-mixed", "16-mixed"))
     channels_last: bool = True  # memory order in which convolutions are faster
     compile: bool = False  # torch.compile: minutes to start, then a faster step; worth it for long runs on a GPU
     gradient_clip: float | None = _key(1.0, above=0)  # largest norm of the gradients of a step; null: none
     accumulate: int = _key(1, at_least=1)  # steps whose gradients are summed before the optimizer moves
     ema: float | None = _key(None, above=0, below=1)  # decay a step of averaged weights (EMA); null: none
-    patience: int | None = _key(None, at_least=1)  # stop after so many epochs without a lower validation loss; null: never
+    patience: int | None = _key(
+        None, at_least=1
+    )  # stop after so many epochs without a lower validation loss; null: never
 
 
 @dataclass
@@ -165,7 +173,7 @@ def check(cfg: DictConfig) -> None:
 def _keys(schema: type, cfg: DictConfig, prefix: str = "") -> Iterator[tuple[str, Any, dict[str, Any]]]:
     """Every leaf of the schema: its dotted key, the config's value and the field's rule."""
     known = [f.name for f in dataclasses.fields(schema)]
-    for name in cfg:
+    for name in map(str, cfg):
         if name not in [*known, "hydra"]:  # added by +key=value, which Hydra lets pass
             raise ConfigError(unknown_key(f"{prefix}{name}", [prefix + k for k in known]))
     for f in dataclasses.fields(schema):

@@ -42,7 +42,7 @@ class Predictions:
     @property
     def answers(self) -> npt.NDArray[np.int64]:
         """The most probable class of each photo, b."""
-        return self.logits.argmax(1)
+        return np.asarray(self.logits.argmax(1))
 
     @property
     def right(self) -> npt.NDArray[np.bool_]:

@@ -11,7 +11,7 @@ _NORMS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm
 
 def is_frozen(finetune: DictConfig, epoch: int) -> bool:
     """Whether the backbone rests in this epoch (from 0)."""
-    return finetune.name == "head" or (finetune.name == "gradual" and epoch < finetune.head_epochs)
+    return bool(finetune.name == "head" or (finetune.name == "gradual" and epoch < finetune.head_epochs))
 
 
 def freeze(backbone: nn.Module, frozen: bool) -> None:
@@ -21,7 +21,7 @@ def freeze(backbone: nn.Module, frozen: bool) -> None:
 
 
 def set_modes(backbone: nn.Module, frozen: bool, freeze_norm: bool) -> None:
-    """Keep what rests in evaluation mode, so that BatchNorm statistics stay the pretrained ones and nothing drops out."""
+    """Keep what rests in evaluation mode: BatchNorm statistics stay the pretrained ones, nothing drops out."""
     if frozen:
         backbone.eval()
     elif freeze_norm:

@@ -39,17 +39,28 @@ def confusion_matrix(counts: npt.NDArray[np.int64], classes: list[str]) -> Figur
 
 
 def accuracy_by_class_size(scores: list[ClassScore]) -> Figure:
-    """Each class's test accuracy over the number of its training photos, with the mean of each quarter of the classes."""
+    """Each class's test accuracy over its number of training photos, and the mean of each quarter of the classes."""
     known = sorted((s.counts["train"], s.accuracy, s.name) for s in scores if s.accuracy is not None)
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
     size, accuracy = np.array([k[0] for k in known]), np.array([k[1] for k in known])
     axes.scatter(size, accuracy, alpha=0.6, label="a class")
     quarters = [q for q in np.array_split(np.arange(len(known)), 4) if len(q)]
-    axes.plot([size[q].mean() for q in quarters], [accuracy[q].mean() for q in quarters], "o-", color="C1", label="mean of a quarter of the classes")
+    axes.plot(
+        [size[q].mean() for q in quarters],
+        [accuracy[q].mean() for q in quarters],
+        "o-",
+        color="C1",
+        label="mean of a quarter of the classes",
+    )
     for n, a, name in sorted(known, key=lambda k: k[1])[:5]:
         axes.annotate(name, (n, a), textcoords="offset points", xytext=(4, 4), fontsize=8)
-    axes.set(xlabel="training photos of the class", ylabel="test accuracy", ylim=(-0.03, 1.05), title="Accuracy against class size")
+    axes.set(
+        xlabel="training photos of the class",
+        ylabel="test accuracy",
+        ylim=(-0.03, 1.05),
+        title="Accuracy against class size",
+    )
     axes.legend(loc="lower right")
     return figure
 

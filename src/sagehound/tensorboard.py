@@ -1,4 +1,4 @@
-"""The end of a run for eyes: plots, TensorBoard's images, text and hyperparameter table, and the table on the console."""
+"""The end of a run for the eyes: plots, TensorBoard's images, text and hyperparameters, the final table."""
 
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,7 @@ def hyperparameters(cfg: DictConfig) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for group, values in plain.items():
         for key, value in values.items() if isinstance(values, dict) else [("", values)]:
-            name = f"{group}.{key}".rstrip(".")
+            name = f"{group!s}.{key}".rstrip(".")
             flat[name] = value if isinstance(value, (bool, int, float, str)) else str(value)
     return flat
 

@@ -44,7 +44,10 @@ def train(cfg: DictConfig, folder: Path) -> Run:
     config.check(cfg)
     seconds: dict[str, float] = {}
     last = folder / "checkpoints" / "last.ckpt"
-    with locked(folder / ".lock", busy=f"another run is writing to {folder}: give hydra.run.dir=..."), signals_stop(last):
+    with (
+        locked(folder / ".lock", busy=f"another run is writing to {folder}: give hydra.run.dir=..."),
+        signals_stop(last),
+    ):
         compute.tune_allocator()
         _quiet()
         write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
@@ -87,7 +90,9 @@ def build(cfg: DictConfig, photos: PhotoSet) -> tuple[Classifier, PhotoModule]:
     return model, PhotoModule(photos, to, cfg.data, cfg.augment, cfg.seed)
 
 
-def fit(model: Classifier, data: PhotoModule, machine: compute.Compute, logger: TensorBoardLogger, cfg: DictConfig) -> None:
+def fit(
+    model: Classifier, data: PhotoModule, machine: compute.Compute, logger: TensorBoardLogger, cfg: DictConfig
+) -> None:
     """Train; best.ckpt and last.ckpt are left beside each other."""
     t = cfg.trainer
     trainer = pl.Trainer(
@@ -110,7 +115,9 @@ def fit(model: Classifier, data: PhotoModule, machine: compute.Compute, logger: 
         trainer.fit(model, data, ckpt_path=cfg.resume, weights_only=True)
     except RuntimeError as error:
         if cfg.resume and "Error(s) in loading state_dict" in str(error):
-            raise InputError(f"resume={cfg.resume} is of another model: give the backbone, head and data it was made with") from error
+            raise InputError(
+                f"resume={cfg.resume} is of another model: give the backbone, head and data it was made with"
+            ) from error
         raise
 
 

@@ -128,5 +128,3 @@ def _kept(path: Path) -> dict[str, tuple[list[int], Facts]]:
         return {f: (row[:2], Facts(*row[2:])) for f, row in content["files"].items()}
     except (OSError, JSONDecodeError, KeyError, TypeError, UnicodeDecodeError):
         return {}  # never written, or not ours: everything is read again
-
-

@@ -42,12 +42,12 @@ class PhotoModule(pl.LightningDataModule):
         """Shuffled and augmented; after a resume it begins with the batch after the last one trained on."""
         assert self.trainer is not None
         train = self.photos.split("train")
-        loop, size = self.trainer.fit_loop, self.data.batch_size
+        trainer, size = self.trainer, self.data.batch_size
 
         def position() -> tuple[int, int]:
-            return loop.epoch_progress.current.processed, loop.epoch_loop.batch_progress.current.ready
+            return trainer.current_epoch, trainer.fit_loop.epoch_loop.batch_progress.current.ready
 
-        batches = EpochBatches(len(train), size, self.seed, position, self.trainer.global_rank, self.trainer.world_size)
+        batches = EpochBatches(len(train), size, self.seed, position, trainer.global_rank, trainer.world_size)
         return self._loader(train, batches, Augmentation(self.augment, self.to))
 
     def val_dataloader(self) -> "PhotoLoader":
@@ -90,7 +90,13 @@ class EpochBatches:
     """
 
     def __init__(
-        self, photos: int, batch_size: int, seed: int, position: Callable[[], tuple[int, int]], rank: int, world_size: int
+        self,
+        photos: int,
+        batch_size: int,
+        seed: int,
+        position: Callable[[], tuple[int, int]],
+        rank: int,
+        world_size: int,
     ) -> None:
         self.photos, self.seed, self.position, self.rank, self.world_size = photos, seed, position, rank, world_size
         self.share = -(-photos // world_size)
@@ -102,7 +108,9 @@ class EpochBatches:
     def __iter__(self) -> Iterator[list[Key]]:
         epoch, first = self.position()
         order = np.random.default_rng([self.seed, epoch]).permutation(self.photos)
-        mine = np.resize(order, self.share * self.world_size)[self.rank :: self.world_size]  # repeats a few to come out even
+        mine = np.resize(order, self.share * self.world_size)[
+            self.rank :: self.world_size
+        ]  # repeats a few to come out even
         for batch in np.array_split(mine, self.batches)[first:]:
             yield [(epoch, int(i)) for i in batch]
 

@@ -85,12 +85,20 @@ def _download(url: str, part: Path) -> None:
                 if error.code < 500:
                     raise InputError(f"{url} cannot be fetched: {error.code} {error.reason}. {_ways_on()}") from error
                 reason = f"{error.code} {error.reason}"
-            except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, ValueError) as error:
+            except (
+                urllib.error.URLError,
+                http.client.HTTPException,
+                ConnectionError,
+                TimeoutError,
+                ValueError,
+            ) as error:
                 reason = str(getattr(error, "reason", error))
                 if not part.exists() and attempt == 1:  # nothing ever came: no use in trying on
                     raise InputError(f"{url} cannot be fetched: {reason}. {_ways_on()}") from error
             time.sleep(min(0.2 * 2**attempt, 5))
-    raise InputError(f"{url} broke off {_TRIES} times ({reason}); run the same command to go on at {part}. {_ways_on()}")
+    raise InputError(
+        f"{url} broke off {_TRIES} times ({reason}); run the same command to go on at {part}. {_ways_on()}"
+    )
 
 
 def _append(url: str, part: Path, progress: Progress, task: TaskID) -> None:
@@ -125,7 +133,9 @@ def _unpack(archive: Path, root: Path) -> None:
             members = [_safe(m, unpacked) for m in z.infolist()]
             need, free = sum(m.file_size for m in members), shutil.disk_usage(archive.parent).free
             if need > free:
-                raise InputError(f"{archive.name} unpacks to {need:,} bytes, {root.parent.resolve()} has {free:,}: free some")
+                raise InputError(
+                    f"{archive.name} unpacks to {need:,} bytes, {root.parent.resolve()} has {free:,}: free some"
+                )
             for member in console.track(members, "Unpacking", len(members)):
                 z.extract(member, unpacked)  # raises BadZipFile where the CRC differs
         inner = next((p.parent for p in sorted(unpacked.rglob("train")) if p.is_dir()), None)
@@ -144,5 +154,7 @@ def _safe(member: zipfile.ZipInfo, target: Path) -> zipfile.ZipInfo:
     kind = stat.S_IFMT(member.external_attr >> 16)
     inside = (target / member.filename).resolve().is_relative_to(target.resolve())
     if not inside or ".." in Path(member.filename).parts or kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-        raise InputError(f"the zip holds {member.filename!r}, which would leave its folder: it is not a copy of dogImages.zip")
+        raise InputError(
+            f"the zip holds {member.filename!r}, which would leave its folder: it is not a copy of dogImages.zip"
+        )
     return member

@@ -8,7 +8,14 @@ from pathlib import Path
 from sagehound.errors import InputError
 
 SPLITS = ("train", "valid", "test")
-_ALIASES = {"train": "train", "training": "train", "valid": "valid", "val": "valid", "validation": "valid", "test": "test"}
+_ALIASES = {
+    "train": "train",
+    "training": "train",
+    "valid": "valid",
+    "val": "valid",
+    "validation": "valid",
+    "test": "test",
+}
 _SUFFIXES = {".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 _NUMBER = re.compile(r"^\d+\.")  # dogImages numbers its folders: 001.Affenpinscher
 
@@ -40,14 +47,18 @@ def scan(root: Path) -> Tree:
     """
     if not root.is_dir():
         raise InputError(
-            f"data.root={root} is not a folder (from {Path.cwd()}): give one with split/class/photo or class/photo in it"
+            f"data.root={root} is not a folder (from {Path.cwd()}): give one of split/class/photo or class/photo"
         )
     splits = _split_folders(root)
     folders = [(split, d) for split, s in splits.items() for d in _subfolders(s)]
     if not folders:
-        raise InputError(f"data.root={root} holds no class folders: photos must lie in split/class/photo or class/photo")
+        raise InputError(
+            f"data.root={root} holds no class folders: photos must lie in split/class/photo or class/photo"
+        )
     numbered = all(_NUMBER.match(d.name) for _, d in folders)
-    photos, labels, ignored = [], {}, 0
+    photos: list[Photo] = []
+    labels: dict[tuple[str, str], Path] = {}
+    ignored = 0
     for split, folder in folders:
         label = _NUMBER.sub("", folder.name) if numbered else folder.name
         other = labels.setdefault((split, label.casefold()), folder)

@@ -93,8 +93,8 @@ def _fill_splits(photos: list[Photo], facts: dict[str, Facts], data: DictConfig)
                 group = queue.pop(0)
                 moved |= {p.file: split for p in group}
                 got += len(group)
-    split = [replace(p, split=moved.get(p.file, p.split)) for p in photos]
-    return split, {s: sum(1 for v in moved.values() if v == s) for s in wanted}
+    filled = [replace(p, split=moved.get(p.file, p.split)) for p in photos]
+    return filled, {s: sum(1 for v in moved.values() if v == s) for s in wanted}
 
 
 def _refuse_hopeless(tree: Tree, photos: list[Photo]) -> None:
@@ -105,17 +105,21 @@ def _refuse_hopeless(tree: Tree, photos: list[Photo]) -> None:
     unknown = sorted({p.label for p in photos} - learned)
     if unknown:
         raise InputError(
-            f"{tree.root}: {', '.join(unknown[:5])}: photos in valid or test but none in train, so the model could never "
-            "name it; add photos to train or remove the class"
+            f"{tree.root}: {', '.join(unknown[:5])}: photos in valid or test but none in train, so the model could "
+            "never name it; add photos to train or remove the class"
         )
     if len(learned) < 2:
-        raise InputError(f"{tree.root}: only one class, {learned.pop()}: a classifier needs two folders of photos or more")
+        raise InputError(
+            f"{tree.root}: only one class, {learned.pop()}: a classifier needs two folders of photos or more"
+        )
 
 
 def _tell(report: dict[str, Any]) -> None:
     photos = report["photos"]
     console.say(
-        f"data: {report['classes']} classes, " + " / ".join(f"{photos[s]:,} {s}" for s in SPLITS) + f" photos in {report['root']}"
+        f"data: {report['classes']} classes, "
+        + " / ".join(f"{photos[s]:,} {s}" for s in SPLITS)
+        + f" photos in {report['root']}"
     )
     for split, count in report["taken_from_train"].items():
         console.say(f"data: no {split} folder: {count} photos were taken from train for it")

@@ -1,0 +1,87 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, Command
+
+from sagehound.command import resumed
+from sagehound.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["optimizer.lrr=1"], "optimizer.lrr: no such key (did you mean optimizer.lr?); choose from optimizer.name, "),
+        (["backbon=resnet18"], "backbon: no such key (did you mean backbone?); choose from backbone, head, "),
+        (["+extra=1"], "extra: no such key"),
+        (["optimizer.lr=fast"], "optimizer.lr=fast: must be a number"),
+        (["seed=1.5"], "seed=1.5: must be a whole number"),
+        (["trainer.compile=perhaps"], "trainer.compile=perhaps: must be true or false"),
+        (["head.hidden=3"], "head.hidden=3: must be a list, such as [512,256]"),
+        (["optimizer.lr=null"], "optimizer.lr=null: must have a value, not null"),
+        (["optimizer=null"], "a config group takes the name of an option, not null"),
+        (["optimizer=adm"], "optimizer=adm: no such option (did you mean adam?); choose from adam, adamw, sgd"),
+        (["backbone=vgg"], "or any name of timm.list_models() as backbone.name=..."),
+        (["optimizer.lr=0.1,0.2"], "optimizer.lr=0.1,0.2: several values are a sweep: add -m"),
+        (["optimizer.lr"], "optimizer.lr: not an override: write key=value"),
+        (["data=folder"], "data.root is missing: give data.root=..."),
+        (["optimizer=sgd", "optimizer.betas=[0.9,0.9]"], "optimizer=sgd has no eps and no betas"),
+        (["resume=last"], "resume=last: no run in outputs left checkpoints/last.ckpt"),
+        (["resume=nowhere"], "resume=nowhere: nowhere does not exist"),
+        (["-m", "resume=last"], "resume= continues one run: drop -m"),
+    ],
+)
+def test_a_wrong_command_ends_in_one_line_and_code_2(
+    command: Command, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    done = command(*arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not list(tmp_path.rglob("outputs/*/*")), "a wrong command leaves no folder for a run"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"], ["optimizer.lrr=1"], ["optimizer.lr=-1"]])
+def test_answers_without_importing_torch(arguments: list[str], tmp_path: Path) -> None:
+    code = (
+        "import runpy, sys\n"
+        f"sys.argv = ['train.py', *{arguments!r}]\n"
+        "try:\n"
+        f"    runpy.run_path({str(ROOT / 'train.py')!r}, run_name='__main__')\n"
+        "except SystemExit:\n"
+        "    pass\n"
+        "heavy = {'torch', 'torchvision', 'timm', 'lightning', 'matplotlib'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+        "print('light')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stdout.endswith("light\n"), done.stderr
+
+
+def test_help_names_the_groups_and_examples(command: Command) -> None:
+    done = command("--help")
+    assert done.returncode == 0
+    for expected in ("backbone: efficientnet_lite0", "finetune: full, gradual, head", "python train.py data=demo"):
+        assert expected in done.stdout
+
+
+def test_resuming_takes_up_the_runs_own_overrides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "outputs/2026-01-01/it's a run"
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "checkpoints/last.ckpt").touch()
+    (run / "overrides.yaml").write_text("- data=demo\n- optimizer.lr=0.1\n- resume=old\n")
+    given = resumed(["resume=last", "optimizer.lr=0.2"])
+    assert given[:2] == ["data=demo", "optimizer.lr=0.2"]
+    assert given[2].startswith("resume='")
+    assert given[2].endswith("last.ckpt'")
+    assert given[3].startswith("hydra.run.dir='")
+    assert resumed([f"resume={run}"])[:2] == ["data=demo", "optimizer.lr=0.1"]
+
+
+def test_resuming_nothing_names_what_was_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="no run in outputs left"):
+        resumed(["resume=last"])
+    assert resumed(["data=demo"]) == ["data=demo"]

@@ -1,0 +1,99 @@
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, Compose
+from hydra import compose, initialize_config_dir
+
+import sagehound.command  # noqa: F401 - registers the schema
+from sagehound.config import check
+from sagehound.errors import ConfigError
+
+OPTIONS = [f"{path.parent.name}={path.stem}" for path in sorted((ROOT / "conf").glob("*/*.yaml"))]
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_option_that_is_shipped_keeps_the_rules(option: str) -> None:
+    overrides = [option] + (["data.root=photos"] if option == "data=folder" else [])
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        check(compose("train", overrides=overrides))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["optimizer.lr=0"], "optimizer.lr=0.0: must be above 0"),
+        (["optimizer.lr=nan"], "optimizer.lr=nan: must be a finite number"),
+        (["head.dropout=1"], "head.dropout=1.0: must be at least 0 and below 1"),
+        (["head.hidden=[64,0]"], "head.hidden=[64, 0]: must be at least 1"),
+        (["data.on_bad=skp"], "data.on_bad=skp: choose from skip, fail (did you mean skip?)"),
+        (["trainer.precision=16"], "trainer.precision=16: choose from auto, 32-true, bf16-mixed, 16-mixed"),
+        (["optimizer=sgd", "optimizer.eps=1e-8"], "optimizer=sgd has no eps"),
+        (["optimizer.momentum=0.9"], "optimizer=adamw has no momentum"),
+        (["optimizer.betas=[0.9]"], "optimizer.betas=[0.9]: give two numbers"),
+        (["finetune=gradual", "trainer.max_epochs=3"], "finetune.head_epochs=3: with finetune=gradual"),
+        (["backbone.pretrained=false"], "backbone.weights"),
+        (["backbone.weights=null", "backbone.pretrained=false"], "finetune=head contradicts backbone.pretrained=false"),
+        (["schedule=plateau", "schedule.warmup_epochs=1"], "schedule=plateau has no warm-up"),
+        (["schedule.warmup_epochs=2"], "schedule.warmup_epochs=2 must be below trainer.max_epochs=2"),
+        (["data.valid_fraction=0.5", "data.test_fraction=0.5"], "leave no photo to train on"),
+        (["data.url=http://localhost/x.zip"], "data.url is of data=dogimages only"),
+        (["trainer.precision=16-mixed", "trainer.accelerator=cpu"], "trainer.precision=16-mixed needs a GPU"),
+        (["resume=nowhere"], "resume=nowhere: no such run or checkpoint"),
+        (["data.root=???"], "data.root is missing"),
+        (["+optimizer.nesterov=true"], "optimizer.nesterov: no such key"),
+    ],
+)
+def test_a_broken_rule_is_named(config: Compose, overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        check(config(*overrides))
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_zero_is_a_seed(config: Compose) -> None:
+    cfg = config("seed=0")
+    check(cfg)
+    assert cfg.seed == 0
+
+
+def test_full_fine_tuning_augments_unless_told_otherwise(config: Compose) -> None:
+    assert config("finetune=head").augment.crop is None
+    assert config("finetune=full").augment.crop == 0.35
+    assert config("finetune=full", "augment=none").augment.crop is None
+
+
+@pytest.mark.parametrize(
+    ("experiment", "settings"),
+    [
+        ("dogs_resnet34", {"backbone.name": "resnet34.tv_in1k", "trainer.max_epochs": 18, "head.hidden": []}),
+        ("dogs_resnet34_three_layers", {"optimizer.lr": 0.0038180486809046526, "head.hidden": [512, 256]}),
+        ("dogs_resnet50_adamw", {"optimizer.name": "adamw", "optimizer.eps": 8.953219621731109e-08}),
+        ("dogs_resnet50_frozen", {"optimizer.lr": 0.007304, "data.batch_size": 256, "optimizer.weight_decay": 5e-6}),
+        ("dogs_resnet18", {"finetune.name": "head"}),
+        ("dogs_mobilenetv2", {"backbone.name": "mobilenetv2_100"}),
+    ],
+)
+def test_the_experiments_hold_the_projects_settings(experiment: str, settings: dict[str, object]) -> None:
+    from omegaconf import OmegaConf
+
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = compose("train", overrides=[f"experiment={experiment}"])
+    assert {key: OmegaConf.select(cfg, key) for key in settings} == settings
+
+
+def test_no_yaml_holds_a_default_of_the_schema(tmp_path: Path) -> None:
+    """YAML holds only what differs, so that a default is changed in one place."""
+    from omegaconf import OmegaConf
+
+    from sagehound.config import Train
+
+    defaults = OmegaConf.structured(Train)
+    for path in (ROOT / "conf").glob("*/*.yaml"):
+        values = OmegaConf.load(path)
+        if path.parent.name == "experiment":
+            continue  # it stands on other options' values
+        for key, value in values.items():
+            default = (
+                None if OmegaConf.is_missing(defaults[path.parent.name], key) else defaults[path.parent.name].get(key)
+            )
+            assert key in ("defaults", "name") or value != default, f"{path}: {key} is the default"
