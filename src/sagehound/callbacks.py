@@ -34,16 +34,16 @@ def make_callbacks(trainer: DictConfig, checkpoints: Path) -> list[Callback]:
     callbacks.append(
         RichProgressBar(leave=True, console_kwargs={"soft_wrap": True}) if console.is_terminal else Lines()
     )
-    callbacks.append(
-        ModelCheckpoint(
-            dirpath=checkpoints,
-            filename="best",
-            monitor="valid/loss",
-            save_last=True,
-            save_on_train_epoch_end=True,  # the next epoch then begins where this one ended
-            enable_version_counter=False,
+    for name, monitor in (("best", "valid/loss"), ("last", None)):  # in this order: last.ckpt knows which was best
+        callbacks.append(
+            ModelCheckpoint(
+                dirpath=checkpoints,
+                filename=name,
+                monitor=monitor,
+                save_on_train_epoch_end=True,  # the next epoch then begins where this one ended
+                enable_version_counter=False,
+            )
         )
-    )
     return callbacks
 
 

@@ -162,7 +162,7 @@ class Classifier(pl.LightningModule):
     def _not_finite(self, loss: Tensor) -> str:
         lr = self.trainer.optimizers[0].param_groups[0]["lr"]
         return (
-            f"the loss became {float(loss)} at step {self.global_step} (epoch {self.current_epoch + 1}), learning rate "
+            f"the loss became {float(loss.detach())} at step {self.global_step} (epoch {self.current_epoch + 1}), learning rate "
             f"{lr:.3g}: try optimizer.lr={self.cfg.optimizer.lr / 10:.3g}, trainer.gradient_clip=1 or "
             "trainer.precision=32-true"
         )

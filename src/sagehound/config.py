@@ -56,7 +56,9 @@ class Finetune:
     layer_decay: float = _key(
         0.8, above=0, at_most=1
     )  # each layer further from the head learns at this share of the next
-    freeze_norm: bool = False  # keep BatchNorm statistics while the backbone trains
+    freeze_norm: bool = (
+        True  # keep the pretrained BatchNorm statistics while the backbone trains: better for few photos
+    )
 
 
 @dataclass

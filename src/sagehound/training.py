@@ -1,6 +1,7 @@
 """One run from photos to results: the table of contents of the library."""
 
 import logging
+import pickle
 import time
 import warnings
 from collections.abc import Iterator
@@ -113,11 +114,13 @@ def fit(
     )
     try:
         trainer.fit(model, data, ckpt_path=cfg.resume, weights_only=True)
-    except RuntimeError as error:
+    except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
         if cfg.resume and "Error(s) in loading state_dict" in str(error):
             raise InputError(
                 f"resume={cfg.resume} is of another model: give the backbone, head and data it was made with"
             ) from error
+        if cfg.resume and ("PytorchStreamReader" in str(error) or not isinstance(error, RuntimeError)):
+            raise InputError(f"resume={cfg.resume}: no checkpoint, or a broken one; give another") from error
         raise
 
 

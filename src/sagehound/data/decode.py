@@ -25,7 +25,7 @@ class BadPhoto(InputError):
     @property
     def truncated(self) -> bool:
         """Whether the file merely ends too early."""
-        return "truncated" in str(self)
+        return "truncated" in str(self).lower()
 
 
 def open_photo(content: bytes) -> Image.Image:

@@ -93,7 +93,7 @@ def _split_folders(root: Path) -> dict[str, Path]:
     inner = [d for d in _subfolders(root) if any(s.name.lower() in _ALIASES for s in _subfolders(d))]
     if not splits and inner:
         raise InputError(f"data.root={root} holds no photos itself; did you mean data.root={inner[0]}?")
-    return splits or {"train": root}
+    return {split: splits[split] for split in SPLITS if split in splits} or {"train": root}
 
 
 def _subfolders(folder: Path) -> list[Path]:

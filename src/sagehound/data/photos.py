@@ -51,7 +51,8 @@ def find_photos(data: DictConfig, cache_dir: Path) -> PhotoSet:
     facts = audit.inspect_all(root, [p.file for p in tree.photos], cache_dir)
     good = [p for p in tree.photos if not facts[p.file].bad]
     _leave_out({f: x for f, x in facts.items() if x.bad}, data.on_bad, len(tree.photos))
-    photos, taken = _fill_splits(good, facts, data)
+    missing = [s for s in SPLITS if not any(p.split == s for p in tree.photos)]
+    photos, taken = _fill_splits(good, missing, facts, data)
     report = audit.report(tree, photos, facts) | {"taken_from_train": taken}
     _refuse_hopeless(tree, photos)
     _tell(report)
@@ -68,15 +69,16 @@ def _leave_out(bad: dict[str, Facts], on_bad: str, total: int) -> None:
     console.warn(f"{message}; left out, audit.json lists them all")
 
 
-def _fill_splits(photos: list[Photo], facts: dict[str, Facts], data: DictConfig) -> tuple[list[Photo], dict[str, int]]:
+def _fill_splits(
+    photos: list[Photo], missing: list[str], facts: dict[str, Facts], data: DictConfig
+) -> tuple[list[Photo], dict[str, int]]:
     """Take the splits that have no folder from train: the same share of each class, by content.
 
     Which photos are taken depends on their content and ``data.split_seed`` alone, so photos of the same content stay
     together, and one that is added or removed moves no other from split to split but at the margin.
     """
-    present = {p.split for p in photos}
-    wanted = {s: data[f"{s}_fraction"] for s in ("valid", "test") if s not in present}
-    if not wanted or "train" not in present:
+    wanted = {s: data[f"{s}_fraction"] for s in missing}
+    if not wanted:
         return photos, {}
     by_label: defaultdict[str, defaultdict[str, list[Photo]]] = defaultdict(lambda: defaultdict(list))
     for p in photos:

@@ -1,0 +1,97 @@
+import io
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sagehound.data.decode import BadPhoto, read_photo
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    out = io.BytesIO()
+    image.save(out, kind, **options)  # type: ignore[arg-type]
+    return out.getvalue()
+
+
+def halves() -> Image.Image:
+    """32 x 16: the left half red, the right half blue."""
+    image = Image.new("RGB", (32, 16), "red")
+    image.paste((0, 0, 255), (16, 0, 32, 16))
+    return image
+
+
+def bomb() -> bytes:
+    """The header of a PNG of 50,000 x 50,000 pixels, and little more."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_honoured(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = read_photo(encoded(halves(), "JPEG", exif=exif, quality=95))
+    red = np.asarray(image)[..., 0] > 128
+    assert image.size == ((32, 16) if orientation <= 4 else (16, 32))
+    along = red.mean(0) if orientation <= 4 else red.mean(1)
+    first_half_is_red = orientation in (1, 4, 5, 6)
+    assert (along[: len(along) // 2].mean() > 0.5) == first_half_is_red
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind"), [("L", "JPEG"), ("CMYK", "JPEG"), ("1", "PNG"), ("P", "GIF"), ("LA", "PNG"), ("RGB", "WEBP")]
+)
+def test_every_mode_becomes_rgb(mode: str, kind: str) -> None:
+    image = read_photo(encoded(halves().convert(mode), kind))
+    assert (image.mode, image.size) == ("RGB", (32, 16))
+
+
+def test_cmyk_keeps_its_colours() -> None:
+    pixels = np.asarray(read_photo(encoded(halves().convert("CMYK"), "JPEG", quality=95)))
+    assert pixels[8, 4, 0] > 200
+    assert pixels[8, 28, 2] > 200
+
+
+def test_sixteen_bits_are_scaled_not_cut() -> None:
+    ramp = np.linspace(0, 65535, 256, dtype=np.uint16).reshape(1, 256).repeat(8, 0)
+    image = np.asarray(read_photo(encoded(Image.fromarray(ramp))))
+    assert image[0, 0, 0] == 0
+    assert image[0, 255, 0] == 255
+    assert abs(int(image[0, 128, 0]) - 128) <= 1
+
+
+def test_transparent_parts_become_white() -> None:
+    assert read_photo(encoded(Image.new("RGBA", (4, 4), (200, 0, 0, 0)))).getpixel((0, 0)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "empty file"),
+        (b"this is a text, whatever its name says", "not an image file"),
+        (encoded(halves(), "JPEG")[:-60], "truncated"),
+        (encoded(Image.effect_noise((64, 64), 50), "PNG")[:-800], ""),
+        (bomb(), "decompression bomb"),
+    ],
+    ids=["zero bytes", "text", "truncated JPEG", "truncated PNG", "bomb"],
+)
+def test_a_broken_photo_is_never_half_decoded(content: bytes, reason: str) -> None:
+    with pytest.raises(BadPhoto, match=f"(?i){reason}"):
+        read_photo(content)
+
+
+def test_real_odd_photos(real_data: Path) -> None:
+    odd = real_data / "odd"
+    upright = read_photo(odd / "exif_Landscape_6.jpg")
+    assert upright.width > upright.height
+    assert read_photo(odd / "pil_sample_cmyk.jpg").mode == "RGB"
+    for name in ("truncated_jpeg.jpg", "broken.png"):
+        with pytest.raises(BadPhoto):
+            read_photo(odd / name)

@@ -1,0 +1,184 @@
+import json
+import os
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from conftest import make_photos, save_photo
+from omegaconf import DictConfig, OmegaConf
+from test_decode import bomb
+
+from sagehound.data import audit
+from sagehound.data.photos import PhotoSet, find_photos
+from sagehound.errors import InputError
+
+
+def settings(root: Path, **changes: object) -> DictConfig:
+    defaults = {
+        "name": "folder",
+        "root": str(root),
+        "on_bad": "skip",
+        "valid_fraction": 0.15,
+        "test_fraction": 0.15,
+        "split_seed": 0,
+    }
+    return OmegaConf.create(defaults | changes)
+
+
+def found(root: Path, **changes: object) -> PhotoSet:
+    return find_photos(settings(root, **changes), root.parent / "cache")
+
+
+def spoil(photos: Path, kind: str) -> Path:
+    """Put something that is no photo in the place of one."""
+    path = photos / "train/001.Amber/000.jpg"
+    whole = path.read_bytes()
+    content = {
+        "broken": bytes(reversed(whole)),
+        "truncated": whole[: len(whole) // 2],
+        "zero bytes": b"",
+        "text": b"a text renamed .jpg",
+        "bomb": bomb(),
+    }
+    path.write_bytes(content[kind])
+    return path
+
+
+@pytest.mark.parametrize("kind", ["broken", "truncated", "zero bytes", "text", "bomb"])
+def test_one_bad_photo_is_left_out_and_listed(photos: Path, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    bad = spoil(photos, kind).relative_to(photos).as_posix()
+    have = found(photos)
+    assert bad not in {p.file for p in have.photos}
+    assert len(have.photos) == 3 * (8 + 3 + 4) - 1
+    assert have.audit["skipped"] == [bad]
+    listed = have.audit["truncated" if kind == "truncated" else "unreadable"]
+    assert [entry["file"] for entry in listed] == [bad]
+    assert "1 of 45 photos cannot be used" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", ["broken", "truncated", "zero bytes", "text", "bomb"])
+def test_one_bad_photo_stops_the_run_if_asked(photos: Path, kind: str) -> None:
+    bad = spoil(photos, kind)
+    with pytest.raises(InputError, match=f"{bad.name}.*mend or remove them, or choose data.on_bad=skip"):
+        found(photos, on_bad="fail")
+
+
+@pytest.mark.skipif(not hasattr(os, "seteuid"), reason="no users here")
+def test_a_photo_that_may_not_be_read_is_left_out(tmp_path: Path) -> None:
+    """Root may read everything, so the test gives up root's rights for a moment."""
+    photos = make_photos(tmp_path / "photos", train=8, valid=3, test=4)
+    locked = photos / "train/001.Amber/000.jpg"
+    locked.chmod(0)
+    if os.geteuid() == 0:
+        parents = [photos, *photos.parents]
+        modes = {p: p.stat().st_mode for p in parents if p.owner() == "root" and str(p) != "/"}
+        for p in modes:
+            p.chmod(modes[p] | 0o111)
+        (tmp_path / "cache").mkdir(mode=0o777)
+        (tmp_path / "cache").chmod(0o777)
+        os.seteuid(65534)
+    try:
+        have = found(photos)
+    finally:
+        if os.getuid() == 0:
+            os.seteuid(0)
+            for p, mode in modes.items():
+                p.chmod(mode)
+    assert have.audit["unreadable"] == [{"file": "train/001.Amber/000.jpg", "reason": "Permission denied"}]
+    locked.chmod(0o644)
+    assert not found(photos).audit["unreadable"], "a photo that could not be opened is tried again"
+
+
+def test_the_audit_counts_and_names_what_is_odd(photos: Path) -> None:
+    amber = photos / "train/001.Amber"
+    shutil.copy(amber / "001.jpg", amber / "copy.jpg")
+    shutil.copy(amber / "001.jpg", photos / "test/001.Amber/leak.jpg")
+    shutil.copy(amber / "002.jpg", photos / "train/003.Moss/other.jpg")
+    from PIL import Image
+
+    Image.new("CMYK", (64, 48), (0, 90, 90, 0)).save(amber / "cmyk.jpg")
+    Image.new("L", (64, 48), 80).save(amber / "grey.jpg")
+    Image.new("I;16", (64, 48), 9000).save(amber / "deep.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    save_photo(amber / "turned.jpg", (1, 2, 3), 0, exif=exif)
+    (photos / "train/004.Nothing").mkdir()
+    shutil.rmtree(photos / "valid/002.Slate")
+    a = found(photos).audit
+    assert a["counts"]["Amber"] == {"train": 13, "valid": 3, "test": 5}
+    assert a["imbalance_ratio"] == round(13 / 8, 3)
+    assert a["empty_classes"] == ["Nothing"]
+    assert a["missing_in_split"] == {"train": [], "valid": ["Slate"], "test": []}
+    assert a["cmyk"] == ["train/001.Amber/cmyk.jpg"]
+    assert a["greyscale"] == ["train/001.Amber/grey.jpg"]
+    assert a["sixteen_bit"] == ["train/001.Amber/deep.png"]
+    assert a["exif_rotated"] == ["train/001.Amber/turned.jpg"]
+    same = {"train/001.Amber/001.jpg", "train/001.Amber/copy.jpg", "test/001.Amber/leak.jpg"}
+    assert [set(g) for g in a["duplicates_across_splits"]] == [same]
+    assert [set(g) for g in a["duplicates_with_different_labels"]] == [
+        {"train/001.Amber/002.jpg", "train/003.Moss/other.jpg"}
+    ]
+    assert a["duplicates_within_split"] == a["duplicates_with_different_labels"]
+    json.dumps(a)
+
+
+def test_a_second_start_reads_only_what_changed(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Path] = []
+    inspect = audit.inspect
+    monkeypatch.setattr(audit, "inspect", lambda path: read.append(path) or inspect(path))
+    first = found(photos).audit
+    assert len(read) == 45
+    read.clear()
+    assert found(photos).audit == first
+    assert read == []
+    save_photo(photos / "train/001.Amber/000.jpg", (9, 9, 9), seed=5)
+    found(photos)
+    assert [p.name for p in read] == ["000.jpg"]
+    for kept in (photos.parent / "cache/audit").iterdir():
+        kept.write_text("{ not json")
+    read.clear()
+    assert found(photos).audit["photos"] == first["photos"]
+    assert len(read) == 45
+
+
+def test_splits_that_are_missing_are_taken_from_train_class_by_class(tmp_path: Path) -> None:
+    root = make_photos(tmp_path / "photos", train=20)
+    have = found(root)
+    assert Counter((p.label, p.split) for p in have.photos) == {
+        (label, split): count
+        for label in ("Amber", "Slate", "Moss")
+        for split, count in (("train", 14), ("valid", 3), ("test", 3))
+    }
+    assert have.audit["taken_from_train"] == {"valid": 9, "test": 9}
+    assert found(root).photos == have.photos
+    assert found(root, split_seed=1).photos != have.photos
+
+
+def test_copies_of_a_photo_are_never_split_between_train_and_test(tmp_path: Path) -> None:
+    root = make_photos(tmp_path / "photos", train=10)
+    for path in list(root.rglob("*.jpg")):
+        shutil.copy(path, path.with_name(f"copy_{path.name}"))
+    for seed in range(5):
+        assert found(root, split_seed=seed).audit["duplicates_across_splits"] == []
+
+
+def test_a_set_with_one_class_is_refused(photos: Path) -> None:
+    for split in ("train", "valid", "test"):
+        shutil.rmtree(photos / split / "002.Slate")
+        shutil.rmtree(photos / split / "003.Moss")
+    with pytest.raises(InputError, match="only one class, Amber"):
+        found(photos)
+
+
+def test_a_class_that_is_tested_but_not_trained_is_refused(photos: Path) -> None:
+    shutil.rmtree(photos / "train/002.Slate")
+    with pytest.raises(InputError, match="Slate: photos in valid or test but none in train"):
+        found(photos)
+
+
+def test_a_split_whose_photos_are_all_bad_is_refused(photos: Path) -> None:
+    for path in (photos / "valid").rglob("*.jpg"):
+        path.write_bytes(b"")
+    with pytest.raises(InputError, match="no usable photo is left for valid"):
+        found(photos)

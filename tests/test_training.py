@@ -1,0 +1,258 @@
+"""What a run learns, leaves behind, repeats and survives; through train(), with real photos of a few pixels."""
+
+import csv
+import errno
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import Compose
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from sagehound.classifier import Classifier
+from sagehound.errors import ConfigError, InputError, SagehoundError, Stopped
+from sagehound.training import train
+
+
+def curves(run: Path) -> dict[str, list[tuple[int, float]]]:
+    """Every scalar in TensorBoard's files: (step, value) in order."""
+    found: dict[str, list[tuple[int, float]]] = {}
+    for file in sorted((run / "tensorboard").glob("events*"), key=lambda p: p.stat().st_mtime_ns):
+        events = EventAccumulator(str(file)).Reload()
+        for tag in events.Tags()["scalars"]:
+            if not tag.startswith(("final/", "hp_metric")):
+                found.setdefault(tag, []).extend((e.step, e.value) for e in events.Scalars(tag))
+    return {tag: sorted(set(points)) for tag, points in found.items()}
+
+
+def weights_of(run: Path, name: str = "last.ckpt") -> dict[str, torch.Tensor]:
+    state: dict[str, torch.Tensor] = torch.load(run / "checkpoints" / name, weights_only=True)["state_dict"]
+    return state
+
+
+def same_weights(a: Path, b: Path) -> bool:
+    one, two = weights_of(a), weights_of(b)
+    return one.keys() == two.keys() and all(torch.equal(one[k], two[k]) for k in one)
+
+
+def test_a_run_learns_and_leaves_what_is_promised(
+    config: Compose, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = train(
+        config("finetune=full", "trainer.max_epochs=8", "optimizer.lr=0.01", "finetune.backbone_lr=1"), tmp_path / "run"
+    )
+    left = {p.relative_to(run.folder).as_posix() for p in run.folder.rglob("*") if p.is_file()}
+    assert {
+        "config.yaml",
+        "metrics.json",
+        "predictions.csv",
+        "per_class.csv",
+        "audit.json",
+        "checkpoints/best.ckpt",
+        "checkpoints/last.ckpt",
+        "plots/confusion.png",
+        "plots/accuracy_by_class_size.png",
+        "plots/worst_mistakes.png",
+    } <= left
+    assert not [p for p in left if p.endswith(".tmp")]
+
+    metrics = json.loads((run.folder / "metrics.json").read_text())
+    assert metrics == run.metrics
+    assert {s: metrics[s]["photos"] for s in ("train", "valid", "test")} == {"train": 24, "valid": 9, "test": 12}
+    assert set(metrics["test"]) == {"top1", "top5", "macro_f1", "loss", "ece", "photos"}
+    assert set(metrics["seconds"]) == {"data", "model", "train", "evaluate"}
+    assert metrics["test"]["top1"] >= 0.9, "three plain colours are learned in eight epochs"
+
+    with (run.folder / "predictions.csv").open() as f:
+        rows = list(csv.DictReader(f))
+    assert len(rows) == 24 + 9 + 12
+    right = [r["label"] == r["prediction"] for r in rows if r["split"] == "test"]
+    assert sum(right) / len(right) == pytest.approx(metrics["test"]["top1"], abs=1e-6)
+    assert rows[0]["top5"].startswith(f"{rows[0]['prediction']}:")
+
+    with (run.folder / "per_class.csv").open() as f:
+        classes = list(csv.DictReader(f))
+    assert [(c["class"], c["train"], c["valid"], c["test"]) for c in classes] == [
+        (name, "8", "3", "4") for name in ("Amber", "Moss", "Slate")
+    ]
+    assert sum(int(c["correct"]) for c in classes) == sum(right)
+
+    drawn = curves(run.folder)
+    assert len(drawn["valid/loss"]) == len(drawn["train/loss"]) == 8
+    assert drawn["valid/loss"][-1][1] < drawn["valid/loss"][0][1]
+    events = [EventAccumulator(str(p)).Reload().Tags() for p in (run.folder / "tensorboard").glob("events*")]
+    assert {"confusion", "accuracy_by_class_size", "worst_mistakes"} <= {t for e in events for t in e["images"]}
+    assert "config/text_summary" in {t for e in events for t in e["tensors"]}
+    assert "_hparams_/session_start_info" in {
+        t for e in events for t in e.get("tensors", []) + list(e.get("scalars", []))
+    } | {
+        tag
+        for p in (run.folder / "tensorboard").glob("events*")
+        for tag in EventAccumulator(str(p)).Reload().summary_metadata
+    }
+
+    printed = capsys.readouterr().out
+    assert "epoch 8/8: valid loss" in printed
+    assert f"test accuracy: {metrics['test']['top1']:.1%}" in printed
+    assert str(run.folder) in printed
+
+
+def test_the_best_weights_are_the_ones_that_are_tested(config: Compose, tmp_path: Path) -> None:
+    run = train(config("trainer.max_epochs=4"), tmp_path / "run")
+    losses = [value for _, value in curves(run.folder)["valid/loss"]]
+    assert run.metrics["valid"]["loss"] == pytest.approx(min(losses), rel=1e-4)
+    assert run.metrics["best_epoch"] == losses.index(min(losses)) + 1
+
+
+def test_the_same_seed_gives_the_same_numbers(config: Compose, tmp_path: Path) -> None:
+    overrides = ["finetune=full", "augment=strong", "head.hidden=[8]", "head.dropout=0.3"]
+    a = train(config(*overrides, "data.workers=0"), tmp_path / "a")
+    b = train(config(*overrides, "data.workers=3"), tmp_path / "b")
+    other = train(config(*overrides, "seed=1"), tmp_path / "c")
+    assert same_weights(a.folder, b.folder)
+    assert {**a.metrics, "seconds": 0} == {**b.metrics, "seconds": 0}
+    assert not same_weights(a.folder, other.folder)
+
+
+VARIANTS = {
+    "head": ["head.hidden=[8]", "head.dropout=0.3", "schedule=plateau", "schedule.patience=0"],
+    "gradual": ["finetune=gradual", "finetune.head_epochs=2", "optimizer=sgd", "finetune.freeze_norm=false"],
+    "full": ["finetune=full", "augment=strong", "trainer.ema=0.5", "trainer.accumulate=2", "optimizer=adam"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("moment", ["inside an epoch", "at the end of an epoch", "in validation"])
+@pytest.mark.parametrize("signum", [signal.SIGTERM])
+def test_a_stopped_run_goes_on_bit_for_bit(
+    config: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variant: str, moment: str, signum: int
+) -> None:
+    overrides = [*VARIANTS[variant], "trainer.max_epochs=4"]
+    whole = train(config(*overrides), tmp_path / "whole")
+
+    def kill_once(trainer: Any, when: tuple[int, int], now: tuple[int, int]) -> None:  # noqa: ANN401
+        if now == when and not getattr(trainer, "killed", False):
+            trainer.killed = True
+            os.kill(os.getpid(), signum)
+
+    step, validation = Classifier.training_step, Classifier.validation_step
+    batch = {"inside an epoch": 1, "at the end of an epoch": 4, "in validation": -1}[moment]
+
+    def training_step(self: Classifier, *args: Any) -> Any:  # noqa: ANN401
+        kill_once(self.trainer, (2, batch), (self.current_epoch, args[1]))
+        return step(self, *args)
+
+    def validation_step(self: Classifier, *args: Any) -> Any:  # noqa: ANN401
+        kill_once(self.trainer, (2, -1 if batch == -1 else -2), (self.current_epoch, -1))
+        return validation(self, *args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Classifier, "training_step", training_step)
+        patched.setattr(Classifier, "validation_step", validation_step)
+        with pytest.raises(Stopped, match="stopped by SIGTERM; go on with") as stopped:
+            train(config(*overrides), tmp_path / "stopped")
+    assert stopped.value.exit_code == 143
+    assert not (tmp_path / "stopped/metrics.json").exists()
+
+    last = tmp_path / "stopped/checkpoints/last.ckpt"
+    resumed = train(config(*overrides, f"resume={last}"), tmp_path / "stopped")
+    assert same_weights(whole.folder, resumed.folder)
+    assert curves(resumed.folder) == curves(whole.folder)
+    assert {**resumed.metrics, "seconds": 0} == {**whole.metrics, "seconds": 0}
+
+
+def test_a_finished_run_that_is_resumed_is_only_evaluated_again(config: Compose, tmp_path: Path) -> None:
+    run = train(config(), tmp_path / "run")
+    before = weights_of(run.folder)
+    again = train(config(f"resume={run.folder / 'checkpoints/last.ckpt'}"), tmp_path / "run")
+    assert all(torch.equal(before[k], v) for k, v in weights_of(again.folder).items())
+    assert {**again.metrics, "seconds": 0} == {**run.metrics, "seconds": 0}
+
+
+def test_a_finished_run_can_be_given_more_epochs(config: Compose, tmp_path: Path) -> None:
+    overrides = ["schedule=constant", "optimizer.lr=0.01"]
+    whole = train(config(*overrides, "trainer.max_epochs=3"), tmp_path / "whole")
+    train(config(*overrides, "trainer.max_epochs=2"), tmp_path / "run")
+    last = tmp_path / "run/checkpoints/last.ckpt"
+    more = train(config(*overrides, "trainer.max_epochs=3", f"resume={last}"), tmp_path / "run")
+    assert same_weights(whole.folder, more.folder)
+
+
+def test_a_checkpoint_of_another_model_is_refused(config: Compose, tmp_path: Path) -> None:
+    train(config(), tmp_path / "run")
+    with pytest.raises(InputError, match="is of another model"):
+        train(config("head.hidden=[4]", f"resume={tmp_path}/run/checkpoints/last.ckpt"), tmp_path / "other")
+
+
+def test_a_broken_checkpoint_is_refused(config: Compose, tmp_path: Path) -> None:
+    (tmp_path / "last.ckpt").write_bytes(b"not a checkpoint")
+    with pytest.raises(InputError, match=r"last\.ckpt.*no checkpoint"):
+        train(config(f"resume={tmp_path}/last.ckpt"), tmp_path / "run")
+
+
+def test_a_loss_that_is_no_number_stops_with_advice(config: Compose, tmp_path: Path) -> None:
+    overrides = ["optimizer=sgd", "optimizer.lr=1e38", "schedule=constant", "trainer.gradient_clip=null"]
+    with pytest.raises(
+        SagehoundError, match=r"loss became (nan|inf) at step \d+ \(epoch 1\).*learning rate.*try optimizer.lr=1e\+37"
+    ):
+        train(config(*overrides), tmp_path / "run")
+
+
+def test_training_ends_early_when_it_no_longer_gets_better(config: Compose, tmp_path: Path) -> None:
+    overrides = [
+        "trainer.patience=1",
+        "trainer.max_epochs=30",
+        "optimizer=sgd",
+        "optimizer.lr=1e-30",
+        "schedule=constant",
+    ]
+    run = train(config(*overrides), tmp_path / "run")
+    assert len(curves(run.folder)["valid/loss"]) == 2
+
+
+def test_a_full_disk_is_one_clear_error_and_keeps_the_checkpoint(
+    config: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = Path.write_text
+
+    def full(self: Path, *args: Any, **kwargs: Any) -> int:  # noqa: ANN401
+        if "predictions" in self.name:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(self, *args, **kwargs)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_text", full)
+        with pytest.raises(SagehoundError, match=r"the disk is full: .*predictions\.csv.*resume=last"):
+            train(config(), tmp_path / "run")
+    assert not [p for p in (tmp_path / "run").rglob("*") if "predictions" in p.name], "nothing half written is left"
+    last = tmp_path / "run/checkpoints/last.ckpt"
+    assert train(config(f"resume={last}"), tmp_path / "run").metrics["test"]["photos"] == 12
+
+
+def test_two_runs_do_not_share_a_folder(config: Compose, tmp_path: Path) -> None:
+    from sagehound.files import locked
+
+    with locked(tmp_path / "run/.lock"), pytest.raises(SagehoundError, match="another run is writing to"):
+        train(config(), tmp_path / "run")
+
+
+def test_more_gpus_than_there_are(config: Compose, tmp_path: Path) -> None:
+    gpus = torch.cuda.device_count()
+    wanted = "accelerator=gpu" if not gpus else f"devices={gpus + 1}"
+    with pytest.raises(ConfigError, match=f"trainer.{wanted}: torch sees"):
+        train(config(f"trainer.{wanted}"), tmp_path / "run")
+
+
+def test_a_head_run_leaves_the_backbone_as_it_was(config: Compose, tmp_path: Path, weights: Path) -> None:
+    from safetensors.torch import load_file
+
+    run = train(config("optimizer.lr=0.1"), tmp_path / "run")
+    before, after = load_file(weights), weights_of(run.folder)
+    kept = [k for k in before if not k.startswith("fc.")]
+    assert len(kept) > 20
+    assert all(torch.equal(before[k], after[f"backbone.{k}"]) for k in kept), "BatchNorm statistics included"
