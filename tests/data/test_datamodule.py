@@ -1,0 +1,81 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from sagehound.data.datamodule import EpochBatches, PhotoLoader, PhotoModule
+from sagehound.data.photos import find_photos
+from sagehound.data.transforms import Preprocessing
+from sagehound.errors import InputError
+
+TO = Preprocessing((32, 32), 32, "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+
+def batches(position: tuple[int, int] = (0, 0), photos: int = 23, size: int = 5, **where: int) -> EpochBatches:
+    return EpochBatches(photos, size, 7, lambda: position, where.get("rank", 0), where.get("world_size", 1))
+
+
+def test_an_epoch_shows_every_photo_once_in_batches_of_like_size() -> None:
+    epoch = list(batches())
+    assert sorted(i for batch in epoch for _, i in batch) == list(range(23))
+    assert {len(b) for b in epoch} == {4, 5}
+    assert len(batches()) == len(epoch) == 5
+
+
+def test_the_order_follows_from_the_epoch() -> None:
+    assert list(batches((1, 0))) == list(batches((1, 0)))
+    assert [i for _, i in sum(batches((0, 0)), [])] != [i for _, i in sum(batches((1, 0)), [])]
+
+
+def test_a_resume_skips_what_was_trained_on() -> None:
+    assert list(batches((4, 3))) == list(batches((4, 0)))[3:]
+
+
+def test_several_processes_share_an_epoch() -> None:
+    shares = [list(batches(rank=r, world_size=2)) for r in range(2)]
+    assert [len(b) for b in shares[0]] == [len(b) for b in shares[1]]
+    seen = [i for share in shares for batch in share for _, i in batch]
+    assert set(seen) == set(range(23))
+    assert len(seen) == 24, "one photo is repeated so that both have the same number of steps"
+
+
+def module(photos: Path, workers: int | None) -> PhotoModule:
+    data = OmegaConf.create(
+        {"name": "folder", "root": str(photos), "on_bad": "skip", "split_seed": 0, "batch_size": 4, "workers": workers}
+    )
+    return PhotoModule(find_photos(data, photos.parent / "cache"), TO, data, OmegaConf.create({}), seed=0)
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3, None])
+def test_batches_are_uint8_in_the_order_of_the_photos(photos: Path, workers: int | None) -> None:
+    have = module(photos, workers)
+    found = list(have.loader("test"))
+    assert [len(y) for _, y in found] == [4, 4, 4]
+    assert torch.cat([y for _, y in found]).tolist() == have.photos.labels(have.photos.split("test"))
+    assert found[0][0].dtype == torch.uint8
+    assert found[0][0].shape == (4, 3, 32, 32)
+    first = found[0][0][0].float().mean((1, 2))
+    assert np.allclose(first, (200, 140, 40), atol=25), "the first class is amber"
+
+
+def test_a_photo_that_vanishes_is_named(photos: Path) -> None:
+    have = module(photos, 2)
+    gone = photos / have.photos.split("test")[5].file
+    gone.unlink()
+    with pytest.raises(InputError, match=f"{gone.name}: No such file.*run again"):
+        list(have.loader("test"))
+
+
+def test_a_loader_that_is_left_early_ends_its_threads(photos: Path) -> None:
+    import threading
+
+    before = threading.active_count()
+    loader: PhotoLoader = module(photos, 2).loader("train")
+    for _ in range(5):
+        next(iter(loader))
+    for thread in threading.enumerate():
+        if thread.name.startswith("ThreadPoolExecutor"):
+            thread.join(5)
+    assert threading.active_count() <= before

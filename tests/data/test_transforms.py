@@ -1,0 +1,71 @@
+import numpy as np
+import pytest
+import torch
+from omegaconf import DictConfig, OmegaConf
+from PIL import Image
+from torchvision.transforms import InterpolationMode, v2
+
+from sagehound.data.transforms import Augmentation, Preprocessing, centre, to_pixels
+
+TO = Preprocessing((224, 224), 256, "bicubic", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+def photo(width: int = 500, height: int = 375) -> Image.Image:
+    rng = np.random.default_rng(0)
+    small = Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8))
+    return small.resize((width, height), Image.Resampling.BICUBIC)
+
+
+def augment(**changes: object) -> DictConfig:
+    return OmegaConf.create({"crop": None, "flip": False, "randaugment": 0} | changes)
+
+
+@pytest.mark.parametrize("size", [(500, 375), (375, 500), (256, 256), (1000, 300), (97, 61)])
+def test_the_centre_is_what_torchvision_cuts_out(size: tuple[int, int]) -> None:
+    mode = InterpolationMode.BICUBIC
+    expected = v2.CenterCrop(224)(v2.Resize(256, interpolation=mode)(photo(*size)))
+    assert np.array_equal(np.asarray(centre(photo(*size), TO)), np.asarray(expected))
+
+
+def test_the_centre_is_what_timm_evaluates() -> None:
+    from timm.data import create_transform
+
+    with_timm = create_transform(224, interpolation="bicubic", crop_pct=0.875, normalize=False)
+    ours = torch.from_numpy(to_pixels(centre(photo(), TO)))
+    assert torch.equal(ours, with_timm(photo()))
+
+
+def test_preprocessing_follows_the_weights() -> None:
+    import timm
+
+    model = timm.create_model("test_resnet")
+    to = Preprocessing.of_weights(timm.data.resolve_data_config({}, model=model))
+    assert to == Preprocessing((160, 160), 168, "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+
+@pytest.mark.parametrize("kind", [{"crop": 0.3, "flip": True}, {"crop": 0.3, "flip": True, "randaugment": 9}])
+def test_augmentation_follows_from_the_seed(kind: dict[str, object]) -> None:
+    transform = Augmentation(augment(**kind), TO)
+    one, same, other = (np.asarray(transform(photo(), seed)) for seed in (1, 1, 2))
+    assert one.shape == (224, 224, 3)
+    assert np.array_equal(one, same)
+    assert not np.array_equal(one, other)
+
+
+def test_augmentation_leaves_the_global_generators_alone() -> None:
+    import random
+
+    before = random.getstate(), np.random.get_state()[1].tolist()  # type: ignore[index]
+    Augmentation(augment(crop=0.3, flip=True, randaugment=9), TO)(photo(), 5)
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == before  # type: ignore[index]
+
+
+def test_without_augmentation_training_sees_the_centre() -> None:
+    assert np.array_equal(np.asarray(Augmentation(augment(), TO)(photo(), 3)), np.asarray(centre(photo(), TO)))
+
+
+def test_half_of_the_photos_are_mirrored() -> None:
+    flip = Augmentation(augment(flip=True), TO)
+    plain = np.asarray(centre(photo(), TO))
+    mirrored = [not np.array_equal(np.asarray(flip(photo(), seed)), plain) for seed in range(60)]
+    assert 15 < sum(mirrored) < 45

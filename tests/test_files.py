@@ -1,0 +1,57 @@
+import errno
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from sagehound.errors import SagehoundError
+from sagehound.files import locked, replacing, write_json, write_text
+
+
+def test_a_file_is_replaced_only_when_the_new_one_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "folder/result.txt"
+    write_text(path, "old")
+    with pytest.raises(ValueError, match="half way"), replacing(path) as temporary:
+        temporary.write_text("half")
+        raise ValueError("half way")
+    assert path.read_text() == "old"
+    assert os.listdir(path.parent) == ["result.txt"]
+
+
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [(errno.ENOSPC, "the disk is full: .*result.json could not be written; free some space"), (errno.EROFS, "choose another")],
+)
+def test_a_file_that_cannot_be_written_is_one_clear_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, message: str
+) -> None:
+    def fail(*_: object, **__: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Path, "write_text", fail)
+    with pytest.raises(SagehoundError, match=message):
+        write_json(tmp_path / "result.json", {})
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
+def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)], check=False).returncode:
+        pytest.skip("no file system may be mounted here")
+    try:
+        write_text(disk / "result.txt", "small")
+        with pytest.raises(SagehoundError, match="the disk is full"):
+            write_text(disk / "result.txt", "large" * 100_000)
+        assert (disk / "result.txt").read_text() == "small"
+        assert os.listdir(disk) == ["result.txt"]
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_lock_is_held_by_one_and_freed_at_the_end(tmp_path: Path) -> None:
+    with locked(tmp_path / ".lock"), pytest.raises(SagehoundError, match="busy"), locked(tmp_path / ".lock", "busy"):
+        pass
+    with locked(tmp_path / ".lock", "busy"):
+        pass
