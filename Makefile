@@ -7,10 +7,11 @@ INSTALLED := .venv/.installed
 .DELETE_ON_ERROR:
 
 demo: $(INSTALLED)
-	$(BIN)/python train.py data=demo backbone=efficientnet_lite0 trainer=local
+	$(BIN)/python train.py data=demo backbone=efficientnet_lite0 trainer=local \
+		trainer.max_epochs=5 optimizer.lr=0.01
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -47,7 +47,9 @@ def test_a_file_with_code_in_it_is_refused_and_not_run(tmp_path: Path) -> None:
 
 
 def test_weights_of_another_architecture_are_refused(weights: Path) -> None:
-    with pytest.raises(InputError, match=r"does not fit backbone test_efficientnet: \d+ tensors are missing, left over"):
+    with pytest.raises(
+        InputError, match=r"does not fit backbone test_efficientnet: \d+ tensors are missing, left over"
+    ):
         backbone.build(settings(name="test_efficientnet", weights=str(weights)))
 
 
@@ -69,7 +71,7 @@ def test_missing_weights_are_named(weights: str, message: str) -> None:
 
 
 def test_an_unknown_model_is_a_wrong_config() -> None:
-    with pytest.raises(ConfigError, match="backbone.name=resnet35: timm has no such model; did you mean resnet"):
+    with pytest.raises(ConfigError, match=r"backbone\.name=resnet35: timm has no such model; did you mean resnet"):
         backbone.build(settings(name="resnet35"))
 
 

@@ -1,8 +1,11 @@
 """What happens beside the training steps: checkpoints, stopping, averaging, progress."""
 
+import logging
 import multiprocessing
 import os
+import re
 import signal
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +20,9 @@ from lightning.pytorch.callbacks import (
     RichProgressBar,
 )
 from omegaconf import DictConfig
+from torch.multiprocessing.spawn import ProcessException
 
+from sagehound import errors
 from sagehound.classifier import Classifier
 from sagehound.console import console, say
 from sagehound.errors import Stopped
@@ -124,21 +129,44 @@ def stopped(signum: int, last: Path) -> Stopped:
 
 @contextmanager
 def signals_stop(last: Path) -> Iterator[None]:
-    """Outside the training steps: SIGTERM ends the run with exit code 143, and is passed on to DDP's processes.
+    """Outside the training steps a signal ends the run at once; while DDP's processes train, they are told to stop.
 
     Raises:
-        Stopped: SIGTERM came.
+        Stopped: SIGTERM or Ctrl-C came.
+        SagehoundError: what one of DDP's processes raised.
     """
+    heard: list[int] = []
 
     def hear(signum: int, _: FrameType | None) -> None:
         children = [p.pid for p in multiprocessing.active_children() if p.pid]
-        for pid in children:
-            os.kill(pid, signum)
         if not children:
             raise stopped(signum, last)
+        heard.append(signum)
+        for pid in children:
+            os.kill(pid, signal.SIGTERM)  # a terminal has sent them its own Ctrl-C already
 
-    before = signal.signal(signal.SIGTERM, hear)
+    before = {s: signal.signal(s, hear) for s in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
+    except ProcessException as error:
+        raise stopped(heard[0], last) if heard else _of_child(error) from error
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
+def _of_child(error: ProcessException) -> Exception:
+    """The error of ours that a process of DDP's ended with, or what torch says of any other."""
+    found = re.search(r"^sagehound\.errors\.(\w+): (.*)", str(error), flags=re.MULTILINE)
+    kind = getattr(errors, found.group(1), None) if found else None
+    return kind(found.group(2)) if found and kind and kind is not errors.Stopped else error
+
+
+def _quiet() -> None:
+    """Keep Lightning's hints and advertisements from between our lines; its errors still come through."""
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning", "torch.multiprocessing.spawn"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="lightning")
+
+
+_quiet()  # whenever this module is read, which the processes that DDP starts do first

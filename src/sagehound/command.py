@@ -31,7 +31,10 @@ def run(app: Callable[[], None]) -> None:
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors over instead of printing them
     with clear_errors():
-        sys.argv[1:] = resumed(sys.argv[1:])
+        sweep = [
+            a for a in sys.argv[1:] if a in ("-m", "--multirun")
+        ]  # argparse wants it before or after all overrides
+        sys.argv[1:] = resumed([*sweep[:1], *(a for a in sys.argv[1:] if a not in sweep)])
         app()
 
 

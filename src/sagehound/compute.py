@@ -53,7 +53,7 @@ def choose(trainer: DictConfig, finetune: DictConfig) -> Compute:
             precision = "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
     strategy = "auto"
     if devices > 1:
-        strategy = "ddp_find_unused_parameters_true_spawn" if finetune.name == "gradual" else "ddp_spawn"
+        strategy = "ddp_spawn_find_unused_parameters_true" if finetune.name == "gradual" else "ddp_spawn"
     return Compute(accelerator, devices, precision, strategy)
 
 

