@@ -1,4 +1,12 @@
-"""Fine-tune an image classifier: python train.py backbone=resnet34 trainer=local."""
+"""Fine-tune an image classifier on a folder of photos, test it, and write down what it is worth.
+
+python train.py data=demo backbone=efficientnet_lite0 trainer=local     drawn photos; needs no download
+python train.py data=folder data.root=PATH backbone=resnet34            your split/class/photo or class/photo folders
+python train.py data=folder data.root=PATH finetune=full augment=strong trainer.ema=0.99
+python train.py -m backbone=resnet18,resnet34 optimizer.lr=0.001,0.003  a sweep
+python train.py resume=last                                             go on with the newest run
+tensorboard --logdir outputs                                            curves, images, hyperparameters
+"""
 
 import hydra
 from omegaconf import DictConfig
@@ -13,4 +21,4 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command.run(main, __doc__)

@@ -172,8 +172,8 @@ class Classifier(pl.LightningModule):
     def _not_finite(self, loss: Tensor) -> str:
         lr = self.trainer.optimizers[0].param_groups[0]["lr"]
         return (
-            f"the loss became {float(loss.detach())} at step {self.global_step} (epoch {self.current_epoch + 1}), learning "
-            f"rate {lr:.3g}: try optimizer.lr={self.cfg.optimizer.lr / 10:.3g}, trainer.gradient_clip=1 or "
+            f"the loss became {float(loss.detach())} at step {self.global_step} (epoch {self.current_epoch + 1}), "
+            f"learning rate {lr:.3g}: try optimizer.lr={self.cfg.optimizer.lr / 10:.3g}, trainer.gradient_clip=1 or "
             "trainer.precision=32-true"
         )
 

@@ -24,8 +24,11 @@ from sagehound.errors import ConfigError, SagehoundError
 register()
 
 
-def run(app: Callable[[], None]) -> None:
+def run(app: Callable[[], None], usage: str) -> None:
     """Run a ``hydra.main`` function; every error of the user's ends in one line on stderr and an exit code.
+
+    ``--help`` prints ``usage``, the options of every group and the config that the command line makes. (Hydra's own
+    help takes four times as long to list the groups; ``--hydra-help`` still prints the flags.)
 
     Exit codes: 0 done, 1 failed, 2 wrong command or config, 3 wrong input, 130 Ctrl-C, 143 SIGTERM.
     """
@@ -35,7 +38,16 @@ def run(app: Callable[[], None]) -> None:
             a for a in sys.argv[1:] if a in ("-m", "--multirun")
         ]  # argparse wants it before or after all overrides
         sys.argv[1:] = resumed([*sweep[:1], *(a for a in sys.argv[1:] if a not in sweep)])
+        if {"-h", "--help"} & set(sys.argv):
+            print(f"{usage}\nChoices (group=option)\n\n{_groups(Path(sys.argv[0]).parent / 'conf')}\n")
+            print("Keys (key=value), as this command line sets them; src/sagehound/config.py has units and meanings\n")
+            sys.argv[1:] = [a for a in sys.argv[1:] if a not in ("-h", "--help", "-m", "--multirun")] + ["--cfg", "job"]
         app()
+
+
+def _groups(conf: Path) -> str:
+    options = {d.name: sorted(f.stem for f in d.glob("*.yaml")) for d in sorted(conf.iterdir()) if d.is_dir()}
+    return "\n".join(f"{group}: {', '.join(names)}" for group, names in options.items())
 
 
 def train(cfg: DictConfig) -> None:
