@@ -88,3 +88,14 @@ def test_the_learning_rate_rises_then_falls() -> None:
     assert rates[10:] == sorted(rates[10:], reverse=True)
     assert rates[100] == pytest.approx(0.1)
     assert {rate(step, total=100, warmup=0, end=1.0) for step in range(100)} == {1.0}
+
+
+@pytest.mark.slow
+def test_a_compiled_backbone_gives_the_same_features(config: Compose) -> None:
+    photos = torch.randint(0, 256, (4, 3, 64, 64), dtype=torch.uint8)
+    plain, compiled = (classifier(config, f"trainer.compile={c}").eval() for c in ("false", "true"))
+    compiled.load_state_dict(plain.state_dict())
+    compiled.setup("fit")
+    assert compiled.backbone._compiled_call_impl is not None
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(photos), plain(photos), rtol=1e-3, atol=1e-4)

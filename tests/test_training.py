@@ -248,6 +248,21 @@ def test_more_gpus_than_there_are(config: Compose, tmp_path: Path) -> None:
         train(config(f"trainer.{wanted}"), tmp_path / "run")
 
 
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["trainer.precision=bf16-mixed"],
+        ["trainer.channels_last=false"],
+        ["head.hidden=[16,8]"],
+        ["trainer.gradient_clip=null"],
+    ],
+    ids=str,
+)
+def test_other_ways_to_compute_learn_too(config: Compose, tmp_path: Path, overrides: list[str]) -> None:
+    learning = ["finetune=full", "trainer.max_epochs=6", "optimizer.lr=0.01", "finetune.backbone_lr=1"]
+    assert train(config(*learning, *overrides), tmp_path / "run").metrics["train"]["top1"] >= 0.8
+
+
 def test_a_head_run_leaves_the_backbone_as_it_was(config: Compose, tmp_path: Path, weights: Path) -> None:
     from safetensors.torch import load_file
 

@@ -117,6 +117,11 @@ class Classifier(pl.LightningModule):
         self.log_dict(scores.compute(), prog_bar=True)
         scores.reset()
 
+    def setup(self, stage: str) -> None:
+        """Compile in the process that will train."""
+        if self.cfg.trainer.compile:
+            self.backbone.compile()
+
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """torch.optim's optimizer and a schedule for every step."""
         o, s = self.cfg.optimizer, self.cfg.schedule

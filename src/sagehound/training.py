@@ -83,8 +83,6 @@ def build(cfg: DictConfig, photos: PhotoSet) -> tuple[Classifier, PhotoModule]:
     model = Classifier(net, photos.classes, to, cfg)
     if cfg.trainer.channels_last:
         backbone.to_channels_last(model.backbone)
-    if cfg.trainer.compile:
-        model.backbone.compile()
     return model, PhotoModule(photos, to, cfg.data, cfg.augment, cfg.seed)
 
 
