@@ -36,9 +36,7 @@ def make_callbacks(trainer: DictConfig, checkpoints: Path) -> list[Callback]:
     if trainer.patience is not None:
         callbacks.append(EarlyStopping("valid/loss", patience=trainer.patience, check_on_train_epoch_end=True))
     callbacks.append(StopOnSignal(checkpoints / "last.ckpt"))
-    callbacks.append(
-        RichProgressBar(leave=True, console_kwargs={"soft_wrap": True}) if console.is_terminal else Lines()
-    )
+    callbacks.append(Bar(leave=True) if console.is_terminal else Lines())
     for name, monitor in (("best", "valid/loss"), ("last", None)):  # in this order: last.ckpt knows which was best
         callbacks.append(
             ModelCheckpoint(
@@ -50,6 +48,16 @@ def make_callbacks(trainer: DictConfig, checkpoints: Path) -> list[Callback]:
             )
         )
     return callbacks
+
+
+class Bar(RichProgressBar):
+    """A bar an epoch on a terminal, with the scores beside it."""
+
+    def get_metrics(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule
+    ) -> dict[str, int | str | float | dict[str, float]]:
+        """The scores, without the logger's version."""
+        return {k: v for k, v in super().get_metrics(trainer, pl_module).items() if k != "v_num"}
 
 
 class Lines(Callback):
