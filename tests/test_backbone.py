@@ -70,6 +70,17 @@ def test_missing_weights_are_named(weights: str, message: str) -> None:
         backbone.build(settings(weights=weights))
 
 
+def test_a_file_with_more_than_tensors_is_refused(tmp_path: Path) -> None:
+    torch.save({"a": 1}, tmp_path / "weights.pth")
+    with pytest.raises(InputError, match="holds more than tensors"):
+        backbone.build(settings(weights=str(tmp_path / "weights.pth")))
+
+
+def test_an_unknown_tag_is_a_wrong_config() -> None:
+    with pytest.raises(ConfigError, match=r"timm has no weights foo; choose from .*test_resnet\.r160_in1k"):
+        backbone.build(settings(name="test_resnet.foo"))
+
+
 def test_an_unknown_model_is_a_wrong_config() -> None:
     with pytest.raises(ConfigError, match=r"backbone\.name=resnet35: timm has no such model; did you mean resnet"):
         backbone.build(settings(name="resnet35"))

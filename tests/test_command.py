@@ -24,6 +24,7 @@ from sagehound.errors import ConfigError
         (["optimizer=adm"], "optimizer=adm: no such option (did you mean adam?); choose from adam, adamw, sgd"),
         (["backbone=vgg"], "or any name of timm.list_models() as backbone.name=..."),
         (["optimizer.lr=0.1,0.2"], "optimizer.lr=0.1,0.2: several values are a sweep: add -m"),
+        (["data.root=/tmp/a=b"], "quote the value twice, for Hydra and for the shell"),
         (["optimizer.lr"], "optimizer.lr: not an override: write key=value"),
         (["data=folder"], "data.root is missing: give data.root=..."),
         (["optimizer=sgd", "optimizer.betas=[0.9,0.9]"], "optimizer=sgd has no eps and no betas"),
@@ -78,6 +79,19 @@ def test_resuming_takes_up_the_runs_own_overrides(tmp_path: Path, monkeypatch: p
     assert given[2].endswith("last.ckpt'")
     assert given[3].startswith("hydra.run.dir='")
     assert resumed([f"resume={run}"])[:2] == ["data=demo", "optimizer.lr=0.1"]
+
+
+def test_resuming_a_file_by_itself_starts_a_new_folder(tmp_path: Path) -> None:
+    (tmp_path / "copy.ckpt").touch()
+    given = resumed([f"resume={tmp_path}/copy.ckpt", "data=demo"])
+    assert given == ["data=demo", f"resume='{tmp_path}/copy.ckpt'"]
+
+
+def test_resuming_into_a_folder_of_ones_own(tmp_path: Path) -> None:
+    (tmp_path / "run/checkpoints").mkdir(parents=True)
+    (tmp_path / "run/checkpoints/last.ckpt").touch()
+    given = resumed([f"resume={tmp_path}/run", "hydra.run.dir=new"])
+    assert [o for o in given if o.startswith("hydra.run.dir")] == ["hydra.run.dir=new"]
 
 
 def test_resuming_nothing_names_what_was_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

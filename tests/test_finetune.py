@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import timm
 import torch
@@ -15,9 +17,10 @@ def classifier(config: Compose, *overrides: str) -> Classifier:
     return Classifier(timm.create_model("test_resnet", num_classes=0), ["a", "b", "c"], TO, config(*overrides))
 
 
-def test_every_weight_learns_exactly_once_and_the_backbone_slower(config: Compose) -> None:
-    model = classifier(config, "finetune=full", "finetune.backbone_lr=0.1", "finetune.layer_decay=0.5")
-    groups = finetune.parameter_groups(model.backbone, model.head, model.cfg.finetune, model.cfg.optimizer)
+@pytest.mark.parametrize("way", ["finetune=full", "finetune=gradual"])
+def test_every_weight_learns_exactly_once_and_the_backbone_slower(config: Compose, way: str) -> None:
+    model = classifier(config, way, "finetune.backbone_lr=0.1", "finetune.layer_decay=0.5")
+    groups = finetune.parameter_groups(model.backbone, model.head, model.cfg)
     grouped = [id(p) for g in groups for p in g["params"]]
     assert sorted(grouped) == sorted(id(p) for p in model.parameters())
     lr = {id(p): g["lr"] for g in groups for p in g["params"]}
@@ -31,7 +34,7 @@ def test_every_weight_learns_exactly_once_and_the_backbone_slower(config: Compos
 
 def test_a_head_run_learns_the_head_alone(config: Compose) -> None:
     model = classifier(config, "head.hidden=[5]")
-    groups = finetune.parameter_groups(model.backbone, model.head, model.cfg.finetune, model.cfg.optimizer)
+    groups = finetune.parameter_groups(model.backbone, model.head, model.cfg)
     assert {id(p) for g in groups for p in g["params"]} == {id(p) for p in model.head.parameters()}
 
 
@@ -47,11 +50,21 @@ def test_the_backbone_rests_when_it_should(config: Compose, overrides: list[str]
     model = classifier(config, *overrides, "finetune.freeze_norm=false").train()
     for epoch, rests in enumerate(frozen):
         model.set_frozen(epoch)
-        assert all(p.requires_grad is not rests for p in model.backbone.parameters())
+        model.zero_grad()
+        model(torch.randint(0, 256, (4, 3, 64, 64), dtype=torch.uint8)).sum().backward()
+        assert all((p.grad is None) is rests for p in model.backbone.parameters())
         norms = [m for m in model.backbone.modules() if isinstance(m, nn.BatchNorm2d)]
         assert norms
         assert all(m.training is not rests for m in norms)
         assert model.head.training
+
+
+def test_from_nothing_the_backbone_learns_like_the_head(config: Compose) -> None:
+    nothing = ["backbone.weights=null", "backbone.pretrained=false"]
+    model = classifier(config, "finetune=full", *nothing).train()
+    groups = finetune.parameter_groups(model.backbone, model.head, model.cfg)
+    assert {g["lr"] for g in groups} == {model.cfg.optimizer.lr}
+    assert all(m.training for m in model.backbone.modules() if isinstance(m, nn.BatchNorm2d))
 
 
 def test_normalisation_may_rest_while_the_backbone_learns(config: Compose) -> None:
@@ -99,3 +112,11 @@ def test_a_compiled_backbone_gives_the_same_features(config: Compose) -> None:
     assert compiled.backbone._compiled_call_impl is not None
     with torch.no_grad():
         torch.testing.assert_close(compiled(photos), plain(photos), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd"])
+def test_what_an_optimizer_is_not_told_it_knows_itself(config: Compose, tmp_path: Path, optimizer: str) -> None:
+    from sagehound.training import train
+
+    unset = ["optimizer.momentum=null"] if optimizer == "sgd" else ["optimizer.betas=null", "optimizer.eps=null"]
+    train(config(f"optimizer={optimizer}", *unset, "trainer.max_epochs=1"), tmp_path / "run")

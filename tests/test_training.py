@@ -4,6 +4,7 @@ import csv
 import errno
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -183,16 +184,90 @@ def test_a_finished_run_can_be_given_more_epochs(config: Compose, tmp_path: Path
     assert same_weights(whole.folder, more.folder)
 
 
-def test_a_checkpoint_of_another_model_is_refused(config: Compose, tmp_path: Path) -> None:
-    train(config(), tmp_path / "run")
-    with pytest.raises(InputError, match="is of another model"):
-        train(config("head.hidden=[4]", f"resume={tmp_path}/run/checkpoints/last.ckpt"), tmp_path / "other")
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("head.hidden=[4]", r"head.hidden=\[4\]: the run that is resumed has head.hidden=\[\]"),
+        ("optimizer.lr=0.5", r"optimizer.lr=0.5: the run that is resumed has optimizer.lr=0.002"),
+        ("finetune=full", r"finetune.name=full: the run that is resumed has finetune.name=head"),
+        ("data.batch_size=7", r"data.batch_size=7: the run that is resumed has data.batch_size=5"),
+    ],
+)
+def test_a_resume_may_not_change_what_the_run_hangs_on(
+    config: Compose, tmp_path: Path, change: str, message: str
+) -> None:
+    train(config("trainer.max_epochs=1"), tmp_path / "run")
+    with pytest.raises(ConfigError, match=message):
+        train(config(change, f"resume={tmp_path}/run/checkpoints/last.ckpt"), tmp_path / "other")
 
 
-def test_a_broken_checkpoint_is_refused(config: Compose, tmp_path: Path) -> None:
-    (tmp_path / "last.ckpt").write_bytes(b"not a checkpoint")
-    with pytest.raises(InputError, match=r"last\.ckpt.*no checkpoint"):
-        train(config(f"resume={tmp_path}/last.ckpt"), tmp_path / "run")
+def test_a_resume_with_other_classes_is_refused(config: Compose, tmp_path: Path, photos: Path) -> None:
+    train(config("trainer.max_epochs=1"), tmp_path / "run")
+    for split in ("train", "valid", "test"):
+        (photos / split / "001.Amber").rename(photos / split / "001.Zebra")
+    with pytest.raises(InputError, match="of other classes: Amber, Zebra are not on both sides"):
+        train(config(f"resume={tmp_path}/run/checkpoints/last.ckpt"), tmp_path / "run")
+
+
+@pytest.mark.parametrize("content", ["text", "tensors"])
+def test_a_file_that_is_no_checkpoint_is_refused(config: Compose, tmp_path: Path, content: str) -> None:
+    path = tmp_path / "last.ckpt"
+    if content == "text":
+        path.write_bytes(b"not a checkpoint")
+    else:
+        torch.save({"a": torch.zeros(1)}, path)
+    with pytest.raises(InputError, match=r"last\.ckpt.*(no|not a) checkpoint"):
+        train(config(f"resume={path}"), tmp_path / "run")
+
+
+def test_a_run_that_was_moved_remembers_its_best_epoch(config: Compose, tmp_path: Path) -> None:
+    overrides = ["schedule=constant", "optimizer=sgd", "optimizer.lr=1e-6"]
+    first = train(config(*overrides, "trainer.max_epochs=1"), tmp_path / "run")
+    best = tmp_path / "run/checkpoints/best.ckpt"
+    spoilt = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)
+    spoilt["state_dict"]["head.0.bias"] += torch.tensor([50.0, 0, 0])  # the next epoch will be far worse
+    shutil.move(tmp_path / "run", tmp_path / "moved")
+    torch.save(spoilt, tmp_path / "moved/checkpoints/last.ckpt")
+    assert not best.exists()
+    again = f"resume={tmp_path}/moved/checkpoints/last.ckpt"
+    moved = train(config(*overrides, "trainer.max_epochs=2", again), tmp_path / "moved")
+    assert moved.metrics["best_epoch"] == 1
+    assert moved.metrics["valid"] == first.metrics["valid"]
+
+
+def test_a_run_that_ended_early_is_not_trained_on(config: Compose, tmp_path: Path) -> None:
+    overrides = [
+        "trainer.patience=1",
+        "trainer.max_epochs=9",
+        "optimizer=sgd",
+        "optimizer.lr=1e-30",
+        "schedule=constant",
+    ]
+    run = train(config(*overrides), tmp_path / "run")
+    before = weights_of(run.folder)
+    again = train(config(*overrides, f"resume={tmp_path}/run/checkpoints/last.ckpt"), tmp_path / "run")
+    assert torch.load(run.folder / "checkpoints/last.ckpt", weights_only=True)["epoch"] == 1
+    assert all(torch.equal(before[k], v) for k, v in weights_of(again.folder).items())
+
+
+def test_gradual_fine_tuning_teaches_the_backbone_after_the_head(
+    config: Compose, tmp_path: Path, weights: Path
+) -> None:
+    from safetensors.torch import load_file
+
+    overrides = ["finetune=gradual", "finetune.head_epochs=1", "finetune.backbone_lr=1", "schedule=constant"]
+    run = train(config(*overrides, "trainer.max_epochs=2", "trainer.patience=1"), tmp_path / "run")
+    assert run.metrics["best_epoch"] in (1, 2)
+    before, after = load_file(weights), weights_of(run.folder)
+    learned = [k for k in before if k.endswith("weight") and not k.startswith("fc.")]
+    assert not any(torch.equal(before[k], after[f"backbone.{k}"]) for k in learned)
+    head_only = train(
+        config("finetune=head", "schedule=constant", "augment=light", "trainer.max_epochs=1"), tmp_path / "head"
+    )
+    first = dict(curves(run.folder)["valid/loss"])
+    assert first[min(first)] == pytest.approx(head_only.metrics["valid"]["loss"], rel=1e-4), (
+        "the first epoch is the head's"
+    )
 
 
 def test_a_loss_that_is_no_number_stops_with_advice(config: Compose, tmp_path: Path) -> None:
@@ -232,6 +307,28 @@ def test_a_full_disk_is_one_clear_error_and_keeps_the_checkpoint(
     assert not [p for p in (tmp_path / "run").rglob("*") if "predictions" in p.name], "nothing half written is left"
     last = tmp_path / "run/checkpoints/last.ckpt"
     assert train(config(f"resume={last}"), tmp_path / "run").metrics["test"]["photos"] == 12
+
+
+def test_a_full_disk_while_a_checkpoint_is_written(
+    config: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(config("trainer.max_epochs=1", "schedule=constant"), tmp_path / "run")
+    last = tmp_path / "run/checkpoints/last.ckpt"
+    before = last.read_bytes()
+
+    def full(self: Path, content: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_bytes", full)
+        with pytest.raises(SagehoundError, match=r"the disk is full: .*(best|last)\.ckpt"):
+            train(config("trainer.max_epochs=2", "schedule=constant", f"resume={last}"), tmp_path / "run")
+    assert last.read_bytes() == before
+
+
+def test_fewer_valid_photos_than_devices(config: Compose, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"trainer\.devices=10: each needs a valid photo, there are 9"):
+        train(config("trainer.devices=10", "trainer.accelerator=cpu"), tmp_path / "run")
 
 
 def test_two_runs_do_not_share_a_folder(config: Compose, tmp_path: Path) -> None:

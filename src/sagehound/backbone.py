@@ -32,6 +32,10 @@ def build(backbone: DictConfig, *, with_weights: bool = True) -> nn.Module:
         close = difflib.get_close_matches(name, timm.list_models(), n=3)
         hint = f"; did you mean {', '.join(close)}?" if close else ""
         raise ConfigError(f"backbone.name={name}: timm has no such model{hint} (timm.list_models() names all)")
+    architecture, _, tag = name.partition(".")
+    if tag and ":" not in name and name not in timm.list_pretrained(f"{architecture}.*"):
+        tags = ", ".join(timm.list_pretrained(f"{architecture}.*")) or "none"
+        raise ConfigError(f"backbone.name={name}: timm has no weights {tag}; choose from {tags}")
     download = with_weights and backbone.pretrained and not backbone.weights
     try:
         model = timm.create_model(name, pretrained=download, num_classes=0)
@@ -81,6 +85,8 @@ def _load(model: nn.Module, path: Path, name: str) -> None:
             f"backbone.weights={path}: not a file of weights ({reason}): give a .safetensors file, or a .pth file with "
             "nothing but tensors in it"
         ) from error
+    if not all(isinstance(t, Tensor) for t in state.values()):
+        raise InputError(f"backbone.weights={path}: holds more than tensors: give a file of weights alone")
     heads = _pretrained_cfg(model).get("classifier") or ()
     heads = (heads,) if isinstance(heads, str) else tuple(heads)
     state = {k: v for k, v in state.items() if not k.startswith(tuple(h + "." for h in heads))}

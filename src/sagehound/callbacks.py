@@ -1,5 +1,6 @@
 """What happens beside the training steps: checkpoints, stopping, averaging, progress."""
 
+import io
 import logging
 import multiprocessing
 import os
@@ -10,8 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.callbacks import (
     Callback,
     EarlyStopping,
@@ -19,6 +22,7 @@ from lightning.pytorch.callbacks import (
     ModelCheckpoint,
     RichProgressBar,
 )
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from omegaconf import DictConfig
 from torch.multiprocessing.spawn import ProcessException
 
@@ -26,6 +30,7 @@ from sagehound import errors
 from sagehound.classifier import Classifier
 from sagehound.console import console, say
 from sagehound.errors import Stopped
+from sagehound.files import replacing
 
 
 def make_callbacks(trainer: DictConfig, checkpoints: Path) -> list[Callback]:
@@ -39,7 +44,7 @@ def make_callbacks(trainer: DictConfig, checkpoints: Path) -> list[Callback]:
     callbacks.append(Bar(leave=True) if console.is_terminal else Lines())
     for name, monitor in (("best", "valid/loss"), ("last", None)):  # in this order: last.ckpt knows which was best
         callbacks.append(
-            ModelCheckpoint(
+            Checkpoint(
                 dirpath=checkpoints,
                 filename=name,
                 monitor=monitor,
@@ -48,6 +53,27 @@ def make_callbacks(trainer: DictConfig, checkpoints: Path) -> list[Callback]:
             )
         )
     return callbacks
+
+
+class Checkpoint(ModelCheckpoint):
+    """Lightning's, but a run's folder may be moved between stop and resume without forgetting the best epoch."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the state up as of this folder, if the file that it speaks of is there."""
+        here = Path(str(self.dirpath), f"{self.filename}.ckpt")
+        if here.exists():
+            super().load_state_dict(state_dict | {"dirpath": self.dirpath, "best_model_path": str(here)})
+
+
+class AtomicFiles(TorchCheckpointIO):
+    """Checkpoints that are there whole or not at all; Lightning's own are moved from /tmp, often another disk."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: object = None) -> None:
+        """Write beside the old file, then take its place."""
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        with replacing(Path(path)) as temporary:
+            temporary.write_bytes(content.getbuffer())
 
 
 class Bar(RichProgressBar):
@@ -93,7 +119,7 @@ class StopOnSignal(Callback):
 
     def _hear(self, signum: int, _: FrameType | None) -> None:
         if self.heard and signum == signal.SIGINT:
-            raise KeyboardInterrupt
+            raise stopped(signum, self.last)
         self.heard = signum
 
     def on_train_batch_end(

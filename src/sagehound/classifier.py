@@ -7,7 +7,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import SGD, Adam, AdamW, Optimizer
@@ -37,6 +37,7 @@ class Classifier(pl.LightningModule):
 
     mean: Tensor
     std: Tensor
+    frozen = False
 
     def __init__(self, backbone: nn.Module, classes: list[str], to: Preprocessing, cfg: DictConfig) -> None:
         super().__init__()
@@ -51,7 +52,8 @@ class Classifier(pl.LightningModule):
         self.train_scores.persistent(True)  # a run that is stopped inside an epoch still reports the whole epoch
         self.valid_scores = self.train_scores.clone(prefix="valid/")
         self.valid_scores.persistent(False)
-        self.frozen = False
+        if cfg.finetune.name == "head":
+            self.backbone.requires_grad_(False)
         self.set_frozen(0)
 
     def forward(self, photos: Tensor) -> Tensor:
@@ -125,12 +127,10 @@ class Classifier(pl.LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """torch.optim's optimizer and a schedule for every step."""
         o, s = self.cfg.optimizer, self.cfg.schedule
-        groups = finetune.parameter_groups(self.backbone, self.head, self.cfg.finetune, o)
-        optimizer: Optimizer
-        if o.name == "sgd":
-            optimizer = SGD(groups, momentum=o.momentum or 0.0)
-        else:
-            optimizer = {"adamw": AdamW, "adam": Adam}[o.name](groups, betas=tuple(o.betas), eps=o.eps)
+        groups = finetune.parameter_groups(self.backbone, self.head, self.cfg)
+        given = {"momentum": o.momentum, "eps": o.eps, "betas": o.betas and tuple(o.betas)}
+        kind: type[Optimizer] = {"adamw": AdamW, "adam": Adam, "sgd": SGD}[o.name]
+        optimizer = kind(groups, **{key: value for key, value in given.items() if value is not None})
         self.plateau: ReduceLROnPlateau | None = None
         if s.name == "plateau":
             self.plateau = ReduceLROnPlateau(optimizer, factor=s.factor, patience=s.patience)
@@ -144,7 +144,9 @@ class Classifier(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the plateau's memory; Lightning would write the checkpoint before it moves the rate."""
+        """Keep what a resume must agree with, and the plateau's memory, which Lightning would write too early."""
+        checkpoint["config"] = OmegaConf.to_container(self.cfg, resolve=True)
+        checkpoint["classes"] = list(self.classes)
         if self.plateau is not None:
             checkpoint["plateau"] = self.plateau.state_dict()
 
@@ -163,15 +165,19 @@ class Classifier(pl.LightningModule):
         self.set_frozen(self.current_epoch)
 
     def set_frozen(self, epoch: int) -> None:
-        """Put the backbone into the state of an epoch (from 0)."""
+        """Let the backbone rest or learn, as the epoch (from 0) wants it.
+
+        What rests for a while still asks for gradients, which the optimizer and DDP must know of from the start; it is
+        run without a graph and so gets none.
+        """
         self.frozen = finetune.is_frozen(self.cfg.finetune, epoch)
-        finetune.freeze(self.backbone, self.frozen)
         self.train(self.training)
 
     def train(self, mode: bool = True) -> "Classifier":
         """As in torch, but what rests stays in evaluation mode."""
         super().train(mode)
-        finetune.set_modes(self.backbone, self.frozen, self.cfg.finetune.freeze_norm)
+        freeze_norm = self.cfg.finetune.freeze_norm and self.cfg.backbone.pretrained
+        finetune.set_modes(self.backbone, self.frozen, freeze_norm)
         return self
 
     def _not_finite(self, loss: Tensor) -> str:

@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from sagehound.config import Train, check, meant, register, unknown_key
 from sagehound.errors import ConfigError, SagehoundError
+from sagehound.files import writing_failed
 
 register()
 
@@ -85,6 +86,9 @@ def clear_errors() -> Iterator[None]:
         if "Config group override" not in str(error):  # Hydra's own, for optimizer=null
             raise
         code, message = ConfigError.exit_code, explain(error)
+    except OSError as error:
+        failure = writing_failed(Path(str(error.filename or "a file")), error)
+        code, message = failure.exit_code, str(failure)
     except KeyboardInterrupt:
         code, message = 130, "stopped by Ctrl-C"
     else:
@@ -109,6 +113,8 @@ def explain(error: Exception) -> str:
         return f"{key}={value}: several values are a sweep: add -m; or write {key}=[{value}] if a list is meant"
     given = re.search(r"override '?([^'\n]+)'?", text)
     override = f"{given.group(1).rstrip('.')}: " if given else ""
+    if "mismatched input" in text or "token recognition" in text:
+        return f"""{override}quote the value twice, for Hydra and for the shell: "key='a=b (c)'" """.rstrip()
     if "missing EQUAL" in text or "viable alternative" in text or "no such override" in text:
         return f"{override}not an override: write key=value, quoted for the shell: '{'key=[a,b]'}'"
     reason = cause.splitlines()[0]
@@ -147,12 +153,15 @@ def resumed(argv: list[str]) -> list[str]:
     if {"-m", "--multirun"} & set(argv):
         raise ConfigError("resume= continues one run: drop -m")
     checkpoint = _find_checkpoint(str(wanted), given.get("hydra.run.dir"))
+    if checkpoint.parent.name != "checkpoints":  # a file by itself: its run is unknown
+        return [*(o for o in argv if _override_key(o) != "resume"), f"resume={_quoted(checkpoint)}"]
     folder = checkpoint.parent.parent
     saved = folder / "overrides.yaml"
     overrides = list(OmegaConf.load(saved)) if saved.exists() else []
     new = [o for o in overrides if _override_key(o) not in given]
-    new += [o for o in argv if _override_key(o) not in ("resume", "hydra.run.dir")]
-    return [*new, f"resume={_quoted(checkpoint)}", f"hydra.run.dir={_quoted(folder)}"]
+    new += [o for o in argv if _override_key(o) != "resume"]
+    run_dir = [] if "hydra.run.dir" in given else [f"hydra.run.dir={_quoted(folder)}"]
+    return [*new, f"resume={_quoted(checkpoint)}", *run_dir]
 
 
 def _find_checkpoint(wanted: str, run_dir: str | None) -> Path:

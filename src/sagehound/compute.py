@@ -24,14 +24,14 @@ class Compute:
         return f"{self.accelerator}{several}, {self.precision}"
 
 
-def choose(trainer: DictConfig, finetune: DictConfig) -> Compute:
+def choose(trainer: DictConfig, finetune: DictConfig, valid: int) -> Compute:
     """Resolve accelerator, devices and precision for this machine.
 
     Precision auto: bf16 on a GPU that has it, fp16 on an older one, 32 bits on a CPU. Several devices are several
     processes, started here; the backbone's gradients come and go under finetune=gradual, which DDP must be told.
 
     Raises:
-        ConfigError: the config asks for a GPU, or for more of them, than there are.
+        ConfigError: the config asks for a GPU where there is none, or for more devices than GPUs or ``valid`` photos.
     """
     gpus = torch.cuda.device_count()
     mps = not gpus and torch.backends.mps.is_available()
@@ -41,6 +41,10 @@ def choose(trainer: DictConfig, finetune: DictConfig) -> Compute:
     devices = trainer.devices or (gpus if on_gpu else 1)
     if on_gpu and devices > gpus:
         raise ConfigError(f"trainer.devices={devices}: torch sees {gpus} GPUs here; choose {gpus} at most")
+    if devices > valid:
+        raise ConfigError(
+            f"trainer.devices={devices}: each needs a valid photo, there are {valid}; choose fewer devices"
+        )
     accelerator = "cuda" if on_gpu else "mps" if mps and trainer.accelerator != "cpu" else "cpu"
     precision = trainer.precision
     if precision == "16-mixed" and not on_gpu:

@@ -125,7 +125,7 @@ class Trainer:
     channels_last: bool = True  # memory order in which convolutions are faster
     compile: bool = False  # torch.compile: minutes to start, then a faster step; worth it for long runs on a GPU
     gradient_clip: float | None = _key(1.0, above=0)  # largest norm of the gradients of a step; null: none
-    accumulate: int = _key(1, at_least=1)  # steps whose gradients are summed before the optimizer moves
+    accumulate: int = _key(1, at_least=1)  # steps whose gradients are averaged before the optimizer moves
     ema: float | None = _key(None, above=0, below=1)  # decay a step of averaged weights (EMA); null: none
     patience: int | None = _key(
         None, at_least=1
@@ -152,7 +152,7 @@ class Train:
     augment: Augment = field(default_factory=Augment)
     trainer: Trainer = field(default_factory=Trainer)
     cache: Cache = field(default_factory=Cache)
-    seed: int = _key(0, at_least=0)  # the same seed gives the same numbers on a CPU
+    seed: int = _key(0, at_least=0, below=2**32)  # the same seed gives the same numbers on a CPU
     resume: str | None = None  # last (the newest run), a run's folder, or a checkpoint: go on where it stopped
 
 
@@ -205,7 +205,7 @@ def _check_value(key: str, value: Any, rule: dict[str, Any]) -> None:  # noqa: A
 
 
 def _check_together(cfg: DictConfig) -> None:
-    """The rules across keys: settings that contradict each other or would be silently without effect."""
+    """The rules across keys: settings that contradict each other."""
     optimizer, schedule, data, epochs = cfg.optimizer, cfg.schedule, cfg.data, cfg.trainer.max_epochs
     rules = [
         (

@@ -15,13 +15,18 @@ console = Console(soft_wrap=True, highlight=False)
 
 def say(text: str) -> None:
     """Print one line; never taken for markup."""
-    console.print(text, markup=False)
+    console.print(_printable(text), markup=False)
     sys.stdout.flush()
 
 
 def warn(text: str) -> None:
     """Print one line that a user should not overlook."""
-    console.print(f"warning: {text}", markup=False, style="yellow")
+    console.print(f"warning: {_printable(text)}", markup=False, style="yellow")
+
+
+def _printable(text: str) -> str:
+    """File names may hold bytes that are no text."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def bar(*, bytes_: bool = False) -> Progress:

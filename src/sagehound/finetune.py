@@ -14,12 +14,6 @@ def is_frozen(finetune: DictConfig, epoch: int) -> bool:
     return bool(finetune.name == "head" or (finetune.name == "gradual" and epoch < finetune.head_epochs))
 
 
-def freeze(backbone: nn.Module, frozen: bool) -> None:
-    """Let the backbone's weights rest or learn."""
-    for parameter in backbone.parameters():
-        parameter.requires_grad = not frozen
-
-
 def set_modes(backbone: nn.Module, frozen: bool, freeze_norm: bool) -> None:
     """Keep what rests in evaluation mode: BatchNorm statistics stay the pretrained ones, nothing drops out."""
     if frozen:
@@ -30,24 +24,23 @@ def set_modes(backbone: nn.Module, frozen: bool, freeze_norm: bool) -> None:
                 module.eval()
 
 
-def parameter_groups(
-    backbone: nn.Module, head: nn.Module, finetune: DictConfig, optimizer: DictConfig
-) -> list[dict[str, Any]]:
+def parameter_groups(backbone: nn.Module, head: nn.Module, cfg: DictConfig) -> list[dict[str, Any]]:
     """Groups for torch.optim with ``lr`` and ``weight_decay``.
 
     The head learns at ``optimizer.lr``, the backbone's last layer at ``finetune.backbone_lr`` of it, and each layer
     further from the head at ``finetune.layer_decay`` of the next (Howard and Ruder 2018, discriminative fine-tuning).
-    Biases and normalisation layers are not decayed.
+    Biases and normalisation layers are not decayed. A backbone without pretrained weights learns like the head.
     """
-    decay, lr = optimizer.weight_decay, optimizer.lr
+    decay, lr = cfg.optimizer.weight_decay, cfg.optimizer.lr
+    slower, layer_decay = (cfg.finetune.backbone_lr, cfg.finetune.layer_decay) if cfg.backbone.pretrained else (1, 1)
     plain = [p for p in head.parameters() if p.ndim <= 1]
     groups = [
         {"params": [p for p in head.parameters() if p.ndim > 1], "lr": lr, "weight_decay": decay},
         {"params": plain, "lr": lr, "weight_decay": 0.0},
     ]
-    if finetune.name == "head":
+    if cfg.finetune.name == "head":
         return groups
-    for group in param_groups_layer_decay(backbone, weight_decay=decay, layer_decay=finetune.layer_decay):
-        share = finetune.backbone_lr * group["lr_scale"]
+    for group in param_groups_layer_decay(backbone, weight_decay=decay, layer_decay=layer_decay):
+        share = slower * group["lr_scale"]
         groups.append({"params": group["params"], "lr": lr * share, "weight_decay": group["weight_decay"]})
     return groups

@@ -27,9 +27,10 @@ def confusion_matrix(counts: npt.NDArray[np.int64], classes: list[str]) -> Figur
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     figure.colorbar(image, ax=axes, label="share of the class's photos", shrink=0.7)
-    size = 9 if len(classes) <= 40 else 5
-    axes.set_xticks(range(len(classes)), classes, rotation=90, fontsize=size)
-    axes.set_yticks(range(len(classes)), classes, fontsize=size)
+    if len(classes) <= 200:  # more could not be read, and take seconds to lay out
+        size = 9 if len(classes) <= 40 else 5
+        axes.set_xticks(range(len(classes)), classes, rotation=90, fontsize=size)
+        axes.set_yticks(range(len(classes)), classes, fontsize=size)
     axes.set(xlabel="answer", ylabel="label", title="Confusion of the test photos")
     if len(classes) <= 20:
         for i, j in zip(*np.nonzero(counts), strict=True):

@@ -1,6 +1,5 @@
 """One run from photos to results: the table of contents of the library."""
 
-import pickle
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,13 +12,12 @@ import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 
-from sagehound import backbone, compute, config, console, evaluation, tensorboard
-from sagehound.callbacks import make_callbacks, signals_stop
+from sagehound import backbone, checkpoint, compute, config, console, evaluation, tensorboard
+from sagehound.callbacks import AtomicFiles, make_callbacks, signals_stop
 from sagehound.classifier import Classifier
 from sagehound.data.datamodule import PhotoModule
 from sagehound.data.photos import PhotoSet, find_photos
 from sagehound.data.transforms import Preprocessing
-from sagehound.errors import InputError
 from sagehound.files import locked, write_json, write_text
 
 
@@ -53,14 +51,16 @@ def train(cfg: DictConfig, folder: Path) -> Run:
             photos = find_photos(cfg.data, Path(cfg.cache.dir).expanduser())
             write_json(folder / "audit.json", photos.audit)
         with _timed(seconds, "model"):
-            machine = compute.choose(cfg.trainer, cfg.finetune)
+            machine = compute.choose(cfg.trainer, cfg.finetune, len(photos.split("valid")))
+            stopped_at = checkpoint.read(cfg, photos.classes) if cfg.resume else None
             model, data = build(cfg, photos)
         console.say(f"model: {cfg.backbone.name}, finetune={cfg.finetune.name}, on {machine}")
         with _timed(seconds, "train"):
             logger = TensorBoardLogger(folder, name="", version="tensorboard", default_hp_metric=False)
-            fit(model, data, machine, logger, cfg)
+            if stopped_at is None or not checkpoint.ended_early(stopped_at, cfg.trainer.patience):
+                fit(model, data, machine, logger, cfg)
         with _timed(seconds, "evaluate"):
-            best_epoch = load_best(model, last.with_name("best.ckpt"))
+            best_epoch = checkpoint.load_best(model, last.with_name("best.ckpt"))
             found = evaluation.predict(model, data, torch.device(machine.accelerator))
             scores = {split: evaluation.score(p) for split, p in found.items()}
             evaluation.write_predictions(folder / "predictions.csv", photos.classes, found)
@@ -105,26 +105,10 @@ def fit(
         num_sanity_val_steps=0,
         use_distributed_sampler=False,  # the photos' own order is made for several processes
         enable_model_summary=False,
+        plugins=[AtomicFiles()],
         enable_progress_bar=console.console.is_terminal,
     )
-    try:
-        trainer.fit(model, data, ckpt_path=cfg.resume, weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
-        if cfg.resume and "Error(s) in loading state_dict" in str(error):
-            raise InputError(
-                f"resume={cfg.resume} is of another model: give the backbone, head and data it was made with"
-            ) from error
-        if cfg.resume and ("PytorchStreamReader" in str(error) or not isinstance(error, RuntimeError)):
-            raise InputError(f"resume={cfg.resume}: no checkpoint, or a broken one; give another") from error
-        raise
-
-
-def load_best(model: Classifier, best: Path) -> int:
-    """Give the model the weights of the lowest validation loss; returns their epoch, from 1."""
-    checkpoint = torch.load(best, map_location="cpu", weights_only=True)
-    weights = {k: v for k, v in checkpoint["state_dict"].items() if k.startswith(("backbone.", "head."))}
-    model.load_state_dict(weights, strict=False)
-    return int(checkpoint["epoch"]) + 1
+    trainer.fit(model, data, ckpt_path=cfg.resume, weights_only=True)
 
 
 @contextmanager

@@ -87,6 +87,18 @@ def test_a_broken_photo_is_never_half_decoded(content: bytes, reason: str) -> No
         read_photo(content)
 
 
+def test_a_photo_with_damaged_exif_is_turned_all_the_same() -> None:
+    width_as_text = struct.pack("<HHI4s", 0x0100, 2, 4, b"abc\0")
+    orientation = struct.pack("<HHII", 0x0112, 3, 1, 6)
+    exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + width_as_text + orientation + bytes(4)
+    assert read_photo(encoded(halves(), "JPEG", exif=exif)).size == (16, 32)
+
+
+def test_pixels_without_a_known_range_are_refused() -> None:
+    with pytest.raises(BadPhoto, match="floating-point"):
+        read_photo(encoded(Image.new("F", (4, 4), 0.5), "TIFF"))
+
+
 def test_real_odd_photos(real_data: Path) -> None:
     odd = real_data / "odd"
     upright = read_photo(odd / "exif_Landscape_6.jpg")

@@ -147,6 +147,13 @@ def test_a_zip_that_leaves_its_folder_is_refused(server: Server, tmp_path: Path,
     assert not (tmp_path / "inner/dogs").exists()
 
 
+def test_what_a_mac_adds_to_a_zip_is_left_out(server: Server, tmp_path: Path) -> None:
+    photos = {"dogImages/train/001.a/1.jpg": b"x", "dogImages/test/001.a/2.jpg": b"x"}
+    server.content = zipped({f"__MACOSX/{name}": b"junk" for name in photos} | photos)
+    dogimages.fetch(tmp_path / "dogs", server.url)
+    assert [p.file for p in scan(tmp_path / "dogs").photos] == ["train/001.a/1.jpg", "test/001.a/2.jpg"]
+
+
 def test_a_link_in_the_zip_is_refused(server: Server, tmp_path: Path) -> None:
     link = zipfile.ZipInfo("dogImages/train/link")
     link.external_attr = (stat.S_IFLNK | 0o777) << 16

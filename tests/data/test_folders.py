@@ -54,6 +54,18 @@ def test_one_class_spelt_in_two_ways_is_one_class(tmp_path: Path) -> None:
     assert {p.label for p in tree.photos} == {"Beagle"}
 
 
+def test_train_and_test_may_be_called_training_and_testing(tmp_path: Path) -> None:
+    tree = scan(touch(tmp_path, "Training/a/1.jpg", "Testing/a/2.jpg", "extra/a/3.jpg"))
+    assert [p.split for p in tree.photos] == ["train", "test"]
+    assert tree.beside == ["extra"]
+
+
+def test_hidden_folders_and_circles_of_links_are_left_out(tmp_path: Path) -> None:
+    touch(tmp_path, "train/a/1.jpg", "train/a/.ipynb_checkpoints/1-checkpoint.jpg", "train/a/more/2.jpg")
+    (tmp_path / "train/a/more/loop").symlink_to(tmp_path / "train/a")
+    assert [p.file for p in scan(tmp_path).photos] == ["train/a/1.jpg", "train/a/more/2.jpg"]
+
+
 @pytest.mark.parametrize(
     ("files", "message"),
     [

@@ -123,6 +123,29 @@ def test_the_audit_counts_and_names_what_is_odd(photos: Path) -> None:
     json.dumps(a)
 
 
+def test_deep_colours_are_noticed(photos: Path) -> None:
+    import struct
+    import zlib
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 4, 4, 16, 2, 0, 0, 0))
+    rows = chunk(b"IDAT", zlib.compress(b"".join(b"\0" + bytes(24) for _ in range(4))))
+    (photos / "train/001.Amber/deep.png").write_bytes(b"\x89PNG\r\n\x1a\n" + header + rows + chunk(b"IEND", b""))
+    assert found(photos).audit["sixteen_bit"] == ["train/001.Amber/deep.png"]
+
+
+def test_names_that_are_no_text_are_read_all_the_same(photos: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.jpg")
+    (photos / "train/001.Amber/000.jpg").rename(photos / "train/001.Amber" / name)
+    (photos / "train/001.Amber/001.jpg").rename(photos / "train/001.Amber" / f"bad_{name}")
+    (photos / "train/001.Amber" / f"bad_{name}").write_bytes(b"")
+    first = found(photos)
+    assert f"train/001.Amber/{name}" in {p.file for p in first.photos}
+    assert found(photos).photos == first.photos
+
+
 def test_a_second_start_reads_only_what_changed(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[Path] = []
     inspect = audit.inspect

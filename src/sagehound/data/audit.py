@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sagehound import console
-from sagehound.data.decode import BadPhoto, open_photo, orientation
+from sagehound.data.decode import BadPhoto, open_photo, orientation, to_rgb
 from sagehound.data.folders import SPLITS, Photo, Tree
 from sagehound.errors import SagehoundError
 from sagehound.files import write_json
@@ -24,7 +24,7 @@ class Facts:
     """What reading one photo tells."""
 
     digest: str  # SHA-256 of the file; empty if it could not be read
-    mode: str  # Pillow's: RGB, L, CMYK, I;16, ...
+    mode: str  # Pillow's: RGB, L, CMYK, I;16, ...; with ;16 behind it for colours of 16 bits
     orientation: int  # EXIF, 1 is upright
     bad: str  # why the photo cannot be used; empty if it can
     truncated: bool  # whether the reason is that the file ends too early
@@ -40,9 +40,11 @@ def inspect(path: Path) -> Facts:
             raise BadPhoto(error.strerror or str(error)) from error
         digest = hashlib.sha256(content).hexdigest()
         image = open_photo(content)
+        to_rgb(image)
     except BadPhoto as bad:
         return Facts(digest, "", 1, str(bad), bad.truncated)
-    return Facts(digest, image.mode, orientation(image), "", False)
+    mode = f"{image.mode};16" if image.info["sixteen_bit"] else image.mode
+    return Facts(digest, mode, orientation(image), "", False)
 
 
 def inspect_all(root: Path, files: list[str], cache_dir: Path) -> dict[str, Facts]:
@@ -91,12 +93,13 @@ def report(tree: Tree, photos: list[Photo], facts: dict[str, Facts]) -> dict[str
         "skipped": sorted(f for f, x in facts.items() if x.bad),
         "cmyk": [f for f, x in good.items() if x.mode in ("CMYK", "YCCK")],
         "greyscale": [f for f, x in good.items() if x.mode in ("1", "L", "LA", "La")],
-        "sixteen_bit": [f for f, x in good.items() if x.mode.startswith("I")],
-        "exif_rotated": [f for f, x in good.items() if x.orientation != 1],
+        "sixteen_bit": [f for f, x in good.items() if x.mode.startswith("I") or x.mode.endswith(";16")],
+        "exif_rotated": [f for f, x in good.items() if 2 <= x.orientation <= 8],
         "duplicates_within_split": within,
         "duplicates_across_splits": across,
         "duplicates_with_different_labels": conflicting,
         "ignored_files": tree.ignored,
+        "ignored_folders": tree.beside,
     }
 
 

@@ -6,7 +6,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, ImageFile, ImageOps
+from PIL import ExifTags, Image, ImageFile
 
 from sagehound.errors import InputError
 
@@ -15,6 +15,17 @@ warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
 # half a photo is worse than none: other libraries switch this on for the whole process
 ImageFile.LOAD_TRUNCATED_IMAGES = False
+
+# what puts a photo of each EXIF orientation upright
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 
@@ -29,7 +40,7 @@ class BadPhoto(InputError):
 
 
 def open_photo(content: bytes) -> Image.Image:
-    """Decode a whole photo as it is stored: its own mode, not yet turned.
+    """Decode a whole photo as it is stored: its own mode, not yet turned; info["sixteen_bit"] tells of deep colours.
 
     Raises:
         BadPhoto: it is no photo, ends too early, or would need more than 179 megapixels.
@@ -38,6 +49,7 @@ def open_photo(content: bytes) -> Image.Image:
         raise BadPhoto("empty file")
     try:
         image = Image.open(io.BytesIO(content))
+        image.info["sixteen_bit"] = "16" in str(image.tile)  # of colours Pillow keeps 8 bits and forgets the rest
         image.load()
     except Image.UnidentifiedImageError as error:
         raise BadPhoto("not an image file") from error
@@ -55,9 +67,16 @@ def orientation(image: Image.Image) -> int:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Turn a photo upright and into 8-bit RGB; transparent parts become white."""
-    if orientation(image) != 1:
-        image = ImageOps.exif_transpose(image)
+    """Turn a photo upright and into 8-bit RGB; transparent parts become white.
+
+    Raises:
+        BadPhoto: its pixels are no colours.
+    """
+    turn = _TURNS.get(orientation(image))
+    if turn is not None:
+        image = image.transpose(turn)
+    if image.mode == "F":
+        raise BadPhoto("floating-point pixels, whose range is unknown")
     if image.mode.startswith("I"):  # 16 bits a pixel: Pillow's own conversion would cut at 255 instead of scaling
         image = Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
     if image.has_transparency_data:

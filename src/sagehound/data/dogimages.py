@@ -117,11 +117,18 @@ def _append(url: str, part: Path, progress: Progress, task: TaskID) -> None:
         total = have + int(length) if length else None
         progress.update(task, total=total, completed=have)
         with part.open("ab" if have else "wb") as out:
-            while chunk := response.read(_CHUNK):
+            while chunk := _receive(response):
                 out.write(chunk)
                 progress.advance(task, len(chunk))
         if total is not None and part.stat().st_size < total:
             raise ConnectionError(f"{part.stat().st_size:,} of {total:,} bytes")
+
+
+def _receive(response: http.client.HTTPResponse) -> bytes:
+    try:
+        return response.read(_CHUNK)
+    except OSError as error:  # of the network, TLS included; one of the disk comes from the write alone
+        raise ConnectionError(str(error)) from error
 
 
 def _unpack(archive: Path, root: Path) -> None:
@@ -130,7 +137,7 @@ def _unpack(archive: Path, root: Path) -> None:
     shutil.rmtree(unpacked, ignore_errors=True)
     try:
         with zipfile.ZipFile(archive) as z:
-            members = [_safe(m, unpacked) for m in z.infolist()]
+            members = [_safe(m, unpacked) for m in z.infolist() if not m.filename.startswith("__MACOSX/")]
             need, free = sum(m.file_size for m in members), shutil.disk_usage(archive.parent).free
             if need > free:
                 raise InputError(

@@ -15,6 +15,7 @@ _ALIASES = {
     "val": "valid",
     "validation": "valid",
     "test": "test",
+    "testing": "test",
 }
 _SUFFIXES = {".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 _NUMBER = re.compile(r"^\d+\.")  # dogImages numbers its folders: 001.Affenpinscher
@@ -37,6 +38,7 @@ class Tree:
     photos: list[Photo]
     empty: list[str]  # class folders without any photo, in any split
     ignored: int  # files that are no photos by their suffix
+    beside: list[str]  # folders beside those of the splits, which nobody reads
 
 
 def scan(root: Path) -> Tree:
@@ -75,7 +77,9 @@ def scan(root: Path) -> Tree:
     filled = {p.label.casefold() for p in photos}
     empty = sorted({_NUMBER.sub("", d.name) if numbered else d.name for _, d in folders})
     photos = [Photo(p.file, p.split, spelling[p.label.casefold()]) for p in photos]
-    return Tree(root, photos, [label for label in empty if label.casefold() not in filled], ignored)
+    return Tree(
+        root, photos, [label for label in empty if label.casefold() not in filled], ignored, _beside(root, splits)
+    )
 
 
 def _split_folders(root: Path) -> dict[str, Path]:
@@ -96,6 +100,10 @@ def _split_folders(root: Path) -> dict[str, Path]:
     return {split: splits[split] for split in SPLITS if split in splits} or {"train": root}
 
 
+def _beside(root: Path, splits: dict[str, Path]) -> list[str]:
+    return [d.name for d in _subfolders(root) if d not in splits.values()] if root not in splits.values() else []
+
+
 def _subfolders(folder: Path) -> list[Path]:
     try:
         return sorted(d for d in folder.iterdir() if d.is_dir() and not d.name.startswith("."))
@@ -106,7 +114,13 @@ def _subfolders(folder: Path) -> list[Path]:
 def _files(folder: Path) -> tuple[list[Path], int]:
     """The photos below a class folder, in order, and the number of other files; hidden files count as neither."""
     found, others = [], 0
-    for place, _, names in os.walk(folder, followlinks=True):
+    seen: set[str] = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        if os.path.realpath(place) in seen:  # a link to a folder above
+            folders.clear()
+            continue
+        seen.add(os.path.realpath(place))
+        folders[:] = [f for f in folders if not f.startswith(".")]
         for name in names:
             if name.startswith("."):
                 continue

@@ -127,6 +127,7 @@ def _tell(report: dict[str, Any]) -> None:
         console.say(f"data: no {split} folder: {count} photos were taken from train for it")
     checks = [
         (report["empty_classes"], "class folders without photos are ignored"),
+        (report["ignored_folders"], "folders beside train, valid and test are ignored"),
         (report["missing_in_split"]["valid"], "classes have no valid photo"),
         (report["missing_in_split"]["test"], "classes have no test photo"),
         (report["duplicates_across_splits"], "photos stand in more than one split, which flatters the result"),

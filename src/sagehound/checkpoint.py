@@ -1,0 +1,65 @@
+"""What is read back from a checkpoint: where a resume goes on, and the best weights."""
+
+import math
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from sagehound.classifier import Classifier
+from sagehound.errors import ConfigError, InputError
+
+# what weights, optimizer and the order of the photos hang on: a resume that changed it would go on from something else
+_FIXED = ("backbone.name", "head", "finetune", "optimizer", "schedule", "seed", "data.batch_size", "trainer.ema")
+_KEYS = {"state_dict", "optimizer_states", "epoch", "callbacks", "config", "classes"}
+
+
+def read(cfg: DictConfig, classes: list[str]) -> dict[str, Any]:
+    """The checkpoint that ``cfg.resume`` names, after it was found to be of this config and these classes.
+
+    Raises:
+        InputError: it is no checkpoint, or of other classes.
+        ConfigError: a setting that may not change was changed.
+    """
+    try:
+        found = torch.load(cfg.resume, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
+        raise InputError(f"resume={cfg.resume}: no checkpoint, or a broken one; give another") from error
+    if not isinstance(found, dict) or not found.keys() >= _KEYS:
+        raise InputError(f"resume={cfg.resume}: not a checkpoint of a run; give a run's checkpoints/last.ckpt")
+    before = OmegaConf.create(found["config"])
+    for key in _FIXED:
+        old, new = OmegaConf.select(before, key), OmegaConf.select(cfg, key)
+        for name in old if OmegaConf.is_dict(old) else [None]:
+            was, now = (old[name], new[name]) if name else (old, new)
+            if was != now:
+                full = f"{key}.{name}" if name else key
+                raise ConfigError(
+                    f"{full}={now}: the run that is resumed has {full}={was}; keep it, or start a new run"
+                )
+    if found["classes"] != classes:
+        other = sorted(set(found["classes"]) ^ set(classes))
+        raise InputError(f"resume={cfg.resume} is of other classes: {', '.join(other[:5])} are not on both sides")
+    return dict(found)
+
+
+def ended_early(checkpoint: dict[str, Any], patience: int | None) -> bool:
+    """Whether early stopping had ended that run, and would again."""
+    waited = [c["wait_count"] for c in checkpoint["callbacks"].values() if "wait_count" in c]
+    return any(w >= (patience or math.inf) for w in waited)
+
+
+def load_best(model: Classifier, best: Path) -> int:
+    """Give the model the weights of the lowest validation loss; returns their epoch, from 1.
+
+    Raises:
+        InputError: there are none; a resumed checkpoint was copied without them.
+    """
+    if not best.exists():
+        raise InputError(f"{best} is missing: copy it there from the folder of the run that is resumed")
+    checkpoint = torch.load(best, map_location="cpu", weights_only=True)
+    weights = {k: v for k, v in checkpoint["state_dict"].items() if k.startswith(("backbone.", "head."))}
+    model.load_state_dict(weights, strict=False)
+    return int(checkpoint["epoch"]) + 1
