@@ -7,7 +7,8 @@ from conftest import Compose
 from torch import nn
 
 from sagehound import finetune
-from sagehound.classifier import Classifier, make_head, rate
+from sagehound.backbone import make_head
+from sagehound.classifier import Classifier
 from sagehound.data.transforms import Preprocessing
 
 TO = Preprocessing((64, 64), 64, "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -94,13 +95,13 @@ def test_no_gradient_is_kept_for_a_backbone_that_rests(config: Compose) -> None:
 
 
 def test_the_learning_rate_rises_then_falls() -> None:
-    rates = [rate(step, total=100, warmup=10, end=0.1) for step in range(101)]
+    rates = [finetune.rate(step, total=100, warmup=10, end=0.1) for step in range(101)]
     assert rates[0] == pytest.approx(1 / 11)
     assert rates[:11] == sorted(rates[:11])
     assert rates[10] == 1
     assert rates[10:] == sorted(rates[10:], reverse=True)
     assert rates[100] == pytest.approx(0.1)
-    assert {rate(step, total=100, warmup=0, end=1.0) for step in range(100)} == {1.0}
+    assert {finetune.rate(step, total=100, warmup=0, end=1.0) for step in range(100)} == {1.0}
 
 
 @pytest.mark.slow

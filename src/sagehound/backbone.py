@@ -1,8 +1,9 @@
-"""A pretrained timm backbone, and what to say when its weights cannot be had."""
+"""The parts of the model: a pretrained timm backbone, and a head; what to say when weights cannot be had."""
 
 import difflib
 import importlib.util
 import pickle
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -135,3 +136,17 @@ def data_config(model: nn.Module) -> dict[str, Any]:
 def to_channels_last(model: nn.Module) -> nn.Module:
     """Store convolution weights in the order that convolutions read them."""
     return model.to(memory_format=torch.channels_last)
+
+
+def features_of(backbone: nn.Module) -> int:
+    """How many features a timm backbone without its classifier gives for a photo."""
+    return int(backbone.head_hidden_size)  # type: ignore[arg-type]
+
+
+def make_head(features: int, hidden: list[int], classes: int, dropout: float) -> nn.Sequential:
+    """Linear layers of the given widths with ReLU between them: features, b x f, to logits, b x c."""
+    widths = [features, *hidden, classes]
+    layers: list[nn.Module] = []
+    for i, (a, b) in enumerate(pairwise(widths)):
+        layers += [nn.ReLU()] * bool(i) + [nn.Dropout(dropout)] * bool(dropout) + [nn.Linear(a, b)]
+    return nn.Sequential(*layers)

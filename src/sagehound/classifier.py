@@ -1,7 +1,6 @@
 """The model that is trained: a timm backbone and a head."""
 
 import math
-from itertools import pairwise
 from typing import Any
 
 import lightning.pytorch as pl
@@ -10,13 +9,13 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 from torchvision.transforms import v2
 
 from sagehound import finetune
+from sagehound.backbone import features_of, make_head
 from sagehound.data.datamodule import Batch, seed_of
 from sagehound.data.transforms import Preprocessing
 from sagehound.errors import SagehoundError
@@ -126,11 +125,8 @@ class Classifier(pl.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """torch.optim's optimizer and a schedule for every step."""
-        o, s = self.cfg.optimizer, self.cfg.schedule
-        groups = finetune.parameter_groups(self.backbone, self.head, self.cfg)
-        given = {"momentum": o.momentum, "eps": o.eps, "betas": o.betas and tuple(o.betas)}
-        kind: type[Optimizer] = {"adamw": AdamW, "adam": Adam, "sgd": SGD}[o.name]
-        optimizer = kind(groups, **{key: value for key, value in given.items() if value is not None})
+        s = self.cfg.schedule
+        optimizer = finetune.make_optimizer(self.backbone, self.head, self.cfg)
         self.plateau: ReduceLROnPlateau | None = None
         if s.name == "plateau":
             self.plateau = ReduceLROnPlateau(optimizer, factor=s.factor, patience=s.patience)
@@ -140,7 +136,7 @@ class Classifier(pl.LightningModule):
         total = int(self.trainer.estimated_stepping_batches)
         warmup = round(s.warmup_epochs * total / self.cfg.trainer.max_epochs)
         end = s.min_lr if s.name == "cosine" else 1.0
-        scheduler = LambdaLR(optimizer, lambda step: rate(step, total, warmup, end))
+        scheduler = LambdaLR(optimizer, lambda step: finetune.rate(step, total, warmup, end))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -189,20 +185,6 @@ class Classifier(pl.LightningModule):
         )
 
 
-def features_of(backbone: nn.Module) -> int:
-    """How many features a timm backbone without its classifier gives for a photo."""
-    return int(backbone.head_hidden_size)  # type: ignore[arg-type]
-
-
-def make_head(features: int, hidden: list[int], classes: int, dropout: float) -> nn.Sequential:
-    """Linear layers of the given widths with ReLU between them: features, b x f, to logits, b x c."""
-    widths = [features, *hidden, classes]
-    layers: list[nn.Module] = []
-    for i, (a, b) in enumerate(pairwise(widths)):
-        layers += [nn.ReLU()] * bool(i) + [nn.Dropout(dropout)] * bool(dropout) + [nn.Linear(a, b)]
-    return nn.Sequential(*layers)
-
-
 def make_mix(mixup: float, cutmix: float, classes: int) -> v2.Transform | None:
     """Mixup (Zhang et al. 2018), CutMix (Yun et al. 2019), or one of both at random for each batch."""
     ways: list[v2.Transform] = []
@@ -211,14 +193,3 @@ def make_mix(mixup: float, cutmix: float, classes: int) -> v2.Transform | None:
     if cutmix:
         ways.append(v2.CutMix(alpha=cutmix, num_classes=classes))
     return v2.RandomChoice(ways) if ways else None
-
-
-def rate(step: int, total: int, warmup: int, end: float) -> float:
-    """Share of the peak learning rate: linear rise over ``warmup`` steps, then half a cosine down to ``end``.
-
-    Loshchilov and Hutter 2017, without restarts; ``end=1`` keeps the rate constant.
-    """
-    if step < warmup:
-        return (step + 1) / (warmup + 1)
-    progress = min((step - warmup) / max(total - warmup, 1), 1.0)
-    return end + (1 - end) * (1 + math.cos(math.pi * progress)) / 2

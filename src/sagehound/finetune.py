@@ -1,10 +1,12 @@
 """What is frozen when, and how fast each part learns: head, gradual or full."""
 
+import math
 from typing import Any
 
 from omegaconf import DictConfig
 from timm.optim import param_groups_layer_decay
 from torch import nn
+from torch.optim import SGD, Adam, AdamW, Optimizer
 
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
 
@@ -44,3 +46,23 @@ def parameter_groups(backbone: nn.Module, head: nn.Module, cfg: DictConfig) -> l
         share = slower * group["lr_scale"]
         groups.append({"params": group["params"], "lr": lr * share, "weight_decay": group["weight_decay"]})
     return groups
+
+
+def make_optimizer(backbone: nn.Module, head: nn.Module, cfg: DictConfig) -> Optimizer:
+    """torch.optim's optimizer over the parameter groups; what the config leaves null is torch's default."""
+    o = cfg.optimizer
+    given = {"momentum": o.momentum, "eps": o.eps, "betas": o.betas and tuple(o.betas)}
+    kind: type[Optimizer] = {"adamw": AdamW, "adam": Adam, "sgd": SGD}[o.name]
+    groups = parameter_groups(backbone, head, cfg)
+    return kind(groups, **{key: value for key, value in given.items() if value is not None})
+
+
+def rate(step: int, total: int, warmup: int, end: float) -> float:
+    """Share of the peak learning rate: linear rise over ``warmup`` steps, then half a cosine down to ``end``.
+
+    Loshchilov and Hutter 2017, without restarts; ``end=1`` keeps the rate constant.
+    """
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    progress = min((step - warmup) / max(total - warmup, 1), 1.0)
+    return end + (1 - end) * (1 + math.cos(math.pi * progress)) / 2
