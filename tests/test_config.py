@@ -31,6 +31,8 @@ def test_every_option_that_is_shipped_keeps_the_rules(option: str) -> None:
         (["optimizer.momentum=0.9"], "optimizer=adamw has no momentum"),
         (["optimizer.betas=[0.9]"], "optimizer.betas=[0.9]: give two numbers"),
         (["finetune=gradual", "trainer.max_epochs=3"], "finetune.head_epochs=3: with finetune=gradual"),
+        (["finetune=full", "finetune.head_epochs=1"], "finetune.head_epochs is of finetune=gradual only"),
+        (["schedule=constant", "schedule.min_lr=0.1"], "schedule.min_lr is of schedule=cosine only"),
         (["backbone.pretrained=false"], "backbone.weights"),
         (["backbone.weights=null", "backbone.pretrained=false"], "finetune=head contradicts backbone.pretrained=false"),
         (["schedule=plateau", "schedule.warmup_epochs=1"], "schedule=plateau has no warm-up"),

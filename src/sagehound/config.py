@@ -223,6 +223,14 @@ def _check_together(cfg: DictConfig) -> None:
             f"trainer.max_epochs - 1 = {epochs - 1}",
         ),
         (
+            cfg.finetune.name != "gradual" and cfg.finetune.head_epochs,
+            f"finetune.head_epochs is of finetune=gradual only, not of finetune={cfg.finetune.name}: drop it",
+        ),
+        (
+            schedule.name != "cosine" and schedule.min_lr,
+            f"schedule.min_lr is of schedule=cosine only, not of schedule={schedule.name}: drop it",
+        ),
+        (
             optimizer.name == "sgd" and (optimizer.eps is not None or optimizer.betas is not None),
             "optimizer=sgd has no eps and no betas: drop them, or choose optimizer=adamw or optimizer=adam",
         ),
