@@ -6,7 +6,7 @@ import pytest
 
 from sagehound.data.folders import Photo
 from sagehound.evaluation import Predictions, confusion, per_class, score, write_per_class, write_predictions
-from sagehound.plots import accuracy_by_class_size, confusion_matrix, save
+from sagehound.plots import accuracy_by_class_size, confusion_matrix, means_by_size, save
 
 
 def predictions(labels: list[int], probabilities: list[list[float]], split: str = "test") -> Predictions:
@@ -64,6 +64,14 @@ def test_the_table_of_predictions(tmp_path: Path) -> None:
         "probability": "0.700000",
         "top5": "b:0.7000;a,1:0.2000;c:0.1000",
     }
+
+
+def test_classes_of_one_size_have_one_mean() -> None:
+    size, accuracy = means_by_size(np.full(6, 60), np.array([0.5, 0.6, 0.7, 0.8, 0.9, 1.0]))
+    assert (size.tolist(), accuracy.tolist()) == ([60], [0.75])
+    size, accuracy = means_by_size(np.array([10, 20, 30, 40, 40]), np.array([0.1, 0.2, 0.3, 0.4, 0.6]))
+    assert size.tolist() == [15, 30, 40]
+    assert accuracy.tolist() == pytest.approx([0.15, 0.3, 0.5])
 
 
 @pytest.mark.parametrize("classes", [2, 133])

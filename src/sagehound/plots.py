@@ -11,6 +11,8 @@ from sagehound.data.decode import read_photo
 from sagehound.evaluation import ClassScore, Predictions
 from sagehound.files import replacing
 
+Floats = npt.NDArray[np.float64]
+
 
 def save(figure: Figure, path: Path) -> None:
     """Write a PNG, atomically."""
@@ -46,14 +48,7 @@ def accuracy_by_class_size(scores: list[ClassScore]) -> Figure:
     axes = figure.subplots()
     size, accuracy = np.array([k[0] for k in known]), np.array([k[1] for k in known])
     axes.scatter(size, accuracy, alpha=0.6, label="a class")
-    quarters = [q for q in np.array_split(np.arange(len(known)), 4) if len(q)]
-    axes.plot(
-        [size[q].mean() for q in quarters],
-        [accuracy[q].mean() for q in quarters],
-        "o-",
-        color="C1",
-        label="mean of a quarter of the classes",
-    )
+    axes.plot(*means_by_size(size, accuracy), "o-", color="C1", label="mean of a quarter of the classes")
     for n, a, name in sorted(known, key=lambda k: k[1])[:5]:
         axes.annotate(name, (n, a), textcoords="offset points", xytext=(4, 4), fontsize=8)
     axes.set(
@@ -64,6 +59,13 @@ def accuracy_by_class_size(scores: list[ClassScore]) -> Figure:
     )
     axes.legend(loc="lower right")
     return figure
+
+
+def means_by_size(size: npt.NDArray[np.int64], accuracy: Floats) -> tuple[Floats, Floats]:
+    """Mean size and mean accuracy of each quarter of the classes by size; classes of one size are never torn apart."""
+    quarter = np.digitize(size, np.quantile(size, [0.25, 0.5, 0.75]), right=True)
+    groups = [quarter == q for q in np.unique(quarter)]
+    return np.array([size[g].mean() for g in groups]), np.array([accuracy[g].mean() for g in groups])
 
 
 def worst_mistakes(p: Predictions, classes: list[str], root: Path, most: int = 16) -> Figure:
