@@ -1,5 +1,3 @@
-from pathlib import Path
-
 import pytest
 from conftest import ROOT, Compose
 from hydra import compose, initialize_config_dir
@@ -83,7 +81,7 @@ def test_the_experiments_hold_the_projects_settings(experiment: str, settings: d
     assert {key: OmegaConf.select(cfg, key) for key in settings} == settings
 
 
-def test_no_yaml_holds_a_default_of_the_schema(tmp_path: Path) -> None:
+def test_no_yaml_holds_a_default_of_the_schema() -> None:
     """YAML holds only what differs, so that a default is changed in one place."""
     from omegaconf import OmegaConf
 

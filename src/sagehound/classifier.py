@@ -65,12 +65,12 @@ class Classifier(pl.LightningModule):
         return ((photos - self.mean) / self.std).contiguous(memory_format=order)
 
     def classify(self, photos: Tensor) -> Tensor:
-        """Logits of normalised photos; no graph is kept for a backbone that rests."""
+        """Logits, b x c, of normalised photos."""
         logits: Tensor = self.head(self.features(photos))
         return logits
 
     def features(self, photos: Tensor) -> Tensor:
-        """Features, b x f; what needs no gradient runs over a few photos at a time on a CPU."""
+        """Features, b x f; without gradients no graph is kept, and a CPU takes a few photos at a time."""
         if torch.is_grad_enabled() and not self.frozen:
             features: Tensor = self.backbone(photos)
             return features

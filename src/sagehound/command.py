@@ -35,10 +35,10 @@ def run(app: Callable[[], None], usage: str) -> None:
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors over instead of printing them
     with clear_errors():
-        sweep = [
-            a for a in sys.argv[1:] if a in ("-m", "--multirun")
-        ]  # argparse wants it before or after all overrides
-        sys.argv[1:] = resumed([*sweep[:1], *(a for a in sys.argv[1:] if a not in sweep)])
+        given = sys.argv[1:]
+        sweep = [a for a in given if a in ("-m", "--multirun")]
+        # argparse takes -m before or after the overrides, not among them
+        sys.argv[1:] = resumed([*sweep[:1], *(a for a in given if a not in sweep)])
         if {"-h", "--help"} & set(sys.argv):
             print(f"{usage}\nChoices (group=option)\n\n{_groups(Path(sys.argv[0]).parent / 'conf')}\n")
             print("Keys (key=value), as this command line sets them; src/sagehound/config.py has units and meanings\n")
