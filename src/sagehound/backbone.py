@@ -2,6 +2,7 @@
 
 import difflib
 import importlib.util
+import logging
 import pickle
 from itertools import pairwise
 from pathlib import Path
@@ -38,6 +39,7 @@ def build(backbone: DictConfig, *, with_weights: bool = True) -> nn.Module:
         tags = ", ".join(timm.list_pretrained(f"{architecture}.*")) or "none"
         raise ConfigError(f"backbone.name={name}: timm has no weights {tag}; choose from {tags}")
     download = with_weights and backbone.pretrained and not backbone.weights
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # each of its ten tries; the error says it once
     try:
         model = timm.create_model(name, pretrained=download, num_classes=0)
     except (OSError, RuntimeError, ValueError) as error:  # the hub's errors are all among these
@@ -116,7 +118,7 @@ def _renamed(state: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tens
 
 
 def _cannot_fetch(name: str, error: Exception) -> str:
-    reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
+    reason = str(error).strip().splitlines()[0].split(". ")[0] if str(error).strip() else type(error).__name__
     return (
         f"the pretrained weights of {name} cannot be fetched ({reason}). Ways on: connect to the internet once (they "
         "are kept), backbone.weights=FILE, backbone=efficientnet_lite0 (weights from the package registry), or "
