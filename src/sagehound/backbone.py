@@ -1,5 +1,6 @@
 """The parts of the model: a pretrained timm backbone, and a head; what to say when weights cannot be had."""
 
+import copy
 import difflib
 import importlib.util
 import logging
@@ -14,8 +15,13 @@ from omegaconf import DictConfig
 from safetensors import SafetensorError
 from timm.models import load_state_dict
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from sagehound.data.transforms import Preprocessing
 from sagehound.errors import ConfigError, InputError
+
+# photos that a CPU takes through a backbone at once: mobilenetv2 at 16 is as fast as at 64 and needs 0.9 GB less
+CPU_CHUNK = 16
 
 
 def build(backbone: DictConfig, *, with_weights: bool = True) -> nn.Module:
@@ -138,6 +144,87 @@ def data_config(model: nn.Module) -> dict[str, Any]:
 def to_channels_last(model: nn.Module) -> nn.Module:
     """Store convolution weights in the order that convolutions read them."""
     return model.to(memory_format=torch.channels_last)
+
+
+class Normalise(nn.Module):
+    """Photos, uint8, b x 3 x h x w, to floats of mean 0 and deviation 1, on the device where they are.
+
+    Args:
+        to: mean and std.
+        channels_last: the memory order of the result.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, to: Preprocessing, *, channels_last: bool) -> None:
+        super().__init__()
+        self.order = torch.channels_last if channels_last else torch.contiguous_format
+        self.register_buffer("mean", 255 * torch.tensor(to.mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", 255 * torch.tensor(to.std).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, photos: Tensor) -> Tensor:
+        return ((photos - self.mean) / self.std).contiguous(memory_format=self.order)
+
+
+def in_chunks(net: nn.Module, photos: Tensor) -> Tensor:
+    """What ``net`` makes of a batch, without gradients; a CPU takes a few photos at a time."""
+    parts = torch.split(photos, CPU_CHUNK if photos.device.type == "cpu" else len(photos))
+    with torch.no_grad():
+        return torch.cat([net(part) for part in parts])
+
+
+def folded(net: nn.Module, size: tuple[int, int]) -> nn.Module:
+    """A copy for evaluation with each BatchNorm folded into the convolution before it; ``net`` itself where that fails.
+
+    Which convolution feeds a BatchNorm is seen in one pass over noise of ``size``, height and width, and a second pass
+    shows that the copy computes the same (mobilenetv2: 5.4 instead of 6.9 ms a photo on two cores in 32 bits).
+    """
+    device = next(net.parameters()).device
+    noise = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0)).to(device)
+    copied = copy.deepcopy(net).requires_grad_(False)
+    made: dict[int, tuple[nn.Conv2d, Tensor]] = {}  # by the id of a tensor, which is kept and so stays its own
+    pairs: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []
+
+    def after_convolution(module: nn.Module, _: object, out: Tensor) -> None:
+        assert isinstance(module, nn.Conv2d)
+        made[id(out)] = (module, out)
+
+    def before_norm(module: nn.Module, given: tuple[Tensor]) -> None:
+        assert isinstance(module, nn.BatchNorm2d)
+        if id(given[0]) in made:
+            pairs.append((made[id(given[0])][0], module))
+
+    hooks = [m.register_forward_hook(after_convolution) for m in copied.modules() if isinstance(m, nn.Conv2d)]
+    hooks += [m.register_forward_pre_hook(before_norm) for m in copied.modules() if isinstance(m, nn.BatchNorm2d)]
+    with torch.no_grad():
+        expected = copied(noise)
+        for hook in hooks:
+            hook.remove()
+        for convolution, norm in pairs:
+            _fold(convolution, norm)
+        close = torch.allclose(copied(noise), expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
+    return copied if close else net
+
+
+def _fold(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
+    """Give the norm's scale and shift to the convolution, and leave the norm with nothing to do.
+
+    timm's norms hold the activation that follows, so the module stays; as one that scales by 1 it would still cost its
+    pass over the data, so its forward becomes the activation alone.
+    """
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    convolution.weight, convolution.bias = fuse_conv_bn_weights(
+        convolution.weight,
+        convolution.bias,
+        norm.running_mean,
+        norm.running_var,
+        norm.eps,
+        norm.weight,
+        norm.bias,
+    )
+    norm.forward = nn.Sequential(*norm.children()).forward  # type: ignore[method-assign]
 
 
 def features_of(backbone: nn.Module) -> int:

@@ -15,6 +15,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -55,6 +56,8 @@ def train(cfg: DictConfig) -> None:
     """Train in the folder that Hydra made for this run."""
     with clear_errors():
         check(cfg)
+        if cfg.results is None:
+            cfg.results = "scores" if HydraConfig.get().mode == RunMode.MULTIRUN else "all"
         from sagehound.training import train  # torch, only once the config was found right
 
         train(cfg, Path(HydraConfig.get().runtime.output_dir))

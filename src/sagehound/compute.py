@@ -18,17 +18,19 @@ class Compute:
     devices: int
     precision: str
     strategy: str
+    why: str  # the precision
 
     def __str__(self) -> str:
         several = f" x {self.devices} ({self.strategy})" if self.devices > 1 else ""
-        return f"{self.accelerator}{several}, {self.precision}"
+        threads = f", {torch.get_num_threads()} threads" if self.accelerator == "cpu" else ""
+        return f"{self.accelerator}{several}{threads}, {self.precision} ({self.why})"
 
 
 def choose(trainer: DictConfig, finetune: DictConfig, valid: int) -> Compute:
     """Resolve accelerator, devices and precision for this machine.
 
-    Precision auto: bf16 on a GPU that has it, fp16 on an older one, 32 bits on a CPU. Several devices are several
-    processes, started here; the backbone's gradients come and go under finetune=gradual, which DDP must be told.
+    Several devices are several processes, started here; the backbone's gradients come and go under finetune=gradual,
+    which DDP must be told.
 
     Raises:
         ConfigError: the config asks for a GPU where there is none, or for more devices than GPUs or ``valid`` photos.
@@ -46,19 +48,28 @@ def choose(trainer: DictConfig, finetune: DictConfig, valid: int) -> Compute:
             f"trainer.devices={devices}: each needs a valid photo, there are {valid}; choose fewer devices"
         )
     accelerator = "cuda" if on_gpu else "mps" if mps and trainer.accelerator != "cpu" else "cpu"
-    precision = trainer.precision
-    if precision == "16-mixed" and not on_gpu:
+    if trainer.precision == "16-mixed" and not on_gpu:
         raise ConfigError(
             "trainer.precision=16-mixed needs a GPU: choose trainer.precision=auto, bf16-mixed or 32-true"
         )
-    if precision == "auto":
-        precision = "32-true"
-        if on_gpu:
-            precision = "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
+    precision, why = (
+        _fastest_precision(accelerator) if trainer.precision == "auto" else (trainer.precision, "as asked for")
+    )
     strategy = "auto"
     if devices > 1:
         strategy = "ddp_spawn_find_unused_parameters_true" if finetune.name == "gradual" else "ddp_spawn"
-    return Compute(accelerator, devices, precision, strategy)
+    return Compute(accelerator, devices, precision, strategy, why)
+
+
+def _fastest_precision(accelerator: str) -> tuple[str, str]:
+    """The precision that `auto` stands for, and why; half precision only where the hardware computes in it."""
+    if accelerator == "cuda":
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return "bf16-mixed", "the GPU has it"
+        return "16-mixed", "the GPU has no bf16"
+    if accelerator == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()):
+        return "bf16-mixed", "the processor has it"
+    return "32-true", "the processor has no bf16"
 
 
 def tune_allocator() -> None:

@@ -94,6 +94,7 @@ class Data:
     batch_size: int = _key(64, at_least=1)  # photos a step, on each device
     workers: int | None = _key(None, at_least=0)  # threads that read photos; null: one a core, 16 at most
     on_bad: str = _key("skip", choices=("skip", "fail"))  # an unreadable photo: leave it out and list it, or stop
+    cache: str = _key("none", choices=("none", "jpeg", "memmap"))  # keep photos shrunk: small, or decoded as well
     valid_fraction: float = _key(0.15, above=0, below=1)  # share taken from train when there is no valid folder
     test_fraction: float = _key(0.15, above=0, below=1)  # the same for test
     split_seed: int = 0  # which photos those are; apart from `seed`, so that runs of all seeds are tested alike
@@ -133,10 +134,19 @@ class Trainer:
 
 
 @dataclass
+class Features:
+    """While the backbone rests it sees each photo once; the head trains on what it made of it."""
+
+    cache: bool = True  # keep the features in cache.dir; false: every photo passes the backbone in every epoch
+    views: int = _key(0, at_least=0)  # augmented views of each train photo that are kept beside its centre
+
+
+@dataclass
 class Cache:
     """What is kept from run to run; safe to delete at any time."""
 
     dir: str = "${oc.env:SAGEHOUND_CACHE,${oc.env:HOME,/tmp}/.cache/sagehound}"
+    max_gb: float = _key(20.0, above=0)  # what was used longest ago goes first; 10^9 bytes
 
 
 @dataclass
@@ -151,7 +161,11 @@ class Train:
     data: Data = field(default_factory=Data)
     augment: Augment = field(default_factory=Augment)
     trainer: Trainer = field(default_factory=Trainer)
+    features: Features = field(default_factory=Features)
     cache: Cache = field(default_factory=Cache)
+    results: str | None = _key(
+        None, choices=("all", "scores")
+    )  # scores: metrics, curves and config alone; null: all of a run's, the scores of a sweep's (-m)
     seed: int = _key(0, at_least=0, below=2**32)  # the same seed gives the same numbers on a CPU
     resume: str | None = None  # last (the newest run), a run's folder, or a checkpoint: go on where it stopped
 
@@ -207,6 +221,7 @@ def _check_value(key: str, value: Any, rule: dict[str, Any]) -> None:  # noqa: A
 def _check_together(cfg: DictConfig) -> None:
     """The rules across keys: settings that contradict each other."""
     optimizer, schedule, data, epochs = cfg.optimizer, cfg.schedule, cfg.data, cfg.trainer.max_epochs
+    augment, views = cfg.augment, cfg.features.views
     rules = [
         (
             cfg.backbone.weights and not cfg.backbone.pretrained,
@@ -225,6 +240,23 @@ def _check_together(cfg: DictConfig) -> None:
         (
             cfg.finetune.name != "gradual" and cfg.finetune.head_epochs,
             f"finetune.head_epochs is of finetune=gradual only, not of finetune={cfg.finetune.name}: drop it",
+        ),
+        (
+            views and cfg.finetune.name == "full",
+            f"features.views={views}: under finetune=full no features are kept: drop it",
+        ),
+        (
+            views and not cfg.features.cache,
+            f"features.views={views} contradicts features.cache=false: drop one of them",
+        ),
+        (
+            views and not (augment.crop or augment.flip or augment.randaugment),
+            f"features.views={views} needs an augmentation: choose augment=light, or features.views=0",
+        ),
+        (
+            views and cfg.finetune.name == "head" and (augment.mixup or augment.cutmix),
+            f"features.views={views} keeps views of single photos, augment.mixup and augment.cutmix blend two: set both "
+            "to 0, or features.views=0",
         ),
         (
             schedule.name != "cosine" and schedule.min_lr,

@@ -52,11 +52,14 @@ class Predictions:
 
 @torch.inference_mode()
 def predict(model: Classifier, photos: PhotoModule, device: torch.device) -> dict[str, Predictions]:
-    """Predict every photo of every split, in 32 bits whatever precision was trained in."""
+    """Predict every photo of every split, in 32 bits whatever precision was trained in.
+
+    Of train photos whose features are kept, those are used, which may have been computed in fewer bits.
+    """
     model = model.to(device).eval()
     found = {}
     for split in SPLITS:
-        batches = photos.loader(split)
+        batches = photos.evaluation_dataloader(split)
         logits, labels = [], []
         for x, y in console.track(batches, f"Predicting {split} batches", len(batches)):
             logits.append(model(x.to(device, non_blocking=True)).float().cpu())

@@ -16,6 +16,11 @@ def is_frozen(finetune: DictConfig, epoch: int) -> bool:
     return bool(finetune.name == "head" or (finetune.name == "gradual" and epoch < finetune.head_epochs))
 
 
+def augments(finetune: DictConfig, epoch: int) -> bool:
+    """Whether photos are augmented in this epoch (from 0): not while the backbone rests only for a while."""
+    return not (finetune.name == "gradual" and is_frozen(finetune, epoch))
+
+
 def set_modes(backbone: nn.Module, frozen: bool, freeze_norm: bool) -> None:
     """Keep what rests in evaluation mode: BatchNorm statistics stay the pretrained ones, nothing drops out."""
     if frozen:

@@ -12,16 +12,15 @@ from sagehound.data.photos import PhotoSet
 from sagehound.evaluation import ClassScore, Predictions, confusion
 
 
-def write(
-    folder: Path,
+def write_figures(
     logger: TensorBoardLogger,
+    folder: Path,
     cfg: DictConfig,
     photos: PhotoSet,
     found: dict[str, Predictions],
     by_class: list[ClassScore],
-    scores: dict[str, dict[str, float]],
 ) -> None:
-    """Draw the plots into ``folder``/plots and show them, the config and the hyperparameters in TensorBoard."""
+    """Draw the plots into ``folder`` and show them and the config in TensorBoard."""
     figures = {
         "confusion": plots.confusion_matrix(confusion(found["test"]), photos.classes),
         "accuracy_by_class_size": plots.accuracy_by_class_size(by_class),
@@ -29,12 +28,15 @@ def write(
     }
     board = logger.experiment
     for name, figure in figures.items():
-        plots.save(figure, folder / "plots" / f"{name}.png")
+        plots.save(figure, folder / f"{name}.png")
         board.add_figure(name, figure)
     board.add_text("config", "```yaml\n" + OmegaConf.to_yaml(cfg, resolve=True) + "```")
+
+
+def log_hyperparameters(logger: TensorBoardLogger, cfg: DictConfig, scores: dict[str, dict[str, float]]) -> None:
+    """A row of TensorBoard's table of hyperparameters: the config and what came of it."""
     results = {f"{split}/{k}": v for split in ("valid", "test") for k, v in scores[split].items() if k != "photos"}
     logger.log_hyperparams(hyperparameters(cfg), {f"final/{k}": v for k, v in results.items()})
-    logger.finalize("success")
 
 
 def hyperparameters(cfg: DictConfig) -> dict[str, Any]:

@@ -1,9 +1,11 @@
 """One run from photos to results: the table of contents of the library."""
 
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 
-from sagehound import backbone, checkpoint, compute, config, console, evaluation, tensorboard
+from sagehound import backbone, checkpoint, compute, config, console, evaluation, features, finetune, tensorboard
 from sagehound.callbacks import AtomicFiles, make_callbacks, signals_stop
 from sagehound.classifier import Classifier
 from sagehound.data.datamodule import PhotoModule
@@ -53,8 +55,14 @@ def train(cfg: DictConfig, folder: Path) -> Run:
         with _timed(seconds, "model"):
             machine = compute.choose(cfg.trainer, cfg.finetune, len(photos.split("valid")))
             stopped_at = checkpoint.read(cfg, photos.classes) if cfg.resume else None
-            model, data = build(cfg, photos)
+            model, to = build(cfg, photos.classes)
+            epoch = checkpoint.restore(model, stopped_at) if stopped_at else 0
         console.say(f"model: {cfg.backbone.name}, finetune={cfg.finetune.name}, on {machine}")
+        rests = partial(finetune.is_frozen, cfg.finetune)
+        with _timed(seconds, "features"):
+            keep = features.usable(cfg) and rests(epoch)
+            kept = features.prepare(model.backbone, photos, to, machine, cfg) if keep else None
+        data = PhotoModule(photos, to, cfg, rests, kept)
         with _timed(seconds, "train"):
             logger = TensorBoardLogger(folder, name="", version="tensorboard", default_hp_metric=False)
             if stopped_at is None or not checkpoint.ended_early(stopped_at, cfg.trainer.patience):
@@ -63,10 +71,15 @@ def train(cfg: DictConfig, folder: Path) -> Run:
             best_epoch = checkpoint.load_best(model, last.with_name("best.ckpt"))
             found = evaluation.predict(model, data, torch.device(machine.accelerator))
             scores = {split: evaluation.score(p) for split, p in found.items()}
-            evaluation.write_predictions(folder / "predictions.csv", photos.classes, found)
-            by_class = evaluation.per_class(photos.classes, found)
-            evaluation.write_per_class(folder / "per_class.csv", by_class)
-            tensorboard.write(folder, logger, cfg, photos, found, by_class, scores)
+            tensorboard.log_hyperparameters(logger, cfg, scores)
+            if cfg.results == "scores":
+                shutil.rmtree(last.parent)
+            else:
+                by_class = evaluation.per_class(photos.classes, found)
+                evaluation.write_predictions(folder / "predictions.csv", photos.classes, found)
+                evaluation.write_per_class(folder / "per_class.csv", by_class)
+                tensorboard.write_figures(logger, folder / "plots", cfg, photos, found, by_class)
+            logger.finalize("success")
         about = {"best_epoch": best_epoch, "classes": len(photos.classes), "backbone": cfg.backbone.name}
         metrics = scores | {"seconds": {k: round(v, 3) for k, v in seconds.items()}} | about
         write_json(folder / "metrics.json", metrics)
@@ -74,16 +87,16 @@ def train(cfg: DictConfig, folder: Path) -> Run:
     return Run(folder, metrics)
 
 
-def build(cfg: DictConfig, photos: PhotoSet) -> tuple[Classifier, PhotoModule]:
-    """The model with its pretrained backbone, and the photos as that backbone expects them."""
+def build(cfg: DictConfig, classes: list[str]) -> tuple[Classifier, Preprocessing]:
+    """The model with its pretrained backbone, and what that backbone expects of a photo."""
     torch.manual_seed(cfg.seed)
     net = backbone.build(cfg.backbone, with_weights=not cfg.resume)
     to = Preprocessing.of_weights(backbone.data_config(net))
     torch.manual_seed(cfg.seed)  # the head's first weights depend on the seed alone
-    model = Classifier(net, photos.classes, to, cfg)
+    model = Classifier(net, classes, to, cfg)
     if cfg.trainer.channels_last:
         backbone.to_channels_last(model.backbone)
-    return model, PhotoModule(photos, to, cfg.data, cfg.augment, cfg.seed)
+    return model, to
 
 
 def fit(
@@ -91,10 +104,11 @@ def fit(
 ) -> None:
     """Train; best.ckpt and last.ckpt are left beside each other."""
     t = cfg.trainer
+    only_head = data.features is not None and cfg.finetune.name == "head"
     trainer = pl.Trainer(
         accelerator=machine.accelerator,
         devices=machine.devices,
-        precision=machine.precision,  # type: ignore[arg-type]
+        precision="32-true" if only_head else machine.precision,  # type: ignore[arg-type]
         strategy=machine.strategy,
         max_epochs=t.max_epochs,
         gradient_clip_val=t.gradient_clip,

@@ -23,6 +23,7 @@ class PhotoSet:
     classes: list[str]  # in the order of the model's outputs
     photos: list[Photo]
     audit: dict[str, Any]  # what audit.json will hold
+    digests: dict[str, str]  # SHA-256 of each file, in hexadecimal
 
     def split(self, name: str) -> list[Photo]:
         """The photos of train, valid or test."""
@@ -56,7 +57,8 @@ def find_photos(data: DictConfig, cache_dir: Path) -> PhotoSet:
     report = audit.report(tree, photos, facts) | {"taken_from_train": taken}
     _refuse_hopeless(tree, photos)
     _tell(report)
-    return PhotoSet(root, sorted({p.label for p in photos}), photos, report)
+    digests = {p.file: facts[p.file].digest for p in photos}
+    return PhotoSet(root, sorted({p.label for p in photos}), photos, report, digests)
 
 
 def _leave_out(bad: dict[str, Facts], on_bad: str, total: int) -> None:

@@ -41,25 +41,46 @@ class Preprocessing:
         )
 
     @property
+    def short_side(self) -> int:
+        """Pixels on the short side of a photo that are enough for ``centre``."""
+        return self.resize or max(self.size)
+
+    @property
     def resampling(self) -> Image.Resampling:
         """Pillow's constant for ``interpolation``."""
         return Image.Resampling[self.interpolation.upper()]
 
 
 def centre(image: Image.Image, to: Preprocessing) -> Image.Image:
-    """Resize the short side and cut out the centre, as torchvision's Resize and CenterCrop do."""
+    """Resize the short side and cut out the centre, as torchvision's Resize and CenterCrop do.
+
+    Only what is cut out is resized; of a thousand values one then differs, by 1 of 255.
+    """
     height, width = to.size
     if not to.resize:
         return image.resize((width, height), to.resampling)
+    w, h = _resized(image, to)
+    left, top = round((w - width) / 2), round((h - height) / 2)
+    x, y = image.width / w, image.height / h
+    box = (left * x, top * y, (left + width) * x, (top + height) * y)
+    return image.resize((width, height), to.resampling, box)
+
+
+def shrink(image: Image.Image, to: Preprocessing) -> Image.Image:
+    """Resize the whole photo so that ``centre`` only has to cut: what a cache of photos keeps."""
+    return image.resize(_resized(image, to) if to.resize else to.size[::-1], to.resampling)
+
+
+def _resized(image: Image.Image, to: Preprocessing) -> tuple[int, int]:
+    """Width and height of the photo when its short side is ``to.resize``."""
     short = min(image.size)
     w, h = (max(int(to.resize * side / short), to.resize) for side in image.size)
-    left, top = round((w - width) / 2), round((h - height) / 2)
-    return image.resize((w, h), to.resampling).crop((left, top, left + width, top + height))
+    return w, h
 
 
 def to_pixels(image: Image.Image) -> Pixels:
-    """An RGB photo as uint8, channel x height x width."""
-    return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
+    """An RGB photo as uint8, height x width x channel."""
+    return np.asarray(image)
 
 
 class Augmentation:
@@ -73,6 +94,8 @@ class Augmentation:
         from timm.data.auto_augment import rand_augment_transform
 
         self.to, self.crop, self.flip = to, augment.crop, augment.flip
+        # enough that the smallest and flattest crop still has the backbone's size
+        self.short_side = math.ceil(max(to.size) / math.sqrt(3 / 4 * self.crop)) if self.crop else to.short_side
         self.randaugment = None
         if augment.randaugment:
             grey = tuple(round(255 * m) for m in to.mean)

@@ -1,0 +1,185 @@
+"""Batches of photos, or of their features, in an order that follows from the seed and the epoch alone."""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor
+
+from sagehound.data.transforms import Augmentation, Pixels, Preprocessing, centre, to_pixels
+
+Batch = tuple[Tensor, Tensor]  # photos, uint8, b x 3 x h x w, or features, float, b x f; labels, int64, b
+Key = tuple[int, int]  # epoch, index of a photo
+Rows = Callable[[list[Key]], npt.NDArray[np.float32]]  # features, b x f
+
+
+class Batches(Protocol):
+    """Lists of (epoch, index), and how many lists there are."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[list[Key]]: ...
+
+
+class Loader(Protocol):
+    """Batches, and how many there are."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Batch]: ...
+
+
+class EpochBatches:
+    """Batches in an order that follows from seed and epoch; all of nearly the same size.
+
+    Args:
+        photos: how many there are.
+        batch_size: photos a batch at most.
+        seed: of the order.
+        position: asked at the start of every pass: the epoch, and its first batch (not 0 after a resume).
+        rank: of this process among ``world_size``; each gets another share of the same order.
+        world_size: processes.
+    """
+
+    def __init__(
+        self,
+        photos: int,
+        batch_size: int,
+        seed: int,
+        position: Callable[[], tuple[int, int]],
+        rank: int,
+        world_size: int,
+    ) -> None:
+        self.photos, self.seed, self.position, self.rank, self.world_size = photos, seed, position, rank, world_size
+        self.share = -(-photos // world_size)
+        self.batches = -(-self.share // batch_size)
+
+    def __len__(self) -> int:
+        return self.batches
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        epoch, first = self.position()
+        order = np.random.default_rng([self.seed, epoch]).permutation(self.photos)
+        mine = np.resize(order, self.share * self.world_size)[
+            self.rank :: self.world_size
+        ]  # repeats a few to come out even
+        for batch in np.array_split(mine, self.batches)[first:]:
+            yield [(epoch, int(i)) for i in batch]
+
+
+def in_order(photos: int, batch_size: int) -> list[list[Key]]:
+    """Batches of photos from first to last."""
+    return [[(0, i) for i in range(k, min(k + batch_size, photos))] for k in range(0, photos, batch_size)]
+
+
+class PhotoLoader:
+    """Batches read by threads, ``AHEAD`` of them while the last one is still being worked on.
+
+    Pillow decodes and resizes outside Python's lock, so threads read as fast as processes do. Processes would copy
+    memory at every epoch, need shared memory that containers do not have, and hear signals of their own.
+
+    Args:
+        photos: the photo of an index.
+        labels: of each photo.
+        batches: what to read.
+        to: what the backbone expects.
+        threads: that read; 0 reads in the caller's.
+        augment: what a photo goes through; without it, its centre is cut out.
+        seed: of the augmentation.
+        after: called when a pass over all batches is done.
+    """
+
+    AHEAD = 2
+
+    def __init__(
+        self,
+        photos: Callable[[int], Image.Image],
+        labels: Sequence[int],
+        batches: Batches,
+        to: Preprocessing,
+        threads: int,
+        augment: Augmentation | None = None,
+        seed: Callable[[int, int], int] | None = None,
+        after: Callable[[], None] | None = None,
+    ) -> None:
+        self.photos, self.labels, self.batches = photos, labels, batches
+        self.to, self.threads, self.augment, self.seed, self.after = to, threads, augment, seed, after
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        pool = ThreadPoolExecutor(max(self.threads, 1))
+        waiting: deque[tuple[list[Key], list[Future[Pixels]]]] = deque()
+        try:
+            for keys in self.batches:
+                if not self.threads:
+                    yield self._batch(keys, [self.read(*key) for key in keys])
+                    continue
+                waiting.append((keys, [pool.submit(self.read, *key) for key in keys]))
+                if len(waiting) > self.AHEAD:
+                    yield self._next(waiting)
+            while waiting:
+                yield self._next(waiting)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+        if self.after is not None:
+            self.after()
+
+    def read(self, epoch: int, index: int) -> Pixels:
+        """One photo as the model will see it in that epoch: uint8, h x w x 3."""
+        image = self.photos(index)
+        if self.augment is None:
+            return to_pixels(centre(image, self.to))
+        assert self.seed is not None
+        return to_pixels(self.augment(image, self.seed(epoch, index)))
+
+    def _next(self, waiting: "deque[tuple[list[Key], list[Future[Pixels]]]]") -> Batch:
+        keys, pixels = waiting.popleft()
+        return self._batch(keys, [p.result() for p in pixels])
+
+    def _batch(self, keys: list[Key], pixels: list[Pixels]) -> Batch:
+        """The pixels stay in the order in which they were decoded, which is torch's channels_last."""
+        photos = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)
+        return _pinned(photos, torch.tensor([self.labels[i] for _, i in keys]))
+
+
+class FeatureLoader:
+    """Batches of features that are kept."""
+
+    def __init__(self, rows: Rows, labels: Sequence[int], batches: Batches) -> None:
+        self.rows, self.labels, self.batches = rows, torch.tensor(labels), batches
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for keys in self.batches:
+            yield _pinned(torch.from_numpy(self.rows(keys)), self.labels[[i for _, i in keys]])
+
+
+class Either:
+    """One loader while ``first_now()``, then another; the question is asked at the start of every pass."""
+
+    def __init__(self, first: Loader, second: Loader, first_now: Callable[[], bool]) -> None:
+        self.first, self.second, self.first_now = first, second, first_now
+
+    def __len__(self) -> int:
+        return len(self.second)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return iter(self.first if self.first_now() else self.second)
+
+
+def _pinned(x: Tensor, labels: Tensor) -> Batch:
+    return (x.pin_memory(), labels.pin_memory()) if torch.cuda.is_available() else (x, labels)
+
+
+def seed_of(*numbers: int) -> int:
+    """One 63-bit seed for a tuple of non-negative numbers."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))

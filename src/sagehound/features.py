@@ -1,0 +1,186 @@
+"""What the frozen backbone makes of each photo, computed once and kept: the head then trains in seconds."""
+
+import hashlib
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from omegaconf import DictConfig
+from torch import nn
+
+from sagehound import console
+from sagehound.backbone import Normalise, features_of, folded, in_chunks
+from sagehound.cache import Store
+from sagehound.compute import Compute
+from sagehound.data.datamodule import Features, reading_threads
+from sagehound.data.folders import SPLITS, Photo
+from sagehound.data.loader import Key, PhotoLoader, in_order, seed_of
+from sagehound.data.photos import PhotoSet
+from sagehound.data.sources import Files
+from sagehound.data.transforms import Augmentation, Preprocessing
+from sagehound.errors import ConfigError, SagehoundError
+from sagehound.files import locked
+
+_VERSION = 1  # of the kept features; raise it when decoding, resizing or the frozen pass changes
+_EXACT = "32-true"
+
+Floats = npt.NDArray[np.float32]
+
+
+def usable(cfg: DictConfig) -> bool:
+    """Whether, for some epochs at least, nothing that happens to a photo before the head differs between epochs."""
+    if not cfg.features.cache or cfg.finetune.name == "full":
+        return False
+    return bool(cfg.finetune.name == "gradual" or cfg.features.views or not changes_photos(cfg.augment))
+
+
+def changes_photos(augment: DictConfig) -> bool:
+    """Whether training photos look different in every epoch."""
+    return bool(augment.crop or augment.flip or augment.randaugment or augment.mixup or augment.cutmix)
+
+
+def prepare(backbone: nn.Module, photos: PhotoSet, to: Preprocessing, machine: Compute, cfg: DictConfig) -> Features:
+    """Compute the features that are not kept yet, of every photo and of ``features.views`` augmented views more.
+
+    The train photos go through the backbone in the precision of the training, the others in 32 bits, as every
+    evaluation does.
+
+    Raises:
+        ConfigError: they exceed ``cache.max_gb``.
+        InputError: a photo has changed since the run began.
+        SagehoundError: the cache cannot be written, or a feature is not finite.
+    """
+    backbone_is = {
+        "version": _VERSION,
+        "backbone": cfg.backbone.name,
+        "weights": weights_digest(backbone),
+        "preprocessing": asdict(to),
+        "accelerator": machine.accelerator,
+    }
+    split = {name: photos.split(name) for name in SPLITS}
+    exact = View(backbone_is, _EXACT, None, cfg)
+    plain = exact if machine.precision == _EXACT else View(backbone_is, machine.precision, None, cfg)
+    views = [View(backbone_is, machine.precision, number, cfg) for number in range(cfg.features.views)]
+    wanted = {exact: split["valid"] + split["test"], **dict.fromkeys(views, split["train"])}
+    wanted[plain] = split["train"] + wanted.get(plain, [])
+    _check_room(wanted, features_of(backbone), cfg)
+    for view, some in wanted.items():
+        view.fill(backbone, photos, some, to, machine.accelerator)
+    keys = {name: [bytes.fromhex(photos.digests[p.file]) for p in some] for name, some in split.items()}
+    centre = {name: Rows([plain if name == "train" else exact], keys[name], cfg.seed) for name in SPLITS}
+    return Features(Rows([plain, *views], keys["train"], cfg.seed), centre)
+
+
+class View:
+    """The features of the photos as seen in one way: their centre, or one augmentation of each.
+
+    Args:
+        backbone_is: what the features depend on besides.
+        precision: 32-true keeps 32 bits a number, any other 16.
+        number: of the augmented view; None is the centre.
+        cfg: the run's config.
+    """
+
+    def __init__(self, backbone_is: dict[str, Any], precision: str, number: int | None, cfg: DictConfig) -> None:
+        seen = {"crop": cfg.augment.crop, "flip": cfg.augment.flip, "randaugment": cfg.augment.randaugment}
+        about = backbone_is | {"precision": precision, "view": None if number is None else seen | {"number": number}}
+        self.precision, self.number, self.cfg = precision, number, cfg
+        self.dtype = np.dtype("<f4" if precision == _EXACT else "<f2")
+        self.store = Store(cfg.cache, "features", about)
+
+    def row(self, key: bytes) -> Floats:
+        """The features of one photo, f."""
+        blob = self.store.get(key)
+        if blob is None:
+            raise SagehoundError(f"{self.store.folder} was removed or damaged while it was being read: run again")
+        return np.frombuffer(blob, self.dtype).astype(np.float32)
+
+    def fill(
+        self, backbone: nn.Module, found: PhotoSet, photos: list[Photo], to: Preprocessing, accelerator: str
+    ) -> None:
+        """Compute what is missing; a process that needs the same waits and finds it done."""
+        with locked(self.store.folder / ".lock"):
+            self.store.refresh()
+            by_key = {bytes.fromhex(found.digests[p.file]): p for p in photos}  # photos of one content once
+            missing = {key: photo for key, photo in by_key.items() if self.store.get(key) is None}
+            if missing:
+                self._compute(backbone, found, missing, to, accelerator)
+                self.store.seal()
+
+    def _compute(
+        self, backbone: nn.Module, found: PhotoSet, missing: dict[bytes, Photo], to: Preprocessing, accelerator: str
+    ) -> None:
+        keys, photos, data = list(missing), list(missing.values()), self.cfg.data
+        augment = None if self.number is None else Augmentation(self.cfg.augment, to)
+        files = Files(found, photos, (augment or to).short_side, check=True)
+        batches = in_order(len(photos), data.batch_size)
+        loader = PhotoLoader(
+            files, [0] * len(photos), batches, to, reading_threads(data), augment, lambda _, i: self._seed(keys[i])
+        )
+        device = torch.device(accelerator)
+        normalise = Normalise(to, channels_last=self.cfg.trainer.channels_last).to(device)
+        net = folded(backbone.to(device).eval(), to.size)
+        name = "" if self.number is None else f" view {self.number + 1}"
+        description = f"Computing features{name}, {self.precision}"
+        for batch, (x, _) in zip(batches, console.track(loader, description, len(batches)), strict=True):
+            with torch.no_grad(), autocast(accelerator, self.precision):
+                rows = in_chunks(net, normalise(x.to(device, non_blocking=True))).float().cpu().numpy()
+            with np.errstate(over="ignore"):
+                rows = rows.astype(self.dtype)
+            for (_, i), row in zip(batch, rows, strict=True):
+                if not np.isfinite(row).all():
+                    raise SagehoundError(
+                        f"the features of {photos[i].file} are not finite in {self.precision}: choose "
+                        "trainer.precision=32-true"
+                    )
+                self.store.add(keys[i], row.tobytes())
+
+    def _seed(self, key: bytes) -> int:
+        """Of the augmentation: it follows from the photo and the view alone, so that runs of every seed share it."""
+        assert self.number is not None
+        return seed_of(self.number, int.from_bytes(key[:7], "big"))
+
+
+class Rows:
+    """The kept features of some photos; calling it with (epoch, index) pairs gives their rows, float, b x f.
+
+    Args:
+        views: of which each photo shows one in each epoch; which one follows from seed, epoch and photo.
+        keys: of each photo.
+        seed: the run's.
+    """
+
+    def __init__(self, views: list[View], keys: list[bytes], seed: int) -> None:
+        self.views, self.keys, self.seed = views, keys, seed
+
+    def __call__(self, wanted: list[Key]) -> Floats:
+        return np.stack([self._view(*key).row(self.keys[key[1]]) for key in wanted])
+
+    def _view(self, epoch: int, index: int) -> View:
+        return self.views[seed_of(self.seed, epoch, index) % len(self.views) if len(self.views) > 1 else 0]
+
+
+def autocast(accelerator: str, precision: str) -> torch.autocast:
+    """The context in which operators compute in ``precision``, as Lightning's Trainer would have them."""
+    kind = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision)
+    return torch.autocast(accelerator, kind, enabled=kind is not None)
+
+
+def weights_digest(backbone: nn.Module) -> str:
+    """SHA-256 over the names and values of all weights."""
+    digest = hashlib.sha256()
+    for name, value in backbone.state_dict().items():
+        digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _check_room(wanted: dict[View, list[Photo]], features: int, cfg: DictConfig) -> None:
+    need = sum(len(photos) * (features * view.dtype.itemsize + 52) for view, photos in wanted.items()) / 1e9
+    if need > cfg.cache.max_gb:
+        raise ConfigError(
+            f"cache.max_gb={cfg.cache.max_gb:g}: the features of these photos need {need:.1f} GB: raise it, or choose "
+            "features.cache=false, which passes every photo through the backbone in every epoch"
+        )
