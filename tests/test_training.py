@@ -65,7 +65,7 @@ def test_a_run_learns_and_leaves_what_is_promised(
     assert metrics == run.metrics
     assert {s: metrics[s]["photos"] for s in ("train", "valid", "test")} == {"train": 24, "valid": 9, "test": 12}
     assert set(metrics["test"]) == {"top1", "top5", "macro_f1", "loss", "ece", "photos"}
-    assert set(metrics["seconds"]) == {"data", "model", "train", "evaluate"}
+    assert set(metrics["seconds"]) == {"data", "model", "features", "train", "evaluate"}
     assert metrics["test"]["top1"] >= 0.9, "three plain colours are learned in eight epochs"
 
     with (run.folder / "predictions.csv").open() as f:

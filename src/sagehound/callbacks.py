@@ -33,8 +33,11 @@ from sagehound.errors import Stopped
 from sagehound.files import replacing
 
 
-def make_callbacks(trainer: DictConfig, checkpoints: Path) -> list[Callback]:
-    """The callbacks of a run; best.ckpt has the lowest validation loss, last.ckpt is where a resume goes on."""
+def make_callbacks(trainer: DictConfig, checkpoints: Path, *, keep_last: bool = True) -> list[Callback]:
+    """The callbacks of a run; best.ckpt has the lowest validation loss, last.ckpt is where a resume goes on.
+
+    Without ``keep_last``, last.ckpt is written only when a signal stops the run.
+    """
     callbacks: list[Callback] = []
     if trainer.ema is not None:
         callbacks.append(EMAWeightAveraging(decay=trainer.ema))
@@ -42,7 +45,8 @@ def make_callbacks(trainer: DictConfig, checkpoints: Path) -> list[Callback]:
         callbacks.append(EarlyStopping("valid/loss", patience=trainer.patience, check_on_train_epoch_end=True))
     callbacks.append(StopOnSignal(checkpoints / "last.ckpt"))
     callbacks.append(Bar(leave=True) if console.is_terminal else Lines())
-    for name, monitor in (("best", "valid/loss"), ("last", None)):  # in this order: last.ckpt knows which was best
+    # in this order: last.ckpt knows which was best
+    for name, monitor in (("best", "valid/loss"), *([("last", None)] if keep_last else [])):
         callbacks.append(
             Checkpoint(
                 dirpath=checkpoints,

@@ -68,7 +68,7 @@ class Classifier(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of one batch; what is random in it follows from the seed and the step."""
         given, labels = batch
-        torch.manual_seed(seed_of(self.cfg.seed, self.current_epoch, batch_idx, self.global_rank))
+        reseed(seed_of(self.cfg.seed, self.current_epoch, batch_idx, self.global_rank), given.device)
         x, targets = given if given.ndim == 2 else self.normalise(given), labels
         if self.mix is not None and finetune.augments(self.cfg.finetune, self.current_epoch):
             x, targets = self.mix(x, labels)
@@ -170,6 +170,13 @@ class Classifier(pl.LightningModule):
             f"learning rate {lr:.3g}: try optimizer.lr={self.cfg.optimizer.lr / 10:.3g}, trainer.gradient_clip=1 or "
             "trainer.precision=32-true"
         )
+
+
+def reseed(seed: int, device: torch.device) -> None:
+    """Seed what draws on the CPU and on this device; torch.manual_seed would ask every device there might be."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
 
 
 def make_mix(mixup: float, cutmix: float, classes: int) -> v2.Transform | None:

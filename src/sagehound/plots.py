@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from PIL import Image
 
 from sagehound.data.decode import read_photo
 from sagehound.evaluation import ClassScore, Predictions
@@ -14,11 +15,15 @@ from sagehound.files import replacing
 Floats = npt.NDArray[np.float64]
 
 
-def save(figure: Figure, path: Path) -> None:
-    """Write a PNG, atomically."""
-    FigureCanvasAgg(figure)
+def save(figure: Figure, path: Path) -> npt.NDArray[np.uint8]:
+    """Write a PNG, atomically; returns its pixels, height x width x 4."""
+    canvas = FigureCanvasAgg(figure)
+    figure.set_dpi(110)
+    canvas.draw()
+    pixels = np.asarray(canvas.buffer_rgba())
     with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=110)
+        Image.fromarray(pixels).save(temporary, format="PNG")
+    return pixels
 
 
 def confusion_matrix(counts: npt.NDArray[np.int64], classes: list[str]) -> Figure:

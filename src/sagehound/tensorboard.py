@@ -28,8 +28,7 @@ def write_figures(
     }
     board = logger.experiment
     for name, figure in figures.items():
-        plots.save(figure, folder / f"{name}.png")
-        board.add_figure(name, figure)
+        board.add_image(name, plots.save(figure, folder / f"{name}.png"), dataformats="HWC")
     board.add_text("config", "```yaml\n" + OmegaConf.to_yaml(cfg, resolve=True) + "```")
 
 

@@ -18,7 +18,7 @@ from sagehound import backbone, checkpoint, compute, config, console, evaluation
 from sagehound.callbacks import AtomicFiles, make_callbacks, signals_stop
 from sagehound.classifier import Classifier
 from sagehound.data.datamodule import PhotoModule
-from sagehound.data.photos import PhotoSet, find_photos
+from sagehound.data.photos import find_photos
 from sagehound.data.transforms import Preprocessing
 from sagehound.files import locked, write_json, write_text
 
@@ -113,7 +113,9 @@ def fit(
         max_epochs=t.max_epochs,
         gradient_clip_val=t.gradient_clip,
         accumulate_grad_batches=t.accumulate,
-        callbacks=make_callbacks(t, Path(logger.save_dir or ".") / "checkpoints"),
+        callbacks=make_callbacks(
+            t, Path(logger.save_dir or ".") / "checkpoints", keep_last=cfg.results != "scores"
+        ),
         logger=logger,
         log_every_n_steps=5,
         num_sanity_val_steps=0,

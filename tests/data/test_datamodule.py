@@ -5,7 +5,8 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from sagehound.data.datamodule import EpochBatches, PhotoLoader, PhotoModule
+from sagehound.data.datamodule import PhotoModule
+from sagehound.data.loader import EpochBatches
 from sagehound.data.photos import find_photos
 from sagehound.data.transforms import Preprocessing
 from sagehound.errors import InputError
@@ -42,17 +43,23 @@ def test_several_processes_share_an_epoch() -> None:
     assert len(seen) == 24, "one photo is repeated so that both have the same number of steps"
 
 
-def module(photos: Path, workers: int | None) -> PhotoModule:
-    data = OmegaConf.create(
-        {"name": "folder", "root": str(photos), "on_bad": "skip", "split_seed": 0, "batch_size": 4, "workers": workers}
+def module(photos: Path, workers: int | None, **data: object) -> PhotoModule:
+    cfg = OmegaConf.create(
+        {
+            "data": {"name": "folder", "root": str(photos), "on_bad": "skip", "split_seed": 0, "batch_size": 4}
+            | {"workers": workers, "cache": "none"}
+            | data,
+            "finetune": {"name": "full"},
+            "cache": {"dir": str(photos.parent / "cache"), "max_gb": 1},
+        }
     )
-    return PhotoModule(find_photos(data, photos.parent / "cache"), TO, data, OmegaConf.create({}), seed=0)
+    return PhotoModule(find_photos(cfg.data, photos.parent / "cache"), TO, cfg, lambda _: False)
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3, None])
 def test_batches_are_uint8_in_the_order_of_the_photos(photos: Path, workers: int | None) -> None:
     have = module(photos, workers)
-    found = list(have.loader("test"))
+    found = list(have.evaluation_dataloader("test"))
     assert [len(y) for _, y in found] == [4, 4, 4]
     assert torch.cat([y for _, y in found]).tolist() == have.photos.labels(have.photos.split("test"))
     assert found[0][0].dtype == torch.uint8
@@ -66,14 +73,14 @@ def test_a_photo_that_vanishes_is_named(photos: Path) -> None:
     gone = photos / have.photos.split("test")[5].file
     gone.unlink()
     with pytest.raises(InputError, match=f"{gone.name}: No such file.*run again"):
-        list(have.loader("test"))
+        list(have.evaluation_dataloader("test"))
 
 
 def test_a_loader_that_is_left_early_ends_its_threads(photos: Path) -> None:
     import threading
 
     before = threading.active_count()
-    loader: PhotoLoader = module(photos, 2).loader("train")
+    loader = module(photos, 2).evaluation_dataloader("train")
     for _ in range(5):
         next(iter(loader))
     for thread in threading.enumerate():

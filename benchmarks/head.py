@@ -1,0 +1,82 @@
+"""Training a head, whole commands: the first run, the second, and a sweep of 20 trials x 5 epochs, beside plain.py.
+
+python benchmarks/head.py [--photos 5000] [--plain-epochs 1] [--backbone resnet34 --weights FILE] [--rounds 3]
+
+Each round runs plain.py, `train.py` with an empty cache, `train.py` again, and `train.py -m` with an empty cache.
+With --photos the folder is first multiplied by copies with other pixels. With fewer --plain-epochs than 10 the plain
+time of the missing epochs is reckoned at the mean of those that ran. The plain time of the sweep is 20 times the plain
+time of 5 epochs and one test. Without --weights the backbone's weights are random: for times, not for accuracy.
+"""
+
+from pathlib import Path
+
+import timm
+import torch
+from common import Row, against, median, metrics, multiply, parser, plain, scratch, show, train
+from safetensors.torch import save_file
+
+EPOCHS, TRIALS, TRIAL_EPOCHS = 10, 20, 5
+SWEEP = ["optimizer.lr=0.0003,0.001,0.003,0.01,0.03", "optimizer.weight_decay=0,0.001,0.01,0.1"]
+
+
+def main() -> None:
+    """Measure and print."""
+    p = parser(__doc__)
+    p.add_argument("--photos", type=int)
+    p.add_argument("--plain-epochs", type=int, default=EPOCHS)
+    p.add_argument("--random", action="store_true", help="random weights instead of --weights")
+    p.add_argument("--no-sweep", action="store_true")
+    a = p.parse_args()
+    with scratch() as folder:
+        data = multiply(a.data, folder / "photos", a.photos) if a.photos else a.data
+        weights = random_weights(a.backbone, folder / "weights.safetensors") if a.random else a.weights
+        name = f"{a.backbone}, {sum(1 for f in data.glob('*/*/*'))} photos"
+        show(measure(data, weights, a.backbone, name, folder, a.rounds, a.plain_epochs, sweep=not a.no_sweep))
+
+
+def measure(
+    data: Path, weights: Path, backbone: str, name: str, folder: Path, rounds: int, plain_epochs: int, *, sweep: bool
+) -> list[Row]:
+    """The rows of one folder of photos and one backbone."""
+    large = "photos" in name and int(name.split()[-2]) >= 5000
+    promised = ((50 if backbone.startswith("mobilenet") else 15), 200) if large else (10, 100)
+    slow, first, again, trials, slow_trials, accuracy, plain_accuracy = ([] for _ in range(7))
+    model = [f"backbone.name={backbone}", f"backbone.weights={weights}", f"trainer.max_epochs={EPOCHS}"]
+    for turn in range(rounds):
+        found = plain(data, "--weights", weights, "--backbone", backbone, "--epochs", plain_epochs, "--seed", turn)
+        epoch = sum(found["epochs"]) / plain_epochs
+        slow.append(found["command"] + (EPOCHS - plain_epochs) * epoch)
+        slow_trials.append(TRIALS * (slow[-1] - (EPOCHS - TRIAL_EPOCHS) * epoch))
+        plain_accuracy.append(found["test"])
+        first.append(train(data, folder / f"cache{turn}", folder / f"first{turn}", *model, f"seed={turn}"))
+        again.append(train(data, folder / f"cache{turn}", folder / f"again{turn}", *model, f"seed={turn}"))
+        accuracy.append(metrics(folder / f"first{turn}")["test"]["top1"])
+        print(f"round {turn + 1}: plain {slow[-1]:.1f} s, first {first[-1]:.1f} s, again {again[-1]:.1f} s", flush=True)
+        if sweep:
+            five = [*model[:2], f"trainer.max_epochs={TRIAL_EPOCHS}", *SWEEP]
+            trials.append(train(data, folder / f"sweep-cache{turn}", folder / f"sweep{turn}", "-m", *five))
+            done = len(list((folder / f"sweep{turn}").glob("*/metrics.json")))
+            assert done == TRIALS, f"{done} trials"
+            print(f"  sweep {trials[-1]:.1f} s, plain {slow_trials[-1]:.0f} s", flush=True)
+    rows = [
+        against(f"head, {EPOCHS} epochs: {name}", first, slow, "s", promised[0]),
+        against("the second run", again, first, "s", 3),
+    ]
+    rows[1].plain += " (the first)"
+    if sweep:
+        rows.append(against(f"{TRIALS} trials x {TRIAL_EPOCHS} epochs: {name}", trials, slow_trials, "s", promised[1]))
+    if plain_epochs == EPOCHS:
+        a, b = 100 * median(accuracy), 100 * median(plain_accuracy)
+        rows.append(Row("test accuracy", f"{a:.1f} %", f"{b:.1f} %", f"{a - b:+.1f} points", ">= -1 point"))
+    return rows
+
+
+def random_weights(backbone: str, path: Path) -> Path:
+    """A file of random weights."""
+    torch.manual_seed(0)
+    save_file(timm.create_model(backbone).state_dict(), path)
+    return path
+
+
+if __name__ == "__main__":
+    main()
