@@ -83,27 +83,43 @@ def scratch() -> Iterator[Path]:
         yield Path(folder)
 
 
-def multiply(source: Path, target: Path, photos: int) -> Path:
-    """A tree of about ``photos`` photos: those of ``source`` again and again, each time with other pixels."""
+def multiply(source: Path, target: Path, photos: int, scale: float = 1.0) -> Path:
+    """A tree of ``photos`` photos: those of ``source`` again and again, each time with other pixels.
+
+    Args:
+        source: split/class/photo.
+        target: a new folder.
+        photos: how many.
+        scale: each side is so many times as long as in ``source``.
+    """
     files = sorted(p for p in source.glob("*/*/*") if p.is_file())
     rng = np.random.default_rng(0)
     for number in range(photos):
         file = files[number % len(files)]
         place = target / file.parent.relative_to(source)
         place.mkdir(parents=True, exist_ok=True)
-        if number < len(files):
+        if number < len(files) and scale == 1:
             shutil.copy(file, place)
             continue
         with Image.open(file) as image:
-            pixels = np.asarray(image.convert("RGB")).astype(np.int16)
-        noisy = (
-            pixels
-            + rng.integers(-6, 7, (pixels.shape[0] // 8 + 1, pixels.shape[1] // 8 + 1, 3))
-            .repeat(8, 0)
-            .repeat(8, 1)[: pixels.shape[0], : pixels.shape[1]]
-        ).clip(0, 255)
-        Image.fromarray(noisy.astype(np.uint8)).save(place / f"{file.stem}_{number // len(files)}.jpg", quality=90)
+            size = (round(image.width * scale), round(image.height * scale))
+            pixels = np.asarray(image.convert("RGB").resize(size, Image.Resampling.BICUBIC)).astype(np.int16)
+        coarse = rng.integers(-6, 7, (size[1] // 8 + 1, size[0] // 8 + 1, 3))
+        pixels += coarse.repeat(8, 0).repeat(8, 1)[: size[1], : size[0]].astype(np.int16)
+        copy = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+        copy.save(place / f"{file.stem}_{number // len(files)}.jpg", quality=90)
     return target
+
+
+def random_weights(backbone: str, path: Path) -> Path:
+    """A file of random weights."""
+    import timm
+    import torch
+    from safetensors.torch import save_file
+
+    torch.manual_seed(0)
+    save_file(timm.create_model(backbone).state_dict(), path)
+    return path
 
 
 def median(values: list[float]) -> float:

@@ -10,10 +10,7 @@ time of 5 epochs and one test. Without --weights the backbone's weights are rand
 
 from pathlib import Path
 
-import timm
-import torch
-from common import Row, against, median, metrics, multiply, parser, plain, scratch, show, train
-from safetensors.torch import save_file
+from common import Row, against, median, metrics, multiply, parser, plain, random_weights, scratch, show, train
 
 EPOCHS, TRIALS, TRIAL_EPOCHS = 10, 20, 5
 SWEEP = ["optimizer.lr=0.0003,0.001,0.003,0.01,0.03", "optimizer.weight_decay=0,0.001,0.01,0.1"]
@@ -69,13 +66,6 @@ def measure(
         a, b = 100 * median(accuracy), 100 * median(plain_accuracy)
         rows.append(Row("test accuracy", f"{a:.1f} %", f"{b:.1f} %", f"{a - b:+.1f} points", ">= -1 point"))
     return rows
-
-
-def random_weights(backbone: str, path: Path) -> Path:
-    """A file of random weights."""
-    torch.manual_seed(0)
-    save_file(timm.create_model(backbone).state_dict(), path)
-    return path
 
 
 if __name__ == "__main__":

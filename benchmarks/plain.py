@@ -37,7 +37,7 @@ def make_model(backbone: str, weights: str | None, classes: int, finetune: str) 
     """A timm model with a new linear head; everything else is frozen unless finetune is full."""
     overlay = {"file": weights} if weights else None
     model = timm.create_model(backbone, pretrained=bool(weights), num_classes=classes, pretrained_cfg_overlay=overlay)
-    head = {id(p) for p in model.get_classifier().parameters()}
+    head = {id(p) for p in model.get_classifier().parameters()}  # type: ignore[operator]
     for parameter in model.parameters():
         parameter.requires_grad = finetune == "full" or id(parameter) in head
     return model

@@ -164,6 +164,7 @@ class Normalise(nn.Module):
         self.register_buffer("std", 255 * torch.tensor(to.std).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, photos: Tensor) -> Tensor:
+        """Scale one batch."""
         return ((photos - self.mean) / self.std).contiguous(memory_format=self.order)
 
 

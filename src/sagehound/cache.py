@@ -1,7 +1,7 @@
 """Blobs that are kept from run to run under ``cache.dir``, each under the digest of what it was made from.
 
-A store is a folder of shards. A shard holds many blobs, then an index of them with a checksum each; it is written under a
-temporary name, renamed when it is whole, and never changed again, so that any number of processes may read and add.
+A store is a folder of shards. A shard holds many blobs, then an index of them with a checksum each; it is written under
+a temporary name, renamed when it is whole, and never changed again, so that any number of processes may read and add.
 """
 
 import hashlib

@@ -255,8 +255,8 @@ def _check_together(cfg: DictConfig) -> None:
         ),
         (
             views and cfg.finetune.name == "head" and (augment.mixup or augment.cutmix),
-            f"features.views={views} keeps views of single photos, augment.mixup and augment.cutmix blend two: set both "
-            "to 0, or features.views=0",
+            f"features.views={views} keeps views of single photos, augment.mixup and augment.cutmix blend two: set "
+            "both to 0, or features.views=0",
         ),
         (
             schedule.name != "cosine" and schedule.min_lr,

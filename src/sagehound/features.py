@@ -33,7 +33,13 @@ def usable(cfg: DictConfig) -> bool:
     """Whether, for some epochs at least, nothing that happens to a photo before the head differs between epochs."""
     if not cfg.features.cache or cfg.finetune.name == "full":
         return False
-    return bool(cfg.finetune.name == "gradual" or cfg.features.views or not changes_photos(cfg.augment))
+    if cfg.finetune.name == "head" and not cfg.features.views and changes_photos(cfg.augment):
+        console.say(
+            "features: photos are augmented anew in every epoch, so each passes through the backbone every time; "
+            "features.views=5 keeps five augmented views of each instead"
+        )
+        return False
+    return True
 
 
 def changes_photos(augment: DictConfig) -> bool:
@@ -144,7 +150,7 @@ class View:
 
 
 class Rows:
-    """The kept features of some photos; calling it with (epoch, index) pairs gives their rows, float, b x f.
+    """The kept features of some photos.
 
     Args:
         views: of which each photo shows one in each epoch; which one follows from seed, epoch and photo.
@@ -156,6 +162,7 @@ class Rows:
         self.views, self.keys, self.seed = views, keys, seed
 
     def __call__(self, wanted: list[Key]) -> Floats:
+        """Rows, b x f, of (epoch, index) pairs."""
         return np.stack([self._view(*key).row(self.keys[key[1]]) for key in wanted])
 
     def _view(self, epoch: int, index: int) -> View:

@@ -60,7 +60,7 @@ def train(cfg: DictConfig, folder: Path) -> Run:
         console.say(f"model: {cfg.backbone.name}, finetune={cfg.finetune.name}, on {machine}")
         rests = partial(finetune.is_frozen, cfg.finetune)
         with _timed(seconds, "features"):
-            keep = features.usable(cfg) and rests(epoch)
+            keep = rests(epoch) and features.usable(cfg)
             kept = features.prepare(model.backbone, photos, to, machine, cfg) if keep else None
         data = PhotoModule(photos, to, cfg, rests, kept)
         with _timed(seconds, "train"):
@@ -113,9 +113,7 @@ def fit(
         max_epochs=t.max_epochs,
         gradient_clip_val=t.gradient_clip,
         accumulate_grad_batches=t.accumulate,
-        callbacks=make_callbacks(
-            t, Path(logger.save_dir or ".") / "checkpoints", keep_last=cfg.results != "scores"
-        ),
+        callbacks=make_callbacks(t, Path(logger.save_dir or ".") / "checkpoints", keep_last=cfg.results != "scores"),
         logger=logger,
         log_every_n_steps=5,
         num_sanity_val_steps=0,

@@ -87,3 +87,52 @@ def test_a_loader_that_is_left_early_ends_its_threads(photos: Path) -> None:
         if thread.name.startswith("ThreadPoolExecutor"):
             thread.join(5)
     assert threading.active_count() <= before
+
+
+def epoch(have: PhotoModule, split: str = "test") -> list[torch.Tensor]:
+    return [x for x, _ in have.evaluation_dataloader(split)]
+
+
+def test_raw_pixels_that_are_kept_are_the_pixels(photos: Path) -> None:
+    plain = torch.cat(epoch(module(photos, 2)))
+    for _ in range(2):  # as it is built, and as it is read again
+        kept = torch.cat(epoch(module(photos, 2, cache="memmap")))
+        difference = (kept.int() - plain.int()).abs()
+        assert difference.max() <= 2
+        assert (difference > 0).float().mean() < 0.01
+
+
+def test_photos_that_are_kept_as_jpeg_look_the_same_from_the_first_epoch_on(photos: Path) -> None:
+    plain = torch.cat(epoch(module(photos, 2))).float()
+    first, second = (torch.cat(epoch(module(photos, 2, cache="jpeg"))) for _ in range(2))
+    assert torch.equal(first, second)
+    assert (first.float() - plain).abs().mean() < 6, "noise is the hardest thing for a JPEG"
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "memmap"])
+def test_photos_that_are_kept_are_read_once(photos: Path, kind: str) -> None:
+    have = module(photos, 2, cache=kind)
+    first = torch.cat(epoch(have))
+    for photo in have.photos.split("test"):
+        (photos / photo.file).unlink()
+    assert torch.equal(torch.cat(epoch(have)), first)
+
+
+def test_a_damaged_copy_is_made_again(photos: Path) -> None:
+    first = torch.cat(epoch(module(photos, 2, cache="memmap")))
+    (shard,) = (photos.parent / "cache" / "photos").glob("*/*.shard")
+    content = bytearray(shard.read_bytes())
+    content[200] ^= 255
+    shard.write_bytes(content)
+    assert torch.equal(torch.cat(epoch(module(photos, 2, cache="memmap"))), first)
+
+
+def test_where_nothing_can_be_kept_the_photos_are_read_from_their_folders(
+    photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (photos.parent / "cache").mkdir()
+    (photos.parent / "cache" / "photos").write_text("in the way")
+    plain = torch.cat(epoch(module(photos, 2)))
+    kept = torch.cat(epoch(module(photos, 2, cache="memmap")))
+    assert (kept.int() - plain.int()).abs().max() <= 2
+    assert capsys.readouterr().out.count("could not be written") == 1

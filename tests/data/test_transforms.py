@@ -2,7 +2,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from torchvision.transforms import InterpolationMode, v2

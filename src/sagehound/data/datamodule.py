@@ -1,7 +1,7 @@
 """The train, valid and test photos of a set as batches, each read or taken from a cache."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -30,7 +30,7 @@ class Features:
     """What the frozen backbone makes of the photos, by (epoch, index)."""
 
     train: Rows  # one of the kept views of each photo, another in each epoch
-    centre: dict[str, Rows]  # of each split: what an evaluation sees
+    centre: Mapping[str, Rows]  # of each split: what an evaluation sees
 
 
 class PhotoModule(pl.LightningDataModule):
@@ -71,9 +71,7 @@ class PhotoModule(pl.LightningDataModule):
         augmented = self._photos(photos, batches, Augmentation(cfg.augment, self.to), partial(seed_of, cfg.seed))
         if cfg.finetune.name == "full" or (cfg.finetune.name == "head" and self.features is None):
             return augmented
-        plain = (
-            FeatureLoader(self.features.train, labels, batches) if self.features else self._photos(photos, batches)
-        )
+        plain = FeatureLoader(self.features.train, labels, batches) if self.features else self._photos(photos, batches)
         return Either(plain, augmented, self._rests)
 
     def val_dataloader(self) -> Loader:
@@ -84,7 +82,7 @@ class PhotoModule(pl.LightningDataModule):
         return Either(self._kept("valid", rank, world_size), photos, self._rests) if self.features else photos
 
     def evaluation_dataloader(self, split: str) -> Loader:
-        """The photos of a split in order, each as it will be seen in use; their features where they are all it takes."""
+        """The photos of a split in order, each as it will be seen in use, or their features if the backbone rested."""
         return self._kept(split) if self.features and self.cfg.finetune.name == "head" else self._in_order(split)
 
     def _rests(self) -> bool:

@@ -85,10 +85,10 @@ class KeptPhotos:
         blob = self.store.get(key)
         if blob is not None:
             return self._decode(blob)
-        photo = shrink(self.files(index), self.to)
+        content = self._encode(shrink(self.files(index), self.to))
         if self.keeping:
-            self._keep(lambda: self.store.add(key, self._encode(photo)))
-        return photo
+            self._keep(lambda: self.store.add(key, content))
+        return self._decode(memoryview(content))  # the first epoch sees what the others will see
 
     def seal(self) -> None:
         """Make what was kept available."""

@@ -1,0 +1,89 @@
+"""Reading photos, nothing else: our loader from files and from its caches beside ImageFolder and torchvision's transforms.
+
+python benchmarks/loader.py [--data PATH] [--rounds 3]
+
+Photos a second, each way in turn: as evaluated (centre crop) and as trained on (random crop, mirrored), of the photos
+as they are and of the same photos with sides 1.5 times as long, which are about as large as those of dogImages.
+"""
+
+import os
+import time
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from common import Row, against, multiply, parser, scratch, show
+from hydra import compose, initialize_config_dir
+from plain import make_loader
+
+import sagehound.command  # noqa: F401 - registers the schema
+from sagehound import compute
+from sagehound.data.datamodule import reading_threads
+from sagehound.data.loader import EpochBatches, PhotoLoader, in_order, seed_of
+from sagehound.data.photos import find_photos
+from sagehound.data.sources import Files, KeptPhotos
+from sagehound.data.transforms import Augmentation, Preprocessing
+
+KINDS = {"none": 2, "jpeg": 2, "memmap": 8}  # and what is promised
+CONF = str(Path(__file__).parent.parent / "conf")
+TO = Preprocessing((224, 224), 256, "bilinear", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+def main() -> None:
+    """Measure and print."""
+    a = parser(__doc__).parse_args()
+    compute.tune_allocator()
+    with scratch() as folder:
+        large = multiply(a.data, folder / "large", 900, scale=1.5)
+        show([row for data in (a.data, large) for row in measure(data, folder / f"cache-{data.name}", a.rounds)])
+
+
+def measure(data: Path, cache: Path, rounds: int) -> list[Row]:
+    """The rows of one folder of photos."""
+    photos = sum(1 for _ in (data / "train").glob("*/*"))
+    size = sum(f.stat().st_size for f in (data / "train").glob("*/*")) / photos / 1000
+    workers = len(os.sched_getaffinity(0))
+    rows = []
+    for train in (False, True):
+        ways: dict[str, Iterable[Any]] = {kind: ours(data, cache, kind, train=train) for kind in KINDS}
+        ways["plain"] = make_loader(data / "train", 64, workers, train=train)
+        speed: dict[str, list[float]] = {name: [] for name in ways}
+        for name in ("jpeg", "memmap"):
+            seconds(ways[name])  # builds the cache
+        for _ in range(rounds):
+            for name, way in ways.items():
+                speed[name].append(photos / seconds(way))
+        what = f"{'training' if train else 'evaluation'} photos of {size:.0f} KB"
+        for name, promised in KINDS.items():
+            source = "from files" if name == "none" else f"from data.cache={name}"
+            rows.append(against(f"{what} {source}", speed[name], speed["plain"], "/s", promised, more=True))
+    return rows
+
+
+def ours(data: Path, cache: Path, kind: str, *, train: bool) -> PhotoLoader:
+    """The train photos as evaluated, or as trained on."""
+    with initialize_config_dir(CONF, version_base="1.3"):
+        overrides = ["data=folder", f"data.root={data}", f"cache.dir={cache}", "augment=light"]
+        cfg = compose("train", overrides=overrides)
+    found = find_photos(cfg.data, cache)
+    photos = found.split("train")
+    augment = Augmentation(cfg.augment, TO) if train else None
+    files = Files(found, photos, (augment or TO).short_side, check=kind != "none")
+    source = files if kind == "none" else KeptPhotos(files, TO, kind, cfg.cache)
+    batches = EpochBatches(len(photos), 64, 0, lambda: (0, 0), 0, 1) if train else in_order(len(photos), 64)
+    after = source.seal if isinstance(source, KeptPhotos) else None
+    threads = reading_threads(cfg.data)
+    return PhotoLoader(source, found.labels(photos), batches, TO, threads, augment, partial(seed_of, 0), after)
+
+
+def seconds(loader: Iterable[Any]) -> float:
+    """Of one pass."""
+    start = time.perf_counter()
+    for _ in loader:
+        pass
+    return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""Training a head on a million photos' features: the peak memory of the process that trains.
+
+python benchmarks/memory.py [--photos 1000000] [--features 2048]
+
+The features are drawn, not computed, and lie in the cache as a run would have left them (16 bits a number, 4 GB). One
+epoch of training and validation follows. Counted is the largest resident set, mapped pages of the cache included.
+"""
+
+import argparse
+import hashlib
+import multiprocessing
+import resource
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from common import Row, scratch, show
+from hydra import compose, initialize_config_dir
+from lightning.pytorch.loggers import TensorBoardLogger
+
+import sagehound.command  # noqa: F401 - registers the schema
+from sagehound import compute
+from sagehound.classifier import Classifier
+from sagehound.data.datamodule import Features, PhotoModule
+from sagehound.data.folders import Photo
+from sagehound.data.photos import PhotoSet
+from sagehound.data.transforms import Preprocessing
+from sagehound.features import Rows, View
+from sagehound.training import fit
+
+CONF = str(Path(__file__).parent.parent / "conf")
+CLASSES = 100
+TO = Preprocessing((224, 224), 256, "bilinear", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+class NoBackbone(torch.nn.Module):
+    """Stands where the backbone would, which never sees a photo here."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.head_hidden_size = features
+
+
+def main() -> None:
+    """Measure and print."""
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--photos", type=int, default=1_000_000)
+    p.add_argument("--features", type=int, default=2048)
+    a = p.parse_args()
+    results = multiprocessing.get_context("spawn").Queue()
+    with scratch() as folder:
+        for step in (generate, train):  # each in a process of its own, so that the peak is the training's
+            child = multiprocessing.get_context("spawn").Process(target=step, args=(folder, a, results))
+            child.start()
+            child.join()
+            if child.exitcode:
+                raise SystemExit(f"{step.__name__} failed")
+        (loss, seconds, peak) = results.get()
+        on_disk = sum(f.stat().st_size for f in folder.rglob("*.shard")) / 1e9
+    print(
+        f"{on_disk:.2f} GB of features; one epoch {seconds:.0f} s; "
+        f"valid loss {loss:.4f} (by chance {np.log(CLASSES):.4f})"
+    )
+    show([Row(f"peak memory, {a.photos:,} photos x {a.features} features", f"{peak:.2f} GB", "-", "-", "< 4 GB")])
+
+
+def view(folder: Path) -> View:
+    """The store of the generated features."""
+    with initialize_config_dir(CONF, version_base="1.3"):
+        cfg = compose(
+            "train",
+            overrides=[
+                *("data=folder", "data.root=none", "data.batch_size=256", "trainer.max_epochs=1", "optimizer.lr=0.001"),
+                *(f"cache.dir={folder}", "trainer.accelerator=cpu"),
+            ],
+        )
+    return View({"generated": True}, "bf16-mixed", None, cfg)
+
+
+def digest(number: int) -> bytes:
+    """Stands for the content of a photo."""
+    return hashlib.sha256(str(number).encode()).digest()
+
+
+def generate(folder: Path, a: argparse.Namespace, _: object) -> None:
+    """Rows of noise around one centre for each class."""
+    rng = np.random.default_rng(0)
+    store = view(folder).store
+    centres = rng.normal(0, 0.1, (CLASSES, a.features)).astype(np.float32)
+    noise = rng.normal(0, 1, (1000, a.features)).astype(np.float32)
+    for number in range(a.photos):
+        row = centres[number % CLASSES] + noise[(number * 7919) % 1000]
+        store.add(digest(number), row.astype(np.float16).tobytes())
+    store.seal()
+
+
+def train(folder: Path, a: argparse.Namespace, results: "multiprocessing.Queue[tuple[float, float, float]]") -> None:
+    """One epoch on nine tenths of the rows, validated on the rest."""
+    kept = view(folder)
+    kept.store.refresh()
+    cfg, begin_valid = kept.cfg, a.photos * 9 // 10
+    names = [f"class{c:03}" for c in range(CLASSES)]
+    photos = [
+        Photo(
+            f"{'valid' if i >= begin_valid else 'train'}/{names[i % CLASSES]}/{i}.jpg",
+            "valid" if i >= begin_valid else "train",
+            names[i % CLASSES],
+        )
+        for i in range(a.photos)
+    ]
+    found = PhotoSet(Path("none"), names, photos, {}, {p.file: digest(i).hex() for i, p in enumerate(photos)})
+    keys = {s: [bytes.fromhex(found.digests[p.file]) for p in found.split(s)] for s in ("train", "valid")}
+    rows = {s: Rows([kept], keys[s], 0) for s in keys}
+    model = Classifier(NoBackbone(a.features), names, TO, cfg)
+    machine = compute.choose(cfg.trainer, cfg.finetune, len(keys["valid"]))
+    data = PhotoModule(found, TO, cfg, lambda _: True, Features(rows["train"], rows))
+    logger = TensorBoardLogger(folder / "run", name="", version="tensorboard", default_hp_metric=False)
+    start = time.perf_counter()
+    fit(model, data, machine, logger, cfg)
+    loss = float(model.trainer.callback_metrics["valid/loss"])
+    results.put((loss, time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6))
+
+
+if __name__ == "__main__":
+    main()

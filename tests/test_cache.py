@@ -1,0 +1,118 @@
+"""Blobs that are kept: what was added is found, what was damaged is not, and the space stays within its limit."""
+
+import hashlib
+import os
+import pickle
+import time
+from pathlib import Path
+
+import pytest
+from omegaconf import DictConfig, OmegaConf
+
+from sagehound import cache as module
+from sagehound.cache import Store
+from sagehound.errors import SagehoundError
+
+
+def settings(folder: Path, max_gb: float = 1.0) -> DictConfig:
+    return OmegaConf.create({"dir": str(folder), "max_gb": max_gb})
+
+
+def key(number: int) -> bytes:
+    return hashlib.sha256(str(number).encode()).digest()
+
+
+def filled(folder: Path, numbers: range, about: str = "a", max_gb: float = 1.0, size: int = 1000) -> Store:
+    store = Store(settings(folder, max_gb), "kind", {"about": about})
+    store.refresh()
+    for n in numbers:
+        store.add(key(n), bytes([n % 256]) * size)
+    store.seal()
+    return store
+
+
+def held(store: Store, numbers: range) -> list[bool]:
+    return [store.get(key(n)) is not None for n in numbers]
+
+
+def test_what_was_added_is_found_by_this_process_and_the_next(tmp_path: Path) -> None:
+    first = filled(tmp_path, range(3))
+    later = filled(tmp_path, range(3, 5))
+    copy = pickle.loads(pickle.dumps(first))
+    for store, known in ((first, 3), (later, 5), (copy, 5)):
+        assert held(store, range(6)) == [n < known for n in range(6)]
+        assert bytes(store.get(key(1)) or b"") == b"\1" * 1000
+
+
+def test_nothing_is_found_before_it_is_sealed_and_nothing_of_another_kind(tmp_path: Path) -> None:
+    store = Store(settings(tmp_path), "kind", {"about": "a"})
+    store.add(key(1), b"x")
+    assert store.get(key(1)) is None
+    store.seal()
+    assert store.get(key(1)) is not None
+    assert not any(held(filled(tmp_path, range(0), about="b"), range(3)))
+
+
+def test_a_damaged_blob_is_not_trusted_and_its_neighbours_are(tmp_path: Path) -> None:
+    filled(tmp_path, range(3))
+    (shard,) = tmp_path.glob("*/*/*.shard")
+    content = bytearray(shard.read_bytes())
+    content[1500] ^= 1
+    shard.write_bytes(content)
+    assert held(filled(tmp_path, range(0)), range(3)) == [True, False, True]
+    assert held(filled(tmp_path, range(1, 2)), range(3)) == [True, True, True], "made again, and found"
+
+
+@pytest.mark.parametrize("harm", [lambda c: c[: len(c) // 2], lambda c: b"", lambda c: c[:-30] + b"?" + c[-29:]])
+def test_a_damaged_shard_is_removed(tmp_path: Path, harm: object, capsys: pytest.CaptureFixture[str]) -> None:
+    filled(tmp_path, range(3))
+    (shard,) = tmp_path.glob("*/*/*.shard")
+    shard.write_bytes(harm(shard.read_bytes()))  # type: ignore[operator]
+    assert held(filled(tmp_path, range(0)), range(3)) == [False] * 3
+    assert not shard.exists()
+    assert "damaged" in capsys.readouterr().out
+
+
+def test_what_was_used_longest_ago_goes_first(tmp_path: Path) -> None:
+    for number, about in enumerate("abc"):
+        filled(tmp_path, range(10), about)
+        for shard in tmp_path.glob("*/*/*.shard"):
+            if time.time() - shard.stat().st_mtime < 100:
+                os.utime(shard, (time.time() - 1000 + number,) * 2)
+    filled(tmp_path, range(0), "a")  # used again
+    filled(tmp_path, range(10), "d", max_gb=22e-6)
+    left = [about for about in "abcd" if any(held(filled(tmp_path, range(0), about), range(10)))]
+    assert left == ["a", "d"]
+
+
+def test_one_store_stops_growing_at_the_limit(tmp_path: Path) -> None:
+    store = filled(tmp_path, range(20), max_gb=5e-6)
+    assert sum(held(store, range(20))) == 5
+
+
+def test_a_long_pass_is_kept_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_SHARD_BYTES", 3000)
+    monkeypatch.setattr(module, "_TOUCHED_BYTES", 2500)
+    store = Store(settings(tmp_path), "kind", {"about": "a"})
+    for n in range(10):
+        store.add(key(n), bytes([n]) * 1000)
+    del store  # killed before the last part was sealed
+    assert held(filled(tmp_path, range(0)), range(10)) == [n < 9 for n in range(10)]
+
+
+def test_files_of_a_process_that_died_are_removed_after_a_day(tmp_path: Path) -> None:
+    filled(tmp_path, range(1))
+    (folder,) = tmp_path.glob("kind/*")
+    old, new = folder / ".old.tmp", folder / ".new.tmp"
+    for path in (old, new):
+        path.write_bytes(b"half")
+    os.utime(old, (time.time() - 90_000,) * 2)
+    filled(tmp_path, range(1, 2))
+    assert not old.exists()
+    assert new.exists()
+
+
+def test_a_folder_that_cannot_be_written_is_one_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SagehoundError, match=r"file.*could not be written"):
+        filled(tmp_path / "file", range(1))
