@@ -1,3 +1,4 @@
+import random
 from dataclasses import replace
 
 import numpy as np
@@ -6,7 +7,7 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from torchvision.transforms import InterpolationMode, v2
 
-from sagehound.data.transforms import Augmentation, Preprocessing, centre, shrink, to_pixels
+from sagehound.data.transforms import Augmentation, Preprocessing, centre, random_box, shrink, to_pixels
 
 TO = Preprocessing((224, 224), 256, "bicubic", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
@@ -68,8 +69,6 @@ def test_augmentation_follows_from_the_seed(kind: dict[str, object]) -> None:
 
 
 def test_augmentation_leaves_the_global_generators_alone() -> None:
-    import random
-
     before = random.getstate(), np.random.get_state()[1].tolist()  # type: ignore[index]
     Augmentation(augment(crop=0.3, flip=True, randaugment=9), TO)(photo(), 5)
     assert (random.getstate(), np.random.get_state()[1].tolist()) == before  # type: ignore[index]
@@ -77,6 +76,22 @@ def test_augmentation_leaves_the_global_generators_alone() -> None:
 
 def test_without_augmentation_training_sees_the_centre() -> None:
     assert np.array_equal(np.asarray(Augmentation(augment(), TO)(photo(), 3)), np.asarray(centre(photo(), TO)))
+
+
+@pytest.mark.parametrize("size", [(500, 375), (300, 900), (40, 3000)])
+def test_random_crops_lie_in_the_photo_and_have_the_promised_area_and_shape(size: tuple[int, int]) -> None:
+    width, height = size
+    shares = []
+    for seed in range(300):
+        left, top, right, bottom = random_box(size, 0.3, random.Random(seed))
+        assert 0 <= left < right <= width + 1e-6
+        assert 0 <= top < bottom <= height + 1e-6
+        assert 3 / 4 - 1e-6 <= (right - left) / (bottom - top) <= 4 / 3 + 1e-6
+        shares.append((right - left) * (bottom - top) / (width * height))
+    if size == (500, 375):
+        assert 0.3 <= min(shares) < 0.4
+        assert 0.9 < max(shares) <= 1
+        assert 0.55 < sum(shares) / 300 < 0.7, "about evenly between 0.3 and 1; the largest do not fit in every shape"
 
 
 def test_half_of_the_photos_are_mirrored() -> None:

@@ -86,8 +86,7 @@ def to_pixels(image: Image.Image) -> Pixels:
 class Augmentation:
     """The random transform of one training photo; the same seed gives the same result, in any thread.
 
-    Crop and RandAugment are timm's. Both draw from the global generators of Python and numpy, so these are lent out
-    under a lock; the resizing, which takes the time, runs outside it.
+    RandAugment is timm's. It draws from the global generators of Python and numpy, so these are lent out under a lock.
     """
 
     def __init__(self, augment: DictConfig, to: Preprocessing) -> None:
@@ -104,23 +103,36 @@ class Augmentation:
 
     def __call__(self, image: Image.Image, seed: int) -> Image.Image:
         """An RGB photo to one of the backbone's size."""
-        from timm.data.transforms import RandomResizedCropAndInterpolation
-
-        box = None
-        with _seeded(seed):
-            if self.crop:
-                scale = (self.crop, 1.0)
-                top, left, h, w = RandomResizedCropAndInterpolation.get_params(image, scale, (3 / 4, 4 / 3))
-                box = (left, top, left + w, top + h)
-            mirrored = self.flip and random.random() < 0.5
+        rng = random.Random(seed)
         height, width = self.to.size
-        image = image.resize((width, height), self.to.resampling, box) if box else centre(image, self.to)
-        if mirrored:
+        if self.crop:
+            image = image.resize((width, height), self.to.resampling, random_box(image.size, self.crop, rng))
+        else:
+            image = centre(image, self.to)
+        if self.flip and rng.random() < 0.5:
             image = ImageOps.mirror(image)
         if self.randaugment:
-            with _seeded(seed + 1):
+            with _seeded(seed):
                 image = self.randaugment(image)
         return image
+
+
+def random_box(size: tuple[int, int], smallest: float, rng: random.Random) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom of a crop of ``smallest`` to all of the photo's area, its sides 3:4 to 4:3.
+
+    Szegedy et al. 2015 (Going deeper with convolutions). A photo too narrow for any such box is cropped to the nearest
+    of these shapes around its centre.
+    """
+    width, height = size
+    for _ in range(10):
+        area = width * height * rng.uniform(smallest, 1)
+        ratio = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
+        w, h = math.sqrt(area * ratio), math.sqrt(area / ratio)
+        if w <= width and h <= height:
+            left, top = rng.uniform(0, width - w), rng.uniform(0, height - h)
+            return left, top, left + w, top + h
+    w, h = min(width, height * 4 / 3), min(height, width * 4 / 3)
+    return (width - w) / 2, (height - h) / 2, (width + w) / 2, (height + h) / 2
 
 
 _GENERATORS = threading.Lock()
