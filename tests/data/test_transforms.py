@@ -91,7 +91,7 @@ def test_random_crops_lie_in_the_photo_and_have_the_promised_area_and_shape(size
     if size == (500, 375):
         assert 0.3 <= min(shares) < 0.4
         assert 0.9 < max(shares) <= 1
-        assert 0.55 < sum(shares) / 300 < 0.7, "about evenly between 0.3 and 1; the largest do not fit in every shape"
+        assert 0.5 < sum(shares) / 300 < 0.6, "as torchvision draws them: 0.55"
 
 
 def test_half_of_the_photos_are_mirrored() -> None:
