@@ -13,11 +13,19 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from hydra import compose, initialize_config_dir
 from PIL import Image
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from sagehound.data.loader import PhotoLoader
+    from sagehound.data.transforms import Preprocessing
 
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared" / "data"
@@ -120,6 +128,33 @@ def random_weights(backbone: str, path: Path) -> Path:
     torch.manual_seed(0)
     save_file(timm.create_model(backbone).state_dict(), path)
     return path
+
+
+def config(*overrides: str) -> "DictConfig":
+    """The config that `python train.py` would make of a command line."""
+    import sagehound.command  # noqa: F401 - registers the schema
+
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return compose("train", overrides=list(overrides))
+
+
+def photo_loader(cfg: "DictConfig", to: "Preprocessing", kind: str, *, train: bool) -> "PhotoLoader":
+    """The train photos as a run reads them with ``data.cache=kind``: augmented and shuffled, or as evaluated."""
+    from sagehound.data.datamodule import reading_threads
+    from sagehound.data.loader import EpochBatches, PhotoLoader, in_order, seed_of
+    from sagehound.data.photos import find_photos
+    from sagehound.data.sources import Files, KeptPhotos
+    from sagehound.data.transforms import Augmentation
+
+    found = find_photos(cfg.data, Path(cfg.cache.dir))
+    photos, size = found.split("train"), cfg.data.batch_size
+    augment = Augmentation(cfg.augment, to) if train else None
+    files = Files(found, photos, (augment or to).short_side, check=kind != "none")
+    source = files if kind == "none" else KeptPhotos(files, to, kind, cfg.cache)
+    batches = EpochBatches(len(photos), size, 0, lambda: (0, 0), 0, 1) if train else in_order(len(photos), size)
+    after = source.seal if isinstance(source, KeptPhotos) else None
+    threads = reading_threads(cfg.data)
+    return PhotoLoader(source, found.labels(photos), batches, to, threads, augment, partial(seed_of, 0), after)
 
 
 def median(values: list[float]) -> float:

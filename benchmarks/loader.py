@@ -9,24 +9,16 @@ as they are and of the same photos with sides 1.5 times as long, which are about
 import os
 import time
 from collections.abc import Iterable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from common import Row, against, multiply, parser, scratch, show
-from hydra import compose, initialize_config_dir
+from common import Row, against, config, multiply, parser, photo_loader, scratch, show
 from plain import make_loader
 
-import sagehound.command  # noqa: F401 - registers the schema
 from sagehound import compute
-from sagehound.data.datamodule import reading_threads
-from sagehound.data.loader import EpochBatches, PhotoLoader, in_order, seed_of
-from sagehound.data.photos import find_photos
-from sagehound.data.sources import Files, KeptPhotos
-from sagehound.data.transforms import Augmentation, Preprocessing
+from sagehound.data.transforms import Preprocessing
 
 KINDS = {"none": 2, "jpeg": 2, "memmap": 8}  # and what is promised
-CONF = str(Path(__file__).parent.parent / "conf")
 TO = Preprocessing((224, 224), 256, "bilinear", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
@@ -63,20 +55,10 @@ def measure(data: Path, cache: Path, rounds: int) -> list[Row]:
     return rows
 
 
-def ours(data: Path, cache: Path, kind: str, *, train: bool) -> PhotoLoader:
+def ours(data: Path, cache: Path, kind: str, *, train: bool) -> Iterable[Any]:
     """The train photos as evaluated, or as trained on."""
-    with initialize_config_dir(CONF, version_base="1.3"):
-        overrides = ["data=folder", f"data.root={data}", f"cache.dir={cache}", "augment=light"]
-        cfg = compose("train", overrides=overrides)
-    found = find_photos(cfg.data, cache)
-    photos = found.split("train")
-    augment = Augmentation(cfg.augment, TO) if train else None
-    files = Files(found, photos, (augment or TO).short_side, check=kind != "none")
-    source = files if kind == "none" else KeptPhotos(files, TO, kind, cfg.cache)
-    batches = EpochBatches(len(photos), 64, 0, lambda: (0, 0), 0, 1) if train else in_order(len(photos), 64)
-    after = source.seal if isinstance(source, KeptPhotos) else None
-    threads = reading_threads(cfg.data)
-    return PhotoLoader(source, found.labels(photos), batches, TO, threads, augment, partial(seed_of, 0), after)
+    cfg = config("data=folder", f"data.root={data}", f"cache.dir={cache}", "augment=light")
+    return photo_loader(cfg, TO, kind, train=train)
 
 
 def seconds(loader: Iterable[Any]) -> float:

@@ -15,11 +15,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import Row, scratch, show
-from hydra import compose, initialize_config_dir
+from common import Row, config, scratch, show
 from lightning.pytorch.loggers import TensorBoardLogger
 
-import sagehound.command  # noqa: F401 - registers the schema
 from sagehound import compute
 from sagehound.classifier import Classifier
 from sagehound.data.datamodule import Features, PhotoModule
@@ -29,7 +27,6 @@ from sagehound.data.transforms import Preprocessing
 from sagehound.features import Rows, View
 from sagehound.training import fit
 
-CONF = str(Path(__file__).parent.parent / "conf")
 CLASSES = 100
 TO = Preprocessing((224, 224), 256, "bilinear", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
@@ -67,14 +64,10 @@ def main() -> None:
 
 def view(folder: Path) -> View:
     """The store of the generated features."""
-    with initialize_config_dir(CONF, version_base="1.3"):
-        cfg = compose(
-            "train",
-            overrides=[
-                *("data=folder", "data.root=none", "data.batch_size=256", "trainer.max_epochs=1", "optimizer.lr=0.001"),
-                *(f"cache.dir={folder}", "trainer.accelerator=cpu"),
-            ],
-        )
+    cfg = config(
+        *("data=folder", "data.root=none", "data.batch_size=256", "trainer.max_epochs=1", "optimizer.lr=0.001"),
+        *(f"cache.dir={folder}", "trainer.accelerator=cpu"),
+    )
     return View({"generated": True}, "bf16-mixed", None, cfg)
 
 
