@@ -9,13 +9,13 @@ not for accuracy.
 from common import Row, against, median, metrics, parser, plain, random_weights, scratch, show, train
 
 
-def main() -> None:
-    """Measure and print."""
+def measure(arguments: list[str] | None = None) -> list[Row]:
+    """The rows of this benchmark."""
     p = parser(__doc__)
     p.add_argument("--epochs", type=int, default=3)
     p.add_argument("--random", action="store_true")
     p.add_argument("--cache", default="none")
-    a = p.parse_args()
+    a = p.parse_args(arguments)
     count = sum(len(list((a.data / split).glob("*/*"))) for split in ("train", "valid")) * a.epochs
     speed, plain_speed, accuracy, plain_accuracy = ([] for _ in range(4))
     with scratch() as folder:
@@ -42,8 +42,8 @@ def main() -> None:
     if not a.random:
         x, y = 100 * median(accuracy), 100 * median(plain_accuracy)
         rows.append(Row("test accuracy", f"{x:.1f} %", f"{y:.1f} %", f"{x - y:+.1f} points", "equal"))
-    show(rows)
+    return rows
 
 
 if __name__ == "__main__":
-    main()
+    show(measure())

@@ -16,27 +16,27 @@ EPOCHS, TRIALS, TRIAL_EPOCHS = 10, 20, 5
 SWEEP = ["optimizer.lr=0.0003,0.001,0.003,0.01,0.03", "optimizer.weight_decay=0,0.001,0.01,0.1"]
 
 
-def main() -> None:
-    """Measure and print."""
+def measure(arguments: list[str] | None = None) -> list[Row]:
+    """The rows of one backbone and one folder of photos."""
     p = parser(__doc__)
     p.add_argument("--photos", type=int)
     p.add_argument("--plain-epochs", type=int, default=EPOCHS)
     p.add_argument("--random", action="store_true", help="random weights instead of --weights")
     p.add_argument("--no-sweep", action="store_true")
-    a = p.parse_args()
+    a = p.parse_args(arguments)
     with scratch() as folder:
         data = multiply(a.data, folder / "photos", a.photos) if a.photos else a.data
         weights = random_weights(a.backbone, folder / "weights.safetensors") if a.random else a.weights
-        name = f"{a.backbone}, {sum(1 for f in data.glob('*/*/*'))} photos"
-        show(measure(data, weights, a.backbone, name, folder, a.rounds, a.plain_epochs, sweep=not a.no_sweep))
+        return in_turn(data, weights, a.backbone, folder, a.rounds, a.plain_epochs, sweep=not a.no_sweep)
 
 
-def measure(
-    data: Path, weights: Path, backbone: str, name: str, folder: Path, rounds: int, plain_epochs: int, *, sweep: bool
+def in_turn(
+    data: Path, weights: Path, backbone: str, folder: Path, rounds: int, plain_epochs: int, *, sweep: bool
 ) -> list[Row]:
-    """The rows of one folder of photos and one backbone."""
-    large = "photos" in name and int(name.split()[-2]) >= 5000
-    promised = ((50 if backbone.startswith("mobilenet") else 15), 200) if large else (10, 100)
+    """Run everything in turn, several times."""
+    photos = sum(1 for _ in data.glob("*/*/*"))
+    name = f"{backbone}, {photos} photos"
+    promised = ((50 if backbone.startswith("mobilenet") else 15), 200) if photos >= 5000 else (10, 100)
     slow, first, again, trials, slow_trials, accuracy, plain_accuracy = ([] for _ in range(7))
     model = [f"backbone.name={backbone}", f"backbone.weights={weights}", f"trainer.max_epochs={EPOCHS}"]
     for turn in range(rounds):
@@ -69,4 +69,4 @@ def measure(
 
 
 if __name__ == "__main__":
-    main()
+    show(measure())

@@ -15,9 +15,9 @@ SIZES = (1, 2, 4)
 Numbers = npt.NDArray[np.float64]
 
 
-def main() -> None:
-    """Measure, draw and print."""
-    a = parser(__doc__).parse_args()
+def measure(arguments: list[str] | None = None) -> list[Row]:
+    """The rows of this benchmark, and the drawing."""
+    a = parser(__doc__).parse_args(arguments)
     base = sum(1 for _ in a.data.glob("*/*/*"))
     model = [f"backbone.name={a.backbone}", f"backbone.weights={a.weights}"]
     whole: dict[int, list[float]] = {n: [] for n in SIZES}
@@ -38,17 +38,15 @@ def main() -> None:
     slope, fixed = np.polyfit(photos, seconds, 1)
     draw(photos, seconds, features, slope, fixed, Path(__file__).with_name("linear.png"))
     off = np.abs(seconds - (slope * photos + fixed)).max() / seconds.max()
-    show(
-        [
-            Row(
-                f"first run of {' / '.join(map(str, photos))} photos",
-                " / ".join(f"{s:.1f}" for s in seconds) + " s",
-                f"{fixed:.1f} s + {1000 * slope:.1f} ms a photo",
-                f"at most {off:.1%} off the line",
-                "linear",
-            )
-        ]
-    )
+    return [
+        Row(
+            f"first run of {' / '.join(map(str, photos))} photos",
+            " / ".join(f"{s:.1f}" for s in seconds) + " s",
+            f"{fixed:.1f} s + {1000 * slope:.1f} ms a photo",
+            f"at most {off:.1%} off the line",
+            "linear",
+        )
+    ]
 
 
 def draw(photos: Numbers, seconds: Numbers, features: Numbers, slope: float, fixed: float, path: Path) -> None:
@@ -67,4 +65,4 @@ def draw(photos: Numbers, seconds: Numbers, features: Numbers, slope: float, fix
 
 
 if __name__ == "__main__":
-    main()
+    show(measure())

@@ -22,16 +22,16 @@ KINDS = {"none": 2, "jpeg": 2, "memmap": 8}  # and what is promised
 TO = Preprocessing((224, 224), 256, "bilinear", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
-def main() -> None:
-    """Measure and print."""
-    a = parser(__doc__).parse_args()
+def measure(arguments: list[str] | None = None) -> list[Row]:
+    """The rows of the photos as they are, and larger."""
+    a = parser(__doc__).parse_args(arguments)
     compute.tune_allocator()
     with scratch() as folder:
         large = multiply(a.data, folder / "large", 900, scale=1.5)
-        show([row for data in (a.data, large) for row in measure(data, folder / f"cache-{data.name}", a.rounds)])
+        return [row for data in (a.data, large) for row in in_turn(data, folder / f"cache-{data.name}", a.rounds)]
 
 
-def measure(data: Path, cache: Path, rounds: int) -> list[Row]:
+def in_turn(data: Path, cache: Path, rounds: int) -> list[Row]:
     """The rows of one folder of photos."""
     photos = sum(1 for _ in (data / "train").glob("*/*"))
     size = sum(f.stat().st_size for f in (data / "train").glob("*/*")) / photos / 1000
@@ -70,4 +70,4 @@ def seconds(loader: Iterable[Any]) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    show(measure())

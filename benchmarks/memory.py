@@ -39,12 +39,12 @@ class NoBackbone(torch.nn.Module):
         self.head_hidden_size = features
 
 
-def main() -> None:
-    """Measure and print."""
+def measure(arguments: list[str] | None = None) -> list[Row]:
+    """The rows of this benchmark."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--photos", type=int, default=1_000_000)
     p.add_argument("--features", type=int, default=2048)
-    a = p.parse_args()
+    a = p.parse_args(arguments)
     results = multiprocessing.get_context("spawn").Queue()
     with scratch() as folder:
         for step in (generate, train):  # each in a process of its own, so that the peak is the training's
@@ -59,7 +59,7 @@ def main() -> None:
         f"{on_disk:.2f} GB of features; one epoch {seconds:.0f} s; "
         f"valid loss {loss:.4f} (by chance {np.log(CLASSES):.4f})"
     )
-    show([Row(f"peak memory, {a.photos:,} photos x {a.features} features", f"{peak:.2f} GB", "-", "-", "< 4 GB")])
+    return [Row(f"peak memory, {a.photos:,} photos x {a.features} features", f"{peak:.2f} GB", "-", "-", "< 4 GB")]
 
 
 def view(folder: Path) -> View:
@@ -116,4 +116,4 @@ def train(folder: Path, a: argparse.Namespace, results: "multiprocessing.Queue[t
 
 
 if __name__ == "__main__":
-    main()
+    show(measure())

@@ -2,44 +2,45 @@
 
 python benchmarks/startup.py [--rounds 5]
 
-Each command and the import run in turn, the median seconds and their ratio are printed. What is promised: at most 4.
+Each command and the import run in turn. What is promised: at most four times the import.
 """
 
 import argparse
-import statistics
 import subprocess
 import sys
 import time
-from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+from common import ROOT, Row, median, show
+
 TRAIN = [sys.executable, str(ROOT / "train.py")]
+IMPORT = [sys.executable, "-c", "import hydra"]
 COMMANDS = {
-    'python -c "import hydra"': [sys.executable, "-c", "import hydra"],
-    "train.py --help": [*TRAIN, "--help"],
-    "train.py --cfg job": [*TRAIN, "--cfg", "job"],
-    "train.py optimizer.lrr=1 (a typo)": [*TRAIN, "optimizer.lrr=1"],
-    "train.py optimizer.lr=-1 (a broken rule)": [*TRAIN, "optimizer.lr=-1"],
+    "--help": ["--help"],
+    "--cfg job": ["--cfg", "job"],
+    "a typo (optimizer.lrr=1)": ["optimizer.lrr=1"],
+    "a broken rule (optimizer.lr=-1)": ["optimizer.lr=-1"],
 }
 
 
-def main() -> None:
-    """Time every command in turn and print a table."""
-    parser = argparse.ArgumentParser()
+def measure(arguments: list[str] | None = None) -> list[Row]:
+    """A row for each command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    rounds = parser.parse_args().rounds
-    seconds: dict[str, list[float]] = {name: [] for name in COMMANDS}
+    rounds = parser.parse_args(arguments).rounds
+    commands = {"import": IMPORT} | {name: [*TRAIN, *given] for name, given in COMMANDS.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in commands}
     for turn in range(rounds + 1):
-        for name, command in COMMANDS.items():
+        for name, command in commands.items():
             start = time.perf_counter()
             subprocess.run(command, capture_output=True, check=False)
             if turn:  # the first round warms the disk cache
                 seconds[name].append(time.perf_counter() - start)
-    base = statistics.median(next(iter(seconds.values())))
-    for name, times in seconds.items():
-        median = statistics.median(times)
-        print(f"{name:<42} {median:6.3f} s  {median / base:5.2f} x")
+    base = median(seconds.pop("import"))
+    return [
+        Row(f"train.py {name}", f"{median(s):.2f} s", f"{base:.2f} s", f"{median(s) / base:.2f} x", "<= 4 x")
+        for name, s in seconds.items()
+    ]
 
 
 if __name__ == "__main__":
-    main()
+    show(measure())

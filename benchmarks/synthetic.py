@@ -22,12 +22,12 @@ from sagehound.features import autocast
 from sagehound.training import build
 
 
-def main() -> None:
-    """Measure and print."""
+def measure(arguments: list[str] | None = None) -> list[Row]:
+    """The rows of this benchmark."""
     p = parser(__doc__)
     p.add_argument("--random", action="store_true")
     p.add_argument("--batch-size", type=int, default=64)
-    a = p.parse_args()
+    a = p.parse_args(arguments)
     compute.tune_allocator()
     with scratch() as folder:
         weights = random_weights(a.backbone, folder / "weights.safetensors") if a.random else a.weights
@@ -68,18 +68,16 @@ def main() -> None:
             rates["noise"].append(speed(noise()))
             for name, batches in read.items():
                 rates[name].append(speed(batches))
-    show(
-        [
-            Row(
-                f"full fine-tuning step, {a.backbone}, {machine}, photos from {name}",
-                f"{median(rates[name]):,.1f} /s",
-                f"{median(rates['noise']):,.1f} /s (noise)",
-                f"{median(rates[name]) / median(rates['noise']):.2f} x",
-                "0.9 x on a GPU" if name == "cache" else "-",
-            )
-            for name in ("files", "cache")
-        ]
-    )
+    return [
+        Row(
+            f"full fine-tuning step, {a.backbone}, {machine}, photos from {name}",
+            f"{median(rates[name]):,.1f} /s",
+            f"{median(rates['noise']):,.1f} /s (noise)",
+            f"{median(rates[name]) / median(rates['noise']):.2f} x",
+            "0.9 x on a GPU" if name == "cache" else "-",
+        )
+        for name in ("files", "cache")
+    ]
 
 
 def step(
@@ -94,4 +92,4 @@ def step(
 
 
 if __name__ == "__main__":
-    main()
+    show(measure())

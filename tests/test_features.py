@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from safetensors.torch import load_file, save_file
 from test_training import curves, same_weights
 
-from sagehound import backbone
+from sagehound import backbone, features
 from sagehound.data import sources
 from sagehound.errors import ConfigError, InputError, SagehoundError
 from sagehound.training import Run, train
@@ -192,6 +192,27 @@ def test_a_photo_that_changes_during_the_run_is_not_kept_under_its_old_name(
         train(config(), tmp_path / "run")
 
 
+def test_a_pass_that_is_stopped_goes_on_where_it_was(
+    config: Compose, tmp_path: Path, read: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = features.in_chunks
+    passed = []
+
+    def stopped_at_the_fourth_batch(net: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
+        passed.append(len(x))
+        if len(passed) == 4:
+            raise KeyboardInterrupt
+        return original(net, x)
+
+    monkeypatch.setattr(features, "in_chunks", stopped_at_the_fourth_batch)
+    with pytest.raises(KeyboardInterrupt):
+        train(config(EXACT), tmp_path / "a")
+    monkeypatch.setattr(features, "in_chunks", original)
+    read.clear()
+    train(config(EXACT), tmp_path / "b")
+    assert len(read) == 45 - 15
+
+
 def test_features_that_overflow_16_bits_are_refused(config: Compose, weights: Path, tmp_path: Path) -> None:
     state = load_file(weights)
     state["layer4.0.downsample.2.weight"] += 1e7
@@ -237,7 +258,7 @@ def test_a_sweep_leaves_scores_and_computes_features_once(config: Compose, tmp_p
 
 def test_the_numbers_are_rows_of_the_right_photos(config: Compose, tmp_path: Path) -> None:
     """Each photo's kept features against the backbone's own, one photo at a time."""
-    from sagehound import compute, features
+    from sagehound import compute
     from sagehound.data.decode import read_photo
     from sagehound.data.photos import find_photos
     from sagehound.data.transforms import centre, to_pixels

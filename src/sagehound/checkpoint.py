@@ -12,7 +12,17 @@ from sagehound.classifier import Classifier
 from sagehound.errors import ConfigError, InputError
 
 # what weights, optimizer and the order of the photos hang on: a resume that changed it would go on from something else
-_FIXED = ("backbone.name", "head", "finetune", "optimizer", "schedule", "seed", "data.batch_size", "trainer.ema")
+_FIXED = (
+    "backbone.name",
+    "head",
+    "finetune",
+    "optimizer",
+    "schedule",
+    "seed",
+    "data.batch_size",
+    "trainer.ema",
+    "features.views",
+)
 _KEYS = {"state_dict", "optimizer_states", "epoch", "callbacks", "config", "classes"}
 
 

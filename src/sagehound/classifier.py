@@ -14,7 +14,7 @@ from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 from torchvision.transforms import v2
 
-from sagehound import finetune
+from sagehound import compute, finetune
 from sagehound.backbone import Normalise, features_of, in_chunks, make_head
 from sagehound.data.loader import Batch, seed_of
 from sagehound.data.transforms import Preprocessing
@@ -106,7 +106,8 @@ class Classifier(pl.LightningModule):
         scores.reset()
 
     def setup(self, stage: str) -> None:
-        """Compile in the process that will train."""
+        """Prepare the process that will train; with several devices it is another than the one that was started."""
+        compute.tune_allocator()
         if self.cfg.trainer.compile:
             self.backbone.compile()
 

@@ -243,11 +243,11 @@ def _check_together(cfg: DictConfig) -> None:
         ),
         (
             views and cfg.finetune.name == "full",
-            f"features.views={views}: under finetune=full no features are kept: drop it",
+            f"features.views={views}: under finetune=full no features are kept: set features.views=0",
         ),
         (
             views and not cfg.features.cache,
-            f"features.views={views} contradicts features.cache=false: drop one of them",
+            f"features.views={views} contradicts features.cache=false: set features.views=0",
         ),
         (
             views and not (augment.crop or augment.flip or augment.randaugment),

@@ -112,8 +112,10 @@ class View:
             by_key = {bytes.fromhex(found.digests[p.file]): p for p in photos}  # photos of one content once
             missing = {key: photo for key, photo in by_key.items() if self.store.get(key) is None}
             if missing:
-                self._compute(backbone, found, missing, to, accelerator)
-                self.store.seal()
+                try:
+                    self._compute(backbone, found, missing, to, accelerator)
+                finally:
+                    self.store.seal()  # a pass that is stopped goes on from there
 
     def _compute(
         self, backbone: nn.Module, found: PhotoSet, missing: dict[bytes, Photo], to: Preprocessing, accelerator: str

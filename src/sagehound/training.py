@@ -57,7 +57,8 @@ def train(cfg: DictConfig, folder: Path) -> Run:
             stopped_at = checkpoint.read(cfg, photos.classes) if cfg.resume else None
             model, to = build(cfg, photos.classes)
             epoch = checkpoint.restore(model, stopped_at) if stopped_at else 0
-        console.say(f"model: {cfg.backbone.name}, finetune={cfg.finetune.name}, on {machine}")
+        console.say(f"model: {cfg.backbone.name}, finetune={cfg.finetune.name}")
+        console.say(f"compute: {machine}")
         rests = partial(finetune.is_frozen, cfg.finetune)
         with _timed(seconds, "features"):
             keep = rests(epoch) and features.usable(cfg)

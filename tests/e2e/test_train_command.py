@@ -1,6 +1,7 @@
 """The real command in a process of its own, as a user or a container runs it."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -39,6 +40,21 @@ def test_a_sweep_of_two(command: Command, photos: Path, weights: Path, tmp_path:
     done = command(*small(photos, weights), "-m", "optimizer.lr=0.001,0.01", "trainer.max_epochs=1")
     assert done.returncode == 0, done.stderr
     assert [p.parent.name for p in sorted(tmp_path.glob("multirun/*/*/*/metrics.json"))] == ["0", "1"]
+    assert not list(tmp_path.glob("multirun/*/*/*/checkpoints")), "a trial leaves scores"
+    assert done.stdout.count("Computing features") == len(feature_stores()), "the second trial computes none"
+
+
+def feature_stores() -> list[Path]:
+    return list(Path(os.environ["SAGEHOUND_CACHE"]).glob("features/*"))
+
+
+def test_runs_side_by_side_share_one_pass_over_the_photos(photos: Path, weights: Path, tmp_path: Path) -> None:
+    runs = [start(photos, weights, tmp_path, "trainer.max_epochs=1", f"hydra.run.dir=run{i}") for i in range(2)]
+    printed = [run.communicate(timeout=200) for run in runs]
+    assert [run.returncode for run in runs] == [0, 0], printed
+    assert "".join(out for out, _ in printed).count("Computing features") == len(feature_stores())
+    a, b = (json.loads((tmp_path / f"run{i}/metrics.json").read_text()) for i in range(2))
+    assert a["test"] == b["test"]
 
 
 def start(photos: Path, weights: Path, folder: Path, *overrides: str) -> subprocess.Popen[str]:
@@ -107,8 +123,12 @@ def test_a_signal_before_the_first_step(photos: Path, weights: Path, tmp_path: P
 
 @pytest.mark.parametrize(
     "variant",
-    [["finetune=full", "augment=none"], ["finetune=gradual", "finetune.head_epochs=1", "augment=none"]],
-    ids=["full", "gradual"],
+    [
+        ["finetune=full", "augment=none"],
+        ["finetune=gradual", "finetune.head_epochs=1", "augment=none"],
+        ["finetune=head", "augment=light", "features.views=1"],
+    ],
+    ids=["full", "gradual", "head"],
 )
 def test_two_processes_learn_what_one_learns(
     command: Command, weights: Path, tmp_path: Path, variant: list[str]
@@ -116,6 +136,7 @@ def test_two_processes_learn_what_one_learns(
     """Two shares of half the batch are one batch: the same photos, so the same mean gradient."""
     photos = make_photos(tmp_path / "photos", train=8, valid=4, test=4)
     common = [*small(photos, weights), *variant, "optimizer=sgd", "trainer.max_epochs=3", "trainer.accelerator=cpu"]
+    common.append("trainer.precision=32-true")
     runs = {"one": ["data.batch_size=8"], "two": ["data.batch_size=4", "trainer.devices=2"]}
     found = {}
     for name, overrides in runs.items():
