@@ -1,0 +1,44 @@
+"""The benchmarks run, on photos of a few pixels; what they measure there means nothing."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+pytestmark = pytest.mark.slow
+
+
+def run(script: str, *arguments: object) -> list[list[str]]:
+    """The cells of the table's rows."""
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks" / script), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    table = [line for line in done.stdout.splitlines() if line.startswith("| ")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table[1:]]
+
+
+def test_a_head_beside_the_plain_script(photos: Path, weights: Path) -> None:
+    given = ["--data", photos, "--weights", weights, "--backbone", "test_resnet", "--rounds", 1, "--plain-epochs", 1]
+    first, again = run("head.py", *given, "--photos", 45, "--no-sweep")
+    assert first[0] == "head, 10 epochs: test_resnet, 45 photos"
+    assert again[2].endswith("(the first)")
+
+
+def test_memory_of_a_large_head(tmp_path: Path) -> None:
+    ((claim, peak, *_),) = run("memory.py", "--photos", 400, "--features", 64)
+    assert claim == "peak memory, 400 photos x 64 features"
+    assert 0.1 < float(peak.split()[0]) < 4
+
+
+def test_loading_beside_torchvision(photos: Path) -> None:
+    rows = run("loader.py", "--data", photos, "--rounds", 1)
+    assert len(rows) == 12
+    assert all(row[3].endswith("x") for row in rows)
