@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from sagehound.data.transforms import Preprocessing
 
 ROOT = Path(__file__).parent.parent
+SHARES = {"train": 0.8, "valid": 0.1, "test": 0.1}
 SHARED = ROOT.parent / "shared" / "data"
 
 
@@ -94,19 +95,25 @@ def scratch() -> Iterator[Path]:
 def multiply(source: Path, target: Path, photos: int, scale: float = 1.0) -> Path:
     """A tree of ``photos`` photos: those of ``source`` again and again, each time with other pixels.
 
+    Eight tenths train, a tenth valid and a tenth test, as in dogImages.
+
     Args:
         source: split/class/photo.
         target: a new folder.
         photos: how many.
         scale: each side is so many times as long as in ``source``.
     """
-    files = sorted(p for p in source.glob("*/*/*") if p.is_file())
+    of_split = {s: sorted(p for p in (source / s).glob("*/*") if p.is_file()) for s in SHARES}
+    files = [
+        (number // len(of_split[split]), of_split[split][number % len(of_split[split])])
+        for split, share in SHARES.items()
+        for number in range(round(photos * share))
+    ]
     rng = np.random.default_rng(0)
-    for number in range(photos):
-        file = files[number % len(files)]
+    for turn, file in files:
         place = target / file.parent.relative_to(source)
         place.mkdir(parents=True, exist_ok=True)
-        if number < len(files) and scale == 1:
+        if not turn and scale == 1:
             shutil.copy(file, place)
             continue
         with Image.open(file) as image:
@@ -115,7 +122,7 @@ def multiply(source: Path, target: Path, photos: int, scale: float = 1.0) -> Pat
         coarse = rng.integers(-6, 7, (size[1] // 8 + 1, size[0] // 8 + 1, 3))
         pixels += coarse.repeat(8, 0).repeat(8, 1)[: size[1], : size[0]].astype(np.int16)
         copy = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
-        copy.save(place / f"{file.stem}_{number // len(files)}.jpg", quality=90)
+        copy.save(place / f"{file.stem}_{turn}.jpg", quality=90)
     return target
 
 

@@ -119,7 +119,7 @@ class PhotoLoader:
         try:
             for keys in self.batches:
                 if not self.threads:
-                    yield self._batch(keys, [self.read(*key) for key in keys])
+                    yield self.batch(keys)
                     continue
                 waiting.append((keys, [pool.submit(self.read, *key) for key in keys]))
                 if len(waiting) > self.AHEAD:
@@ -130,6 +130,10 @@ class PhotoLoader:
             pool.shutdown(wait=False, cancel_futures=True)
         if self.after is not None:
             self.after()
+
+    def batch(self, keys: list[Key]) -> Batch:
+        """Read one batch in the caller's thread."""
+        return self._batch(keys, [self.read(*key) for key in keys])
 
     def read(self, epoch: int, index: int) -> Pixels:
         """One photo as the model will see it in that epoch: uint8, h x w x 3."""
