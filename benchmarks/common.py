@@ -159,7 +159,7 @@ def photo_loader(cfg: "DictConfig", to: "Preprocessing", kind: str, *, train: bo
     files = Files(found, photos, (augment or to).short_side, check=kind != "none")
     source = files if kind == "none" else KeptPhotos(files, to, kind, cfg.cache)
     batches = EpochBatches(len(photos), size, 0, lambda: (0, 0), 0, 1) if train else in_order(len(photos), size)
-    after = source.seal if isinstance(source, KeptPhotos) else None
+    after = source.seal if isinstance(source, KeptPhotos) else lambda: None
     threads = reading_threads(cfg.data)
     return PhotoLoader(source, found.labels(photos), batches, to, threads, augment, partial(seed_of, 0), after)
 

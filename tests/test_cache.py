@@ -3,6 +3,7 @@
 import hashlib
 import os
 import pickle
+import resource
 import time
 from pathlib import Path
 
@@ -23,7 +24,7 @@ def key(number: int) -> bytes:
 
 
 def filled(folder: Path, numbers: range, about: str = "a", max_gb: float = 1.0, size: int = 1000) -> Store:
-    store = Store(settings(folder, max_gb), "kind", {"about": about})
+    store = Store(settings(folder, max_gb), "features", {"about": about})
     store.refresh()
     for n in numbers:
         store.add(key(n), bytes([n % 256]) * size)
@@ -45,7 +46,7 @@ def test_what_was_added_is_found_by_this_process_and_the_next(tmp_path: Path) ->
 
 
 def test_nothing_is_found_before_it_is_sealed_and_nothing_of_another_kind(tmp_path: Path) -> None:
-    store = Store(settings(tmp_path), "kind", {"about": "a"})
+    store = Store(settings(tmp_path), "features", {"about": "a"})
     store.add(key(1), b"x")
     assert store.get(key(1)) is None
     store.seal()
@@ -79,7 +80,7 @@ def test_what_was_used_longest_ago_goes_first(tmp_path: Path) -> None:
         for shard in tmp_path.glob("*/*/*.shard"):
             if time.time() - shard.stat().st_mtime < 100:
                 os.utime(shard, (time.time() - 1000 + number,) * 2)
-    filled(tmp_path, range(0), "a")  # used again
+    assert any(held(filled(tmp_path, range(0), "a"), range(1))), "used again"
     filled(tmp_path, range(10), "d", max_gb=22e-6)
     left = [about for about in "abcd" if any(held(filled(tmp_path, range(0), about), range(10)))]
     assert left == ["a", "d"]
@@ -92,17 +93,49 @@ def test_one_store_stops_growing_at_the_limit(tmp_path: Path) -> None:
 
 def test_a_long_pass_is_kept_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_SHARD_BYTES", 3000)
-    monkeypatch.setattr(module, "_TOUCHED_BYTES", 2500)
-    store = Store(settings(tmp_path), "kind", {"about": "a"})
+    store = Store(settings(tmp_path), "features", {"about": "a"})
     for n in range(10):
         store.add(key(n), bytes([n]) * 1000)
     del store  # killed before the last part was sealed
     assert held(filled(tmp_path, range(0)), range(10)) == [n < 9 for n in range(10)]
 
 
+def test_the_limit_holds_during_a_long_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_SHARD_BYTES", 3000)
+    assert sum(held(filled(tmp_path, range(100), max_gb=20e-6), range(100))) < 20
+    assert sum(f.stat().st_size for f in tmp_path.rglob("*.shard")) < 25e3
+
+
+def test_another_set_of_photos_takes_the_place_of_the_first(tmp_path: Path) -> None:
+    filled(tmp_path, range(10), max_gb=15e-6)
+    assert all(held(filled(tmp_path, range(100, 110), max_gb=15e-6), range(100, 110)))
+    assert not any(held(filled(tmp_path, range(0), max_gb=15e-6), range(10)))
+
+
+def test_nothing_is_written_twice(tmp_path: Path) -> None:
+    store = filled(tmp_path, range(3))
+    for _ in range(2):
+        for n in range(5):
+            assert store.add(key(n), b"x" * 1000)
+    store.seal()
+    assert sorted(f.stat().st_size // 1000 for f in tmp_path.rglob("*.shard")) == [2, 3]
+
+
+def test_more_shards_than_files_may_be_open(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for n in range(200):
+        filled(tmp_path, range(n, n + 1), size=10)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (170, hard))
+    try:
+        for _ in range(2):
+            assert all(held(filled(tmp_path, range(0)), range(200)))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 def test_files_of_a_process_that_died_are_removed_after_a_day(tmp_path: Path) -> None:
     filled(tmp_path, range(1))
-    (folder,) = tmp_path.glob("kind/*")
+    (folder,) = tmp_path.glob("features/*")
     old, new = folder / ".old.tmp", folder / ".new.tmp"
     for path in (old, new):
         path.write_bytes(b"half")

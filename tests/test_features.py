@@ -1,10 +1,13 @@
 """A frozen backbone sees each photo once, and the numbers are those of one that sees it again and again."""
 
 import json
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as pl
 import numpy as np
 import pytest
 import timm
@@ -14,9 +17,11 @@ from omegaconf import DictConfig
 from safetensors.torch import load_file, save_file
 from test_training import curves, same_weights
 
-from sagehound import backbone, features
+from sagehound import backbone, training
+from sagehound.backbone import CPU_CHUNK
 from sagehound.data import sources
-from sagehound.errors import ConfigError, InputError, SagehoundError
+from sagehound.data.loader import Batch, PhotoLoader
+from sagehound.errors import ConfigError, InputError, SagehoundError, Stopped
 from sagehound.training import Run, train
 
 EXACT = "trainer.precision=32-true"
@@ -195,22 +200,64 @@ def test_a_photo_that_changes_during_the_run_is_not_kept_under_its_old_name(
 def test_a_pass_that_is_stopped_goes_on_where_it_was(
     config: Compose, tmp_path: Path, read: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = features.in_chunks
-    passed = []
+    original = PhotoLoader.batch
 
-    def stopped_at_the_fourth_batch(net: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
-        passed.append(len(x))
-        if len(passed) == 4:
+    def stopped_in_the_third_batch(self: PhotoLoader, keys: list[tuple[int, int]]) -> Batch:
+        if keys[0][1] >= 2 * CPU_CHUNK:
             raise KeyboardInterrupt
-        return original(net, x)
+        return original(self, keys)
 
-    monkeypatch.setattr(features, "in_chunks", stopped_at_the_fourth_batch)
+    monkeypatch.setattr(PhotoLoader, "batch", stopped_in_the_third_batch)
     with pytest.raises(KeyboardInterrupt):
         train(config(EXACT), tmp_path / "a")
-    monkeypatch.setattr(features, "in_chunks", original)
+    monkeypatch.setattr(PhotoLoader, "batch", original)
     read.clear()
     train(config(EXACT), tmp_path / "b")
-    assert len(read) == 45 - 15
+    assert len(read) == 45 - 2 * CPU_CHUNK
+
+
+def test_a_cache_that_cannot_be_written_costs_time_and_nothing_else(
+    config: Compose, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "cache").write_text("in the way")
+    run = train(config(EXACT, f"cache.dir={tmp_path / 'cache'}"), tmp_path / "run")
+    assert run.metrics["test"] == pytest.approx(train(config(EXACT), tmp_path / "kept").metrics["test"], abs=1e-4)
+    assert "(cache.dir); every photo passes through the backbone" in capsys.readouterr().out
+
+
+def test_a_resume_beside_averaged_weights_finds_its_features(config: Compose, tmp_path: Path, read: list[str]) -> None:
+    overrides = (EXACT, "trainer.ema=0.9", "schedule=constant")
+    run = train(config(*overrides), tmp_path / "run")
+    read.clear()
+    train(config(*overrides, "trainer.max_epochs=4", f"resume={run.folder}/checkpoints/last.ckpt"), run.folder)
+    assert not read
+
+
+def test_a_resume_at_the_end_of_the_head_phase_learns_what_an_uninterrupted_run_learns(
+    config: Compose, tmp_path: Path
+) -> None:
+    gradual = ("finetune=gradual", "finetune.head_epochs=1", "schedule=constant", EXACT)
+    whole = train(config(*gradual, "trainer.max_epochs=3"), tmp_path / "whole")
+    first = stopped_after_the_first_epoch(config(*gradual, "trainer.max_epochs=3"), tmp_path / "stopped")
+    train(config(*gradual, "trainer.max_epochs=3", f"resume={first}/checkpoints/last.ckpt"), first)
+    assert same_weights(whole.folder, first)
+
+
+def stopped_after_the_first_epoch(cfg: DictConfig, folder: Path) -> Path:
+    """A run that hears SIGTERM in the last step of its first epoch."""
+
+    class Hear(pl.Callback):
+        def on_validation_end(self, *_: object) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    original = training.make_callbacks
+    training.make_callbacks = lambda *a, **k: [Hear(), *original(*a, **k)]  # type: ignore[assignment]
+    try:
+        with pytest.raises(Stopped):
+            train(cfg, folder)
+    finally:
+        training.make_callbacks = original
+    return folder
 
 
 def test_features_that_overflow_16_bits_are_refused(config: Compose, weights: Path, tmp_path: Path) -> None:
@@ -258,7 +305,7 @@ def test_a_sweep_leaves_scores_and_computes_features_once(config: Compose, tmp_p
 
 def test_the_numbers_are_rows_of_the_right_photos(config: Compose, tmp_path: Path) -> None:
     """Each photo's kept features against the backbone's own, one photo at a time."""
-    from sagehound import compute
+    from sagehound import compute, features
     from sagehound.data.decode import read_photo
     from sagehound.data.photos import find_photos
     from sagehound.data.transforms import centre, to_pixels

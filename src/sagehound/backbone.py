@@ -179,7 +179,8 @@ def folded(net: nn.Module, size: tuple[int, int]) -> nn.Module:
     """A copy for evaluation with each BatchNorm folded into the convolution before it; ``net`` itself where that fails.
 
     Which convolution feeds a BatchNorm is seen in one pass over noise of ``size``, height and width, and a second pass
-    shows that the copy computes the same (mobilenetv2: 5.4 instead of 6.9 ms a photo on two cores in 32 bits).
+    shows that the copy computes the same to within rounding (mobilenetv2: 5.4 instead of 6.9 ms a photo on two cores in
+    32 bits).
     """
     device = next(net.parameters()).device
     noise = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0)).to(device)
@@ -193,7 +194,7 @@ def folded(net: nn.Module, size: tuple[int, int]) -> nn.Module:
 
     def before_norm(module: nn.Module, given: tuple[Tensor]) -> None:
         assert isinstance(module, nn.BatchNorm2d)
-        if id(given[0]) in made:
+        if id(given[0]) in made and module.running_mean is not None:
             pairs.append((made[id(given[0])][0], module))
 
     hooks = [m.register_forward_hook(after_convolution) for m in copied.modules() if isinstance(m, nn.Conv2d)]
@@ -204,7 +205,7 @@ def folded(net: nn.Module, size: tuple[int, int]) -> nn.Module:
             hook.remove()
         for convolution, norm in pairs:
             _fold(convolution, norm)
-        close = torch.allclose(copied(noise), expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
+        close = torch.allclose(copied(noise), expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
     return copied if close else net
 
 

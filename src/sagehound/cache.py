@@ -6,14 +6,14 @@ a temporary name, renamed when it is whole, and never changed again, so that any
 
 import hashlib
 import json
-import mmap
 import os
 import struct
 import threading
 import time
 import uuid
 import zlib
-from io import BufferedWriter
+from functools import lru_cache
+from io import BufferedWriter, FileIO
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +21,25 @@ import numpy as np
 from omegaconf import DictConfig
 
 from sagehound import console
+from sagehound.errors import SagehoundError
 from sagehound.files import write_json, writing_failed
+
+KINDS = ("features", "photos")
 
 _INDEX = np.dtype([("key", "u1", (32,)), ("start", "<u8"), ("end", "<u8"), ("crc", "<u4")])
 _FOOTER = struct.Struct("<QI4s")  # entries of the index, its CRC-32, and what kind of file this is
 _MAGIC = b"SHS1"
 _SHARD_BYTES = 64 << 20  # a run that is killed loses no more than this
-_TOUCHED_BYTES = 256 << 20  # of mapped pages that stay in this process's memory
 _ABANDONED_S = 24 * 3600.0  # a temporary file this old belongs to no process any more
+
+
+class NotKept(SagehoundError):
+    """The cache cannot be written."""
+
+
+@lru_cache(maxsize=128)  # of all stores together; a file that falls out is closed
+def _opened(path: Path) -> FileIO:
+    return path.open("rb", buffering=0)
 
 
 class Store:
@@ -36,7 +47,7 @@ class Store:
 
     Args:
         cache: dir and max_gb.
-        kind: the folder below ``cache.dir``.
+        kind: the folder below ``cache.dir``, one of ``KINDS``.
         about: all that the blobs depend on but their keys; another content is another store.
     """
 
@@ -49,17 +60,16 @@ class Store:
         self._forget()
 
     def _forget(self) -> None:
-        self._index: dict[bytes, tuple[memoryview, int]] = {}  # blob, CRC-32
-        self._maps: dict[Path, mmap.mmap] = {}
+        self._index: dict[bytes, tuple[Path, int, int, int]] = {}  # shard, start, end, CRC-32
+        self._shards: dict[Path, int] = {}  # their sizes
+        self._used: set[Path] = set()  # of these, what this process has read or written
         self._checked: set[bytes] = set()
-        self._touched = 0
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._writer: BufferedWriter | None = None
-        self._added: list[tuple[bytes, int, int, int]] = []
-        self._size = 0  # bytes of the shards that are open, and of the one that is written
+        self._added: dict[bytes, tuple[int, int, int]] = {}  # start, end, CRC-32
 
     def __getstate__(self) -> dict[str, Any]:
-        """Another process maps the shards itself."""
+        """Another process opens the shards itself."""
         return {k: v for k, v in self.__dict__.items() if not k.startswith("_")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -68,81 +78,86 @@ class Store:
         self.refresh()
 
     def refresh(self) -> None:
-        """Map the shards that were added since; one that is not whole is removed."""
-        for path in sorted(self.folder.glob("*.shard")):
-            if path in self._maps:
-                continue
-            try:
-                os.utime(path)  # used now: the last to be removed when space is needed
-                with path.open("rb") as file:
-                    content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-                self._read_index(content)
-            except FileNotFoundError:
-                continue  # removed by another process
-            except (ValueError, struct.error):
-                console.warn(f"{path} is damaged: what it held is made again")
-                path.unlink(missing_ok=True)
-                continue
-            self._maps[path] = content
-            self._size += len(content)
+        """Learn of the shards that were added since; one that is not whole is removed."""
+        for path in sorted(self.folder.glob("*.shard")):  # by age: what was made again later is believed
+            if path not in self._shards:
+                try:
+                    self._read_index(path)
+                except FileNotFoundError:
+                    continue  # removed by another process
+                except (OSError, ValueError, struct.error):
+                    console.warn(f"{path} is damaged: what it held is made again")
+                    _remove(path)
 
-    def _read_index(self, content: mmap.mmap) -> None:
-        count, crc, magic = _FOOTER.unpack(content[-_FOOTER.size :])
-        start = len(content) - _FOOTER.size - count * _INDEX.itemsize
-        raw = content[start : len(content) - _FOOTER.size] if start >= 0 else b""
-        if magic != _MAGIC or not raw or zlib.crc32(raw) != crc:
+    def _read_index(self, path: Path) -> None:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            file.seek(max(size - _FOOTER.size, 0))
+            count, crc, magic = _FOOTER.unpack(file.read())
+            start = size - _FOOTER.size - count * _INDEX.itemsize
+            if magic != _MAGIC or start < 0:
+                raise ValueError
+            file.seek(start)
+            raw = file.read(count * _INDEX.itemsize)
+        if zlib.crc32(raw) != crc:
             raise ValueError
-        index, whole = np.frombuffer(raw, _INDEX), memoryview(content)
+        index = np.frombuffer(raw, _INDEX)
         keys = index["key"].tobytes()
-        for i, (a, b, check) in enumerate(zip(*(index[n].tolist() for n in ("start", "end", "crc")), strict=True)):
-            self._index[keys[32 * i : 32 * i + 32]] = (whole[a:b], check)
+        places = zip(*(index[name].tolist() for name in ("start", "end", "crc")), strict=True)
+        for i, (a, b, check) in enumerate(places):
+            self._index[keys[32 * i : 32 * i + 32]] = (path, a, b, check)
+        self._shards[path] = size
 
-    def get(self, key: bytes) -> memoryview | None:
-        """The blob, or None if there is none, or a damaged one. It lies on disk, mapped, not in memory."""
+    def get(self, key: bytes) -> bytes | None:
+        """The blob, or None if there is none, or a damaged one; nothing stays in memory."""
         found = self._index.get(key)
         if found is None:
             return None
-        blob, crc = found
+        path, start, end, crc = found
+        try:
+            blob = os.pread(_opened(path).fileno(), end - start, start)
+        except FileNotFoundError:
+            blob = b""  # removed by another process
         if key not in self._checked:
-            if zlib.crc32(blob) != crc:
+            if len(blob) != end - start or zlib.crc32(blob) != crc:
                 self._index.pop(key, None)
                 return None
             self._checked.add(key)
-        self._touched += len(blob)
-        if self._touched > _TOUCHED_BYTES:
-            self._touched = 0
-            for content in list(self._maps.values()):
-                content.madvise(mmap.MADV_DONTNEED)  # the pages leave this process, not the disk cache
+        if path not in self._used:
+            self._used.add(path)
+            _touch(path)
         return blob
 
-    def add(self, key: bytes, blob: bytes) -> None:
-        """Keep a blob, unless the store alone would exceed ``cache.max_gb``; it can be got after ``seal``.
+    def add(self, key: bytes, blob: bytes) -> bool:
+        """Keep a blob, which can be got after ``seal``; False if this run already keeps ``cache.max_gb``.
 
         Raises:
-            SagehoundError: the disk is full, or the folder cannot be written.
+            NotKept: the disk is full, or the folder cannot be written.
         """
         with self._lock:
-            if self._size + len(blob) > self.max_bytes:
-                return
+            if key in self._added or self.get(key) is not None:
+                return True
+            pending = self._writer.tell() if self._writer else 0
+            if sum(self._shards[p] for p in self._used) + pending + len(blob) > self.max_bytes:
+                return False
             try:
                 if self._writer is None:
-                    self._begin()
-                assert self._writer is not None
+                    self._writer = self._begin()
                 start = self._writer.tell()
                 self._writer.write(blob)
-                self._added.append((key, start, start + len(blob), zlib.crc32(blob)))
-                self._size += len(blob)
+                self._added[key] = (start, start + len(blob), zlib.crc32(blob))
                 if start + len(blob) >= _SHARD_BYTES:
                     self._finish()
             except OSError as error:
                 self._abandon()
-                raise writing_failed(self.folder, error) from error
+                raise NotKept(str(writing_failed(self.folder, error))) from error
+        return True
 
     def seal(self) -> None:
         """Make what was added last, and by other processes, available; remove what was used longest ago if need be.
 
         Raises:
-            SagehoundError: the disk is full, or the folder cannot be written.
+            NotKept: the disk is full, or the folder cannot be written.
         """
         with self._lock:
             try:
@@ -150,50 +165,71 @@ class Store:
                     self._finish()
             except OSError as error:
                 self._abandon()
-                raise writing_failed(self.folder, error) from error
-        self.refresh()
-        trim(self.root, self.max_bytes, self.folder)
+                raise NotKept(str(writing_failed(self.folder, error))) from error
+            self.refresh()
+            trim(self.root, self.max_bytes, self._used)
 
-    def _begin(self) -> None:
+    def _begin(self) -> BufferedWriter:
         self.folder.mkdir(parents=True, exist_ok=True)
         if not (self.folder / "about.json").exists():
             write_json(self.folder / "about.json", self.about)
-        self._writer = (self.folder / f".{uuid.uuid4().hex}.tmp").open("wb")
+        return (self.folder / f".{time.time_ns():020}-{uuid.uuid4().hex}.tmp").open("wb")
 
     def _finish(self) -> None:
         assert self._writer is not None
         index = np.zeros(len(self._added), _INDEX)
-        index["key"] = np.frombuffer(b"".join(a[0] for a in self._added), np.uint8).reshape(-1, 32)
-        for i, name in enumerate(("start", "end", "crc"), 1):
-            index[name] = [a[i] for a in self._added]
+        index["key"] = np.frombuffer(b"".join(self._added), np.uint8).reshape(-1, 32)
+        for i, name in enumerate(("start", "end", "crc")):
+            index[name] = [place[i] for place in self._added.values()]
         raw = index.tobytes()
         with self._writer as file:
             file.write(raw + _FOOTER.pack(len(index), zlib.crc32(raw), _MAGIC))
         temporary = Path(self._writer.name)
-        temporary.rename(temporary.with_name(f"{temporary.stem[1:]}.shard"))
-        self._size -= sum(end - start for _, start, end, _ in self._added)  # refresh() counts the whole shard
-        self._writer, self._added = None, []
+        shard = temporary.with_name(f"{temporary.stem[1:]}.shard")
+        temporary.rename(shard)
+        self._writer, self._added = None, {}
+        self._read_index(shard)
+        self._used.add(shard)
 
     def _abandon(self) -> None:
         if self._writer is not None:
-            Path(self._writer.name).unlink(missing_ok=True)
-        self._writer, self._added = None, []
+            _remove(Path(self._writer.name))
+        self._writer, self._added = None, {}
 
 
-def trim(root: Path, max_bytes: int, keep: Path) -> None:
+def trim(root: Path, max_bytes: int, keep: set[Path]) -> None:
     """Remove the shards under ``root`` that were used longest ago until the rest fits; those in ``keep`` stay."""
-    shards = []
-    for path in root.glob("*/*/*.shard"):
-        try:
-            found = path.stat()
-        except FileNotFoundError:
-            continue  # removed by another process
-        shards.append((found.st_mtime, found.st_size, path))
+    shards = [(found.st_mtime, found.st_size, path) for path, found in _stats(root, "*.shard")]
     total = sum(size for _, size, _ in shards)
     for _, size, path in sorted(shards):
-        if total > max_bytes and path.parent != keep:
-            path.unlink(missing_ok=True)
+        if total > max_bytes and path not in keep:
+            _remove(path)
             total -= size
-    for path in root.glob("*/*/.*.tmp"):
-        if path.exists() and time.time() - path.stat().st_mtime > _ABANDONED_S:
-            path.unlink(missing_ok=True)
+    for path, found in _stats(root, ".*.tmp"):
+        if time.time() - found.st_mtime > _ABANDONED_S:
+            _remove(path)
+
+
+def _stats(root: Path, pattern: str) -> list[tuple[Path, os.stat_result]]:
+    found = []
+    for kind in KINDS:
+        for path in (root / kind).glob(f"*/{pattern}"):
+            try:
+                found.append((path, path.stat()))
+            except OSError:
+                continue  # removed by another process
+    return found
+
+
+def _touch(path: Path) -> None:
+    try:
+        os.utime(path)  # used now: the last to be removed when space is needed
+    except OSError:
+        return  # another user's, or removed
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:
+        return  # another user's

@@ -36,14 +36,14 @@ from sagehound.files import replacing
 def make_callbacks(trainer: DictConfig, checkpoints: Path, *, keep_last: bool = True) -> list[Callback]:
     """The callbacks of a run; best.ckpt has the lowest validation loss, last.ckpt is where a resume goes on.
 
-    Without ``keep_last``, last.ckpt is written only when a signal stops the run.
+    Without ``keep_last`` there is no last.ckpt, not even when a signal stops the run.
     """
     callbacks: list[Callback] = []
     if trainer.ema is not None:
         callbacks.append(EMAWeightAveraging(decay=trainer.ema))
     if trainer.patience is not None:
         callbacks.append(EarlyStopping("valid/loss", patience=trainer.patience, check_on_train_epoch_end=True))
-    callbacks.append(StopOnSignal(checkpoints / "last.ckpt"))
+    callbacks.append(StopOnSignal(checkpoints / "last.ckpt", save=keep_last))
     callbacks.append(Bar(leave=True) if console.is_terminal else Lines())
     # in this order: last.ckpt knows which was best
     for name, monitor in (("best", "valid/loss"), *([("last", None)] if keep_last else [])):
@@ -107,8 +107,8 @@ class Lines(Callback):
 class StopOnSignal(Callback):
     """After SIGTERM or Ctrl-C: write last.ckpt at the next step and end the run; a second Ctrl-C ends it at once."""
 
-    def __init__(self, last: Path) -> None:
-        self.last = last
+    def __init__(self, last: Path, *, save: bool = True) -> None:
+        self.last, self.save = last, save
         self.heard = 0  # the signal's number
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -137,7 +137,8 @@ class StopOnSignal(Callback):
         """Stop after a whole optimizer step; after an epoch's last, the epoch is finished first."""
         steps = trainer.accumulate_grad_batches
         if (batch_idx + 1) % steps == 0 and batch_idx + 1 < trainer.num_training_batches and self._any_heard(trainer):
-            trainer.save_checkpoint(self.last)
+            if self.save:
+                trainer.save_checkpoint(self.last)
             self._stop()
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -161,7 +162,9 @@ class StopOnSignal(Callback):
 def stopped(signum: int, last: Path) -> Stopped:
     """What to say and return after a signal, and how to go on."""
     name = signal.Signals(signum).name
-    where = f"; go on with: python train.py resume={last.parent.parent}" if last.exists() else " before the first step"
+    where = (
+        f"; go on with: python train.py resume={last.parent.parent}" if last.exists() else "; no checkpoint was written"
+    )
     return Stopped(f"stopped by {name}{where}", signum)
 
 

@@ -63,7 +63,7 @@ def ended_early(checkpoint: dict[str, Any], patience: int | None) -> bool:
 
 def restore(model: Classifier, checkpoint: dict[str, Any]) -> int:
     """Give the model the weights of a checkpoint; returns the epoch, from 0, that was begun or ended last."""
-    _load_weights(model, checkpoint)
+    _load_weights(model, checkpoint.get("current_model_state", checkpoint["state_dict"]))  # the first beside an EMA
     return int(checkpoint["epoch"])
 
 
@@ -76,10 +76,10 @@ def load_best(model: Classifier, best: Path) -> int:
     if not best.exists():
         raise InputError(f"{best} is missing: copy it there from the folder of the run that is resumed")
     checkpoint = torch.load(best, map_location="cpu", weights_only=True)
-    _load_weights(model, checkpoint)
+    _load_weights(model, checkpoint["state_dict"])
     return int(checkpoint["epoch"]) + 1
 
 
-def _load_weights(model: Classifier, checkpoint: dict[str, Any]) -> None:
-    weights = {k: v for k, v in checkpoint["state_dict"].items() if k.startswith(("backbone.", "head."))}
+def _load_weights(model: Classifier, state: dict[str, Any]) -> None:
+    weights = {k: v for k, v in state.items() if k.startswith(("backbone.", "head."))}
     model.load_state_dict(weights, strict=False)

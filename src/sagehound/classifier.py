@@ -178,6 +178,8 @@ def reseed(seed: int, device: torch.device) -> None:
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         torch.cuda.manual_seed(seed)
+    elif device.type == "mps":
+        torch.mps.manual_seed(seed)
 
 
 def make_mix(mixup: float, cutmix: float, classes: int) -> v2.Transform | None:

@@ -1,20 +1,24 @@
 """What the frozen backbone makes of each photo, computed once and kept: the head then trains in seconds."""
 
+import copy
 import hashlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import PIL
+import timm
 import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from sagehound import console
 from sagehound.backbone import CPU_CHUNK, Normalise, features_of, folded
-from sagehound.cache import Store
+from sagehound.cache import NotKept, Store
 from sagehound.compute import Compute
 from sagehound.data.datamodule import Features, reading_threads
 from sagehound.data.folders import SPLITS, Photo
@@ -50,16 +54,18 @@ def changes_photos(augment: DictConfig) -> bool:
     return bool(augment.crop or augment.flip or augment.randaugment or augment.mixup or augment.cutmix)
 
 
-def prepare(backbone: nn.Module, photos: PhotoSet, to: Preprocessing, machine: Compute, cfg: DictConfig) -> Features:
+def prepare(
+    backbone: nn.Module, photos: PhotoSet, to: Preprocessing, machine: Compute, cfg: DictConfig
+) -> Features | None:
     """Compute the features that are not kept yet, of every photo and of ``features.views`` augmented views more.
 
     The train photos go through the backbone in the precision of the training, the others in 32 bits, as every
-    evaluation does.
+    evaluation does. None, after a warning, if the cache cannot be written.
 
     Raises:
         ConfigError: they exceed ``cache.max_gb``.
         InputError: a photo has changed since the run began.
-        SagehoundError: the cache cannot be written, or a feature is not finite.
+        SagehoundError: a feature is not finite.
     """
     backbone_is = {
         "version": _VERSION,
@@ -67,6 +73,7 @@ def prepare(backbone: nn.Module, photos: PhotoSet, to: Preprocessing, machine: C
         "weights": weights_digest(backbone),
         "preprocessing": asdict(to),
         "accelerator": machine.accelerator,
+        "versions": {"torch": torch.__version__, "timm": timm.__version__, "pillow": PIL.__version__},
     }
     split = {name: photos.split(name) for name in SPLITS}
     exact = View(backbone_is, _EXACT, None, cfg)
@@ -75,8 +82,12 @@ def prepare(backbone: nn.Module, photos: PhotoSet, to: Preprocessing, machine: C
     wanted = {exact: split["valid"] + split["test"], **dict.fromkeys(views, split["train"])}
     wanted[plain] = split["train"] + wanted.get(plain, [])
     _check_room(wanted, features_of(backbone), cfg)
-    for view, some in wanted.items():
-        view.fill(backbone, photos, some, to, machine.accelerator)
+    try:
+        for view, some in wanted.items():
+            view.fill(backbone, photos, some, to, machine.accelerator)
+    except NotKept as error:
+        console.warn(f"{error} (cache.dir); every photo passes through the backbone in every epoch instead")
+        return None
     keys = {name: [bytes.fromhex(photos.digests[p.file]) for p in some] for name, some in split.items()}
     centre = {name: Rows([plain if name == "train" else exact], keys[name], cfg.seed) for name in SPLITS}
     return Features(Rows([plain, *views], keys["train"], cfg.seed), centre)
@@ -110,7 +121,7 @@ class View:
         self, backbone: nn.Module, found: PhotoSet, photos: list[Photo], to: Preprocessing, accelerator: str
     ) -> None:
         """Compute what is missing; a process that needs the same waits and finds it done."""
-        with locked(self.store.folder / ".lock"):
+        with self._alone():
             self.store.refresh()
             by_key = {bytes.fromhex(found.digests[p.file]): p for p in photos}  # photos of one content once
             missing = {key: photo for key, photo in by_key.items() if self.store.get(key) is None}
@@ -119,6 +130,21 @@ class View:
                     self._compute(backbone, found, missing, to, accelerator)
                 finally:
                     self.store.seal()  # a pass that is stopped goes on from there
+
+            if not all(self.store.get(key) for key in by_key):
+                raise ConfigError(
+                    f"cache.max_gb={self.cfg.cache.max_gb:g} is too small for what lies in {self.store.folder}: raise "
+                    "it, remove that folder, or choose features.cache=false"
+                )
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(locked(self.store.folder / ".lock"))
+            except SagehoundError as error:
+                raise NotKept(str(error)) from error
+            yield
 
     def _compute(
         self, backbone: nn.Module, found: PhotoSet, missing: dict[bytes, Photo], to: Preprocessing, accelerator: str
@@ -132,7 +158,7 @@ class View:
         )
         device = torch.device(accelerator)
         normalise = Normalise(to, channels_last=self.cfg.trainer.channels_last).to(device)
-        net = folded(backbone.to(device).eval(), to.size)
+        net = folded(copy.deepcopy(backbone).to(device).eval(), to.size)  # the trained one stays where it is
 
         def keep(batch: list[Key], x: Tensor) -> int:
             with torch.no_grad(), autocast(accelerator, self.precision):

@@ -73,9 +73,7 @@ def train(cfg: DictConfig, folder: Path) -> Run:
             found = evaluation.predict(model, data, torch.device(machine.accelerator))
             scores = {split: evaluation.score(p) for split, p in found.items()}
             tensorboard.log_hyperparameters(logger, cfg, scores)
-            if cfg.results == "scores":
-                shutil.rmtree(last.parent)
-            else:
+            if cfg.results != "scores":
                 by_class = evaluation.per_class(photos.classes, found)
                 evaluation.write_predictions(folder / "predictions.csv", photos.classes, found)
                 evaluation.write_per_class(folder / "per_class.csv", by_class)
@@ -84,6 +82,8 @@ def train(cfg: DictConfig, folder: Path) -> Run:
         about = {"best_epoch": best_epoch, "classes": len(photos.classes), "backbone": cfg.backbone.name}
         metrics = scores | {"seconds": {k: round(v, 3) for k, v in seconds.items()}} | about
         write_json(folder / "metrics.json", metrics)
+        if cfg.results == "scores":
+            shutil.rmtree(last.parent)
     tensorboard.summarise(metrics, folder)
     return Run(folder, metrics)
 

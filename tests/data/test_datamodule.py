@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
+from PIL import Image
 
 from sagehound.data.datamodule import PhotoModule
-from sagehound.data.loader import EpochBatches
+from sagehound.data.loader import EpochBatches, in_order
 from sagehound.data.photos import find_photos
 from sagehound.data.transforms import Preprocessing
 from sagehound.errors import InputError
@@ -50,6 +51,8 @@ def module(photos: Path, workers: int | None, **data: object) -> PhotoModule:
             | {"workers": workers, "cache": "none"}
             | data,
             "finetune": {"name": "full"},
+            "augment": {"crop": None, "flip": False, "randaugment": 0},
+            "seed": 0,
             "cache": {"dir": str(photos.parent / "cache"), "max_gb": 1},
         }
     )
@@ -89,50 +92,89 @@ def test_a_loader_that_is_left_early_ends_its_threads(photos: Path) -> None:
     assert threading.active_count() <= before
 
 
-def epoch(have: PhotoModule, split: str = "test") -> list[torch.Tensor]:
-    return [x for x, _ in have.evaluation_dataloader(split)]
+def epoch(have: PhotoModule, batches: int | None = None) -> torch.Tensor:
+    """The train photos in order, asking for no more batches than there are, as Lightning does."""
+    loader = have._augmented(have.photos.split("train"), in_order(24, 4))
+    steps = iter(loader)
+    return torch.cat([next(steps)[0] for _ in range(batches or len(loader))])
+
+
+def files_of(photos: Path, cache: str) -> list[Path]:
+    return sorted((photos.parent / "cache" / cache).glob("*/*.shard"))
 
 
 def test_raw_pixels_that_are_kept_are_the_pixels(photos: Path) -> None:
-    plain = torch.cat(epoch(module(photos, 2)))
-    for _ in range(2):  # as it is built, and as it is read again
-        kept = torch.cat(epoch(module(photos, 2, cache="memmap")))
-        difference = (kept.int() - plain.int()).abs()
+    plain = epoch(module(photos, 2))
+    have = module(photos, 2, cache="memmap")
+    for _ in range(3):  # as it is built, and as it is read again
+        difference = (epoch(have).int() - plain.int()).abs()
         assert difference.max() <= 2
         assert (difference > 0).float().mean() < 0.01
 
 
 def test_photos_that_are_kept_as_jpeg_look_the_same_from_the_first_epoch_on(photos: Path) -> None:
-    plain = torch.cat(epoch(module(photos, 2))).float()
-    first, second = (torch.cat(epoch(module(photos, 2, cache="jpeg"))) for _ in range(2))
+    plain = epoch(module(photos, 2)).float()
+    first, second = (epoch(module(photos, 2, cache="jpeg")) for _ in range(2))
     assert torch.equal(first, second)
     assert (first.float() - plain).abs().mean() < 6, "noise is the hardest thing for a JPEG"
 
 
+@pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("kind", ["jpeg", "memmap"])
-def test_photos_that_are_kept_are_read_once(photos: Path, kind: str) -> None:
-    have = module(photos, 2, cache=kind)
-    first = torch.cat(epoch(have))
-    for photo in have.photos.split("test"):
+def test_photos_that_are_kept_are_read_once(photos: Path, kind: str, workers: int) -> None:
+    have = module(photos, workers, cache=kind)
+    first = epoch(have)
+    size = sum(f.stat().st_size for f in files_of(photos, "photos"))
+    for photo in have.photos.split("train"):
         (photos / photo.file).unlink()
-    assert torch.equal(torch.cat(epoch(have)), first)
+    assert torch.equal(epoch(have), first)
+    assert sum(f.stat().st_size for f in files_of(photos, "photos")) == size
+
+
+def test_a_pass_that_is_left_early_keeps_what_was_read(photos: Path) -> None:
+    have = module(photos, 2, cache="memmap")
+    first = epoch(have, batches=3)
+    for photo in have.photos.split("train")[:12]:
+        (photos / photo.file).unlink()
+    assert torch.equal(epoch(have, batches=3), first)
 
 
 def test_a_damaged_copy_is_made_again(photos: Path) -> None:
-    first = torch.cat(epoch(module(photos, 2, cache="memmap")))
-    (shard,) = (photos.parent / "cache" / "photos").glob("*/*.shard")
+    first = epoch(module(photos, 2, cache="memmap"))
+    (shard,) = files_of(photos, "photos")
     content = bytearray(shard.read_bytes())
     content[200] ^= 255
     shard.write_bytes(content)
-    assert torch.equal(torch.cat(epoch(module(photos, 2, cache="memmap"))), first)
+    for _ in range(2):
+        assert torch.equal(epoch(module(photos, 2, cache="memmap")), first)
+    assert len(files_of(photos, "photos")) == 2, "once"
+
+
+def test_validation_and_evaluation_see_the_files_whatever_is_kept(photos: Path) -> None:
+    plain, kept = (
+        torch.cat([x for x, _ in module(photos, 2, cache=c).evaluation_dataloader("train")]) for c in ("none", "jpeg")
+    )
+    assert torch.equal(plain, kept)
+
+
+def test_a_photo_that_no_jpeg_can_hold_is_not_kept(photos: Path) -> None:
+    narrow = photos / "train" / "001.Amber" / "000.jpg"
+    Image.new("RGB", (33, 66_000), "red").save(narrow.with_suffix(".png"))
+    narrow.unlink()
+    comment = Image.new("RGB", (64, 48), "blue")
+    comment.save(photos / "train" / "001.Amber" / "001.jpg", comment=b"x" * 60_000)
+    have = module(photos, 2, cache="jpeg")
+    assert torch.equal(epoch(have), epoch(have))
 
 
 def test_where_nothing_can_be_kept_the_photos_are_read_from_their_folders(
     photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (photos.parent / "cache").mkdir()
+    plain = epoch(module(photos, 2))
     (photos.parent / "cache" / "photos").write_text("in the way")
-    plain = torch.cat(epoch(module(photos, 2)))
-    kept = torch.cat(epoch(module(photos, 2, cache="memmap")))
-    assert (kept.int() - plain.int()).abs().max() <= 2
+    have = module(photos, 2, cache="memmap")
+    loader = have._augmented(have.photos.split("train"), in_order(24, 4))
+    for _ in range(2):
+        kept = torch.cat([x for x, _ in loader])
+        assert (kept.int() - plain.int()).abs().max() <= 2
     assert capsys.readouterr().out.count("could not be written") == 1

@@ -42,6 +42,7 @@ def test_the_centre_of_a_shrunken_photo_is_the_centre_of_the_photo(resize: int) 
     small = shrink(photo(), to)
     assert small.size == ((341, 256) if resize else (224, 224))
     assert_same(np.asarray(centre(small, to)), np.asarray(centre(photo(), to)))
+    assert shrink(photo(200, 150), to).size == (200, 150), "nothing is enlarged"
 
 
 def assert_same(a: np.ndarray, b: np.ndarray) -> None:
@@ -49,6 +50,14 @@ def assert_same(a: np.ndarray, b: np.ndarray) -> None:
     difference = np.abs(a.astype(int) - b.astype(int))
     assert difference.max() <= 2
     assert (difference > 0).mean() < 0.005
+
+
+@pytest.mark.parametrize(("size", "resize"), [((224, 224), 200), ((320, 224), 256)])
+def test_a_crop_larger_than_the_photo_has_a_black_margin(size: tuple[int, int], resize: int) -> None:
+    pixels = to_pixels(centre(photo(300, 300), replace(TO, size=size, resize=resize)))
+    assert pixels.shape == (*size, 3)
+    assert not pixels[0].any()
+    assert pixels[size[0] // 2, size[1] // 2].any()
 
 
 def test_preprocessing_follows_the_weights() -> None:

@@ -68,10 +68,10 @@ class PhotoModule(pl.LightningDataModule):
         batches = EpochBatches(
             len(photos), cfg.data.batch_size, cfg.seed, position, trainer.global_rank, trainer.world_size
         )
-        augmented = self._photos(photos, batches, Augmentation(cfg.augment, self.to), partial(seed_of, cfg.seed))
+        augmented = self._augmented(photos, batches)
         if cfg.finetune.name == "full" or (cfg.finetune.name == "head" and self.features is None):
             return augmented
-        plain = FeatureLoader(self.features.train, labels, batches) if self.features else self._photos(photos, batches)
+        plain = FeatureLoader(self.features.train, labels, batches) if self.features else self._plain(photos, batches)
         return Either(plain, augmented, self._rests)
 
     def val_dataloader(self) -> Loader:
@@ -91,7 +91,7 @@ class PhotoModule(pl.LightningDataModule):
 
     def _in_order(self, split: str, rank: int = 0, world_size: int = 1) -> PhotoLoader:
         photos = self.photos.split(split)[rank::world_size]
-        return self._photos(photos, in_order(len(photos), self.cfg.data.batch_size))
+        return self._plain(photos, in_order(len(photos), self.cfg.data.batch_size))
 
     def _kept(self, split: str, rank: int = 0, world_size: int = 1) -> FeatureLoader:
         assert self.features is not None
@@ -100,19 +100,20 @@ class PhotoModule(pl.LightningDataModule):
         mine = [[(epoch, rank + i * world_size) for epoch, i in batch] for batch in batches]
         return FeatureLoader(self.features.centre[split], labels, mine)
 
-    def _photos(
-        self,
-        photos: list[Photo],
-        batches: Batches,
-        augment: Augmentation | None = None,
-        seed: Callable[[int, int], int] | None = None,
-    ) -> PhotoLoader:
-        kind, short_side = self.cfg.data.cache, (augment or self.to).short_side
-        labels, threads = self.photos.labels(photos), reading_threads(self.cfg.data)
-        if kind == "none":
-            files = Files(self.photos, photos, short_side)
+    def _plain(self, photos: list[Photo], batches: Batches) -> PhotoLoader:
+        """The centre of each photo, always from its file: so it is evaluated, whatever is kept for training."""
+        files = Files(self.photos, photos, self.to.short_side)
+        return PhotoLoader(files, self.photos.labels(photos), batches, self.to, reading_threads(self.cfg.data))
+
+    def _augmented(self, photos: list[Photo], batches: Batches) -> PhotoLoader:
+        data, cfg = self.cfg.data, self.cfg
+        augment, seed = Augmentation(cfg.augment, self.to), partial(seed_of, cfg.seed)
+        labels, threads = self.photos.labels(photos), reading_threads(data)
+        if data.cache == "none":
+            files = Files(self.photos, photos, augment.short_side)
             return PhotoLoader(files, labels, batches, self.to, threads, augment, seed)
-        kept = KeptPhotos(Files(self.photos, photos, self.to.short_side, check=True), self.to, kind, self.cfg.cache)
+        files = Files(self.photos, photos, self.to.short_side, check=True)
+        kept = KeptPhotos(files, self.to, data.cache, cfg.cache)
         return PhotoLoader(kept, labels, batches, self.to, threads, augment, seed, after=kept.seal)
 
 

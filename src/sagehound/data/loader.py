@@ -2,7 +2,8 @@
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -91,7 +92,7 @@ class PhotoLoader:
         threads: that read; 0 reads in the caller's.
         augment: what a photo goes through; without it, its centre is cut out.
         seed: of the augmentation.
-        after: called when a pass over all batches is done.
+        after: called when all batches of a pass are read, or none more is wanted.
     """
 
     AHEAD = 2
@@ -105,7 +106,7 @@ class PhotoLoader:
         threads: int,
         augment: Augmentation | None = None,
         seed: Callable[[int, int], int] | None = None,
-        after: Callable[[], None] | None = None,
+        after: Callable[[], None] = lambda: None,
     ) -> None:
         self.photos, self.labels, self.batches = photos, labels, batches
         self.to, self.threads, self.augment, self.seed, self.after = to, threads, augment, seed, after
@@ -115,21 +116,21 @@ class PhotoLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         pool = ThreadPoolExecutor(max(self.threads, 1))
-        waiting: deque[tuple[list[Key], list[Future[Pixels]]]] = deque()
+        waiting: deque[tuple[list[Key], list[Callable[[], Pixels]]]] = deque()
         try:
             for keys in self.batches:
-                if not self.threads:
-                    yield self.batch(keys)
-                    continue
-                waiting.append((keys, [pool.submit(self.read, *key) for key in keys]))
+                waiting.append((keys, [self._begin(pool, key) for key in keys]))
                 if len(waiting) > self.AHEAD:
                     yield self._next(waiting)
             while waiting:
-                yield self._next(waiting)
+                batch = self._next(waiting)
+                if not waiting:
+                    self.after()  # now: nobody asks a loader for more than its last batch
+                yield batch
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-        if self.after is not None:
-            self.after()
+            if waiting:
+                self.after()  # the pass was left early
 
     def batch(self, keys: list[Key]) -> Batch:
         """Read one batch in the caller's thread."""
@@ -143,9 +144,12 @@ class PhotoLoader:
         assert self.seed is not None
         return to_pixels(self.augment(image, self.seed(epoch, index)))
 
-    def _next(self, waiting: "deque[tuple[list[Key], list[Future[Pixels]]]]") -> Batch:
+    def _begin(self, pool: ThreadPoolExecutor, key: Key) -> Callable[[], Pixels]:
+        return pool.submit(self.read, *key).result if self.threads else partial(self.read, *key)
+
+    def _next(self, waiting: "deque[tuple[list[Key], list[Callable[[], Pixels]]]]") -> Batch:
         keys, pixels = waiting.popleft()
-        return self._batch(keys, [p.result() for p in pixels])
+        return self._batch(keys, [result() for result in pixels])
 
     def _batch(self, keys: list[Key], pixels: list[Pixels]) -> Batch:
         """The pixels stay in the order in which they were decoded, which is torch's channels_last."""
@@ -168,7 +172,7 @@ class FeatureLoader:
 
 
 class Either:
-    """One loader while ``first_now()``, then another; the question is asked at the start of every pass."""
+    """One loader while ``first_now()``, then another; the question is asked when the first batch of a pass is."""
 
     def __init__(self, first: Loader, second: Loader, first_now: Callable[[], bool]) -> None:
         self.first, self.second, self.first_now = first, second, first_now
@@ -177,11 +181,12 @@ class Either:
         return len(self.second)
 
     def __iter__(self) -> Iterator[Batch]:
-        return iter(self.first if self.first_now() else self.second)
+        yield from self.first if self.first_now() else self.second
 
 
 def _pinned(x: Tensor, labels: Tensor) -> Batch:
-    return (x.pin_memory(), labels.pin_memory()) if torch.cuda.is_available() else (x, labels)
+    """Where a GPU is in use, memory that it can copy from while the CPU goes on."""
+    return (x.pin_memory(), labels.pin_memory()) if torch.cuda.is_initialized() else (x, labels)
 
 
 def seed_of(*numbers: int) -> int:

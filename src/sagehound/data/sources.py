@@ -11,12 +11,12 @@ from omegaconf import DictConfig
 from PIL import Image
 
 from sagehound import console
-from sagehound.cache import Store
+from sagehound.cache import NotKept, Store
 from sagehound.data.decode import BadPhoto, open_photo, read_photo
 from sagehound.data.folders import Photo
 from sagehound.data.photos import PhotoSet
 from sagehound.data.transforms import Preprocessing, shrink
-from sagehound.errors import InputError, SagehoundError
+from sagehound.errors import InputError
 
 _VERSION = 1  # of the kept photos; raise it when decoding or shrinking changes
 _QUALITY = 95
@@ -61,7 +61,7 @@ def _gone(path: Path, reason: str) -> str:
 
 
 class KeptPhotos:
-    """Photos shrunk to the size that the backbone needs, kept as they are first read.
+    """Photos shrunk to the size that training needs, kept as they are first read.
 
     Args:
         files: the photos.
@@ -85,32 +85,40 @@ class KeptPhotos:
         blob = self.store.get(key)
         if blob is not None:
             return self._decode(blob)
-        content = self._encode(shrink(self.files(index), self.to))
+        photo = shrink(self.files(index), self.to)
+        content = self._encode(photo)
+        if content is None:
+            return photo
         if self.keeping:
             self._keep(lambda: self.store.add(key, content))
-        return self._decode(memoryview(content))  # the first epoch sees what the others will see
+        return self._decode(content)  # the first epoch sees what the others will see
 
     def seal(self) -> None:
         """Make what was kept available."""
         if self.keeping:
             self._keep(self.store.seal)
 
-    def _keep(self, write: Callable[[], None]) -> None:
+    def _keep(self, write: Callable[[], object]) -> None:
         try:
             write()
-        except SagehoundError as error:
+        except NotKept as error:
             self.keeping = False
             console.warn(f"{error} (data.cache={self.kind}, cache.dir); the photos are read from their folders instead")
 
-    def _encode(self, photo: Image.Image) -> bytes:
+    def _encode(self, photo: Image.Image) -> bytes | None:
+        """None where a JPEG cannot hold the photo: a side of more than 65,500 pixels."""
         if self.kind == "memmap":
             return _SIZE.pack(photo.height, photo.width) + photo.tobytes()
         content = io.BytesIO()
-        photo.save(content, "JPEG", quality=_QUALITY)
+        photo.info.clear()  # comments and profiles, which the JPEG would carry along or refuse
+        try:
+            photo.save(content, "JPEG", quality=_QUALITY)
+        except OSError:
+            return None
         return content.getvalue()
 
-    def _decode(self, blob: memoryview) -> Image.Image:
+    def _decode(self, blob: bytes) -> Image.Image:
         if self.kind == "jpeg":
-            return open_photo(bytes(blob))
+            return open_photo(blob)
         height, width = _SIZE.unpack(blob[: _SIZE.size])
         return Image.fromarray(np.frombuffer(blob, np.uint8, offset=_SIZE.size).reshape(height, width, 3))

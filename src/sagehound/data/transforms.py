@@ -61,14 +61,17 @@ def centre(image: Image.Image, to: Preprocessing) -> Image.Image:
         return image.resize((width, height), to.resampling)
     w, h = _resized(image, to)
     left, top = round((w - width) / 2), round((h - height) / 2)
+    if left < 0 or top < 0:  # a few weights want a margin around the photo
+        return image.resize((w, h), to.resampling).crop((left, top, left + width, top + height))
     x, y = image.width / w, image.height / h
     box = (left * x, top * y, (left + width) * x, (top + height) * y)
     return image.resize((width, height), to.resampling, box)
 
 
 def shrink(image: Image.Image, to: Preprocessing) -> Image.Image:
-    """Resize the whole photo so that ``centre`` only has to cut: what a cache of photos keeps."""
-    return image.resize(_resized(image, to) if to.resize else to.size[::-1], to.resampling)
+    """The whole photo, no larger than ``centre`` needs it: what a cache of photos keeps."""
+    w, h = _resized(image, to) if to.resize else to.size[::-1]
+    return image.resize((w, h), to.resampling) if image.width > w or image.height > h else image
 
 
 def _resized(image: Image.Image, to: Preprocessing) -> tuple[int, int]:
