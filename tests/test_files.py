@@ -1,6 +1,7 @@
 import errno
 import os
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
@@ -59,7 +60,34 @@ def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
 
 
 def test_a_lock_is_held_by_one_and_freed_at_the_end(tmp_path: Path) -> None:
-    with locked(tmp_path / ".lock"), pytest.raises(SagehoundError, match="busy"), locked(tmp_path / ".lock", "busy"):
+    with (
+        locked(tmp_path / ".lock"),
+        pytest.raises(SagehoundError, match="busy"),
+        locked(tmp_path / ".lock", busy="busy"),
+    ):
         pass
-    with locked(tmp_path / ".lock", "busy"):
+    with locked(tmp_path / ".lock", busy="busy"):
         pass
+
+
+def test_a_lock_that_is_held_is_waited_for_and_the_wait_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    order = []
+    held, tell = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with locked(tmp_path / ".lock"):
+            held.set()
+            tell.wait(10)
+            order.append("first")
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait(10)
+    threading.Timer(0.2, tell.set).start()
+    with locked(tmp_path / ".lock", waiting="waiting for another"):
+        order.append("second")
+    thread.join()
+    assert order == ["first", "second"]
+    assert capsys.readouterr().out == "waiting for another\n"

@@ -130,18 +130,18 @@ class View:
                     self._compute(backbone, found, missing, to, accelerator)
                 finally:
                     self.store.seal()  # a pass that is stopped goes on from there
-
-            if not all(self.store.get(key) for key in by_key):
-                raise ConfigError(
-                    f"cache.max_gb={self.cfg.cache.max_gb:g} is too small for what lies in {self.store.folder}: raise "
-                    "it, remove that folder, or choose features.cache=false"
-                )
+                if not all(self.store.get(key) for key in missing):
+                    raise ConfigError(
+                        f"cache.max_gb={self.cfg.cache.max_gb:g} is too small for what this run uses of "
+                        f"{self.store.folder}: raise it, remove that folder, or choose features.cache=false"
+                    )
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
         with ExitStack() as stack:
             try:
-                stack.enter_context(locked(self.store.folder / ".lock"))
+                waiting = "features: waiting for another run, which computes the same"
+                stack.enter_context(locked(self.store.folder / ".lock", waiting=waiting))
             except SagehoundError as error:
                 raise NotKept(str(error)) from error
             yield

@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from sagehound import console
 from sagehound.errors import SagehoundError
 
 
@@ -53,12 +54,13 @@ def writing_failed(path: Path, error: OSError) -> SagehoundError:
 
 
 @contextmanager
-def locked(path: Path, busy: str | None = None) -> Iterator[None]:
+def locked(path: Path, *, busy: str | None = None, waiting: str = "") -> Iterator[None]:
     """Hold an exclusive lock that ends with the process; ``path`` is an empty file made for it.
 
     Args:
         path: the lock's file.
         busy: what to say if another process holds the lock; without it, wait until it is free.
+        waiting: what to say while waiting.
 
     Raises:
         SagehoundError: the lock is held and ``busy`` was given, or the file cannot be written.
@@ -70,7 +72,11 @@ def locked(path: Path, busy: str | None = None) -> Iterator[None]:
         raise writing_failed(path, error) from error
     with handle:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise SagehoundError(busy or str(error)) from error
+            if busy:
+                raise SagehoundError(busy) from error
+            if waiting:
+                console.say(waiting)
+            fcntl.flock(handle, fcntl.LOCK_EX)
         yield
