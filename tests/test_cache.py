@@ -4,7 +4,9 @@ import hashlib
 import os
 import pickle
 import resource
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -131,6 +133,22 @@ def test_more_shards_than_files_may_be_open(tmp_path: Path) -> None:
             assert all(held(filled(tmp_path, range(0)), range(200)))
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_threads_may_read_at_once(tmp_path: Path) -> None:
+    for n in range(40):
+        filled(tmp_path, range(5 * n, 5 * n + 5), size=50)
+    for _ in range(10):
+        module._opened.cache_clear()
+        store = filled(tmp_path, range(0))
+        start = threading.Barrier(8)
+
+        def read(_: int, store: Store = store, start: threading.Barrier = start) -> list[bool]:
+            start.wait()
+            return held(store, range(200))
+
+        with ThreadPoolExecutor(8) as pool:
+            assert all(all(found) for found in pool.map(read, range(8)))
 
 
 def test_files_of_a_process_that_died_are_removed_after_a_day(tmp_path: Path) -> None:

@@ -115,7 +115,8 @@ class Store:
             return None
         path, start, end, crc = found
         try:
-            blob = os.pread(_opened(path).fileno(), end - start, start)
+            file = _opened(path)  # held here too: of two threads that open it at once, one has a file of its own
+            blob = os.pread(file.fileno(), end - start, start)
         except FileNotFoundError:
             blob = b""  # removed by another process
         if key not in self._checked:
