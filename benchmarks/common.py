@@ -13,7 +13,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -145,23 +144,16 @@ def config(*overrides: str) -> "DictConfig":
         return compose("train", overrides=list(overrides))
 
 
-def photo_loader(cfg: "DictConfig", to: "Preprocessing", kind: str, *, train: bool) -> "PhotoLoader":
-    """The train photos as a run reads them with ``data.cache=kind``: augmented and shuffled, or as evaluated."""
-    from sagehound.data.datamodule import reading_threads
-    from sagehound.data.loader import EpochBatches, PhotoLoader, in_order, seed_of
+def training_photos(cfg: "DictConfig", to: "Preprocessing") -> "PhotoLoader":
+    """One epoch of the train photos as a run reads them, from files or from ``data.cache``."""
+    from sagehound.data.datamodule import PhotoModule
+    from sagehound.data.loader import EpochBatches
     from sagehound.data.photos import find_photos
-    from sagehound.data.sources import Files, KeptPhotos
-    from sagehound.data.transforms import Augmentation
 
     found = find_photos(cfg.data, Path(cfg.cache.dir))
-    photos, size = found.split("train"), cfg.data.batch_size
-    augment = Augmentation(cfg.augment, to) if train else None
-    files = Files(found, photos, (augment or to).short_side, check=kind != "none")
-    source = files if kind == "none" else KeptPhotos(files, to, kind, cfg.cache)
-    batches = EpochBatches(len(photos), size, 0, lambda: (0, 0), 0, 1) if train else in_order(len(photos), size)
-    after = source.seal if isinstance(source, KeptPhotos) else lambda: None
-    threads = reading_threads(cfg.data)
-    return PhotoLoader(source, found.labels(photos), batches, to, threads, augment, partial(seed_of, 0), after)
+    photos = found.split("train")
+    batches = EpochBatches(len(photos), cfg.data.batch_size, 0, lambda: (0, 0), 0, 1)
+    return PhotoModule(found, to, cfg, lambda _: False).augmented(photos, batches)
 
 
 def median(values: list[float]) -> float:
@@ -172,7 +164,7 @@ def median(values: list[float]) -> float:
 def against(
     claim: str, ours: list[float], plain: list[float], unit: str, promised: float, *, more: bool = False
 ) -> Row:
-    """A row from values measured in turn: medians, and the median of the ratios' two sides."""
+    """A row from values measured in turn: their medians, and the ratio of these."""
     a, b = median(ours), median(plain)
     ratio = a / b if more else b / a
     return Row(claim, f"{a:,.1f} {unit}", f"{b:,.1f} {unit}", f"{ratio:.1f} x", f"{promised:g} x")

@@ -30,7 +30,7 @@ def measure(arguments: list[str] | None = None) -> list[Row]:
             plain_speed.append(count / sum(found["epochs"]))
             plain_accuracy.append(found["test"])
             run = folder / f"run{turn}"
-            train(a.data, folder / "cache", run, *model, f"trainer.max_epochs={a.epochs}", f"seed={turn}")
+            train(a.data, folder / f"cache{turn}", run, *model, f"trainer.max_epochs={a.epochs}", f"seed={turn}")
             speed.append(count / metrics(run)["seconds"]["train"])
             accuracy.append(metrics(run)["test"]["top1"])
             print(
@@ -38,7 +38,16 @@ def measure(arguments: list[str] | None = None) -> list[Row]:
                 f"ours {speed[-1]:.1f}/s {accuracy[-1]:.3f}",
                 flush=True,
             )
-    rows = [against(f"full fine-tuning, {a.backbone}, {a.epochs} epochs", speed, plain_speed, "/s", 1.8, more=True)]
+    rows = [
+        against(
+            f"full fine-tuning, {a.backbone}, {a.epochs} epochs, data.cache={a.cache}",
+            speed,
+            plain_speed,
+            "/s",
+            1.8,
+            more=True,
+        )
+    ]
     if not a.random:
         x, y = 100 * median(accuracy), 100 * median(plain_accuracy)
         rows.append(Row("test accuracy", f"{x:.1f} %", f"{y:.1f} %", f"{x - y:+.1f} points", "equal"))

@@ -5,7 +5,7 @@ python benchmarks/head.py [--photos 5000] [--plain-epochs 1] [--backbone resnet3
 Each round runs plain.py, `train.py` with an empty cache, `train.py` again, and `train.py -m` with an empty cache.
 With --photos the folder is first multiplied by copies with other pixels. With fewer --plain-epochs than 10 the plain
 time of the missing epochs is reckoned at the mean of those that ran. The plain time of the sweep is 20 times the plain
-time of 5 epochs and one test. Without --weights the backbone's weights are random: for times, not for accuracy.
+time of 5 epochs and one test. --random takes random weights: for times, not for accuracy.
 """
 
 from pathlib import Path

@@ -36,8 +36,8 @@ def measure(arguments: list[str] | None = None) -> list[Row]:
     photos = np.array([n * base for n in SIZES])
     seconds, features = (np.array([median(values[n]) for n in SIZES]) for values in (whole, passes))
     slope, fixed = np.polyfit(photos, seconds, 1)
-    draw(photos, seconds, features, slope, fixed, Path(__file__).with_name("linear.png"))
-    off = np.abs(seconds - (slope * photos + fixed)).max() / seconds.max()
+    draw(a.backbone, photos, seconds, features, slope, fixed, Path(__file__).with_name("linear.png"))
+    off = (np.abs(seconds - (slope * photos + fixed)) / seconds).max()
     return [
         Row(
             f"first run of {' / '.join(map(str, photos))} photos",
@@ -49,7 +49,9 @@ def measure(arguments: list[str] | None = None) -> list[Row]:
     ]
 
 
-def draw(photos: Numbers, seconds: Numbers, features: Numbers, slope: float, fixed: float, path: Path) -> None:
+def draw(
+    backbone: str, photos: Numbers, seconds: Numbers, features: Numbers, slope: float, fixed: float, path: Path
+) -> None:
     """Points and the line through them."""
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
@@ -58,7 +60,7 @@ def draw(photos: Numbers, seconds: Numbers, features: Numbers, slope: float, fix
     axes.plot(photos, seconds, "o", color="C0", label="whole command")
     axes.plot(photos, features, "s", color="C1", label="of which the features")
     axes.set(xlabel="photos", ylabel="seconds", ylim=(0, None), xlim=(0, None))
-    axes.set_title(f"First run, 10 epochs of a head, mobilenetv2\n{machine()}", fontsize=9)
+    axes.set_title(f"First run, 10 epochs of a head, {backbone}\n{machine()}", fontsize=9)
     axes.legend()
     FigureCanvasAgg(figure)
     figure.savefig(path, dpi=110)

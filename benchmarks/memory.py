@@ -3,7 +3,7 @@
 python benchmarks/memory.py [--photos 1000000] [--features 2048]
 
 The features are drawn, not computed, and lie in the cache as a run would have left them (16 bits a number, 4 GB). One
-epoch of training and validation follows. Counted is the largest resident set, mapped pages of the cache included.
+epoch of training and validation follows. Counted is the largest resident set of the process that trains.
 """
 
 import argparse

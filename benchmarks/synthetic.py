@@ -8,10 +8,10 @@ the reading takes cores from the step, and the figures are for comparison only.
 """
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import torch
-from common import Row, config, median, parser, photo_loader, random_weights, scratch, show
+from common import Row, config, median, parser, random_weights, scratch, show, training_photos
 from torch.nn import functional as F
 
 from sagehound import compute, finetune
@@ -31,10 +31,11 @@ def measure(arguments: list[str] | None = None) -> list[Row]:
     compute.tune_allocator()
     with scratch() as folder:
         weights = random_weights(a.backbone, folder / "weights.safetensors") if a.random else a.weights
-        cfg = config(
+        given = [
             *("data=folder", f"data.root={a.data}", "finetune=full", f"data.batch_size={a.batch_size}"),
             *(f"cache.dir={folder / 'cache'}", f"backbone.name={a.backbone}", f"backbone.weights={weights}"),
-        )
+        ]
+        cfg = config(*given)
         found = find_photos(cfg.data, folder / "cache")
         machine = compute.choose(cfg.trainer, cfg.finetune, len(found.split("valid")))
         device = torch.device(machine.accelerator)
@@ -42,14 +43,12 @@ def measure(arguments: list[str] | None = None) -> list[Row]:
         model.to(device).train()
         optimizer = finetune.make_optimizer(model.backbone, model.head, cfg)
         read = {
-            name: photo_loader(cfg, to, kind, train=True) for name, kind in (("files", "none"), ("cache", "memmap"))
+            name: training_photos(config(*given, f"data.cache={kind}"), to)
+            for name, kind in (("files", "none"), ("cache", "memmap"))
         }
-
-        def noise() -> Iterator[Batch]:
-            photo = torch.randint(0, 256, (a.batch_size, 3, *to.size), dtype=torch.uint8, device=device)
-            labels = torch.zeros(a.batch_size, dtype=torch.int64, device=device)
-            for _ in range(len(read["files"])):
-                yield photo.contiguous(memory_format=torch.channels_last), labels
+        photo = torch.randint(0, 256, (a.batch_size, 3, *to.size), dtype=torch.uint8, device=device)
+        labels = torch.zeros(a.batch_size, dtype=torch.int64, device=device)
+        noise = [(photo.contiguous(memory_format=torch.channels_last), labels)] * len(read["files"])
 
         def speed(batches: Iterable[Batch]) -> float:
             count, start = 0, time.perf_counter()
@@ -62,10 +61,10 @@ def measure(arguments: list[str] | None = None) -> list[Row]:
 
         for _ in read["cache"]:
             pass  # builds the cache
-        speed(noise())  # warms up
+        speed(noise)  # warms up
         rates: dict[str, list[float]] = {"noise": [], "files": [], "cache": []}
         for _ in range(a.rounds):
-            rates["noise"].append(speed(noise()))
+            rates["noise"].append(speed(noise))
             for name, batches in read.items():
                 rates[name].append(speed(batches))
     return [

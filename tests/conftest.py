@@ -95,6 +95,7 @@ def small(photos: Path, weights: Path) -> list[str]:
         "backbone.name=test_resnet",
         f"backbone.weights={weights}",
         "trainer.max_epochs=2",
+        "trainer.accelerator=cpu",
     ]
 
 

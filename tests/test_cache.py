@@ -1,20 +1,25 @@
 """Blobs that are kept: what was added is found, what was damaged is not, and the space stays within its limit."""
 
+import errno
 import hashlib
 import os
 import pickle
 import resource
+import shutil
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from sagehound import cache as module
-from sagehound.cache import Store
-from sagehound.errors import SagehoundError
+from sagehound.cache import NotKept, Store
+from sagehound.files import writing_failed
 
 
 def settings(folder: Path, max_gb: float = 1.0) -> DictConfig:
@@ -104,8 +109,11 @@ def test_a_long_pass_is_kept_in_parts(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_the_limit_holds_during_a_long_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_SHARD_BYTES", 3000)
-    assert sum(held(filled(tmp_path, range(100), max_gb=20e-6), range(100))) < 20
-    assert sum(f.stat().st_size for f in tmp_path.rglob("*.shard")) < 25e3
+    filled(tmp_path, range(100, 118), about="before")
+    store = Store(settings(tmp_path, 20e-6), "features", {"about": "a"})
+    kept = [store.add(key(n), bytes([n]) * 1000) for n in range(100)]
+    assert 15 < sum(kept) < 20
+    assert sum(f.stat().st_size for f in tmp_path.rglob("*.shard")) <= 20e3, "before the pass has ended"
 
 
 def test_another_set_of_photos_takes_the_place_of_the_first(tmp_path: Path) -> None:
@@ -135,7 +143,40 @@ def test_more_shards_than_files_may_be_open(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_threads_may_read_at_once(tmp_path: Path) -> None:
+def test_a_full_disk_is_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise writing_failed(tmp_path / "about.json", OSError(errno.ENOSPC, "No space left on device"))
+
+    monkeypatch.setattr(module, "write_json", full)
+    with pytest.raises(NotKept, match="the disk is full"):
+        filled(tmp_path, range(1))
+
+
+def test_a_shard_that_cannot_be_opened_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    filled(tmp_path, range(3))
+    original = Path.open
+
+    def too_many(self: Path, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as Path.open
+        if self.suffix == ".shard":
+            raise OSError(errno.EMFILE, "Too many open files")
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "open", too_many)
+    assert not any(held(filled(tmp_path, range(0)), range(3)))
+    monkeypatch.setattr(Path, "open", original)
+    assert all(held(filled(tmp_path, range(0)), range(3)))
+
+
+def test_a_cache_that_is_removed_meanwhile_is_missed_not_misread(tmp_path: Path) -> None:
+    store = filled(tmp_path, range(3))
+    assert all(held(store, range(3)))
+    shutil.rmtree(tmp_path)
+    module._opened.cache_clear()
+    assert not any(held(store, range(3)))
+
+
+def test_threads_may_read_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_opened", lru_cache(maxsize=3)(module._opened.__wrapped__))
     for n in range(40):
         filled(tmp_path, range(5 * n, 5 * n + 5), size=50)
     for _ in range(10):
@@ -143,12 +184,13 @@ def test_threads_may_read_at_once(tmp_path: Path) -> None:
         store = filled(tmp_path, range(0))
         start = threading.Barrier(8)
 
-        def read(_: int, store: Store = store, start: threading.Barrier = start) -> list[bool]:
+        def read(_: int, store: Store = store, start: threading.Barrier = start) -> bool:
             start.wait()
-            return held(store, range(200))
+            numbers = np.random.default_rng().permutation(200).tolist()
+            return all(store.get(key(n)) == bytes([n]) * 50 for n in numbers * 3)
 
         with ThreadPoolExecutor(8) as pool:
-            assert all(all(found) for found in pool.map(read, range(8)))
+            assert all(pool.map(read, range(8)))
 
 
 def test_files_of_a_process_that_died_are_removed_after_a_day(tmp_path: Path) -> None:
@@ -165,5 +207,5 @@ def test_files_of_a_process_that_died_are_removed_after_a_day(tmp_path: Path) ->
 
 def test_a_folder_that_cannot_be_written_is_one_clear_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(SagehoundError, match=r"file.*could not be written"):
+    with pytest.raises(NotKept, match=r"nothing can be kept in .*file.*Not a directory"):
         filled(tmp_path / "file", range(1))

@@ -45,7 +45,7 @@ def test_a_gpu_computes_in_what_it_has(
     """The GPU is a mock: none can be had here."""
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bf16)
-    chosen = compute.choose(*trainer(config, "trainer.devices=2"), valid=9)
+    chosen = compute.choose(*trainer(config, "trainer.accelerator=auto", "trainer.devices=2"), valid=9)
     assert (chosen.accelerator, chosen.devices, chosen.precision) == ("cuda", 2, precision)
     assert why in str(chosen)
 

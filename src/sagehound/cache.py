@@ -22,7 +22,7 @@ from omegaconf import DictConfig
 
 from sagehound import console
 from sagehound.errors import SagehoundError
-from sagehound.files import write_json, writing_failed
+from sagehound.files import write_json
 
 KINDS = ("features", "photos")
 
@@ -34,7 +34,11 @@ _ABANDONED_S = 24 * 3600.0  # a temporary file this old belongs to no process an
 
 
 class NotKept(SagehoundError):
-    """The cache cannot be written."""
+    """The cache cannot be written; a run can go on without it."""
+
+    def __init__(self, folder: Path, error: Exception) -> None:
+        reason = error.strerror if isinstance(error, OSError) else None
+        super().__init__(f"nothing can be kept in {folder} (cache.dir): {reason or error}")
 
 
 @lru_cache(maxsize=128)  # of all stores together; a file that falls out is closed
@@ -49,13 +53,14 @@ class Store:
         cache: dir and max_gb.
         kind: the folder below ``cache.dir``, one of ``KINDS``.
         about: all that the blobs depend on but their keys; another content is another store.
+        share: of ``max_gb`` this process adds one of so many parts at most.
     """
 
-    def __init__(self, cache: DictConfig, kind: str, about: dict[str, Any]) -> None:
+    def __init__(self, cache: DictConfig, kind: str, about: dict[str, Any], share: int = 1) -> None:
         name = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
         self.root = Path(cache.dir).expanduser()
         self.folder = self.root / kind / name
-        self.about = about
+        self.about, self.share = about, share
         self.max_bytes = int(cache.max_gb * 1e9)
         self._forget()
 
@@ -83,9 +88,9 @@ class Store:
             if path not in self._shards:
                 try:
                     self._read_index(path)
-                except FileNotFoundError:
-                    continue  # removed by another process
-                except (OSError, ValueError, struct.error):
+                except OSError:
+                    continue  # removed by another process, or not ours to read
+                except (ValueError, struct.error):
                     console.warn(f"{path} is damaged: what it held is made again")
                     _remove(path)
 
@@ -119,18 +124,17 @@ class Store:
             blob = os.pread(file.fileno(), end - start, start)
         except FileNotFoundError:
             blob = b""  # removed by another process
-        if key not in self._checked:
-            if len(blob) != end - start or zlib.crc32(blob) != crc:
-                self._index.pop(key, None)
-                return None
-            self._checked.add(key)
+        if len(blob) != end - start or (key not in self._checked and zlib.crc32(blob) != crc):
+            self._index.pop(key, None)
+            return None
+        self._checked.add(key)
         if path not in self._used:
             self._used.add(path)
             _touch(path)
         return blob
 
     def add(self, key: bytes, blob: bytes) -> bool:
-        """Keep a blob, which can be got after ``seal``; False if this run already keeps ``cache.max_gb``.
+        """Keep a blob, which can be got after ``seal``; False if this run already uses ``cache.max_gb``.
 
         Raises:
             NotKept: the disk is full, or the folder cannot be written.
@@ -139,7 +143,8 @@ class Store:
             if key in self._added or self.get(key) is not None:
                 return True
             pending = self._writer.tell() if self._writer else 0
-            if sum(self._shards[p] for p in self._used) + pending + len(blob) > self.max_bytes:
+            used = sum(self._shards[p] for p in list(self._used))  # a copy: other threads are reading
+            if used + pending + len(blob) > self.max_bytes // self.share:
                 return False
             try:
                 if self._writer is None:
@@ -149,9 +154,9 @@ class Store:
                 self._added[key] = (start, start + len(blob), zlib.crc32(blob))
                 if start + len(blob) >= _SHARD_BYTES:
                     self._finish()
-            except OSError as error:
+            except (OSError, SagehoundError) as error:
                 self._abandon()
-                raise NotKept(str(writing_failed(self.folder, error))) from error
+                raise NotKept(self.folder, error) from error
         return True
 
     def seal(self) -> None:
@@ -164,9 +169,9 @@ class Store:
             try:
                 if self._writer is not None:
                     self._finish()
-            except OSError as error:
+            except (OSError, SagehoundError) as error:
                 self._abandon()
-                raise NotKept(str(writing_failed(self.folder, error))) from error
+                raise NotKept(self.folder, error) from error
             self.refresh()
             trim(self.root, self.max_bytes, self._used)
 
@@ -191,6 +196,7 @@ class Store:
         self._writer, self._added = None, {}
         self._read_index(shard)
         self._used.add(shard)
+        trim(self.root, self.max_bytes, self._used)
 
     def _abandon(self) -> None:
         if self._writer is not None:

@@ -72,7 +72,7 @@ def _fastest_precision(accelerator: str) -> tuple[str, str]:
         return "16-mixed", "the GPU has no bf16"
     if accelerator == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()):
         return "bf16-mixed", "the processor has it"
-    return "32-true", "the processor has no bf16"
+    return "32-true", "the processor has no bf16" if accelerator == "cpu" else "the safe choice on mps"
 
 
 def tune_allocator() -> None:

@@ -94,7 +94,7 @@ class Data:
     batch_size: int = _key(64, at_least=1)  # photos a step, on each device
     workers: int | None = _key(None, at_least=0)  # threads that read photos; null: one a core, 16 at most
     on_bad: str = _key("skip", choices=("skip", "fail"))  # an unreadable photo: leave it out and list it, or stop
-    cache: str = _key("none", choices=("none", "jpeg", "memmap"))  # keep photos shrunk: small, or decoded as well
+    cache: str = _key("none", choices=("none", "jpeg", "memmap"))  # keep photos shrunk: as JPEGs, or as raw pixels
     valid_fraction: float = _key(0.15, above=0, below=1)  # share taken from train when there is no valid folder
     test_fraction: float = _key(0.15, above=0, below=1)  # the same for test
     split_seed: int = 0  # which photos those are; apart from `seed`, so that runs of all seeds are tested alike

@@ -9,6 +9,7 @@ from PIL import Image
 from sagehound.data.datamodule import PhotoModule
 from sagehound.data.loader import EpochBatches, in_order
 from sagehound.data.photos import find_photos
+from sagehound.data.sources import KeptPhotos
 from sagehound.data.transforms import Preprocessing
 from sagehound.errors import InputError
 
@@ -94,7 +95,7 @@ def test_a_loader_that_is_left_early_ends_its_threads(photos: Path) -> None:
 
 def epoch(have: PhotoModule, batches: int | None = None) -> torch.Tensor:
     """The train photos in order, asking for no more batches than there are, as Lightning does."""
-    loader = have._augmented(have.photos.split("train"), in_order(24, 4))
+    loader = have.augmented(have.photos.split("train"), in_order(24, 4))
     steps = iter(loader)
     return torch.cat([next(steps)[0] for _ in range(batches or len(loader))])
 
@@ -159,12 +160,35 @@ def test_validation_and_evaluation_see_the_files_whatever_is_kept(photos: Path) 
 
 def test_a_photo_that_no_jpeg_can_hold_is_not_kept(photos: Path) -> None:
     narrow = photos / "train" / "001.Amber" / "000.jpg"
-    Image.new("RGB", (33, 66_000), "red").save(narrow.with_suffix(".png"))
+    Image.new("RGB", (33, 70_000), "red").save(narrow.with_suffix(".png"))
     narrow.unlink()
     comment = Image.new("RGB", (64, 48), "blue")
     comment.save(photos / "train" / "001.Amber" / "001.jpg", comment=b"x" * 60_000)
     have = module(photos, 2, cache="jpeg")
     assert torch.equal(epoch(have), epoch(have))
+    kept = {p.file for p in have.photos.split("train")} - not_kept(have)
+    assert "train/001.Amber/001.jpg" in kept
+    assert "train/001.Amber/000.png" not in kept
+
+
+def not_kept(have: PhotoModule) -> set[str]:
+    source = have.augmented(have.photos.split("train"), []).photos
+    source.begin()
+    assert isinstance(source, KeptPhotos)
+    return {
+        p.file
+        for p in have.photos.split("train")
+        if source.store.get(bytes.fromhex(have.photos.digests[p.file])) is None
+    }
+
+
+def test_a_cache_that_is_full_is_told_once(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    have = module(photos, 2, cache="memmap")
+    have.cfg.cache.max_gb = 20e-6
+    first = epoch(have)
+    assert capsys.readouterr().out.count("cache.max_gb is reached") == 1
+    assert 0 < len(not_kept(have)) < 24
+    assert torch.equal(epoch(have), first)
 
 
 def test_where_nothing_can_be_kept_the_photos_are_read_from_their_folders(
@@ -173,8 +197,8 @@ def test_where_nothing_can_be_kept_the_photos_are_read_from_their_folders(
     plain = epoch(module(photos, 2))
     (photos.parent / "cache" / "photos").write_text("in the way")
     have = module(photos, 2, cache="memmap")
-    loader = have._augmented(have.photos.split("train"), in_order(24, 4))
+    loader = have.augmented(have.photos.split("train"), in_order(24, 4))
     for _ in range(2):
         kept = torch.cat([x for x, _ in loader])
         assert (kept.int() - plain.int()).abs().max() <= 2
-    assert capsys.readouterr().out.count("could not be written") == 1
+    assert capsys.readouterr().out.count("nothing can be kept") == 1

@@ -15,8 +15,8 @@ from sagehound.data.loader import (
     EpochBatches,
     FeatureLoader,
     Loader,
+    Lookup,
     PhotoLoader,
-    Rows,
     in_order,
     seed_of,
 )
@@ -29,8 +29,8 @@ from sagehound.data.transforms import Augmentation, Preprocessing
 class Features:
     """What the frozen backbone makes of the photos, by (epoch, index)."""
 
-    train: Rows  # one of the kept views of each photo, another in each epoch
-    centre: Mapping[str, Rows]  # of each split: what an evaluation sees
+    train: Lookup  # one of the kept views of each photo, another in each epoch
+    centre: Mapping[str, Lookup]  # of each split: what an evaluation sees
 
 
 class PhotoModule(pl.LightningDataModule):
@@ -68,7 +68,7 @@ class PhotoModule(pl.LightningDataModule):
         batches = EpochBatches(
             len(photos), cfg.data.batch_size, cfg.seed, position, trainer.global_rank, trainer.world_size
         )
-        augmented = self._augmented(photos, batches)
+        augmented = self.augmented(photos, batches)
         if cfg.finetune.name == "full" or (cfg.finetune.name == "head" and self.features is None):
             return augmented
         plain = FeatureLoader(self.features.train, labels, batches) if self.features else self._plain(photos, batches)
@@ -105,7 +105,8 @@ class PhotoModule(pl.LightningDataModule):
         files = Files(self.photos, photos, self.to.short_side)
         return PhotoLoader(files, self.photos.labels(photos), batches, self.to, reading_threads(self.cfg.data))
 
-    def _augmented(self, photos: list[Photo], batches: Batches) -> PhotoLoader:
+    def augmented(self, photos: list[Photo], batches: Batches) -> PhotoLoader:
+        """Training photos, from their files or from ``data.cache``."""
         data, cfg = self.cfg.data, self.cfg
         augment, seed = Augmentation(cfg.augment, self.to), partial(seed_of, cfg.seed)
         labels, threads = self.photos.labels(photos), reading_threads(data)
@@ -113,10 +114,13 @@ class PhotoModule(pl.LightningDataModule):
             files = Files(self.photos, photos, augment.short_side)
             return PhotoLoader(files, labels, batches, self.to, threads, augment, seed)
         files = Files(self.photos, photos, self.to.short_side, check=True)
-        kept = KeptPhotos(files, self.to, data.cache, cfg.cache)
-        return PhotoLoader(kept, labels, batches, self.to, threads, augment, seed, after=kept.seal)
+        kept = KeptPhotos(files, self.to, data.cache, cfg.cache, self.trainer.world_size if self.trainer else 1)
+        return PhotoLoader(kept, labels, batches, self.to, threads, augment, seed)
 
 
 def reading_threads(data: DictConfig) -> int:
     """``data.workers``, or one thread for each core that this process may use, 16 at most."""
-    return min(len(os.sched_getaffinity(0)), 16) if data.workers is None else int(data.workers)
+    if data.workers is not None:
+        return int(data.workers)
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux
+    return min(len(affinity(0)) if affinity else os.cpu_count() or 1, 16)

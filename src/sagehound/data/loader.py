@@ -9,14 +9,14 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
 from torch import Tensor
 
+from sagehound.data.sources import Source
 from sagehound.data.transforms import Augmentation, Pixels, Preprocessing, centre, to_pixels
 
 Batch = tuple[Tensor, Tensor]  # photos, uint8, b x 3 x h x w, or features, float, b x f; labels, int64, b
 Key = tuple[int, int]  # epoch, index of a photo
-Rows = Callable[[list[Key]], npt.NDArray[np.float32]]  # features, b x f
+Lookup = Callable[[list[Key]], npt.NDArray[np.float32]]  # features, b x f
 
 
 class Batches(Protocol):
@@ -85,31 +85,29 @@ class PhotoLoader:
     memory at every epoch, need shared memory that containers do not have, and hear signals of their own.
 
     Args:
-        photos: the photo of an index.
+        photos: where they come from.
         labels: of each photo.
         batches: what to read.
         to: what the backbone expects.
         threads: that read; 0 reads in the caller's.
         augment: what a photo goes through; without it, its centre is cut out.
         seed: of the augmentation.
-        after: called when all batches of a pass are read, or none more is wanted.
     """
 
     AHEAD = 2
 
     def __init__(
         self,
-        photos: Callable[[int], Image.Image],
+        photos: Source,
         labels: Sequence[int],
         batches: Batches,
         to: Preprocessing,
         threads: int,
         augment: Augmentation | None = None,
         seed: Callable[[int, int], int] | None = None,
-        after: Callable[[], None] = lambda: None,
     ) -> None:
         self.photos, self.labels, self.batches = photos, labels, batches
-        self.to, self.threads, self.augment, self.seed, self.after = to, threads, augment, seed, after
+        self.to, self.threads, self.augment, self.seed = to, threads, augment, seed
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -117,6 +115,7 @@ class PhotoLoader:
     def __iter__(self) -> Iterator[Batch]:
         pool = ThreadPoolExecutor(max(self.threads, 1))
         waiting: deque[tuple[list[Key], list[Callable[[], Pixels]]]] = deque()
+        self.photos.begin()
         try:
             for keys in self.batches:
                 waiting.append((keys, [self._begin(pool, key) for key in keys]))
@@ -125,12 +124,12 @@ class PhotoLoader:
             while waiting:
                 batch = self._next(waiting)
                 if not waiting:
-                    self.after()  # now: nobody asks a loader for more than its last batch
+                    self.photos.end()  # now: nobody asks a loader for more than its last batch
                 yield batch
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
             if waiting:
-                self.after()  # the pass was left early
+                self.photos.end()  # the pass was left early
 
     def batch(self, keys: list[Key]) -> Batch:
         """Read one batch in the caller's thread."""
@@ -160,7 +159,7 @@ class PhotoLoader:
 class FeatureLoader:
     """Batches of features that are kept."""
 
-    def __init__(self, rows: Rows, labels: Sequence[int], batches: Batches) -> None:
+    def __init__(self, rows: Lookup, labels: Sequence[int], batches: Batches) -> None:
         self.rows, self.labels, self.batches = rows, torch.tensor(labels), batches
 
     def __len__(self) -> int:

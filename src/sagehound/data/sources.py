@@ -3,10 +3,11 @@
 import hashlib
 import io
 import struct
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
+import PIL
 from omegaconf import DictConfig
 from PIL import Image
 
@@ -21,6 +22,19 @@ from sagehound.errors import InputError
 _VERSION = 1  # of the kept photos; raise it when decoding or shrinking changes
 _QUALITY = 95
 _SIZE = struct.Struct("<II")  # height and width, before the raw pixels
+
+
+class Source(Protocol):
+    """The photos of a loader by their index; a pass over them has a beginning and an end."""
+
+    def __call__(self, index: int) -> Image.Image:
+        """One photo, upright, RGB."""
+
+    def begin(self) -> None:
+        """Before the first photo of a pass."""
+
+    def end(self) -> None:
+        """After the last photo of a pass, or when no more is wanted."""
 
 
 class Files:
@@ -55,6 +69,12 @@ class Files:
         except BadPhoto as bad:
             raise InputError(_gone(path, str(bad))) from bad
 
+    def begin(self) -> None:
+        """Nothing to do."""
+
+    def end(self) -> None:
+        """Nothing to do."""
+
 
 def _gone(path: Path, reason: str) -> str:
     return f"{path}: {reason}; it was whole when the run began: run again, and a bad photo is left out"
@@ -68,15 +88,21 @@ class KeptPhotos:
         to: what the backbone expects.
         kind: jpeg (JPEG of quality 95: about 30 KB a photo) or memmap (raw pixels: about 250 KB, no decoding).
         cache: dir and max_gb.
+        processes: that share ``max_gb``.
     """
 
-    def __init__(self, files: Files, to: Preprocessing, kind: str, cache: DictConfig) -> None:
-        about = {"version": _VERSION, "kind": kind, "resize": to.resize, "interpolation": to.interpolation}
+    def __init__(self, files: Files, to: Preprocessing, kind: str, cache: DictConfig, processes: int = 1) -> None:
+        about: dict[str, Any] = {
+            "version": _VERSION,
+            "kind": kind,
+            "resize": to.resize,
+            "interpolation": to.interpolation,
+        }
+        about["pillow"] = PIL.__version__
         if not to.resize:
             about["size"] = list(to.size)
         self.files, self.to, self.kind = files, to, kind
-        self.store = Store(cache, "photos", about)
-        self.store.refresh()
+        self.store = Store(cache, "photos", about, processes)
         self.keeping = True
 
     def __call__(self, index: int) -> Image.Image:
@@ -89,21 +115,34 @@ class KeptPhotos:
         content = self._encode(photo)
         if content is None:
             return photo
-        if self.keeping:
-            self._keep(lambda: self.store.add(key, content))
+        self._keep(key, content)
         return self._decode(content)  # the first epoch sees what the others will see
 
-    def seal(self) -> None:
-        """Make what was kept available."""
-        if self.keeping:
-            self._keep(self.store.seal)
+    def begin(self) -> None:
+        """Learn of what was kept, by other processes too."""
+        self.store.refresh()
 
-    def _keep(self, write: Callable[[], object]) -> None:
+    def end(self) -> None:
+        """Make what was kept available."""
         try:
-            write()
+            self.store.seal()
         except NotKept as error:
+            self._keep_no_more(str(error))
+
+    def _keep(self, key: bytes, content: bytes) -> None:
+        if not self.keeping:
+            return
+        try:
+            if not self.store.add(key, content):
+                self._keep_no_more("cache.max_gb is reached")
+        except NotKept as error:
+            self._keep_no_more(str(error))
+
+    def _keep_no_more(self, reason: str) -> None:
+        """Of threads that fail together one says so."""
+        if self.keeping:
             self.keeping = False
-            console.warn(f"{error} (data.cache={self.kind}, cache.dir); the photos are read from their folders instead")
+            console.warn(f"{reason}: photos that are not kept are read from their folders (data.cache={self.kind})")
 
     def _encode(self, photo: Image.Image) -> bytes | None:
         """None where a JPEG cannot hold the photo: a side of more than 65,500 pixels."""
