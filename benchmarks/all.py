@@ -17,7 +17,7 @@ import synthetic
 from common import show
 
 RESNET34 = ["--backbone", "resnet34", "--random"]
-LARGE = ["--photos", "5000", "--plain-epochs", "1"]
+LARGE = ["--photos", "5000"]
 
 
 def main() -> None:

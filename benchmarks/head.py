@@ -1,16 +1,16 @@
 """Training a head, whole commands: the first run, the second, and a sweep of 20 trials x 5 epochs, beside plain.py.
 
-python benchmarks/head.py [--photos 5000] [--plain-epochs 1] [--backbone resnet34 --weights FILE] [--rounds 3]
+python benchmarks/head.py [--photos 5000] [--backbone resnet34 --weights FILE] [--rounds 3]
 
-Each round runs plain.py, `train.py` with an empty cache, `train.py` again, and `train.py -m` with an empty cache.
-With --photos the folder is first multiplied by copies with other pixels. With fewer --plain-epochs than 10 the plain
-time of the missing epochs is reckoned at the mean of those that ran. The plain time of the sweep is 20 times the plain
-time of 5 epochs and one test. --random takes random weights: for times, not for accuracy.
+Each round runs plain.py, `train.py` with an empty cache, `train.py` again, and `train.py -m` with an empty cache. With
+--photos the folder is first multiplied by copies with other pixels; plain.py then runs one epoch on the original
+folder, and its time is reckoned for the whole: so much for each photo and epoch. The plain time of the sweep is 20
+times that of 5 epochs and one test. --random takes random weights: for times, not for accuracy.
 """
 
 from pathlib import Path
 
-from common import Row, against, median, metrics, multiply, parser, plain, random_weights, scratch, show, train
+from common import SHARES, Row, against, median, metrics, multiply, parser, plain, random_weights, scratch, show, train
 
 EPOCHS, TRIALS, TRIAL_EPOCHS = 10, 20, 5
 SWEEP = ["optimizer.lr=0.0003,0.001,0.003,0.01,0.03", "optimizer.weight_decay=0,0.001,0.01,0.1"]
@@ -20,30 +20,32 @@ def measure(arguments: list[str] | None = None) -> list[Row]:
     """The rows of one backbone and one folder of photos."""
     p = parser(__doc__)
     p.add_argument("--photos", type=int)
-    p.add_argument("--plain-epochs", type=int, default=EPOCHS)
     p.add_argument("--random", action="store_true", help="random weights instead of --weights")
     p.add_argument("--no-sweep", action="store_true")
     a = p.parse_args(arguments)
     with scratch() as folder:
         data = multiply(a.data, folder / "photos", a.photos) if a.photos else a.data
         weights = random_weights(a.backbone, folder / "weights.safetensors") if a.random else a.weights
-        return in_turn(data, weights, a.backbone, folder, a.rounds, a.plain_epochs, sweep=not a.no_sweep)
+        return in_turn(a.data, data, weights, a.backbone, folder, a.rounds, sweep=not a.no_sweep)
 
 
 def in_turn(
-    data: Path, weights: Path, backbone: str, folder: Path, rounds: int, plain_epochs: int, *, sweep: bool
+    small: Path, data: Path, weights: Path, backbone: str, folder: Path, rounds: int, *, sweep: bool
 ) -> list[Row]:
     """Run everything in turn, several times."""
-    photos = sum(1 for _ in data.glob("*/*/*"))
+    photos = count(data, *SHARES)
     name = f"{backbone}, {photos} photos"
     promised = ((50 if backbone.startswith("mobilenet") else 15), 200) if photos >= 5000 else (10, 100)
     slow, first, again, trials, slow_trials, accuracy, plain_accuracy = ([] for _ in range(7))
     model = [f"backbone.name={backbone}", f"backbone.weights={weights}", f"trainer.max_epochs={EPOCHS}"]
     for turn in range(rounds):
-        found = plain(data, "--weights", weights, "--backbone", backbone, "--epochs", plain_epochs, "--seed", turn)
-        epoch = sum(found["epochs"]) / plain_epochs
-        slow.append(found["command"] + (EPOCHS - plain_epochs) * epoch)
-        slow_trials.append(TRIALS * (slow[-1] - (EPOCHS - TRIAL_EPOCHS) * epoch))
+        epochs = EPOCHS if small == data else 1
+        found = plain(small, "--weights", weights, "--backbone", backbone, "--epochs", epochs, "--seed", turn)
+        start = found["command"] - found["seconds"]
+        epoch = sum(found["epochs"]) / epochs * count(data, "train", "valid") / count(small, "train", "valid")
+        test = found["test_seconds"] * count(data, "test") / count(small, "test")
+        slow.append(start + EPOCHS * epoch + test)
+        slow_trials.append(TRIALS * (start + TRIAL_EPOCHS * epoch + test))
         plain_accuracy.append(found["test"])
         first.append(train(data, folder / f"cache{turn}", folder / f"first{turn}", *model, f"seed={turn}"))
         again.append(train(data, folder / f"cache{turn}", folder / f"again{turn}", *model, f"seed={turn}"))
@@ -62,10 +64,15 @@ def in_turn(
     rows[1].plain += " (the first)"
     if sweep:
         rows.append(against(f"{TRIALS} trials x {TRIAL_EPOCHS} epochs: {name}", trials, slow_trials, "s", promised[1]))
-    if plain_epochs == EPOCHS:
+    if small == data:
         a, b = 100 * median(accuracy), 100 * median(plain_accuracy)
         rows.append(Row("test accuracy", f"{a:.1f} %", f"{b:.1f} %", f"{a - b:+.1f} points", ">= -1 point"))
     return rows
+
+
+def count(data: Path, *splits: str) -> int:
+    """Photos of some splits."""
+    return sum(1 for split in splits for _ in (data / split).glob("*/*"))
 
 
 if __name__ == "__main__":

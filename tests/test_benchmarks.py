@@ -26,9 +26,9 @@ def run(script: str, *arguments: object) -> list[list[str]]:
 
 
 def test_a_head_beside_the_plain_script(photos: Path, weights: Path) -> None:
-    given = ["--data", photos, "--weights", weights, "--backbone", "test_resnet", "--rounds", 1, "--plain-epochs", 1]
-    first, again = run("head.py", *given, "--photos", 45, "--no-sweep")
-    assert first[0] == "head, 10 epochs: test_resnet, 45 photos"
+    given = ["--data", photos, "--weights", weights, "--backbone", "test_resnet", "--rounds", 1]
+    first, again = run("head.py", *given, "--photos", 60, "--no-sweep")
+    assert first[0] == "head, 10 epochs: test_resnet, 60 photos"
     assert again[2].endswith("(the first)")
 
 

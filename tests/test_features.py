@@ -281,7 +281,7 @@ def test_a_folded_backbone_computes_the_same(name: str) -> None:
             module.running_var.uniform_(0.5, 2)
     size = tuple(backbone.data_config(net)["input_size"][1:])
     before = {k: v.clone() for k, v in net.state_dict().items()}
-    folded = backbone.folded(net, size)
+    folded = backbone.for_inference(net, size, torch.float32)
     x = torch.randn(2, 3, *size)
     with torch.no_grad():
         expected = net(x)

@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from sagehound import console
-from sagehound.backbone import CPU_CHUNK, Normalise, features_of, folded
+from sagehound.backbone import CPU_CHUNK, Normalise, features_of, for_inference
 from sagehound.cache import NotKept, Store
 from sagehound.compute import Compute
 from sagehound.data.datamodule import Features, reading_threads
@@ -31,6 +31,7 @@ from sagehound.files import locked
 
 _VERSION = 1  # of the kept features; raise it when decoding, resizing or the frozen pass changes
 _EXACT = "32-true"
+_HALVES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 _WORKERS = 8  # each holds the activations of a batch
 
 Floats = npt.NDArray[np.float32]
@@ -160,7 +161,8 @@ class View:
         )
         device = torch.device(accelerator)
         normalise = Normalise(to, channels_last=self.cfg.trainer.channels_last).to(device)
-        net = folded(copy.deepcopy(backbone).to(device).eval(), to.size)  # the trained one stays where it is
+        net = copy.deepcopy(backbone).to(device).eval()  # the trained one stays where it is
+        net = for_inference(net, to.size, _HALVES.get(self.precision, torch.float32))
 
         def keep(batch: list[Key], x: Tensor) -> int:
             with torch.no_grad(), autocast(accelerator, self.precision):
@@ -234,7 +236,7 @@ def _side_by_side(work: Callable[[list[Key]], int], batches: list[list[Key]]) ->
 
 def autocast(accelerator: str, precision: str) -> torch.autocast:
     """The context in which operators compute in ``precision``, as Lightning's Trainer would have them."""
-    kind = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision)
+    kind = _HALVES.get(precision)
     return torch.autocast(accelerator, kind, enabled=kind is not None)
 
 
