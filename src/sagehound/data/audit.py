@@ -52,8 +52,8 @@ def inspect_all(root: Path, files: list[str], cache_dir: Path) -> dict[str, Fact
     kept_at = cache_dir / "audit" / f"{hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]}.json"
     kept = _kept(kept_at)
     stamps = {file: _stamp(root / file) for file in files}
-    new = [f for f in files if f not in kept or kept[f][0] != stamps[f]]
-    facts = {f: kept[f][1] for f in files if f not in set(new)}
+    facts = {f: kept[f][1] for f in files if f in kept and kept[f][0] == stamps[f]}
+    new = [f for f in files if f not in facts]
     if new:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             found = pool.map(inspect, [root / f for f in new])
