@@ -17,8 +17,8 @@ from typing import Any
 from common import Row, against, config, multiply, parser, scratch, show, training_photos
 from plain import make_loader
 
-from sagehound import compute
 from sagehound.data.transforms import Preprocessing
+from sagehound.machine import tune_allocator
 
 KINDS = {"none": 2, "jpeg": 2, "memmap": 8}  # and what is promised
 TO = Preprocessing((224, 224), 256, "bilinear", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -27,7 +27,7 @@ TO = Preprocessing((224, 224), 256, "bilinear", (0.485, 0.456, 0.406), (0.229, 0
 def measure(arguments: list[str] | None = None) -> list[Row]:
     """The rows of the photos as they are, and larger."""
     a = parser(__doc__).parse_args(arguments)
-    compute.tune_allocator()
+    tune_allocator()
     with scratch() as folder:
         large = multiply(a.data, folder / "large", 900, scale=1.5)
         return [row for data in (a.data, large) for row in in_turn(data, folder / f"cache-{data.name}", a.rounds)]

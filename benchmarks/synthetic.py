@@ -19,6 +19,7 @@ from sagehound.classifier import Classifier
 from sagehound.data.loader import Batch
 from sagehound.data.photos import find_photos
 from sagehound.features import autocast
+from sagehound.machine import tune_allocator
 from sagehound.training import build
 
 
@@ -28,7 +29,7 @@ def measure(arguments: list[str] | None = None) -> list[Row]:
     p.add_argument("--random", action="store_true")
     p.add_argument("--batch-size", type=int, default=64)
     a = p.parse_args(arguments)
-    compute.tune_allocator()
+    tune_allocator()
     with scratch() as folder:
         weights = random_weights(a.backbone, folder / "weights.safetensors") if a.random else a.weights
         given = [

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from sagehound.data.folders import Photo
-from sagehound.evaluation import Predictions, confusion, per_class, score, write_per_class, write_predictions
+from sagehound.evaluation import score
 from sagehound.plots import accuracy_by_class_size, confusion_matrix, means_by_size, save
+from sagehound.tables import Predictions, confusion, per_class, write_per_class, write_predictions
 
 
 def predictions(labels: list[int], probabilities: list[list[float]], split: str = "test") -> Predictions:

@@ -7,9 +7,9 @@ from conftest import Compose
 from torch import nn
 
 from sagehound import finetune
-from sagehound.backbone import make_head
 from sagehound.classifier import Classifier
 from sagehound.data.transforms import Preprocessing
+from sagehound.network import make_head
 
 TO = Preprocessing((64, 64), 64, "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 

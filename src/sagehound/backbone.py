@@ -1,4 +1,4 @@
-"""The parts of the model: a pretrained timm backbone, and a head; what to say when weights cannot be had."""
+"""A pretrained timm backbone: its weights, what to say when they cannot be had, and a faster copy for inference."""
 
 import copy
 import difflib
@@ -6,7 +6,6 @@ import importlib.util
 import logging
 import pickle
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ from timm.models import load_state_dict
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from sagehound.data.transforms import Preprocessing
 from sagehound.errors import ConfigError, InputError
 
 # photos that a CPU takes through a backbone at once: mobilenetv2 at 16 is as fast as at 64 and needs 0.9 GB less
@@ -97,7 +95,7 @@ def _load(model: nn.Module, path: Path, name: str) -> None:
         ) from error
     if not all(isinstance(t, Tensor) for t in state.values()):
         raise InputError(f"backbone.weights={path}: holds more than tensors: give a file of weights alone")
-    heads = _pretrained_cfg(model).get("classifier") or ()
+    heads = pretrained_cfg(model).get("classifier") or ()
     heads = (heads,) if isinstance(heads, str) else tuple(heads)
     state = {k: v for k, v in state.items() if not k.startswith(tuple(h + "." for h in heads))}
     own = model.state_dict()
@@ -133,7 +131,8 @@ def _cannot_fetch(name: str, error: Exception) -> str:
     )
 
 
-def _pretrained_cfg(model: nn.Module) -> dict[str, Any]:
+def pretrained_cfg(model: nn.Module) -> dict[str, Any]:
+    """What timm knows of a model's pretrained weights: their address, licence, classifier."""
     return dict(model.pretrained_cfg)  # type: ignore[arg-type]
 
 
@@ -145,28 +144,6 @@ def data_config(model: nn.Module) -> dict[str, Any]:
 def to_channels_last(model: nn.Module) -> nn.Module:
     """Store convolution weights in the order that convolutions read them."""
     return model.to(memory_format=torch.channels_last)
-
-
-class Normalise(nn.Module):
-    """Photos, uint8, b x 3 x h x w, to floats of mean 0 and deviation 1, on the device where they are.
-
-    Args:
-        to: mean and std.
-        channels_last: the memory order of the result.
-    """
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, to: Preprocessing, *, channels_last: bool) -> None:
-        super().__init__()
-        self.order = torch.channels_last if channels_last else torch.contiguous_format
-        self.register_buffer("mean", 255 * torch.tensor(to.mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", 255 * torch.tensor(to.std).view(1, 3, 1, 1), persistent=False)
-
-    def forward(self, photos: Tensor) -> Tensor:
-        """Scale one batch."""
-        return ((photos - self.mean) / self.std).contiguous(memory_format=self.order)
 
 
 def in_chunks(net: nn.Module, photos: Tensor) -> Tensor:
@@ -262,17 +239,3 @@ def _convolve(c: nn.Conv2d, activation: str, parameters: list[float], x: Tensor)
         x.to(c.weight.dtype), c.weight, c.bias, c.padding, c.stride, c.dilation, c.groups, activation, parameters, ""
     )
     return result
-
-
-def features_of(backbone: nn.Module) -> int:
-    """How many features a timm backbone without its classifier gives for a photo."""
-    return int(backbone.head_hidden_size)  # type: ignore[arg-type]
-
-
-def make_head(features: int, hidden: list[int], classes: int, dropout: float) -> nn.Sequential:
-    """Linear layers of the given widths with ReLU between them: features, b x f, to logits, b x c."""
-    widths = [features, *hidden, classes]
-    layers: list[nn.Module] = []
-    for i, (a, b) in enumerate(pairwise(widths)):
-        layers += [nn.ReLU()] * bool(i) + [nn.Dropout(dropout)] * bool(dropout) + [nn.Linear(a, b)]
-    return nn.Sequential(*layers)

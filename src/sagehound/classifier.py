@@ -14,11 +14,13 @@ from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 from torchvision.transforms import v2
 
-from sagehound import compute, finetune
-from sagehound.backbone import Normalise, features_of, in_chunks, make_head
+from sagehound import finetune
+from sagehound.backbone import in_chunks
 from sagehound.data.loader import Batch, seed_of
 from sagehound.data.transforms import Preprocessing
 from sagehound.errors import SagehoundError
+from sagehound.machine import tune_allocator
+from sagehound.network import Normalise, features_of, make_head
 
 
 class Classifier(pl.LightningModule):
@@ -107,7 +109,7 @@ class Classifier(pl.LightningModule):
 
     def setup(self, stage: str) -> None:
         """Prepare the process that will train; with several devices it is another than the one that was started."""
-        compute.tune_allocator()
+        tune_allocator()
         if self.cfg.trainer.compile:
             self.backbone.compile()
 

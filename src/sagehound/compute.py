@@ -1,13 +1,12 @@
 """What the run computes on, and how exactly: the one place where `auto` is resolved."""
 
-import ctypes
-import platform
 from dataclasses import dataclass
 
 import torch
 from omegaconf import DictConfig
 
 from sagehound.errors import ConfigError
+from sagehound.machine import glibc
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ def choose(trainer: DictConfig, finetune: DictConfig, valid: int) -> Compute:
     choices = [accelerator + (f" x {devices} ({strategy})" if devices > 1 else ""), f"{precision} ({why})"]
     if accelerator == "cpu":
         choices.insert(1, f"{torch.get_num_threads()} threads")
-        choices += ["freed memory is kept (glibc)"] if _glibc() else []
+        choices += ["freed memory is kept (glibc)"] if glibc() else []
     choices += [name for name in ("channels_last", "compile") if trainer[name]]
     return Compute(accelerator, devices, precision, strategy, choices)
 
@@ -73,20 +72,3 @@ def _fastest_precision(accelerator: str) -> tuple[str, str]:
     if accelerator == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()):
         return "bf16-mixed", "the processor has it"
     return "32-true", "the processor has no bf16" if accelerator == "cpu" else "the safe choice on mps"
-
-
-def tune_allocator() -> None:
-    """Make glibc keep freed memory instead of handing it back to the kernel after every operator.
-
-    On two CPU cores mobilenetv2 took 9.2 ms a photo in evaluation, 18.6 to 22.7 ms without. In malloc.h M_MMAP_MAX is
-    -4, M_TRIM_THRESHOLD -1, and M_ARENA_MAX -8: the heaps that threads have of their own are handed back all the same
-    (7.6 ms a photo in two threads, 6.9 with one heap for all).
-    """
-    if _glibc():
-        libc = ctypes.CDLL(None)
-        for parameter, value in ((-4, 0), (-1, 2**31 - 1), (-8, 1)):
-            libc.mallopt(parameter, value)
-
-
-def _glibc() -> bool:
-    return platform.libc_ver()[0] == "glibc"

@@ -17,17 +17,19 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from sagehound import console
-from sagehound.backbone import CPU_CHUNK, Normalise, features_of, for_inference
+from sagehound.backbone import CPU_CHUNK, for_inference
 from sagehound.cache import NotKept, Store
 from sagehound.compute import Compute
+from sagehound.data.augmentation import Augmentation
 from sagehound.data.datamodule import Features, reading_threads
 from sagehound.data.folders import SPLITS, Photo
 from sagehound.data.loader import Key, PhotoLoader, in_order, seed_of
 from sagehound.data.photos import PhotoSet
 from sagehound.data.sources import Files
-from sagehound.data.transforms import Augmentation, Preprocessing
+from sagehound.data.transforms import Preprocessing
 from sagehound.errors import ConfigError, SagehoundError
 from sagehound.files import locked
+from sagehound.network import Normalise, features_of
 
 _VERSION = 1  # of the kept features; raise it when decoding, resizing or the frozen pass changes
 _EXACT = "32-true"

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from sagehound.data.decode import read_photo
-from sagehound.evaluation import ClassScore, Predictions
 from sagehound.files import replacing
+from sagehound.tables import ClassScore, Predictions
 
 Floats = npt.NDArray[np.float64]
 

@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from sagehound import console, plots
 from sagehound.data.folders import SPLITS
 from sagehound.data.photos import PhotoSet
-from sagehound.evaluation import ClassScore, Predictions, confusion
+from sagehound.tables import ClassScore, Predictions, confusion
 
 
 def write_figures(

@@ -14,13 +14,26 @@ import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 
-from sagehound import backbone, checkpoint, compute, config, console, evaluation, features, finetune, tensorboard
+from sagehound import (
+    artifact,
+    backbone,
+    checkpoint,
+    compute,
+    config,
+    console,
+    evaluation,
+    features,
+    finetune,
+    tables,
+    tensorboard,
+)
 from sagehound.callbacks import AtomicFiles, make_callbacks, signals_stop
 from sagehound.classifier import Classifier
 from sagehound.data.datamodule import PhotoModule
 from sagehound.data.photos import find_photos
 from sagehound.data.transforms import Preprocessing
 from sagehound.files import locked, write_json, write_text
+from sagehound.machine import tune_allocator
 
 
 @dataclass(frozen=True)
@@ -47,7 +60,7 @@ def train(cfg: DictConfig, folder: Path) -> Run:
         locked(folder / ".lock", busy=f"another run is writing to {folder}: give hydra.run.dir=..."),
         signals_stop(last),
     ):
-        compute.tune_allocator()
+        tune_allocator()
         write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
         with _timed(seconds, "data"):
             photos = find_photos(cfg.data, Path(cfg.cache.dir).expanduser())
@@ -74,14 +87,18 @@ def train(cfg: DictConfig, folder: Path) -> Run:
             scores = {split: evaluation.score(p) for split, p in found.items()}
             tensorboard.log_hyperparameters(logger, cfg, scores)
             if cfg.results != "scores":
-                by_class = evaluation.per_class(photos.classes, found)
-                evaluation.write_predictions(folder / "predictions.csv", photos.classes, found)
-                evaluation.write_per_class(folder / "per_class.csv", by_class)
+                by_class = tables.per_class(photos.classes, found)
+                tables.write_predictions(folder / "predictions.csv", photos.classes, found)
+                tables.write_per_class(folder / "per_class.csv", by_class)
                 tensorboard.write_figures(logger, folder / "plots", cfg, photos, found, by_class)
             logger.finalize("success")
-        about = {"best_epoch": best_epoch, "classes": len(photos.classes), "backbone": cfg.backbone.name}
-        metrics = scores | {"seconds": {k: round(v, 3) for k, v in seconds.items()}} | about
-        write_json(folder / "metrics.json", metrics)
+        metrics = scores | {"best_epoch": best_epoch, "classes": len(photos.classes), "backbone": cfg.backbone.name}
+        write_json(folder / "metrics.json", metrics | _rounded(seconds))
+        if cfg.results != "scores":
+            with _timed(seconds, "artifact"):
+                made = folder / artifact.NAME
+                artifact.make(model, to, cfg, photos, scores | {"best_epoch": best_epoch}, found["test"], made)
+            write_json(folder / "metrics.json", metrics | _rounded(seconds))
         if cfg.results == "scores":
             shutil.rmtree(last.parent)
     tensorboard.summarise(metrics, folder)
@@ -124,6 +141,10 @@ def fit(
         enable_progress_bar=console.console.is_terminal,
     )
     trainer.fit(model, data, ckpt_path=cfg.resume, weights_only=True)
+
+
+def _rounded(seconds: dict[str, float]) -> dict[str, dict[str, float]]:
+    return {"seconds": {phase: round(s, 3) for phase, s in seconds.items()}}
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """What is wrong, odd or lopsided about a set of photos: every file is read once and the findings are kept."""
 
 import hashlib
-import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,7 @@ from sagehound.data.decode import BadPhoto, open_photo, orientation, to_rgb
 from sagehound.data.folders import SPLITS, Photo, Tree
 from sagehound.errors import SagehoundError
 from sagehound.files import write_json
+from sagehound.machine import cores
 
 _VERSION = 1  # of the kept findings; raise it when inspect() learns something new
 
@@ -55,7 +55,7 @@ def inspect_all(root: Path, files: list[str], cache_dir: Path) -> dict[str, Fact
     facts = {f: kept[f][1] for f in files if f in kept and kept[f][0] == stamps[f]}
     new = [f for f in files if f not in facts]
     if new:
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(cores()) as pool:
             found = pool.map(inspect, [root / f for f in new])
             facts |= dict(zip(new, console.track(found, "Reading photos", len(new)), strict=True))
         rows = {f: [*stamps[f], *astuple(facts[f])] for f in files if facts[f].digest}  # what could be opened at all

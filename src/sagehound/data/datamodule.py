@@ -1,6 +1,5 @@
 """The train, valid and test photos of a set as batches, each read or taken from a cache."""
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -8,6 +7,7 @@ from functools import partial
 import lightning.pytorch as pl
 from omegaconf import DictConfig
 
+from sagehound.data.augmentation import Augmentation
 from sagehound.data.folders import Photo
 from sagehound.data.loader import (
     Batches,
@@ -22,7 +22,8 @@ from sagehound.data.loader import (
 )
 from sagehound.data.photos import PhotoSet
 from sagehound.data.sources import Files, KeptPhotos
-from sagehound.data.transforms import Augmentation, Preprocessing
+from sagehound.data.transforms import Preprocessing
+from sagehound.machine import cores
 
 
 @dataclass(frozen=True)
@@ -122,5 +123,4 @@ def reading_threads(data: DictConfig) -> int:
     """``data.workers``, or one thread for each core that this process may use, 16 at most."""
     if data.workers is not None:
         return int(data.workers)
-    affinity = getattr(os, "sched_getaffinity", None)  # Linux
-    return min(len(affinity(0)) if affinity else os.cpu_count() or 1, 16)
+    return min(cores(), 16)

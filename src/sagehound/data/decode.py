@@ -27,6 +27,9 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 
+# what cameras and browsers write; Pillow knows many more, some of which start other programs
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 
 
@@ -39,21 +42,29 @@ class BadPhoto(InputError):
         return "truncated" in str(self).lower()
 
 
-def open_photo(content: bytes, short_side: int | None = None) -> Image.Image:
+class TooManyPixels(BadPhoto):
+    """A photo larger than the caller wants to decode."""
+
+
+def open_photo(content: bytes, short_side: int | None = None, max_pixels: int | None = None) -> Image.Image:
     """Decode a photo as it is stored: its own mode, not yet turned; info["sixteen_bit"] tells of deep colours.
 
     Args:
         content: of the file.
         short_side: pixels that are enough. A JPEG is then decoded at 1/2, 1/4 or 1/8 of its size where that leaves so
             many, which a large photo is several times faster; every byte of the file is still read.
+        max_pixels: width x height that is not decoded any more.
 
     Raises:
         BadPhoto: it is no photo, ends too early, or would need more than 179 megapixels.
+        TooManyPixels: it has more than ``max_pixels``.
     """
     if not content:
         raise BadPhoto("empty file")
     try:
-        image = Image.open(io.BytesIO(content))
+        image = Image.open(io.BytesIO(content), formats=FORMATS)
+        if max_pixels and image.width * image.height > max_pixels:
+            raise TooManyPixels(f"{image.width} x {image.height} pixels, more than {max_pixels / 1e6:g} megapixels")
         image.info["sixteen_bit"] = "16" in str(image.tile)  # of colours Pillow keeps 8 bits and forgets the rest
         if short_side:
             image.draft(None, (short_side, short_side))
@@ -92,14 +103,15 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")  # which would copy it
 
 
-def read_photo(source: Path | bytes, short_side: int | None = None) -> Image.Image:
+def read_photo(source: Path | bytes, short_side: int | None = None, max_pixels: int | None = None) -> Image.Image:
     """Read a file, or its bytes, as an upright 8-bit RGB photo of at least ``short_side`` pixels, if it has so many.
 
     Raises:
         BadPhoto: the file cannot be read, or not whole.
+        TooManyPixels: it has more than ``max_pixels``.
     """
     try:
         content = source if isinstance(source, bytes) else source.read_bytes()
     except OSError as error:
         raise BadPhoto(error.strerror or str(error)) from error
-    return to_rgb(open_photo(content, short_side))
+    return to_rgb(open_photo(content, short_side, max_pixels))

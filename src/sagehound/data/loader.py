@@ -11,8 +11,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from sagehound.data.augmentation import Augmentation
 from sagehound.data.sources import Source
-from sagehound.data.transforms import Augmentation, Pixels, Preprocessing, centre, to_pixels
+from sagehound.data.transforms import Pixels, Preprocessing, centre, to_pixels
 
 Batch = tuple[Tensor, Tensor]  # photos, uint8, b x 3 x h x w, or features, float, b x f; labels, int64, b
 Key = tuple[int, int]  # epoch, index of a photo

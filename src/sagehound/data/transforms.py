@@ -1,17 +1,15 @@
-"""From an upright photo to the pixels that a backbone was trained on. timm and torch are imported only for training."""
+"""From an upright photo to the pixels that a backbone was trained on; the same in training and in use. No torch."""
 
 import math
-import random
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from omegaconf import DictConfig
-from PIL import Image, ImageOps
+from PIL import Image
+
+from sagehound.data.decode import read_photo
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -86,70 +84,11 @@ def to_pixels(image: Image.Image) -> Pixels:
     return np.asarray(image)
 
 
-class Augmentation:
-    """The random transform of one training photo; the same seed gives the same result, in any thread.
+def prepare(source: Path | bytes, to: Preprocessing, max_pixels: int | None = None) -> Pixels:
+    """A photo's file, or its bytes, as the backbone wants to see it, height x width x channel.
 
-    RandAugment is timm's. It draws from the global generators of Python and numpy, so these are lent out under a lock.
+    Raises:
+        BadPhoto: it cannot be read, or not whole.
+        TooManyPixels: it has more than ``max_pixels``.
     """
-
-    def __init__(self, augment: DictConfig, to: Preprocessing) -> None:
-        from timm.data.auto_augment import rand_augment_transform
-
-        self.to, self.crop, self.flip = to, augment.crop, augment.flip
-        # enough that the smallest and flattest crop still has the backbone's size
-        self.short_side = math.ceil(max(to.size) / math.sqrt(3 / 4 * self.crop)) if self.crop else to.short_side
-        self.randaugment = None
-        if augment.randaugment:
-            grey = tuple(round(255 * m) for m in to.mean)
-            options = {"translate_const": round(0.45 * min(to.size)), "img_mean": grey}  # as timm's own training does
-            self.randaugment = rand_augment_transform(f"rand-m{augment.randaugment}-n2-mstd0.5", options)
-
-    def __call__(self, image: Image.Image, seed: int) -> Image.Image:
-        """An RGB photo to one of the backbone's size."""
-        rng = random.Random(seed)
-        height, width = self.to.size
-        if self.crop:
-            image = image.resize((width, height), self.to.resampling, random_box(image.size, self.crop, rng))
-        else:
-            image = centre(image, self.to)
-        if self.flip and rng.random() < 0.5:
-            image = ImageOps.mirror(image)
-        if self.randaugment:
-            with _seeded(seed):
-                image = self.randaugment(image)
-        return image
-
-
-def random_box(size: tuple[int, int], smallest: float, rng: random.Random) -> tuple[float, float, float, float]:
-    """Left, top, right and bottom of a crop of ``smallest`` to all of the photo's area, its sides 3:4 to 4:3.
-
-    Szegedy et al. 2015 (Going deeper with convolutions). A photo too narrow for any such box is cropped to the nearest
-    of these shapes around its centre.
-    """
-    width, height = size
-    for _ in range(10):
-        area = width * height * rng.uniform(smallest, 1)
-        ratio = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
-        w, h = math.sqrt(area * ratio), math.sqrt(area / ratio)
-        if w <= width and h <= height:
-            left, top = rng.uniform(0, width - w), rng.uniform(0, height - h)
-            return left, top, left + w, top + h
-    w, h = min(width, height * 4 / 3), min(height, width * 4 / 3)
-    return (width - w) / 2, (height - h) / 2, (width + w) / 2, (height + h) / 2
-
-
-_GENERATORS = threading.Lock()
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Lend out the generators of Python and numpy, seeded; afterwards they are as before."""
-    with _GENERATORS:
-        python, numpy = random.getstate(), np.random.get_state()
-        random.seed(seed)
-        np.random.seed(seed % 2**32)
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(numpy)
+    return to_pixels(centre(read_photo(source, to.short_side, max_pixels), to))

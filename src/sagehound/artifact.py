@@ -1,0 +1,261 @@
+"""From a trained model to model.tar.gz, which proves that it answers as the trained model does before it is kept."""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from omegaconf import DictConfig, OmegaConf
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+import sagehound
+from sagehound import archive, console
+from sagehound.backbone import find_weights, pretrained_cfg
+from sagehound.classifier import Classifier
+from sagehound.data.photos import PhotoSet
+from sagehound.data.transforms import Preprocessing
+from sagehound.errors import SagehoundError
+from sagehound.files import replacing
+from sagehound.tables import Floats, Predictions
+
+NAME = archive.NAME
+TOLERANCE = 1e-3  # the largest difference of a probability
+PHOTOS = 32  # of the test split, that the proof is made with
+_PACKAGE = Path(sagehound.__file__).parent
+# what inference.py imports: the very files that this process trained with
+_CODE = (
+    "__init__.py",
+    "errors.py",
+    "network.py",
+    "data/__init__.py",
+    "data/decode.py",
+    "data/transforms.py",
+    "serving/__init__.py",
+    "serving/formats.py",
+)
+_NEEDED = ("timm", "safetensors", "pillow")  # by inference.py, beside torch and numpy, which AWS's images have
+_RECORDED = ("sagehound", "torch", "timm", "onnx", "onnxruntime", "pillow", "numpy")
+
+
+class Serving(nn.Module):
+    """Photos, uint8, b x h x w x 3, to probabilities, b x c: the network with all that follows decoding."""
+
+    def __init__(self, model: Classifier) -> None:
+        super().__init__()
+        self.normalise, self.backbone, self.head = model.normalise, model.backbone, model.head
+
+    def forward(self, photos: Tensor) -> Tensor:
+        """Probabilities of one batch."""
+        logits: Tensor = self.head(self.backbone(self.normalise(photos.permute(0, 3, 1, 2))))
+        return logits.softmax(1)
+
+
+def make(
+    model: Classifier,
+    to: Preprocessing,
+    cfg: DictConfig,
+    photos: PhotoSet,
+    metrics: dict[str, Any],
+    test: Predictions,
+    path: Path,
+) -> None:
+    """Write ``path``, a model.tar.gz, if in fresh processes it answers as the trained model did.
+
+    Args:
+        model: on the CPU or a GPU; left on the CPU.
+        to: what the backbone expects of a photo.
+        cfg: the run's config.
+        photos: what was trained on.
+        metrics: of the splits; goes into model.json.
+        test: what the model said of the test photos.
+        path: of the archive.
+
+    Raises:
+        SagehoundError: it answers otherwise, or not at all; nothing is kept at ``path``.
+    """
+    path.unlink(missing_ok=True)  # of an earlier end of the same run, whose weights were others
+    with _started("onnx") as onnx, _started("inference") as inference, replacing(path) as candidate:
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".artifact-") as temporary:
+            made = Path(temporary)
+            card = describe(model, to, cfg, photos, metrics)
+            (made / "model.json").write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            requirements = [f"{name}=={importlib.metadata.version(name)}\n" for name in _NEEDED]
+            (made / "requirements.txt").write_text("".join(requirements))
+            _write_network(model, to.size, made)
+            files = {name: made / name for name in ("model.json", "model.onnx", "model.safetensors")}
+            files |= {f"code/sagehound/{name}": _PACKAGE / name for name in _CODE}
+            files |= {"code/inference.py": _PACKAGE / "serving/inference.py"}
+            files |= {"code/requirements.txt": made / "requirements.txt"}
+            archive.pack(files, candidate)
+        with tempfile.TemporaryDirectory(prefix="sagehound-") as unpacked:
+            archive.unpack(candidate, Path(unpacked))
+            some = np.unique(np.linspace(0, len(test.photos) - 1, PHOTOS).round().astype(int))
+            asked = [str((photos.root / test.photos[i].file).resolve()) for i in some]
+            with ThreadPoolExecutor(2) as pool:
+                by_onnx = pool.submit(_ask, onnx, "onnx", candidate, asked)
+                by_inference = pool.submit(_ask, inference, "inference", Path(unpacked), asked)
+            expected = test.probabilities[some]
+            off = max(
+                _compare("onnx", by_onnx.result(), expected), _compare("inference", by_inference.result(), expected)
+            )
+        size = candidate.stat().st_size / 1e6
+    console.say(
+        f"artifact: {path.name}, {size:.1f} MB; opened in fresh processes its probabilities of {len(some)} test photos "
+        f"differ from the trained model's by {off:.0e} at most"
+    )
+
+
+def describe(
+    model: Classifier, to: Preprocessing, cfg: DictConfig, photos: PhotoSet, metrics: dict[str, Any]
+) -> dict[str, Any]:
+    """model.json: what a server needs, and where the model comes from. Holds no time and no path."""
+    plain = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(plain, dict)
+    groups = ("head", "finetune", "optimizer", "schedule", "augment", "features", "seed")
+    contents = sorted(f"{photos.digests[p.file]} {p.split} {p.label}" for p in photos.photos)
+    return {
+        "format": archive.FORMAT,
+        "backbone": cfg.backbone.name,
+        "head": plain["head"],
+        "classes": photos.classes,
+        "preprocessing": asdict(to)
+        | {"colours": "RGB, uint8, height x width x channel; normalised inside the network"},
+        "metrics": metrics,
+        "data": {
+            "fingerprint": hashlib.sha256("\n".join(contents).encode()).hexdigest(),
+            "photos": {split: len(photos.split(split)) for split in ("train", "valid", "test")},
+        },
+        "weights": _origin(model.backbone, cfg.backbone),
+        "training": {name: plain[name] for name in groups}
+        | {"batch_size": cfg.data.batch_size, "max_epochs": cfg.trainer.max_epochs, "precision": cfg.trainer.precision},
+        "git": _revision(),
+        "versions": {"python": platform.python_version()} | {n: importlib.metadata.version(n) for n in _RECORDED},
+    }
+
+
+def _origin(net: nn.Module, backbone: DictConfig) -> dict[str, str | None]:
+    """Where the pretrained weights come from, and their licence as far as it is known."""
+    if not backbone.pretrained:
+        return {"source": "none: trained from nothing", "licence": None}
+    if not backbone.weights:
+        known = pretrained_cfg(net)
+        source = known.get("hf_hub_id") or known.get("url") or backbone.name
+        return {"source": f"timm: {source}", "licence": known.get("license")}
+    with find_weights(backbone.weights).open("rb") as content:
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
+    licence = None
+    source = Path(backbone.weights).name
+    if backbone.weights.startswith("pkg://"):
+        source = backbone.weights
+        package = source.removeprefix("pkg://").partition("/")[0]
+        for distribution in importlib.metadata.packages_distributions().get(package, [])[:1]:
+            about = importlib.metadata.metadata(distribution)
+            licence = next((str(about[key]) for key in ("License-Expression", "License") if key in about), None)
+    return {"source": source, "sha256": digest, "licence": licence}
+
+
+def _revision() -> dict[str, Any] | None:
+    """The commit of the working folder, and whether anything in it was changed since; None outside of a repository."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", *arguments], capture_output=True, text=True, check=True, timeout=30
+        ).stdout.strip()
+
+    try:
+        return {"revision": git("rev-parse", "HEAD"), "changed": bool(git("status", "--porcelain", "-uno"))}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _write_network(model: Classifier, size: tuple[int, int], folder: Path) -> None:
+    """model.safetensors and model.onnx, of the same weights."""
+    model = model.cpu().eval()
+    state = {k: v.contiguous() for k, v in Serving(model).state_dict().items()}
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # of shapes that timm's models look at while they are traced
+        torch.onnx.export(
+            Serving(model).eval(),
+            (torch.zeros(2, *size, 3, dtype=torch.uint8),),
+            str(folder / "model.onnx"),
+            dynamo=False,  # the other exporter takes seven seconds for mobilenetv2, this one less than one
+            opset_version=17,
+            input_names=["photos"],
+            output_names=["probabilities"],
+            dynamic_axes={"photos": {0: "batch"}, "probabilities": {0: "batch"}},
+        )
+    model.eval()  # the exporter sets back what it finds
+
+
+@contextmanager
+def _started(way: str) -> Iterator[subprocess.Popen[str]]:
+    """A fresh process that waits for an artifact; ended with the block in any case."""
+    with subprocess.Popen(
+        [sys.executable, "-P", str(_PACKAGE / "serving" / "proof.py"), way],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},  # what it says is compared with 32 bits on a CPU
+        start_new_session=True,  # Ctrl-C is for the run, which ends this process
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def _ask(process: subprocess.Popen[str], way: str, model: Path, photos: list[str]) -> Floats:
+    """What a fresh process says of the photos, b x c."""
+    try:
+        said, complaint = process.communicate(json.dumps({"model": str(model), "photos": photos}) + "\n", timeout=600)
+    except subprocess.TimeoutExpired as error:
+        raise _unfit(way, "it did not answer within ten minutes") from error
+    if process.returncode:
+        raise _unfit(way, complaint.strip().splitlines()[-1] if complaint.strip() else f"exit {process.returncode}")
+    return np.array(json.loads(said), np.float32)
+
+
+def _compare(way: str, found: Floats, expected: Floats) -> float:
+    """The largest difference between two tables of probabilities, b x c.
+
+    Raises:
+        SagehoundError: it is above the tolerance, or a photo gets another answer where the model was not undecided
+            between the two to within the tolerance.
+    """
+    if found.shape != expected.shape:
+        raise _unfit(way, f"it gave {found.shape} probabilities instead of {expected.shape}")
+    off: npt.NDArray[np.float32] = np.abs(found - expected).max(1)
+    rows = np.arange(len(found))
+    lost = expected.max(1) - expected[rows, found.argmax(1)]  # 0 where the answer is the same
+    if not (off <= TOLERANCE).all() or (lost > TOLERANCE).any():
+        raise _unfit(
+            way,
+            f"probabilities differ by up to {off.max():.2g} ({TOLERANCE:g} is allowed), "
+            f"{int((lost > TOLERANCE).sum())} of {len(found)} answers are others",
+        )
+    return float(off.max())
+
+
+def _unfit(way: str, reason: str) -> SagehoundError:
+    name = {"onnx": "model.onnx", "inference": "code/inference.py"}[way]
+    return SagehoundError(
+        f"the model was trained, but {name} in a fresh process does not answer as it does: {reason}. No model.tar.gz "
+        "was kept; checkpoints/best.ckpt was. resume=RUN tries again without training"
+    )

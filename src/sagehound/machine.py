@@ -1,0 +1,29 @@
+"""What is asked of the machine and its C library, in training and in serving. Imports no torch."""
+
+import ctypes
+import os
+import platform
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def tune_allocator() -> None:
+    """Make glibc keep freed memory instead of handing it back to the kernel after every operator.
+
+    On two CPU cores mobilenetv2 took 9.2 ms a photo in evaluation, 18.6 to 22.7 ms without. In malloc.h M_MMAP_MAX is
+    -4, M_TRIM_THRESHOLD -1, and M_ARENA_MAX -8: the heaps that threads have of their own are handed back all the same
+    (7.6 ms a photo in two threads, 6.9 with one heap for all).
+    """
+    if glibc():
+        libc = ctypes.CDLL(None)
+        for parameter, value in ((-4, 0), (-1, 2**31 - 1), (-8, 1)):
+            libc.mallopt(parameter, value)
+
+
+def glibc() -> bool:
+    """Whether the C library is glibc."""
+    return platform.libc_ver()[0] == "glibc"

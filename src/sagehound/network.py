@@ -1,0 +1,44 @@
+"""What stands around a backbone: normalisation before it, the head behind it. Needs torch and nothing else."""
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from sagehound.data.transforms import Preprocessing
+
+
+class Normalise(nn.Module):
+    """Photos, uint8, b x 3 x h x w, to floats of mean 0 and deviation 1, on the device where they are.
+
+    Args:
+        to: mean and std.
+        channels_last: the memory order of the result.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, to: Preprocessing, *, channels_last: bool) -> None:
+        super().__init__()
+        self.order = torch.channels_last if channels_last else torch.contiguous_format
+        self.register_buffer("mean", 255 * torch.tensor(to.mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", 255 * torch.tensor(to.std).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, photos: Tensor) -> Tensor:
+        """Scale one batch."""
+        return ((photos - self.mean) / self.std).contiguous(memory_format=self.order)
+
+
+def features_of(backbone: nn.Module) -> int:
+    """How many features a timm backbone without its classifier gives for a photo."""
+    return int(backbone.head_hidden_size)  # type: ignore[arg-type]
+
+
+def make_head(features: int, hidden: list[int], classes: int, dropout: float) -> nn.Sequential:
+    """Linear layers of the given widths with ReLU between them: features, b x f, to logits, b x c."""
+    widths = [features, *hidden, classes]
+    layers: list[nn.Module] = []
+    for i, (a, b) in enumerate(pairwise(widths)):
+        layers += [nn.ReLU()] * bool(i) + [nn.Dropout(dropout)] * bool(dropout) + [nn.Linear(a, b)]
+    return nn.Sequential(*layers)

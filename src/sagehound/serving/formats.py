@@ -1,0 +1,181 @@
+"""What an endpoint is sent and what it answers; the same in our server and in the artifact's inference.py. No torch."""
+
+import base64
+import binascii
+import csv
+import io
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from sagehound.data.decode import BadPhoto
+from sagehound.errors import InputError
+
+JSON, LINES, CSV = "application/json", "application/jsonlines", "text/csv"
+ANSWERS = (JSON, LINES, CSV)
+PHOTO = ("image/jpeg", "image/png", "image/webp", "application/x-image")
+MAX_INSTANCES = 1_000  # of one request
+
+Probabilities: TypeAlias = npt.NDArray[np.float32]
+Answer: TypeAlias = dict[str, Any]
+
+
+class Unsupported(InputError):
+    """A content type that is not read, or one that is not written."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """How an answer is to look."""
+
+    media: str  # application/json, application/jsonlines or text/csv
+    top_k: int = 5  # how many labels
+    all: bool = False  # the probability of every class as well
+
+
+def photos_in(body: bytes, content_type: str) -> list[bytes | InputError]:
+    """The photos of a request, each as a file's bytes, or why that one cannot be read.
+
+    A photo is the body itself. application/json holds {"instances": [...]}, application/jsonlines one instance a line;
+    an instance is a photo in base64, or {"b64": the same}.
+
+    Raises:
+        Unsupported: the content type is none of these.
+        InputError: the body as a whole cannot be read, or holds no photo or more than a thousand.
+    """
+    media = content_type.partition(";")[0].strip().lower()
+    if media in PHOTO:
+        return [body]
+    if media == JSON:
+        return [_instance(item) for item in _counted(_instances(body))]
+    if media == LINES:
+        return [_line(line) for line in _counted([line for line in body.splitlines() if line.strip()])]
+    given = repr(media) if media else "none"
+    raise Unsupported(f"content type {given}: send a photo as {', '.join(PHOTO)}, or several as {JSON} or {LINES}")
+
+
+def _instances(body: bytes) -> list[Any]:
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"no JSON: {error}") from error
+    if not isinstance(found, dict) or not isinstance(found.get("instances"), list):
+        raise InputError('send {"instances": [...]}, each a photo in base64 or {"b64": a photo in base64}')
+    return list(found["instances"])
+
+
+def _counted(items: list[Any]) -> list[Any]:
+    if not 0 < len(items) <= MAX_INSTANCES:
+        raise InputError(f"{len(items)} photos: send 1 to {MAX_INSTANCES:,} in a request")
+    return items
+
+
+def _line(line: bytes) -> bytes | InputError:
+    try:
+        return _instance(json.loads(line))
+    except (ValueError, RecursionError) as error:
+        return InputError(f"no JSON: {error}")
+
+
+def _instance(item: Any) -> bytes | InputError:  # noqa: ANN401 - whatever JSON holds
+    text = item.get("b64") if isinstance(item, dict) else item
+    if not isinstance(text, str):
+        return InputError('an instance must be a photo in base64, or {"b64": a photo in base64}')
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        return InputError(f"no base64: {error}")
+
+
+def wanted(accept: str | None, content_type: str, top_k: int | None = None, all_: bool | None = None) -> Wanted:
+    """What to answer: the best media type that ``accept`` allows, with its parameters top_k=N and probabilities=all.
+
+    Args:
+        accept: the header; without one, application/json, or application/jsonlines for a body of that type.
+        content_type: of the body.
+        top_k: wins over accept's.
+        all_: wins over accept's.
+
+    Raises:
+        Unsupported: nothing that is accepted can be written.
+        InputError: top_k is no number from 1 on.
+    """
+    usual = LINES if content_type.partition(";")[0].strip().lower() == LINES else JSON
+    best: tuple[float, str, dict[str, str]] = (0.0, "", {})
+    for part in (accept or "*/*").split(","):
+        media, *rest = (piece.strip() for piece in part.split(";"))
+        parameters = {k.strip().lower(): v.strip().strip('"') for k, _, v in (r.partition("=") for r in rest)}
+        matches = [m for m in (usual, *ANSWERS) if media.lower() in (m, "*/*", m.partition("/")[0] + "/*")]
+        quality = _number(parameters.get("q", "1"), float, 0.0)
+        if matches and quality > best[0]:
+            best = (quality, matches[0], parameters)
+    _, media, parameters = best
+    if not media:
+        raise Unsupported(f"accept {accept!r}: answers are written as {', '.join(ANSWERS)}")
+    top_k = _number(parameters.get("top_k", "5"), int, 0) if top_k is None else top_k
+    if top_k < 1:
+        raise InputError("top_k must be a whole number from 1 on")
+    return Wanted(media, top_k, parameters.get("probabilities") == "all" if all_ is None else all_)
+
+
+def _number(text: str, kind: Callable[[str], Any], otherwise: float) -> Any:  # noqa: ANN401 - of that kind
+    try:
+        return kind(text)
+    except ValueError:
+        return otherwise
+
+
+def answer(classes: Sequence[str], probabilities: Probabilities, want: Wanted) -> Answer:
+    """What is said of one photo.
+
+    Args:
+        classes: c names.
+        probabilities: c, of one photo.
+        want: how many labels; whether the probability of every class.
+    """
+    top = np.argsort(-probabilities, kind="stable")[: want.top_k]
+    ranked = [{"label": classes[i], "probability": round(float(probabilities[i]), 6)} for i in top]
+    said: Answer = {**ranked[0], "top": ranked}
+    if want.all:
+        said["probabilities"] = {c: round(float(p), 6) for c, p in zip(classes, probabilities, strict=True)}
+    return said
+
+
+def failure(error: Exception) -> Answer:
+    """What is said of a photo that cannot be read."""
+    code = "truncated" if isinstance(error, BadPhoto) and error.truncated else "bad_input"
+    return {"error": {"code": code, "message": str(error)}}
+
+
+def written(answers: Sequence[Answer], want: Wanted, *, single: bool) -> bytes:
+    """The body of a response.
+
+    Args:
+        answers: of every photo, in order.
+        want: the media type. text/csv has a line for each photo: label, probability, label, probability, ..., or the
+            probabilities of all classes in their order; of one that failed two empty fields and the reason.
+        single: whether the request was one photo, whose answer then stands by itself.
+    """
+    if want.media == CSV:
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows(_row(a) for a in answers)
+        return text.getvalue().encode()
+    if want.media == LINES:
+        return b"".join(_json(a) + b"\n" for a in answers)
+    return _json(answers[0] if single else {"predictions": list(answers)})
+
+
+def _row(said: Answer) -> list[Any]:
+    if "error" in said:
+        return ["", "", said["error"]["message"]]
+    if "probabilities" in said:
+        return list(said["probabilities"].values())
+    return [field for best in said["top"] for field in (best["label"], best["probability"])]
+
+
+def _json(content: Any) -> bytes:  # noqa: ANN401 - whatever json can write
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode(errors="backslashreplace")

@@ -1,0 +1,92 @@
+"""The functions that SageMaker's PyTorch containers call. Travels in the artifact beside the files that it imports.
+
+It rebuilds the network from model.safetensors with timm, on a GPU where there is one. Sagehound's own server computes
+the same from model.onnx.
+"""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import timm
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from sagehound.data.transforms import Preprocessing, prepare
+from sagehound.errors import InputError
+from sagehound.network import Normalise, features_of, make_head
+from sagehound.serving.formats import Answer, Probabilities, answer, failure, photos_in, wanted, written
+
+
+class Model(NamedTuple):
+    """A loaded model."""
+
+    network: nn.Module  # uint8, b x 3 x h x w, to logits, b x c
+    classes: list[str]
+    to: Preprocessing
+    device: torch.device
+
+
+class Prediction(NamedTuple):
+    """What the model says of a request's photos."""
+
+    classes: list[str]
+    found: list[Probabilities | InputError]  # c each
+    single: bool
+
+
+def model_fn(model_dir: str) -> Model:
+    """Load the model from an unpacked artifact."""
+    card = json.loads(Path(model_dir, "model.json").read_text(encoding="utf-8"))
+    given, head, classes = card["preprocessing"], card["head"], card["classes"]
+    to = Preprocessing(
+        tuple(given["size"]), given["resize"], given["interpolation"], tuple(given["mean"]), tuple(given["std"])
+    )
+    backbone = timm.create_model(card["backbone"], pretrained=False, num_classes=0)
+    network = nn.Sequential()
+    network.add_module("normalise", Normalise(to, channels_last=True))
+    network.add_module("backbone", backbone)
+    network.add_module("head", make_head(features_of(backbone), head["hidden"], len(classes), head["dropout"]))
+    network.load_state_dict(load_file(Path(model_dir, "model.safetensors")))
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    network.to(memory_format=torch.channels_last)
+    return Model(network.to(device).eval(), classes, to, device)
+
+
+def input_fn(body: bytes | str, content_type: str) -> tuple[list[bytes | InputError], bool]:
+    """The photos of a request, still as files, and whether the request was one photo."""
+    photos = photos_in(body.encode() if isinstance(body, str) else bytes(body), content_type)
+    return photos, content_type.startswith(("image/", "application/x-image"))
+
+
+def predict_fn(given: tuple[list[bytes | InputError], bool], model: Model) -> Prediction:
+    """Classify each photo; one that cannot be read fails alone.
+
+    Raises:
+        BadPhoto: the request was one photo, and that cannot be read.
+    """
+    photos, single = given
+    found: list[Probabilities | InputError] = []
+    for photo in photos:
+        try:
+            if isinstance(photo, InputError):
+                raise photo
+            pixels = torch.from_numpy(np.array(prepare(photo, model.to))).permute(2, 0, 1)[None]
+            with torch.inference_mode():
+                found.append(model.network(pixels.to(model.device)).softmax(1)[0].cpu().numpy())
+        except InputError as error:
+            if single:
+                raise
+            found.append(error)
+    return Prediction(model.classes, found, single)
+
+
+def output_fn(prediction: Prediction, accept: str) -> bytes:
+    """The response's body, as application/json, application/jsonlines or text/csv."""
+    want = wanted(accept, "")
+    said: list[Answer] = [
+        failure(p) if isinstance(p, InputError) else answer(prediction.classes, p, want) for p in prediction.found
+    ]
+    return written(said, want, single=prediction.single)

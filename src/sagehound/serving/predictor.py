@@ -1,0 +1,48 @@
+"""A model that answers: ONNX Runtime over an unpacked artifact."""
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+from sagehound.archive import Card
+from sagehound.data.transforms import Pixels
+from sagehound.errors import InputError
+from sagehound.machine import cores
+from sagehound.serving.formats import Probabilities
+
+
+class Predictor:
+    """Photos as their model wants to see them, to probabilities; may be called by several threads.
+
+    Args:
+        folder: an unpacked artifact.
+        threads: that one call computes with; None: one for each core.
+
+    Raises:
+        InputError: the folder holds no model, or a broken one.
+    """
+
+    def __init__(self, folder: Path, threads: int | None = None) -> None:
+        self.card = Card.read(folder)
+        path = folder / "model.onnx"
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads or cores()
+        options.log_severity_level = 4  # what matters is raised
+        # threads that wait busily take the cores from those that decode
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+            (given,), (made,) = self._session.get_inputs(), self._session.get_outputs()
+        except Exception as error:  # its errors have no common base, and a file of noise raises any of them
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise InputError(f"{path} cannot be opened ({reason}); pack the model again") from error
+        wanted = (given.type, given.shape[1:], made.shape[1:])
+        if wanted != ("tensor(uint8)", [*self.card.to.size, 3], [len(self.card.classes)]):
+            raise InputError(f"{path} does not fit the model.json beside it: {wanted}; pack the model again")
+        self._name = given.name
+
+    def __call__(self, photos: list[Pixels]) -> Probabilities:
+        """Probabilities, b x c, of b photos, each uint8, h x w x 3."""
+        found: list[Probabilities] = self._session.run(None, {self._name: np.stack(photos)})
+        return found[0]
