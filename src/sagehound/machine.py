@@ -3,12 +3,23 @@
 import ctypes
 import os
 import platform
+from contextlib import suppress
+from pathlib import Path
 
 
 def cores() -> int:
     """Processor cores that this process may use."""
     affinity = getattr(os, "sched_getaffinity", None)  # Linux
     return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def memory() -> int:
+    """Bytes of memory that this process may use: the machine's, or its container's where that has fewer."""
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for file in ("memory.max", "memory/memory.limit_in_bytes"):  # cgroups of version 2 and 1
+        with suppress(OSError, ValueError):  # there is none, or it says "max"
+            limits.append(int(Path("/sys/fs/cgroup", file).read_text()))
+    return min(limits)
 
 
 def tune_allocator() -> None:

@@ -5,6 +5,7 @@ import binascii
 import csv
 import io
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -12,7 +13,6 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from sagehound.data.decode import BadPhoto
 from sagehound.errors import InputError
 
 JSON, LINES, CSV = "application/json", "application/jsonlines", "text/csv"
@@ -24,8 +24,12 @@ Probabilities: TypeAlias = npt.NDArray[np.float32]
 Answer: TypeAlias = dict[str, Any]
 
 
-class Unsupported(InputError):
-    """A content type that is not read, or one that is not written."""
+class UnsupportedContentType(InputError):
+    """A body of a type that is not read."""
+
+
+class NotAcceptable(InputError):
+    """No answer can be written as the client wants it."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,15 @@ class Wanted:
     all: bool = False  # the probability of every class as well
 
 
+def is_photo(content_type: str) -> bool:
+    """Whether the body is one photo, whose answer stands by itself."""
+    return _media(content_type) in PHOTO
+
+
+def _media(content_type: str) -> str:
+    return content_type.partition(";")[0].strip().lower()
+
+
 def photos_in(body: bytes, content_type: str) -> list[bytes | InputError]:
     """The photos of a request, each as a file's bytes, or why that one cannot be read.
 
@@ -44,18 +57,20 @@ def photos_in(body: bytes, content_type: str) -> list[bytes | InputError]:
     an instance is a photo in base64, or {"b64": the same}.
 
     Raises:
-        Unsupported: the content type is none of these.
+        UnsupportedContentType: the content type is none of these.
         InputError: the body as a whole cannot be read, or holds no photo or more than a thousand.
     """
-    media = content_type.partition(";")[0].strip().lower()
-    if media in PHOTO:
+    media = _media(content_type)
+    if is_photo(content_type):
         return [body]
     if media == JSON:
         return [_instance(item) for item in _counted(_instances(body))]
     if media == LINES:
         return [_line(line) for line in _counted([line for line in body.splitlines() if line.strip()])]
     given = repr(media) if media else "none"
-    raise Unsupported(f"content type {given}: send a photo as {', '.join(PHOTO)}, or several as {JSON} or {LINES}")
+    raise UnsupportedContentType(
+        f"content type {given}: send a photo as {', '.join(PHOTO)}, or several as {JSON} or {LINES}"
+    )
 
 
 def _instances(body: bytes) -> list[Any]:
@@ -101,10 +116,10 @@ def wanted(accept: str | None, content_type: str, top_k: int | None = None, all_
         all_: wins over accept's.
 
     Raises:
-        Unsupported: nothing that is accepted can be written.
+        NotAcceptable: nothing that is accepted can be written.
         InputError: top_k is no number from 1 on.
     """
-    usual = LINES if content_type.partition(";")[0].strip().lower() == LINES else JSON
+    usual = LINES if _media(content_type) == LINES else JSON
     best: tuple[float, str, dict[str, str]] = (0.0, "", {})
     for part in (accept or "*/*").split(","):
         media, *rest = (piece.strip() for piece in part.split(";"))
@@ -115,7 +130,7 @@ def wanted(accept: str | None, content_type: str, top_k: int | None = None, all_
             best = (quality, matches[0], parameters)
     _, media, parameters = best
     if not media:
-        raise Unsupported(f"accept {accept!r}: answers are written as {', '.join(ANSWERS)}")
+        raise NotAcceptable(f"accept {accept!r}: answers are written as {', '.join(ANSWERS)}")
     top_k = _number(parameters.get("top_k", "5"), int, 0) if top_k is None else top_k
     if top_k < 1:
         raise InputError("top_k must be a whole number from 1 on")
@@ -146,8 +161,8 @@ def answer(classes: Sequence[str], probabilities: Probabilities, want: Wanted) -
 
 
 def failure(error: Exception) -> Answer:
-    """What is said of a photo that cannot be read."""
-    code = "truncated" if isinstance(error, BadPhoto) and error.truncated else "bad_input"
+    """What is said where no answer can be given: the kind of error, and a sentence."""
+    code = re.sub(r"(?<!^)(?=[A-Z])", "_", type(error).__name__).lower()
     return {"error": {"code": code, "message": str(error)}}
 
 

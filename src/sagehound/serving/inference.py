@@ -17,7 +17,7 @@ from torch import nn
 from sagehound.data.transforms import Preprocessing, prepare
 from sagehound.errors import InputError
 from sagehound.network import Normalise, features_of, make_head
-from sagehound.serving.formats import Answer, Probabilities, answer, failure, photos_in, wanted, written
+from sagehound.serving.formats import Answer, Probabilities, answer, failure, is_photo, photos_in, wanted, written
 
 
 class Model(NamedTuple):
@@ -58,7 +58,7 @@ def model_fn(model_dir: str) -> Model:
 def input_fn(body: bytes | str, content_type: str) -> tuple[list[bytes | InputError], bool]:
     """The photos of a request, still as files, and whether the request was one photo."""
     photos = photos_in(body.encode() if isinstance(body, str) else bytes(body), content_type)
-    return photos, content_type.startswith(("image/", "application/x-image"))
+    return photos, is_photo(content_type)
 
 
 def predict_fn(given: tuple[list[bytes | InputError], bool], model: Model) -> Prediction:

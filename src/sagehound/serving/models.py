@@ -1,0 +1,161 @@
+"""The models that a server holds: loaded by name, the least recently used set aside when memory is short."""
+
+import threading
+from collections import OrderedDict
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sagehound import archive
+from sagehound.errors import InputError
+from sagehound.serving.predictor import Predictor, needed
+
+
+class UnknownModel(InputError):
+    """No model of that name was loaded."""
+
+
+class AlreadyLoaded(InputError):
+    """A model of that name is there."""
+
+
+class NoMemory(InputError):
+    """The model does not fit, even alone."""
+
+
+@dataclass
+class _Model:
+    url: str
+    folder: Path
+    bytes: int  # that it holds while it is open
+    kept: ExitStack  # what it was unpacked into
+    predictor: Predictor | None = None
+    opening: threading.Lock = field(default_factory=threading.Lock)
+
+
+class Models:
+    """Models by name, for many threads.
+
+    A model that is set aside for want of memory keeps its name and is opened again when it is asked for.
+
+    Args:
+        max_bytes: of memory that open models may hold.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self._models: OrderedDict[str, _Model] = OrderedDict()  # least recently used first
+        self._lock = threading.RLock()
+
+    def load(self, name: str, url: str) -> None:
+        """Open a run, a model.tar.gz or an unpacked one under a name.
+
+        Raises:
+            AlreadyLoaded: the name is taken.
+            NoMemory: the model needs more than all models may hold.
+            InputError: there is no such model, or it cannot be opened.
+        """
+        if name in self._models:
+            raise AlreadyLoaded(f"model {name} is loaded: delete it first, or load this one under another name")
+        with ExitStack() as stack:
+            folder = stack.enter_context(archive.opened(url.removeprefix("file://")))
+            size = needed(folder)
+            if size > self.max_bytes:
+                raise NoMemory(
+                    f"model {name} needs {size / 1e6:.0f} MB of memory, models may hold {self.max_bytes / 1e6:.0f} MB: "
+                    "give the server more (deploy.model_gb), or a smaller model"
+                )
+            model = _Model(url, folder, size, ExitStack())
+            self._open(model)
+            with self._lock:
+                if name in self._models:
+                    raise AlreadyLoaded(f"model {name} was loaded by another request meanwhile")
+                model.kept = stack.pop_all()
+                self._models[name] = model
+                self._make_room(model)
+
+    def get(self, name: str | None) -> Predictor | None:
+        """The model of that name if it is in memory; None: ``reopen`` it. Without a name, the only one.
+
+        Raises:
+            UnknownModel: there is none.
+            InputError: there are several and no name was given.
+        """
+        with self._lock:
+            if name is None and len(self._models) > 1:
+                raise InputError(f"which model? Send it to /models/NAME/invoke: {', '.join(sorted(self._models))}")
+            name = next(iter(self._models), "") if name is None else name
+            model = self._find(name)
+            self._models.move_to_end(name)
+            return model.predictor
+
+    def reopen(self, name: str | None) -> Predictor:
+        """The model of that name, opened if it had been set aside.
+
+        Raises:
+            UnknownModel: there is none.
+            InputError: its files are gone.
+        """
+        with self._lock:
+            model = self._find(next(iter(self._models), "") if name is None else name)
+        predictor = self._open(model)
+        with self._lock:
+            self._make_room(model)
+        return predictor
+
+    def _open(self, model: _Model) -> Predictor:
+        with model.opening:  # by one thread, while others go on with other models
+            found = model.predictor
+            if found is None:
+                found = model.predictor = Predictor(model.folder)
+        return found
+
+    def _make_room(self, wanted: _Model) -> None:
+        """Set models aside, least recently used first, until the open ones fit; who is computing with one goes on."""
+        held = [m for m in self._models.values() if m.predictor is not None]
+        while sum(m.bytes for m in held) > self.max_bytes and len(held) > 1:
+            first = next(m for m in held if m is not wanted)
+            first.predictor = None
+            held.remove(first)
+
+    def unload(self, name: str) -> None:
+        """Forget a model.
+
+        Raises:
+            UnknownModel: there is none of that name.
+        """
+        with self._lock:
+            self._find(name)
+            model = self._models.pop(name)
+        model.kept.close()
+
+    def describe(self, name: str) -> dict[str, Any]:
+        """What is known of a model: SageMaker's modelName and modelUrl, whether it is in memory, and its model.json.
+
+        Raises:
+            UnknownModel: there is none of that name.
+        """
+        with self._lock:
+            model = self._find(name)
+        return {**_entry(name, model), "card": archive.Card.read(model.folder).about}
+
+    def listed(self) -> list[dict[str, Any]]:
+        """Every model's modelName, modelUrl, and whether it is in memory, by name."""
+        with self._lock:
+            return [_entry(name, model) for name, model in sorted(self._models.items())]
+
+    def close(self) -> None:
+        """Forget all models and remove what they were unpacked into."""
+        for entry in self.listed():
+            self.unload(entry["modelName"])
+
+    def _find(self, name: str) -> _Model:
+        if name not in self._models:
+            there = f"; loaded: {', '.join(sorted(self._models))}" if self._models else ""
+            raise UnknownModel(f"no model {name!r} is loaded{there}")
+        return self._models[name]
+
+
+def _entry(name: str, model: _Model) -> dict[str, Any]:
+    return {"modelName": name, "modelUrl": model.url, "inMemory": model.predictor is not None}
