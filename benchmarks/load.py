@@ -1,6 +1,8 @@
 """Clients that send photos to a server, one after the other each, and how long every answer took.
 
-python benchmarks/load.py HOST:PORT CLIENTS REQUESTS PHOTO...      prints {"seconds": ..., "latencies": [...], "statuses": {...}}
+python benchmarks/load.py HOST:PORT CLIENTS REQUESTS PHOTO...
+
+Prints {"seconds": of all, "latencies": [seconds of each], "statuses": {status: how many}}.
 """
 
 import http.client

@@ -19,7 +19,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from sagehound.config import Train, check, meant, register, unknown_key
+from sagehound.config import check, group_of, meant, register, registered, unknown_key
 from sagehound.errors import ConfigError, SagehoundError
 from sagehound.files import writing_failed
 
@@ -48,7 +48,9 @@ def run(app: Callable[[], None], usage: str) -> None:
 
 
 def _groups(conf: Path) -> str:
-    options = {d.name: sorted(f.stem for f in d.glob("*.yaml")) for d in sorted(conf.iterdir()) if d.is_dir()}
+    known = {f.name for f in dataclasses.fields(registered())} | {"experiment"}
+    folders = [d for d in sorted(conf.iterdir()) if d.is_dir() and d.name in known]
+    options = {d.name: sorted(f.stem for f in d.glob("*.yaml")) for d in folders}
     return "\n".join(f"{group}: {', '.join(names)}" for group, names in options.items())
 
 
@@ -89,6 +91,10 @@ def clear_errors() -> Iterator[None]:
         if "Config group override" not in str(error):  # Hydra's own, for optimizer=null
             raise
         code, message = ConfigError.exit_code, explain(error)
+    except AssertionError as error:
+        if "Unexpected type for root: NoneType" not in str(error):  # OmegaConf's own, for a key of a group that is null
+            raise
+        code, message = ConfigError.exit_code, _not_chosen(sys.argv[1:])
     except OSError as error:
         failure = writing_failed(Path(str(error.filename or "a file")), error)
         code, message = failure.exit_code, str(failure)
@@ -126,6 +132,16 @@ def explain(error: Exception) -> str:
             reason = plain
     key = found.group(1) if (found := re.search(r"full_key: (\S+)", cause)) else ""
     return f"{override or (key and key + ': ')}{reason}"
+
+
+def _not_chosen(argv: list[str]) -> str:
+    """The message for a key of a group of which no option was chosen."""
+    keys = [_override_key(o) for o in argv if "=" in o]
+    for key in keys:
+        group = key.partition(".")[0]
+        if group != key and group not in keys and any(f.name == group for f in dataclasses.fields(registered())):
+            return f"{key}: no {group} was chosen: add {group}=..., one of those that --help lists"
+    return "a key of a group of which no option was chosen; --help lists them"
 
 
 # what OmegaConf says of a value, and how a user would say it
@@ -196,10 +212,11 @@ def _quoted(path: Path) -> str:
 
 def _keys_beside(key: str) -> Iterator[str]:
     """The keys that could have been meant: those of the same group, or the groups."""
-    node: type = Train
+    node = registered()
     *parents, _ = key.split(".")
     for parent in parents:
-        node = next((f.type for f in dataclasses.fields(node) if f.name == parent and isinstance(f.type, type)), object)
-        if not dataclasses.is_dataclass(node):
+        groups = [group for f in dataclasses.fields(node) if f.name == parent and (group := group_of(f))]
+        if not groups:
             return
+        node = groups[0]
     yield from (".".join([*parents, f.name]) for f in dataclasses.fields(node))

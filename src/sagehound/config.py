@@ -10,7 +10,7 @@ import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
@@ -20,7 +20,7 @@ from sagehound.errors import ConfigError
 _BOUNDS = {"above": operator.gt, "at_least": operator.ge, "below": operator.lt, "at_most": operator.le}
 
 
-def _key(default: Any = MISSING, **rule: Any) -> Any:  # noqa: ANN401 - a dataclass field takes the type beside it
+def key(default: Any = MISSING, **rule: Any) -> Any:  # noqa: ANN401 - a dataclass field takes the type beside it
     """A field whose value keeps ``rule``: choices=(...), or above, at_least, below, at_most a number."""
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=rule)
@@ -42,18 +42,18 @@ class Backbone:
 class Head:
     """The layers that are trained from nothing."""
 
-    hidden: list[int] = _key([], at_least=1)  # widths of hidden layers; [] is one linear layer, [512,256] three
-    dropout: float = _key(0.0, at_least=0, below=1)  # share of inputs dropped before every layer
+    hidden: list[int] = key([], at_least=1)  # widths of hidden layers; [] is one linear layer, [512,256] three
+    dropout: float = key(0.0, at_least=0, below=1)  # share of inputs dropped before every layer
 
 
 @dataclass
 class Finetune:
     """What is trained, and how fast beside the head."""
 
-    name: str = _key(choices=("head", "gradual", "full"))
-    head_epochs: int = _key(0, at_least=0)  # gradual: epochs before the backbone is unfrozen
-    backbone_lr: float = _key(0.1, above=0)  # learning rate of the backbone's last layer, as a share of optimizer.lr
-    layer_decay: float = _key(
+    name: str = key(choices=("head", "gradual", "full"))
+    head_epochs: int = key(0, at_least=0)  # gradual: epochs before the backbone is unfrozen
+    backbone_lr: float = key(0.1, above=0)  # learning rate of the backbone's last layer, as a share of optimizer.lr
+    layer_decay: float = key(
         0.8, above=0, at_most=1
     )  # each layer further from the head learns at this share of the next
     freeze_norm: bool = (
@@ -65,38 +65,38 @@ class Finetune:
 class Optimizer:
     """torch.optim's optimizer of that name; null: it has no such setting."""
 
-    name: str = _key(choices=("adamw", "adam", "sgd"))
-    lr: float = _key(above=0)  # of the head, at the schedule's peak
-    weight_decay: float = _key(0.0, at_least=0)  # not applied to biases and normalisation layers
-    eps: float | None = _key(None, above=0)  # adamw, adam
-    betas: list[float] | None = _key(None, at_least=0, below=1)  # adamw, adam: two numbers
-    momentum: float | None = _key(None, at_least=0, below=1)  # sgd
+    name: str = key(choices=("adamw", "adam", "sgd"))
+    lr: float = key(above=0)  # of the head, at the schedule's peak
+    weight_decay: float = key(0.0, at_least=0)  # not applied to biases and normalisation layers
+    eps: float | None = key(None, above=0)  # adamw, adam
+    betas: list[float] | None = key(None, at_least=0, below=1)  # adamw, adam: two numbers
+    momentum: float | None = key(None, at_least=0, below=1)  # sgd
 
 
 @dataclass
 class Schedule:
     """How the learning rate moves."""
 
-    name: str = _key(choices=("constant", "cosine", "plateau"))
-    warmup_epochs: float = _key(0.0, at_least=0)  # epochs of linear rise from zero; constant, cosine
-    min_lr: float = _key(0.0, at_least=0, below=1)  # cosine: the end, as a share of optimizer.lr
-    factor: float = _key(0.1, above=0, below=1)  # plateau: what the rate is multiplied by
-    patience: int = _key(3, at_least=0)  # plateau: epochs without a lower validation loss before that
+    name: str = key(choices=("constant", "cosine", "plateau"))
+    warmup_epochs: float = key(0.0, at_least=0)  # epochs of linear rise from zero; constant, cosine
+    min_lr: float = key(0.0, at_least=0, below=1)  # cosine: the end, as a share of optimizer.lr
+    factor: float = key(0.1, above=0, below=1)  # plateau: what the rate is multiplied by
+    patience: int = key(3, at_least=0)  # plateau: epochs without a lower validation loss before that
 
 
 @dataclass
 class Data:
     """Where the photos are and how they are read."""
 
-    name: str = _key(choices=("dogimages", "folder", "demo"))
+    name: str = key(choices=("dogimages", "folder", "demo"))
     root: str = MISSING  # a folder of split/class/photo, or of class/photo
     url: str | None = None  # dogimages: where the zip is fetched from when root is missing
-    batch_size: int = _key(64, at_least=1)  # photos a step, on each device
-    workers: int | None = _key(None, at_least=0)  # threads that read photos; null: one a core, 16 at most
-    on_bad: str = _key("skip", choices=("skip", "fail"))  # an unreadable photo: leave it out and list it, or stop
-    cache: str = _key("none", choices=("none", "jpeg", "memmap"))  # keep photos shrunk: as JPEGs, or as raw pixels
-    valid_fraction: float = _key(0.15, above=0, below=1)  # share taken from train when there is no valid folder
-    test_fraction: float = _key(0.15, above=0, below=1)  # the same for test
+    batch_size: int = key(64, at_least=1)  # photos a step, on each device
+    workers: int | None = key(None, at_least=0)  # threads that read photos; null: one a core, 16 at most
+    on_bad: str = key("skip", choices=("skip", "fail"))  # an unreadable photo: leave it out and list it, or stop
+    cache: str = key("none", choices=("none", "jpeg", "memmap"))  # keep photos shrunk: as JPEGs, or as raw pixels
+    valid_fraction: float = key(0.15, above=0, below=1)  # share taken from train when there is no valid folder
+    test_fraction: float = key(0.15, above=0, below=1)  # the same for test
     split_seed: int = 0  # which photos those are; apart from `seed`, so that runs of all seeds are tested alike
 
 
@@ -104,31 +104,31 @@ class Data:
 class Augment:
     """What training photos go through; validation and test photos never do."""
 
-    crop: float | None = _key(None, above=0, at_most=1)  # random crop's smallest share of the photo; null: centre crop
+    crop: float | None = key(None, above=0, at_most=1)  # random crop's smallest share of the photo; null: centre crop
     flip: bool = False  # mirror half of the photos
-    randaugment: int = _key(0, at_least=0, at_most=30)  # strength of two random colour or shape changes; 0: none
-    mixup: float = _key(0.0, at_least=0)  # Beta(a, a) of blended pairs; 0: none
-    cutmix: float = _key(0.0, at_least=0)  # Beta(a, a) of pasted pairs; 0: none
-    label_smoothing: float = _key(0.0, at_least=0, below=1)  # share of each label spread over all classes
+    randaugment: int = key(0, at_least=0, at_most=30)  # strength of two random colour or shape changes; 0: none
+    mixup: float = key(0.0, at_least=0)  # Beta(a, a) of blended pairs; 0: none
+    cutmix: float = key(0.0, at_least=0)  # Beta(a, a) of pasted pairs; 0: none
+    label_smoothing: float = key(0.0, at_least=0, below=1)  # share of each label spread over all classes
 
 
 @dataclass
 class Trainer:
     """The machine and the loop."""
 
-    name: str = _key(choices=("local",))
-    max_epochs: int = _key(10, at_least=1)
-    accelerator: str = _key("auto", choices=("auto", "cpu", "gpu"))
-    devices: int | None = _key(
+    name: str = key(choices=("local",))
+    max_epochs: int = key(10, at_least=1)
+    accelerator: str = key("auto", choices=("auto", "cpu", "gpu"))
+    devices: int | None = key(
         None, at_least=1
     )  # processes, each with its own device (DDP); null: every GPU, or one CPU
-    precision: str = _key("auto", choices=("auto", "32-true", "bf16-mixed", "16-mixed"))
+    precision: str = key("auto", choices=("auto", "32-true", "bf16-mixed", "16-mixed"))
     channels_last: bool = True  # memory order in which convolutions are faster
     compile: bool = False  # torch.compile: minutes to start, then a faster step; worth it for long runs on a GPU
-    gradient_clip: float | None = _key(1.0, above=0)  # largest norm of the gradients of a step; null: none
-    accumulate: int = _key(1, at_least=1)  # steps whose gradients are averaged before the optimizer moves
-    ema: float | None = _key(None, above=0, below=1)  # decay a step of averaged weights (EMA); null: none
-    patience: int | None = _key(
+    gradient_clip: float | None = key(1.0, above=0)  # largest norm of the gradients of a step; null: none
+    accumulate: int = key(1, at_least=1)  # steps whose gradients are averaged before the optimizer moves
+    ema: float | None = key(None, above=0, below=1)  # decay a step of averaged weights (EMA); null: none
+    patience: int | None = key(
         None, at_least=1
     )  # stop after so many epochs without a lower validation loss; null: never
 
@@ -138,7 +138,7 @@ class Features:
     """While the backbone rests it sees each photo once; the head trains on what it made of it."""
 
     cache: bool = True  # keep the features in cache.dir; false: every photo passes the backbone in every epoch
-    views: int = _key(0, at_least=0)  # augmented views of each train photo that are kept beside its centre
+    views: int = key(0, at_least=0)  # augmented views of each train photo that are kept beside its centre
 
 
 @dataclass
@@ -146,7 +146,7 @@ class Cache:
     """What is kept from run to run; safe to delete at any time."""
 
     dir: str = "${oc.env:SAGEHOUND_CACHE,${oc.env:HOME,/tmp}/.cache/sagehound}"
-    max_gb: float = _key(20.0, above=0)  # what was used longest ago goes first; 10^9 bytes
+    max_gb: float = key(20.0, above=0)  # what was used longest ago goes first; 10^9 bytes
 
 
 @dataclass
@@ -163,16 +163,21 @@ class Train:
     trainer: Trainer = field(default_factory=Trainer)
     features: Features = field(default_factory=Features)
     cache: Cache = field(default_factory=Cache)
-    results: str | None = _key(
+    results: str | None = key(
         None, choices=("all", "scores")
     )  # scores: metrics, curves and config alone; null: all of a run's, the scores of a sweep's (-m)
-    seed: int = _key(0, at_least=0, below=2**32)  # the same seed gives the same numbers on a CPU
+    seed: int = key(0, at_least=0, below=2**32)  # the same seed gives the same numbers on a CPU
     resume: str | None = None  # last (the newest run), a run's folder, or a checkpoint: go on where it stopped
 
 
-def register() -> None:
+def register(schema: type[Train] = Train) -> None:
     """Make the schema known to Hydra, under the name that conf/train.yaml starts from."""
-    ConfigStore.instance().store("schema", Train)
+    ConfigStore.instance().store("schema", schema)
+
+
+def registered() -> type:
+    """The schema that Hydra composes by."""
+    return OmegaConf.get_type(ConfigStore.instance().load("schema.yaml").node) or Train
 
 
 def check(cfg: DictConfig) -> None:
@@ -181,9 +186,15 @@ def check(cfg: DictConfig) -> None:
     Raises:
         ConfigError: names the first wrong key, its value, and what to choose instead.
     """
-    for key, value, rule in _keys(Train, cfg):
-        _check_value(key, value, rule)
+    for name, value, rule in _keys(OmegaConf.get_type(cfg) or Train, cfg):
+        _check_value(name, value, rule)
     _check_together(cfg)
+
+
+def group_of(field: dataclasses.Field[Any]) -> type | None:
+    """The dataclass of a field that is a group of keys, or may be none; None for a single key."""
+    kinds = [kind for kind in (field.type, *get_args(field.type)) if dataclasses.is_dataclass(kind)]
+    return kinds[0] if kinds and isinstance(kinds[0], type) else None
 
 
 def _keys(schema: type, cfg: DictConfig, prefix: str = "") -> Iterator[tuple[str, Any, dict[str, Any]]]:
@@ -197,9 +208,9 @@ def _keys(schema: type, cfg: DictConfig, prefix: str = "") -> Iterator[tuple[str
         if OmegaConf.is_missing(cfg, f.name):
             raise ConfigError(f"{key} is missing: give {key}=...")
         value = cfg[f.name]
-        if dataclasses.is_dataclass(f.type):
-            assert isinstance(f.type, type)
-            yield from _keys(f.type, value, key + ".")
+        group = group_of(f)
+        if group and value is not None:
+            yield from _keys(group, value, key + ".")
         else:
             yield key, value, dict(f.metadata)
 

@@ -47,8 +47,8 @@ def writing_failed(path: Path, error: OSError) -> SagehoundError:
     """The message for a file that could not be written."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return SagehoundError(
-            f"the disk is full: {path} could not be written; free some space, then run the same command with "
-            "resume=last (training goes on from the last checkpoint)"
+            f"the disk is full: {path} could not be written; free some space, then run the same command again; "
+            "training goes on from its last checkpoint with resume=last"
         )
     return SagehoundError(f"{path} could not be written: {error.strerror or error}; choose another folder")
 

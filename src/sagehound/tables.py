@@ -50,7 +50,7 @@ def write_predictions(path: Path, classes: list[str], found: dict[str, Predictio
         for photo, row, best in zip(p.photos, probabilities, top, strict=True):
             top5 = ";".join(f"{classes[i]}:{row[i]:.4f}" for i in best)
             rows.append([photo.file, photo.split, photo.label, classes[best[0]], f"{row[best[0]]:.6f}", top5])
-    _write_csv(path, ["file", "split", "label", "prediction", "probability", "top5"], rows)
+    write_csv(path, ["file", "split", "label", "prediction", "probability", "top5"], rows)
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def write_per_class(path: Path, scores: list[ClassScore]) -> None:
         [s.name, *(s.counts[split] for split in SPLITS), s.correct, "" if s.accuracy is None else f"{s.accuracy:.4f}"]
         for s in scores
     ]
-    _write_csv(path, ["class", *SPLITS, "correct", "accuracy"], rows)
+    write_csv(path, ["class", *SPLITS, "correct", "accuracy"], rows)
 
 
 def confusion(p: Predictions) -> npt.NDArray[np.int64]:
@@ -89,7 +89,8 @@ def confusion(p: Predictions) -> npt.NDArray[np.int64]:
     return np.bincount(p.labels * c + p.answers, minlength=c * c).reshape(c, c)
 
 
-def _write_csv(path: Path, columns: list[str], rows: list[list[Any]]) -> None:
+def write_csv(path: Path, columns: list[str], rows: list[list[Any]]) -> None:
+    """Write a table, atomically."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)

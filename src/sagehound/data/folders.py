@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -111,24 +112,37 @@ def _subfolders(folder: Path) -> list[Path]:
         raise InputError(f"{folder} cannot be read: {error.strerror}") from error
 
 
+def photos_below(root: Path) -> Iterator[str]:
+    """Every photo in a folder and below, as a path from there with /, in an order that does not change.
+
+    Only the names of one folder are held at a time.
+    """
+    for file in _walk(root):
+        if file.suffix.lower() in _SUFFIXES:
+            yield file.relative_to(root).as_posix()
+
+
 def _files(folder: Path) -> tuple[list[Path], int]:
     """The photos below a class folder, in order, and the number of other files; hidden files count as neither."""
     found, others = [], 0
+    for file in _walk(folder):
+        if file.suffix.lower() in _SUFFIXES:
+            found.append(file)
+        else:
+            others += 1
+    return sorted(found), others
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """Every file that is not hidden; links to folders are followed once."""
     seen: set[str] = set()
     for place, folders, names in os.walk(folder, followlinks=True):
         if os.path.realpath(place) in seen:  # a link to a folder above
             folders.clear()
             continue
         seen.add(os.path.realpath(place))
-        folders[:] = [f for f in folders if not f.startswith(".")]
-        for name in names:
-            if name.startswith("."):
-                continue
-            if Path(name).suffix.lower() in _SUFFIXES:
-                found.append(Path(place, name))
-            else:
-                others += 1
-    return sorted(found), others
+        folders[:] = sorted(f for f in folders if not f.startswith("."))
+        yield from (Path(place, name) for name in sorted(names) if not name.startswith("."))
 
 
 def _one_spelling(photos: list[Photo]) -> dict[str, str]:

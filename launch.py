@@ -1,0 +1,23 @@
+"""Do what comes after training, with a model that a run left; without model=, train one first.
+
+python launch.py deploy=local model=RUN                              a server, and a page to drop photos on
+python launch.py transform=local model=RUN data.root=PHOTOS          predictions.csv of a folder
+python launch.py probe=local endpoint=http://127.0.0.1:8080 n=all    how good and how fast an endpoint answers
+python launch.py probe=sagemaker endpoint=NAME                       the same on SageMaker
+"""
+
+import hydra
+from omegaconf import DictConfig
+
+from sagehound import command
+from sagehound_launchers.launch import launch
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="launch")
+def main(cfg: DictConfig) -> None:
+    """Run the stages that the command line names."""
+    launch(cfg)
+
+
+if __name__ == "__main__":
+    command.run(main, __doc__)

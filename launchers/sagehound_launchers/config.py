@@ -1,0 +1,108 @@
+"""The schema of `python launch.py`: that of training, and the stages."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from sagehound import config
+from sagehound.config import Train, key
+from sagehound.errors import ConfigError
+
+
+@dataclass
+class Deploy:
+    """An endpoint for the model."""
+
+    name: str = key(choices=("local",))
+    host: str = "127.0.0.1"  # address to listen on; 0.0.0.0 lets other machines in
+    port: int = key(8080, at_least=0, at_most=65535)  # 0: any free one, which is printed
+    model_gb: float | None = key(None, above=0)  # memory that open models may hold, 10^9 bytes; null: half of it
+    max_requests: int = key(64, at_least=1)  # that are read or answered at a time; more are told to come again
+    max_megapixels: float = key(50.0, above=0)  # of one photo
+
+
+@dataclass
+class Transform:
+    """Batch predictions over a folder of photos, data.root."""
+
+    name: str = key(choices=("local",))
+    format: str = key("csv", choices=("csv", "jsonl"))
+    output: str | None = None  # a file; null: outputs/transform/<data.root's name>-<a number>/predictions.<format>
+    top_k: int = key(5, at_least=1)  # classes that are written for each photo
+
+
+@dataclass
+class Probe:
+    """Test photos sent to an endpoint."""
+
+    name: str = key(choices=("local", "sagemaker"))
+    clients: int = key(4, at_least=1)  # that send at a time
+    timeout: float = key(60.0, above=0)  # seconds for an answer
+
+
+@dataclass
+class Launch(Train):
+    """Everything that `python launch.py` can be told."""
+
+    deploy: Deploy | None = None
+    transform: Transform | None = None
+    probe: Probe | None = None
+    model: Any = None  # a run, a model.tar.gz, or several as [A,B]; null: train one first
+    endpoint: str | None = None  # probe: an address, or a name on SageMaker
+    n: str = "30"  # probe: test photos that are sent, chosen by seed, or all
+
+
+def register() -> None:
+    """Make this the schema that Hydra composes by."""
+    config.register(Launch)
+
+
+def models(cfg: DictConfig) -> list[str]:
+    """The models that ``model`` names; none where it is null."""
+    several = cfg.model if OmegaConf.is_list(cfg.model) else [cfg.model]
+    return [str(model) for model in several if model is not None]
+
+
+def check(cfg: DictConfig) -> None:
+    """Hold a composed config against the schema and the rules across the stages.
+
+    Raises:
+        ConfigError: names the first wrong key and what to choose instead.
+    """
+    config.check(cfg)
+    given = models(cfg)
+    rules = [
+        (
+            cfg.probe and not cfg.endpoint,
+            "probe needs endpoint=: an address such as http://127.0.0.1:8080, or a name on SageMaker",
+        ),
+        (
+            cfg.probe and cfg.probe.name == "local" and not str(cfg.endpoint).startswith(("http://", "https://")),
+            f"endpoint={cfg.endpoint}: with probe=local give an address, such as http://127.0.0.1:8080",
+        ),
+        (
+            cfg.probe and cfg.probe.name == "sagemaker" and "/" in str(cfg.endpoint),
+            f"endpoint={cfg.endpoint}: with probe=sagemaker give the endpoint's name; an address is for probe=local",
+        ),
+        (
+            cfg.deploy and cfg.probe,
+            "deploy=local keeps this terminal: probe it from another, "
+            f"python launch.py probe=local endpoint=http://127.0.0.1:{cfg.deploy.port if cfg.deploy else 8080}",
+        ),
+        (
+            cfg.n != "all" and not (cfg.n.isdecimal() and int(cfg.n)),
+            f"n={cfg.n}: give a number of photos from 1 on, or all",
+        ),
+        (
+            cfg.transform and len(given) > 1,
+            f"transform takes one model, not {len(given)}: give model=RUN",
+        ),
+        (
+            cfg.endpoint and not cfg.probe,
+            f"endpoint={cfg.endpoint} is of probe only: choose probe=local or probe=sagemaker",
+        ),
+    ]
+    for broken, message in rules:
+        if broken:
+            raise ConfigError(message)

@@ -1,0 +1,221 @@
+"""Test photos sent to an endpoint: how often it is right, how fast it answers, and for which classes."""
+
+import json
+import random
+import statistics
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from omegaconf import DictConfig
+
+from sagehound import console, plots
+from sagehound.data.folders import SPLITS, Photo, scan
+from sagehound.data.photos import find_photos
+from sagehound.errors import ConfigError, SagehoundError
+from sagehound.files import write_json
+from sagehound.tables import ClassScore, write_csv, write_per_class
+
+_TYPES = {".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".png": "image/png", ".webp": "image/webp"}
+_TRIES = 5  # of a photo that a busy endpoint sends back
+_HOPELESS = 10  # photos; an endpoint that answers none of the first so many is given up
+
+Ask: TypeAlias = Callable[[bytes, str], dict[str, Any]]  # a photo's file and its content type, to the answer
+
+
+class Refused(Exception):
+    """The endpoint gave no answer; the message says why."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What came back for one photo."""
+
+    photo: Photo
+    top: list[str]  # the most probable classes; empty where there was no answer
+    seconds: float  # of the answer
+    error: str  # why there was none
+
+    @property
+    def right(self) -> bool:
+        """Whether the most probable class is the photo's."""
+        return self.top[:1] == [self.photo.label]
+
+
+def probe(cfg: DictConfig, folder: Path) -> dict[str, Any]:
+    """Send ``n`` test photos to ``endpoint`` and write probe.json, predictions.csv, per_class.csv and a plot.
+
+    Returns:
+        what probe.json holds: shares between 0 and 1, milliseconds, photos a second.
+
+    Raises:
+        InputError: there are no photos.
+        SagehoundError: the endpoint answered none of them.
+    """
+    photos, root = test_photos(cfg)
+    chosen = [p for p in photos if p.split == "test"]
+    if cfg.n != "all" and int(cfg.n) < len(chosen):
+        chosen = sorted(random.Random(cfg.seed).sample(chosen, int(cfg.n)), key=lambda p: p.file)
+    ask = over_sagemaker(cfg) if cfg.probe.name == "sagemaker" else over_http(cfg)
+    console.say(f"probing {cfg.endpoint} with {len(chosen):,} test photos, {cfg.probe.clients} at a time")
+    start = time.perf_counter()
+    replies: list[Reply] = []
+    with ThreadPoolExecutor(cfg.probe.clients) as pool:
+        coming = pool.map(lambda p: _send(ask, root, p), chosen)
+        for reply in console.track(coming, "Probing with photos", len(chosen)):
+            replies.append(reply)
+            if len(replies) == min(_HOPELESS, len(chosen)) and all(r.error for r in replies):
+                pool.shutdown(cancel_futures=True)
+                raise SagehoundError(f"endpoint={cfg.endpoint} answered none of {len(replies)} photos: {reply.error}")
+    seconds = time.perf_counter() - start
+    found = _summary(replies, seconds) | {"endpoint": cfg.endpoint, "clients": cfg.probe.clients}
+    _write(folder, found, replies, photos)
+    _tell(found, replies, folder)
+    return found
+
+
+def test_photos(cfg: DictConfig) -> tuple[list[Photo], Path]:
+    """All photos of the set with their splits, and where they lie.
+
+    A test folder is taken as it is; without one, the test photos are those that a training run would take from train.
+    """
+    root = Path(cfg.data.root).expanduser()
+    photos = scan(root).photos
+    if not any(p.split == "test" for p in photos):
+        photos = find_photos(cfg.data, Path(cfg.cache.dir).expanduser()).photos
+    return photos, root
+
+
+def over_http(cfg: DictConfig) -> Ask:
+    """Ask a server by its address, with or without /invocations."""
+    try:
+        import urllib3
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"probe=local needs {error.name}: pip install 'sagehound[serve]'") from error
+    url = str(cfg.endpoint).rstrip("/")
+    if not url.endswith(("/invocations", "/invoke")):
+        url += "/invocations"
+    pool = urllib3.PoolManager(maxsize=cfg.probe.clients, retries=False, timeout=cfg.probe.timeout)
+
+    def ask(photo: bytes, content_type: str) -> dict[str, Any]:
+        for _ in range(_TRIES):
+            try:
+                answer = pool.request("POST", url, photo, headers={"Content-Type": content_type, "Accept": _ACCEPT})
+            except urllib3.exceptions.HTTPError as error:
+                raise Refused(f"no connection: {error}") from error
+            if answer.status != 503:
+                break
+            wait = answer.headers.get("Retry-After", "")
+            time.sleep(min(int(wait), 10) if wait.isdecimal() else 1)
+        return _read(answer.status, answer.data)
+
+    return ask
+
+
+def over_sagemaker(cfg: DictConfig) -> Ask:
+    """Ask an endpoint of SageMaker by its name, with the credentials and the region that boto3 finds."""
+    try:
+        import boto3
+        from botocore.config import Config
+        from botocore.exceptions import BotoCoreError, ClientError, NoRegionError
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"probe=sagemaker needs {error.name}: pip install 'sagehound[sagemaker]'") from error
+    settings = Config(
+        max_pool_connections=cfg.probe.clients,
+        read_timeout=cfg.probe.timeout,
+        retries={"max_attempts": _TRIES, "mode": "standard"},
+    )
+    try:
+        client = boto3.client("sagemaker-runtime", config=settings)
+    except NoRegionError as error:
+        raise ConfigError("probe=sagemaker: no AWS region is set; export AWS_REGION=us-east-1, or yours") from error
+
+    def ask(photo: bytes, content_type: str) -> dict[str, Any]:
+        try:
+            answer = client.invoke_endpoint(
+                EndpointName=cfg.endpoint, Body=photo, ContentType=content_type, Accept=_ACCEPT
+            )
+        except (BotoCoreError, ClientError) as error:
+            raise Refused(str(error)) from error
+        return _read(200, answer["Body"].read())
+
+    return ask
+
+
+_ACCEPT = "application/json; top_k=5"
+
+
+def _read(status: int, body: bytes) -> dict[str, Any]:
+    try:
+        said = json.loads(body)
+        if status == 200:
+            return {"top": [str(best["label"]) for best in said["top"]]}
+        reason = said["error"]["message"]
+    except (ValueError, KeyError, TypeError):
+        reason = f"not an answer of Sagehound's: {body[:80]!r}"
+    raise Refused(f"status {status}: {reason}")
+
+
+def _send(ask: Ask, root: Path, photo: Photo) -> Reply:
+    path = root / photo.file
+    start = time.perf_counter()
+    try:
+        content = path.read_bytes()
+        start = time.perf_counter()
+        top = ask(content, _TYPES.get(path.suffix.lower(), "application/x-image"))["top"]
+        return Reply(photo, top, time.perf_counter() - start, "")
+    except OSError as error:
+        return Reply(photo, [], time.perf_counter() - start, f"cannot be read: {error.strerror}")
+    except Refused as error:
+        return Reply(photo, [], time.perf_counter() - start, str(error))
+
+
+def _summary(replies: list[Reply], seconds: float) -> dict[str, Any]:
+    answered = [r for r in replies if not r.error]
+    ms = sorted(1000 * r.seconds for r in answered)
+    return {
+        "photos": len(replies),
+        "failed": len(replies) - len(answered),
+        "top1": round(sum(r.right for r in answered) / len(answered), 6),
+        "top5": round(sum(r.photo.label in r.top for r in answered) / len(answered), 6),
+        **{f"p{share}_ms": round(ms[min(int(len(ms) * share / 100), len(ms) - 1)], 2) for share in (50, 95, 99)},
+        "mean_ms": round(statistics.mean(ms), 2),
+        "photos_per_second": round(len(answered) / seconds, 2),
+        "seconds": round(seconds, 3),
+    }
+
+
+def _write(folder: Path, found: dict[str, Any], replies: list[Reply], photos: list[Photo]) -> None:
+    write_json(folder / "probe.json", found)
+    columns = ["file", "label", "prediction", "top5", "milliseconds", "error"]
+    rows = [
+        [r.photo.file, r.photo.label, (r.top or [""])[0], ";".join(r.top), f"{1000 * r.seconds:.1f}", r.error]
+        for r in replies
+    ]
+    write_csv(folder / "predictions.csv", columns, rows)
+    scores = by_class(replies, photos)
+    write_per_class(folder / "per_class.csv", scores)
+    plots.save(plots.accuracy_by_class_size(scores), folder / "plots" / "accuracy_by_class_size.png")
+
+
+def by_class(replies: list[Reply], photos: list[Photo]) -> list[ClassScore]:
+    """The score of every class; its test photos are those that were answered."""
+    counts = {split: Counter(p.label for p in photos if p.split == split) for split in SPLITS}
+    counts["test"] = Counter(r.photo.label for r in replies if not r.error)
+    right = Counter(r.photo.label for r in replies if r.right)
+    return [ClassScore(c, {s: counts[s][c] for s in SPLITS}, right[c]) for c in sorted({p.label for p in photos})]
+
+
+def _tell(found: dict[str, Any], replies: list[Reply], folder: Path) -> None:
+    if found["failed"]:
+        first = next(r for r in replies if r.error)
+        console.warn(f"{found['failed']} photos got no answer, such as {first.photo.file}: {first.error}")
+    columns = ["photos", "top-1", "top-5", "p50 ms", "p95 ms", "p99 ms", "photos/s", "seconds"]
+    shares = [f"{found[k]:.1%}" for k in ("top1", "top5")]
+    times = [f"{found[k]:.1f}" for k in ("p50_ms", "p95_ms", "p99_ms", "photos_per_second", "seconds")]
+    console.table(f"Endpoint: {found['endpoint']}", columns, [[str(found["photos"]), *shares, *times]])
+    console.say(f"results: {folder}")

@@ -1,0 +1,153 @@
+"""Batch predictions: every photo below a folder, in constant memory, going on where it was stopped."""
+
+import csv
+import io
+import json
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import BinaryIO
+
+from sagehound import console
+from sagehound.archive import digest, opened
+from sagehound.data.folders import photos_below
+from sagehound.errors import InputError
+from sagehound.files import locked, write_json, writing_failed
+from sagehound.machine import tune_allocator
+from sagehound.serving.engine import Engine
+from sagehound.serving.formats import JSON, Answer, Probabilities, Wanted, answer, failure
+from sagehound.serving.predictor import Predictor
+
+_AHEAD = 64  # photos that are being decoded or wait for their turn
+_EVERY = 1.0  # seconds between two notes of how far it is
+
+
+@dataclass
+class Progress:
+    """How far a folder is."""
+
+    photos: int = 0  # whose lines are written
+    failed: int = 0  # of these, that could not be read; their line says why
+    bytes: int = 0  # of the output up to there
+    last: str = ""  # the photo of the last line
+
+
+def predict_folder(model: str | Path, root: Path, output: Path, top_k: int = 5) -> Progress:
+    """Write a line for every photo below ``root`` to ``output``, a .csv or a .jsonl.
+
+    A line of CSV holds file, prediction, probability, top (class:probability, most probable first) and error; one of
+    JSON the file and an endpoint's answer. The file takes its name when it is complete. Until then the same call goes
+    on where the last one stopped, unless the model, top_k or the photos have changed.
+
+    Raises:
+        InputError: there is no such model or folder, or no photo in it.
+        SagehoundError: the disk is full, or another process is writing the same file.
+    """
+    if not root.is_dir():
+        raise InputError(f"data.root={root} is not a folder (from {Path.cwd()}): give one with photos in it")
+    total = sum(1 for _ in photos_below(root))
+    if not total:
+        raise InputError(f"data.root={root}: no photo lies in it or below")
+    tune_allocator()
+    part, note = (output.with_name(f".{output.name}.{kind}") for kind in ("part", "note"))
+    task = {"model": digest(model), "root": str(root.resolve()), "photos": total, "top_k": top_k}
+    with locked(output.with_name(f".{output.name}.lock"), busy=f"another process is writing {output}"):
+        try:
+            progress = _begun(note, part, task, root)
+            if progress.photos:
+                console.say(f"going on after {progress.photos:,} of {total:,} photos")
+            with opened(model) as folder, part.open("r+b" if progress.photos else "wb") as file:
+                file.truncate(progress.bytes)
+                file.seek(progress.bytes)
+                keep = partial(_keep, note, task, progress, file)
+                _predict(Predictor(folder), root, file, output.suffix, top_k, progress, keep)
+            part.replace(output)
+            note.unlink()
+        except OSError as error:
+            raise writing_failed(output, error) from error
+    return progress
+
+
+def _begun(note: Path, part: Path, task: dict[str, object], root: Path) -> Progress:
+    """How far an earlier call for the same task came."""
+    try:
+        kept = json.loads(note.read_text(encoding="utf-8"))
+        progress = Progress(**kept["progress"])
+        skipped = deque(islice(photos_below(root), progress.photos), maxlen=1)
+        if kept["task"] == task and list(skipped) == [progress.last] and part.stat().st_size >= progress.bytes:
+            return progress
+        console.say("the model, the photos or top_k have changed since: beginning again")
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # nothing was begun, or nothing that can be read
+    return Progress()
+
+
+def _keep(note: Path, task: dict[str, object], progress: Progress, file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+    write_json(note, {"task": task, "progress": asdict(progress)})
+
+
+def _predict(
+    predictor: Predictor,
+    root: Path,
+    file: BinaryIO,
+    suffix: str,
+    top_k: int,
+    progress: Progress,
+    keep: Callable[[], None],
+) -> None:
+    """Write the lines that are missing; ``progress`` follows what is written, and ``keep`` is called now and then."""
+    line = _json_line if suffix == ".jsonl" else _csv_line
+    if not progress.photos and suffix != ".jsonl":
+        progress.bytes += file.write(b"file,prediction,probability,top,error\n")
+    want = Wanted(JSON, top_k)
+    engine = Engine(on_batch=lambda _: None)
+    kept = time.monotonic()
+    try:
+        for name, future in _submitted(engine, predictor, root, progress.photos):
+            try:
+                said = answer(predictor.card.classes, future.result(), want)
+            except InputError as error:
+                said = failure(error)
+            progress.bytes += file.write(line(name, said))
+            progress.photos, progress.last = progress.photos + 1, name
+            progress.failed += "error" in said
+            if time.monotonic() - kept > _EVERY:
+                keep()
+                kept = time.monotonic()
+    finally:
+        engine.close()
+        keep()
+
+
+def _submitted(
+    engine: Engine, predictor: Predictor, root: Path, done: int
+) -> Iterator[tuple[str, Future[Probabilities]]]:
+    """The photos that are left, in order, with their futures; a few are always on their way."""
+    total = sum(1 for _ in photos_below(root)) - done
+    names = islice(photos_below(root), done, None)
+    ahead: deque[tuple[str, Future[Probabilities]]] = deque()
+    for name in console.track(names, "Predicting", total):
+        ahead.append((name, engine.submit(predictor, root / name)))
+        if len(ahead) == _AHEAD:
+            yield ahead.popleft()
+    yield from ahead
+
+
+def _json_line(name: str, said: Answer) -> bytes:
+    return json.dumps({"file": name, **said}, ensure_ascii=False).encode(errors="backslashreplace") + b"\n"
+
+
+def _csv_line(name: str, said: Answer) -> bytes:
+    top = ";".join(f"{best['label']}:{best['probability']:.4f}" for best in said.get("top", []))
+    reason = said["error"]["message"] if "error" in said else ""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow([name, said.get("label"), said.get("probability"), top, reason])
+    return text.getvalue().encode(errors="backslashreplace")
