@@ -1,8 +1,9 @@
 """From a file to an upright RGB photo; the one way in for training, evaluation and serving. Imports no torch."""
 
 import io
-import struct
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -29,8 +30,6 @@ _TURNS = {
 
 # what cameras and browsers write; Pillow knows many more, some of which start other programs
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
-
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 
 
 class BadPhoto(InputError):
@@ -61,7 +60,7 @@ def open_photo(content: bytes, short_side: int | None = None, max_pixels: int | 
     """
     if not content:
         raise BadPhoto("empty file")
-    try:
+    with _foreign():
         image = Image.open(io.BytesIO(content), formats=FORMATS)
         if max_pixels and image.width * image.height > max_pixels:
             raise TooManyPixels(f"{image.width} x {image.height} pixels, more than {max_pixels / 1e6:g} megapixels")
@@ -69,18 +68,27 @@ def open_photo(content: bytes, short_side: int | None = None, max_pixels: int | 
         if short_side:
             image.draft(None, (short_side, short_side))
         image.load()
+    return image
+
+
+@contextmanager
+def _foreign() -> Iterator[None]:
+    """Broken files raise anything at all in Pillow's readers, TypeError and KeyError among it; here it is BadPhoto."""
+    try:
+        yield
+    except BadPhoto:
+        raise
     except Image.UnidentifiedImageError as error:
         raise BadPhoto("not an image file") from error
-    except _BROKEN as error:
-        raise BadPhoto(str(error)) from error
-    return image
+    except Exception as error:
+        raise BadPhoto(str(error) or type(error).__name__) from error
 
 
 def orientation(image: Image.Image) -> int:
     """EXIF orientation, 1 (upright) to 8; 1 where there is none or the EXIF data is broken."""
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except _BROKEN:
+    except Exception:  # as in _foreign; a photo without its orientation is still a photo
         return 1
 
 
@@ -90,17 +98,18 @@ def to_rgb(image: Image.Image) -> Image.Image:
     Raises:
         BadPhoto: its pixels are no colours.
     """
-    turn = _TURNS.get(orientation(image))
-    if turn is not None:
-        image = image.transpose(turn)
-    if image.mode == "F":
-        raise BadPhoto("floating-point pixels, whose range is unknown")
-    if image.mode.startswith("I"):  # 16 bits a pixel: Pillow's own conversion would cut at 255 instead of scaling
-        image = Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image if image.mode == "RGB" else image.convert("RGB")  # which would copy it
+    with _foreign():
+        turn = _TURNS.get(orientation(image))
+        if turn is not None:
+            image = image.transpose(turn)
+        if image.mode == "F":
+            raise BadPhoto("floating-point pixels, whose range is unknown")
+        if image.mode.startswith("I"):  # 16 bits a pixel: Pillow's own conversion would cut at 255 instead of scaling
+            image = Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
+        if image.has_transparency_data:
+            image = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        return image if image.mode == "RGB" else image.convert("RGB")  # which would copy it
 
 
 def read_photo(source: Path | bytes, short_side: int | None = None, max_pixels: int | None = None) -> Image.Image:
