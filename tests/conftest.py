@@ -4,16 +4,21 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests run side by side; before torch is imported
 
+import re
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import urllib3
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from PIL import Image
+
+from sagehound.files import locked
 
 ROOT = Path(__file__).parent.parent
 
@@ -99,18 +104,100 @@ def small(photos: Path, weights: Path) -> list[str]:
     ]
 
 
+@pytest.fixture(scope="session")
+def run(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of the real command, with its model.tar.gz; made once for all workers of a test session."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "run"
+    with locked(folder.with_suffix(".lock")):
+        if not (folder / "model.tar.gz").exists():
+            photos = make_photos(folder.with_name("run-photos"), train=8, valid=3, test=4)
+            given = [*small(photos, weights), "finetune=full", "optimizer.lr=0.01", "trainer.max_epochs=4"]
+            environment = os.environ | {"SAGEHOUND_CACHE": str(folder.with_name("run-cache"))}
+            subprocess.run(
+                [sys.executable, str(ROOT / "train.py"), *given, f"hydra.run.dir={folder}"],
+                env=environment,
+                check=True,
+                stdout=subprocess.DEVNULL,
+            )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def run_photos(run: Path) -> Path:
+    """The photos of ``run``: 3 classes of 8 train, 3 valid and 4 test photos."""
+    return run.with_name("run-photos")
+
+
+class Server:
+    """A real server in a process of its own."""
+
+    def __init__(self, folder: Path, *overrides: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.process = subprocess.Popen(
+            [sys.executable, str(ROOT / "launch.py"), "deploy=local", "deploy.port=0", *overrides],
+            cwd=folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        found = re.search(r"http://[\d.:]+", line)
+        assert found, line + self.process.communicate()[1]
+        self.url = found.group()
+        self._pool = urllib3.PoolManager(maxsize=40, retries=False, timeout=60)
+
+    def ask(self, method: str, path: str, body: bytes | None = None, **headers: str) -> urllib3.BaseHTTPResponse:
+        """Send a request; a header's _ stands for -."""
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return self._pool.request(method, self.url + path, body, headers=named)
+
+    def invoke(self, body: bytes, content_type: str = "image/jpeg", **headers: str) -> urllib3.BaseHTTPResponse:
+        """Send a body to /invocations."""
+        return self.ask("POST", "/invocations", body, Content_Type=content_type, **headers)
+
+    def stop(self) -> tuple[int, str]:
+        """SIGTERM; returns the exit code and what was printed to stderr."""
+        self.process.terminate()
+        errors = self.process.communicate(timeout=60)[1]
+        return self.process.returncode, errors
+
+
+@pytest.fixture(scope="session")
+def server(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with the model of ``run``."""
+    started = Server(tmp_path_factory.mktemp("server"), f"model={run}")
+    yield started
+    code, errors = started.stop()
+    assert (code, errors) == (-signal.SIGTERM, ""), "it lived to the end and failed nowhere"
+
+
+@pytest.fixture(scope="session")
+def photo(run_photos: Path) -> bytes:
+    """A test photo's file."""
+    return next(iter(sorted((run_photos / "test/002.Slate").iterdir()))).read_bytes()
+
+
+@pytest.fixture
+def launch(tmp_path: Path) -> Command:
+    """Run `python launch.py ...` in an empty folder, as a user would."""
+    return lambda *arguments, timeout=300: _python("launch.py", tmp_path, arguments, timeout)
+
+
 @pytest.fixture
 def command(tmp_path: Path) -> Command:
     """Run `python train.py ...` in an empty folder, as a user would."""
 
-    def run(*arguments: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, str(ROOT / "train.py"), *arguments],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
+    return lambda *arguments, timeout=300: _python("train.py", tmp_path, arguments, timeout)
 
-    return run
+
+def _python(script: str, folder: Path, arguments: tuple[str, ...], timeout: float) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(ROOT / script), *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )

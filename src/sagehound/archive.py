@@ -125,6 +125,10 @@ def unpack(path: Path, folder: Path, *, max_entries: int = MAX_ENTRIES, max_byte
                 if len(seen) > max_entries or left < 0:
                     raise refuse(f"more than {max_entries} files or {max_bytes / 1e9:g} GB")
                 _write(tar, entry, folder / inside)
+            while rest := packed.read(_CHUNK):  # to the end, where gzip's checksum stands
+                left -= len(rest)
+                if left < 0:
+                    raise refuse(f"more than {max_bytes / 1e9:g} GB")
     except (tarfile.TarError, zlib.error, EOFError, ValueError, RecursionError) as error:
         raise refuse(f"no .tar.gz, or a broken one ({error})") from error
     except OSError as error:  # gzip's own are among these

@@ -1,0 +1,281 @@
+"""The server as its clients meet it: a real process, real requests."""
+
+import base64
+import io
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tarfile
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Server
+from PIL import Image
+
+from sagehound.archive import unpack
+
+
+def b64(content: bytes) -> str:
+    return base64.b64encode(content).decode()
+
+
+def png(width: int, height: int) -> bytes:
+    made = io.BytesIO()
+    Image.new("1", (width, height)).save(made, "PNG")
+    return made.getvalue()
+
+
+def error(answer: Any) -> str:  # noqa: ANN401 - urllib3's
+    assert answer.headers["Content-Type"] == "application/json"
+    found = json.loads(answer.data)["error"]
+    assert found["message"]
+    return str(found["code"])
+
+
+def test_a_photo_gets_its_five_most_probable_classes(server: Server, photo: bytes) -> None:
+    answer = server.invoke(photo)
+    assert answer.status == 200
+    said = answer.json()
+    assert said["label"] == "Slate"
+    assert said["top"][0]["label"] == "Slate"
+    assert sum(best["probability"] for best in said["top"]) == pytest.approx(1, abs=1e-4)
+    assert "probabilities" not in said
+
+
+def test_formats_of_photos_and_answers(server: Server, photo: bytes) -> None:
+    with Image.open(io.BytesIO(photo)) as image:
+        for kind in ("PNG", "WEBP"):
+            other = io.BytesIO()
+            image.save(other, kind, lossless=True)
+            assert server.invoke(other.getvalue(), f"image/{kind.lower()}").json()["label"] == "Slate"
+    assert server.invoke(photo, "application/x-image").status == 200
+    assert server.invoke(photo, Accept="text/csv; top_k=1").data.startswith(b"Slate,0.")
+    everything = server.ask("POST", "/invocations?probabilities=all&top_k=2", photo, Content_Type="image/jpeg").json()
+    assert list(everything["probabilities"]) == ["Amber", "Moss", "Slate"]
+    assert len(everything["top"]) == 2
+    assert server.invoke(photo, Accept="application/json; top_k=2; probabilities=all").json() == everything
+
+
+def test_several_photos_are_answered_in_order_and_a_bad_one_fails_alone(server: Server, photo: bytes) -> None:
+    body = json.dumps({"instances": [b64(photo), b64(b"no photo"), {"b64": b64(photo)}, 7, b64(png(9000, 9000))]})
+    answer = server.invoke(body.encode(), "application/json")
+    assert answer.status == 200
+    one, two, three, four, five = answer.json()["predictions"]
+    assert one == three
+    assert one["label"] == "Slate"
+    assert [p["error"]["code"] for p in (two, four, five)] == ["bad_photo", "input_error", "too_many_pixels"]
+    lines = f'"{b64(photo)}"\nnothing\n'.encode()
+    answer = server.invoke(lines, "application/jsonlines")
+    assert answer.headers["Content-Type"] == "application/jsonlines"
+    good, bad = map(json.loads, answer.data.splitlines())
+    assert good == one
+    assert bad["error"]["code"] == "input_error"
+    assert server.invoke(lines, "application/jsonlines", Accept="text/csv").data.count(b"\n") == 2
+
+
+def test_many_clients_get_the_answers_that_one_gets(server: Server, run_photos: Path) -> None:
+    photos = [p.read_bytes() for p in sorted(run_photos.glob("*/*/*.jpg"))]
+    alone = [server.invoke(p).json() for p in photos]
+    with ThreadPoolExecutor(16) as pool:
+        together = [a.json() for a in pool.map(server.invoke, photos * 3)]
+    for a, b in zip(alone * 3, together, strict=True):
+        assert a["label"] == b["label"]
+        assert a["probability"] == pytest.approx(b["probability"], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "status", "code"),
+    [
+        (b"not an image", "image/jpeg", 400, "bad_photo"),
+        (b"", "image/jpeg", 400, "bad_photo"),
+        (png(8000, 8000), "image/png", 413, "too_many_pixels"),
+        (b"0" * (25 * 2**20 + 1), "image/jpeg", 413, "too_large"),
+        (b"x", "text/plain", 415, "unsupported_content_type"),
+        (b"x", "", 415, "unsupported_content_type"),
+        (b"{", "application/json", 400, "input_error"),
+        (b'{"instances": []}', "application/json", 400, "input_error"),
+    ],
+)
+def test_what_is_wrong_with_a_request_is_said(
+    server: Server, photo: bytes, body: bytes, content_type: str, status: int, code: str
+) -> None:
+    answer = server.invoke(body, content_type)
+    assert (answer.status, error(answer)) == (status, code)
+    assert server.invoke(photo).status == 200, "nothing is lost by it"
+
+
+def test_a_truncated_photo_is_refused(server: Server, photo: bytes) -> None:
+    answer = server.invoke(photo[: len(photo) // 2])
+    assert (answer.status, error(answer)) == (400, "bad_photo")
+    assert "truncated" in answer.json()["error"]["message"]
+
+
+def test_a_body_without_a_length_is_cut_off_at_the_limit(server: Server) -> None:
+    answer = server._pool.request(
+        "POST",
+        server.url + "/invocations",
+        body=(b"0" * 2**20 for _ in range(30)),
+        headers={"Content-Type": "image/jpeg"},
+    )
+    assert (answer.status, error(answer)) == (413, "too_large")
+
+
+def test_other_errors_look_the_same(server: Server, photo: bytes) -> None:
+    for method, path, status, code in (
+        ("GET", "/nowhere", 404, "not_found"),
+        ("PUT", "/models", 405, "method_not_allowed"),
+        ("GET", "/models/nobody", 404, "unknown_model"),
+        ("DELETE", "/models/nobody", 404, "unknown_model"),
+        ("POST", "/models/nobody/invoke", 404, "unknown_model"),
+        ("POST", "/invocations?top_k=0", 400, "bad_request"),
+        ("POST", "/invocations?probabilities=some", 400, "bad_request"),
+    ):
+        answer = server.ask(method, path, photo if method == "POST" else None, Content_Type="image/jpeg")
+        assert (answer.status, error(answer)) == (status, code), path
+    answer = server.invoke(photo, Accept="image/png")
+    assert (answer.status, error(answer)) == (406, "not_acceptable")
+
+
+def test_ping_metrics_and_descriptions(server: Server, photo: bytes) -> None:
+    assert server.ask("GET", "/ping").status == 200
+    server.invoke(photo)
+    metrics = server.ask("GET", "/metrics").data.decode()
+    assert 'sagehound_requests_total{route="/invocations",status="200"}' in metrics
+    assert "process_resident_memory_bytes" in metrics
+    description = server.ask("GET", "/openapi.json").json()
+    assert {"/ping", "/invocations", "/models", "/models/{name}", "/models/{name}/invoke", "/metrics"} <= set(
+        description["paths"]
+    )
+    docs = server.ask("GET", "/docs").data.decode()
+    assert "//" not in docs.replace("http://www.w3.org", ""), "no outside address is loaded"
+
+
+def test_models_come_and_go(server: Server, run: Path, photo: bytes) -> None:
+    (name,) = [m["modelName"] for m in server.ask("GET", "/models").json()["models"]]
+    assert name == "run"
+    described = server.ask("GET", "/models/run").json()
+    assert described["modelUrl"] == str(run)
+    assert described["card"]["classes"] == ["Amber", "Moss", "Slate"]
+
+    def load(**body: str) -> Any:  # noqa: ANN401 - urllib3's
+        return server.ask("POST", "/models", json.dumps(body).encode(), Content_Type="application/json")
+
+    assert load(model_name="second", url=str(run / "model.tar.gz")).status == 200
+    try:
+        answer = load(model_name="second", url=str(run))
+        assert (answer.status, error(answer)) == (409, "already_loaded")
+        assert server.ask("POST", "/models/second/invoke", photo, Content_Type="image/jpeg").json()["label"] == "Slate"
+        answer = server.invoke(photo)
+        assert (answer.status, error(answer)) == (400, "input_error")
+        assert "run, second" in answer.json()["error"]["message"]
+    finally:
+        assert server.ask("DELETE", "/models/second").status == 200
+    assert server.ask("DELETE", "/models/second").status == 404
+    for body in ({"model_name": "x", "url": "/nowhere"}, {"model_name": "../x", "url": "x"}, {"url": "x"}):
+        assert load(**body).status == 400
+    assert server.ask("POST", "/models", b'{"model_name": "x", "url": "x"}', Content_Type="text/plain").status == 400
+
+
+def test_too_many_requests_are_told_to_come_again(run: Path, tmp_path: Path, photo: bytes) -> None:
+    server = Server(tmp_path, f"model={run}", "deploy.max_requests=1")
+    slow = _connect(server)
+    slow.sendall(b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: 1000\r\n\r\n")
+    time.sleep(0.3)  # it is being read
+    answer = server.invoke(photo)
+    assert (answer.status, error(answer), answer.headers["Retry-After"]) == (503, "busy", "1")
+    slow.close()
+    time.sleep(0.3)
+    assert server.invoke(photo).status == 200
+    assert server.stop() == (-signal.SIGTERM, "")
+
+
+def test_sigterm_answers_what_was_begun(run: Path, tmp_path: Path, photo: bytes) -> None:
+    server = Server(tmp_path, f"model={run}")
+    half = _connect(server)
+    head = f"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: {len(photo)}\r\n\r\n"
+    half.sendall(head.encode() + photo[:100])
+    time.sleep(0.3)
+    stopped: list[tuple[int, str]] = []
+    stopping = threading.Thread(target=lambda: stopped.append(server.stop()))
+    stopping.start()
+    time.sleep(0.5)
+    with pytest.raises(OSError, match="refused"):
+        _connect(server)
+    half.sendall(photo[100:])
+    assert half.recv(100).startswith(b"HTTP/1.1 200")
+    half.close()
+    stopping.join()
+    assert stopped == [(-signal.SIGTERM, "")]
+
+
+def _connect(server: Server) -> socket.socket:
+    host, _, port = server.url.removeprefix("http://").partition(":")
+    return socket.create_connection((host, int(port)), timeout=30)
+
+
+@pytest.fixture
+def container(run: Path, tmp_path: Path) -> Iterator[str]:
+    """The command `serve` as SageMaker starts it; yields its address."""
+    unpack(run / "model.tar.gz", tmp_path / "ml/model")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    environment = os.environ | {"SAGEHOUND_OPT_ML": str(tmp_path / "ml"), "SAGEMAKER_BIND_TO_PORT": str(port)}
+    process = subprocess.Popen([str(Path(sys.executable).with_name("serve"))], env=environment)
+    yield f"http://127.0.0.1:{port}"
+    process.terminate()
+    assert process.wait(30) == -signal.SIGTERM
+
+
+def test_the_containers_command_serves_the_same(container: str, photo: bytes) -> None:
+    import urllib3
+
+    for _ in range(100):
+        try:
+            assert urllib3.request("GET", container + "/ping", retries=False).status == 200
+            break
+        except urllib3.exceptions.HTTPError:
+            time.sleep(0.1)
+    answer = urllib3.request("POST", container + "/invocations", body=photo, headers={"Content-Type": "image/jpeg"})
+    assert answer.json()["label"] == "Slate"
+
+
+def test_a_container_without_a_model_says_so(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("serve"))],
+        env=os.environ | {"SAGEHOUND_OPT_ML": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 3
+    assert len(done.stderr.splitlines()) == 1
+    assert "no such run or file" in done.stderr
+
+
+def test_serving_imports_no_torch(run: Path) -> None:
+    code = (
+        "import sys; from sagehound.serving.app import make_app; from sagehound.serving.models import Models\n"
+        f"models = Models(10**9); models.load('m', {str(run)!r}); make_app(models)\n"
+        "import sagehound.serving.server, sagehound.serving.batch, sagehound.container\n"
+        "assert not {'torch', 'timm', 'lightning', 'matplotlib'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_model_that_is_no_model_is_refused(server: Server, run: Path, tmp_path: Path) -> None:
+    unpack(run / "model.tar.gz", tmp_path / "m")
+    (tmp_path / "m/model.onnx").write_bytes(b"noise" * 100)
+    with tarfile.open(tmp_path / "m.tar.gz", "w:gz") as tar:
+        tar.add(tmp_path / "m", ".")
+    body = json.dumps({"model_name": "broken", "url": str(tmp_path / "m.tar.gz")}).encode()
+    answer = server.ask("POST", "/models", body, Content_Type="application/json")
+    assert (answer.status, error(answer)) == (400, "input_error")
+    assert "cannot be opened" in answer.json()["error"]["message"]

@@ -1,0 +1,133 @@
+import base64
+import json
+
+import numpy as np
+import pytest
+
+from sagehound.data.decode import BadPhoto, TooManyPixels
+from sagehound.errors import InputError
+from sagehound.serving.formats import (
+    CSV,
+    JSON,
+    LINES,
+    NotAcceptable,
+    UnsupportedContentType,
+    Wanted,
+    answer,
+    failure,
+    photos_in,
+    wanted,
+    written,
+)
+
+CLASSES = ["Boxer", 'say "Chow", please', "Ñandú"]
+PROBABILITIES = np.array([0.25, 0.5, 0.25], np.float32)
+
+
+def b64(content: bytes) -> str:
+    return base64.b64encode(content).decode()
+
+
+def test_a_photo_is_the_body_itself() -> None:
+    assert photos_in(b"bytes", "image/jpeg") == [b"bytes"]
+    assert photos_in(b"bytes", "Image/PNG; charset=binary") == [b"bytes"]
+    assert photos_in(b"bytes", "application/x-image") == [b"bytes"]
+
+
+def test_instances_are_photos_in_base64_and_a_bad_one_fails_alone() -> None:
+    body = json.dumps({"instances": [b64(b"one"), {"b64": b64(b"two")}, 3, "no base64!", {"c": "x"}, None]})
+    one, two, *bad = photos_in(body.encode(), "application/json")
+    assert (one, two) == (b"one", b"two")
+    assert all(isinstance(b, InputError) for b in bad)
+    assert len(bad) == 4
+
+
+def test_lines_are_instances_and_a_bad_one_fails_alone() -> None:
+    body = f'"{b64(b"one")}"\n\n{{"b64": "{b64(b"two")}"}}\r\nnothing\n'.encode()
+    one, two, bad = photos_in(body, "application/jsonlines")
+    assert (one, two) == (b"one", b"two")
+    assert isinstance(bad, InputError)
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b"", "no JSON"),
+        (b"\xff\xfe", "no JSON"),
+        (b"[" * 100_000, "no JSON"),
+        (b"[]", "send {"),
+        (b'{"instances": 1}', "send {"),
+        (b'{"instances": []}', "0 photos: send 1 to 1,000"),
+        (json.dumps({"instances": ["x"] * 1001}).encode(), "1001 photos"),
+    ],
+)
+def test_a_body_that_holds_no_instances_is_refused(body: bytes, reason: str) -> None:
+    with pytest.raises(InputError, match=reason):
+        photos_in(body, "application/json")
+
+
+@pytest.mark.parametrize("content_type", ["", "text/plain", "multipart/form-data", "image/tiff"])
+def test_other_types_are_refused(content_type: str) -> None:
+    with pytest.raises(UnsupportedContentType, match="send a photo as image/jpeg"):
+        photos_in(b"", content_type)
+
+
+@pytest.mark.parametrize(
+    ("accept", "content_type", "expected"),
+    [
+        (None, "image/jpeg", Wanted(JSON)),
+        ("*/*", "image/jpeg", Wanted(JSON)),
+        ("", "application/jsonlines", Wanted(LINES)),
+        ("application/*", "application/jsonlines", Wanted(LINES)),
+        ("application/json", "application/jsonlines", Wanted(JSON)),
+        ("text/*", "image/jpeg", Wanted(CSV)),
+        ("text/html, text/csv;q=0.5, application/json;q=0.9", "image/jpeg", Wanted(JSON)),
+        ("Application/JSON; Top_K=2; probabilities=all", "image/jpeg", Wanted(JSON, 2, True)),
+        ('text/csv; top_k="3"', "image/jpeg", Wanted(CSV, 3)),
+    ],
+)
+def test_the_answer_looks_as_it_is_accepted(accept: str | None, content_type: str, expected: Wanted) -> None:
+    assert wanted(accept, content_type) == expected
+
+
+def test_an_address_wins_over_accept() -> None:
+    assert wanted("application/json; top_k=2", "image/jpeg", 4, True) == Wanted(JSON, 4, True)
+
+
+@pytest.mark.parametrize("accept", ["image/png", "text/html", "application/json;q=0", "application/json;q=nan", ";;,"])
+def test_what_cannot_be_written_is_not_acceptable(accept: str) -> None:
+    with pytest.raises(NotAcceptable, match="answers are written as application/json"):
+        wanted(accept, "image/jpeg")
+
+
+@pytest.mark.parametrize("top_k", ["0", "-1", "many", "1e3", "²"])
+def test_top_k_is_a_number(top_k: str) -> None:
+    with pytest.raises(InputError, match="top_k must be a whole number"):
+        wanted(f"application/json; top_k={top_k}", "image/jpeg")
+
+
+def test_an_answer_names_the_most_probable_first() -> None:
+    said = answer(CLASSES, PROBABILITIES, Wanted(JSON, 2))
+    assert said["label"] == CLASSES[1]
+    assert [best["label"] for best in said["top"]] == [CLASSES[1], "Boxer"]
+    assert "probabilities" not in said
+    everything = answer(CLASSES, PROBABILITIES, Wanted(JSON, 100, all=True))
+    assert everything["probabilities"] == dict(zip(CLASSES, [0.25, 0.5, 0.25], strict=True))
+    assert len(everything["top"]) == 3
+
+
+def test_answers_as_json_lines_and_csv() -> None:
+    good, bad = answer(CLASSES, PROBABILITIES, Wanted(JSON, 2)), failure(BadPhoto("empty file"))
+    assert json.loads(written([good], Wanted(JSON), single=True)) == good
+    assert json.loads(written([good, bad], Wanted(JSON), single=False)) == {"predictions": [good, bad]}
+    assert [json.loads(line) for line in written([good, bad], Wanted(LINES), single=False).splitlines()] == [good, bad]
+    assert written([good, bad], Wanted(CSV), single=False).decode() == (
+        '"say ""Chow"", please",0.5,Boxer,0.25\n,,empty file\n'
+    )
+    everything = answer(CLASSES, PROBABILITIES, Wanted(CSV, all=True))
+    assert written([everything], Wanted(CSV), single=True) == b"0.25,0.5,0.25\n"
+
+
+def test_a_failure_has_a_code_of_its_kind() -> None:
+    assert failure(TooManyPixels("9 x 9")) == {"error": {"code": "too_many_pixels", "message": "9 x 9"}}
+    assert failure(InputError("x"))["error"]["code"] == "input_error"

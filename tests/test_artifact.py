@@ -1,0 +1,151 @@
+"""What a run leaves in model.tar.gz, and that it answers as the trained model does or is not kept."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import COLOURS, Command, Compose, make_photos, save_photo, small
+from PIL import Image
+
+from sagehound.archive import Card, opened
+from sagehound.artifact import Serving
+from sagehound.data.transforms import prepare
+from sagehound.errors import SagehoundError
+from sagehound.serving.predictor import Predictor
+from sagehound.training import train
+
+
+def test_the_archive_says_what_is_in_it_and_where_it_comes_from(run: Path) -> None:
+    with opened(run) as folder:
+        found = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+        about = Card.read(folder).about
+        requirements = (folder / "code/requirements.txt").read_text()
+    assert {"model.onnx", "model.safetensors", "model.json", "code/inference.py", "code/requirements.txt"} <= found
+    assert not [f for f in found if Path(f).suffix in (".pkl", ".pt", ".pth", ".bin", ".ckpt")]
+    assert about["backbone"] == "test_resnet"
+    assert about["classes"] == ["Amber", "Moss", "Slate"]
+    assert about["metrics"]["test"] == json.loads((run / "metrics.json").read_text())["test"]
+    assert about["data"]["photos"] == {"train": 24, "valid": 9, "test": 12}
+    assert len(about["data"]["fingerprint"]) == 64
+    assert about["weights"]["source"] == "test_resnet.safetensors"
+    assert about["training"]["optimizer"]["lr"] == 0.01
+    assert about["versions"]["torch"].startswith("2.")
+    assert str(run) not in json.dumps(about), "no path of the machine it was made on"
+    assert "timm==" in requirements
+
+
+def test_it_answers_as_the_run_said(run: Path, run_photos: Path) -> None:
+    with (run / "predictions.csv").open() as file:
+        rows = [r for r in csv.DictReader(file) if r["split"] == "test"]
+    with opened(run) as folder:
+        predictor = Predictor(folder)
+        found = predictor([prepare(run_photos / r["file"], predictor.card.to) for r in rows])
+    assert found.shape == (12, 3)
+    assert [predictor.card.classes[i] for i in found.argmax(1)] == [r["prediction"] for r in rows]
+    np.testing.assert_allclose(found.max(1), [float(r["probability"]) for r in rows], atol=1e-5)
+
+
+INFERENCE = """
+import json, sys
+sys.path = [p for p in sys.path if "sagehound" not in p]
+sys.meta_path = [m for m in sys.meta_path if "editable" not in str(m)]
+sys.path.insert(0, sys.argv[1] + "/code")
+import inference, sagehound
+assert sagehound.__file__.startswith(sys.argv[1]), sagehound.__file__
+model = inference.model_fn(sys.argv[1])
+body = open(sys.argv[2], "rb").read()
+one = inference.output_fn(inference.predict_fn(inference.input_fn(body, "image/jpeg"), model), "application/json")
+import base64
+several = json.dumps({"instances": [base64.b64encode(body).decode(), "no photo"]})
+given = inference.input_fn(several, "application/json")
+two = inference.output_fn(inference.predict_fn(given, model), "application/json")
+table = inference.output_fn(inference.predict_fn(inference.input_fn(body, "image/jpeg"), model), "text/csv")
+print(json.dumps([json.loads(one), json.loads(two), table.decode()]))
+"""
+
+
+def test_inference_py_needs_nothing_but_the_files_beside_it(run: Path, run_photos: Path, tmp_path: Path) -> None:
+    photo = sorted((run_photos / "test/001.Amber").iterdir())[0]
+    with opened(run) as folder:
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", INFERENCE, str(folder), str(photo)],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        predictor = Predictor(folder)
+        expected = predictor([prepare(photo, predictor.card.to)])[0]
+    one, two, table = json.loads(done.stdout)
+    assert one["label"] == predictor.card.classes[int(expected.argmax())]
+    assert one["probability"] == pytest.approx(float(expected.max()), abs=1e-4)
+    assert two["predictions"][0] == one
+    assert "error" in two["predictions"][1]
+    assert table.startswith(f"{one['label']},{one['probability']}")
+
+
+def test_the_same_run_gives_the_same_bytes(config: Compose, tmp_path: Path) -> None:
+    cfg = config("head.hidden=[8]", "head.dropout=0.3")
+    for name in ("a", "b"):
+        train(cfg, tmp_path / name)
+    assert (tmp_path / "a/model.tar.gz").read_bytes() == (tmp_path / "b/model.tar.gz").read_bytes()
+
+
+def test_one_that_answers_otherwise_is_loud_and_not_kept(
+    config: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = Serving.forward
+    monkeypatch.setattr(Serving, "forward", lambda self, photos: right(self, photos).flip(1))
+    with pytest.raises(SagehoundError, match=r"model\.onnx in a fresh process does not answer as it does") as error:
+        train(config(), tmp_path / "run")
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "run/model.tar.gz").exists()
+    assert (tmp_path / "run/checkpoints/best.ckpt").exists()
+    assert json.loads((tmp_path / "run/metrics.json").read_text())["test"]["photos"] == 12
+    assert not [p for p in (tmp_path / "run").iterdir() if p.name.startswith(".") and p.name != ".lock"]
+
+
+def test_weights_that_do_not_fit_the_network_are_found_out(
+    config: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sagehound import artifact
+
+    monkeypatch.setattr(artifact, "save_file", lambda state, path, **_: path.write_bytes(b"\x08\0\0\0\0\0\0\0{}      "))
+    with pytest.raises(SagehoundError, match=r"code/inference\.py in a fresh process does not answer"):
+        train(config(), tmp_path / "run")
+    assert not (tmp_path / "run/model.tar.gz").exists()
+
+
+def test_a_trial_leaves_none(config: Compose, tmp_path: Path) -> None:
+    train(config("results=scores"), tmp_path / "run")
+    assert not (tmp_path / "run/model.tar.gz").exists()
+
+
+@pytest.mark.slow
+def test_odd_photos_are_seen_alike_by_training_and_by_the_artifact(
+    command: Command, weights: Path, tmp_path: Path
+) -> None:
+    """EXIF turns, palettes, transparency, CMYK, 16 bits, greyscale, other formats: all through one decoder."""
+    photos = make_photos(tmp_path / "photos", train=4, valid=2, test=1)
+    for number, (name, colour) in enumerate(COLOURS.items()):
+        folder = photos / "test" / name
+        save_photo(folder / "turned.jpg", colour, number, exif=_turned(6))
+        for file in ("CMYK.jpg", "P.png", "L.png", "LA.png", "RGBA.webp", "RGB.bmp"):
+            with Image.open(folder / "000.jpg") as image:
+                image.convert(Path(file).stem).save(folder / file)
+        Image.fromarray(np.full((40, 50), 30_000, np.uint16)).save(folder / "deep.png")
+    done = command(*small(photos, weights), f"hydra.run.dir={tmp_path / 'run'}")
+    assert done.returncode == 0, done.stderr
+    assert "differ from the trained model's by" in done.stdout
+    assert (tmp_path / "run/model.tar.gz").exists()
+
+
+def _turned(orientation: int) -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return exif.tobytes()
