@@ -1,5 +1,6 @@
 """model.tar.gz as a file: the same bytes for the same files, and nothing but plain files taken out of a stranger's."""
 
+import errno
 import gzip
 import io
 import json
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from sagehound.archive import Card, digest, find, opened, pack, unpack
-from sagehound.errors import InputError
+from sagehound.errors import InputError, SagehoundError
 
 Entry = tuple[tarfile.TarInfo, bytes]
 
@@ -73,6 +74,9 @@ def test_too_many_files_and_files_of_one_name_are_refused(tmp_path: Path) -> Non
     many = archive(tmp_path / "many.tar.gz", *(entry(str(i), b"x") for i in range(4)))
     with pytest.raises(InputError, match="more than 3 files"):
         unpack(many, tmp_path / "out", max_entries=3)
+    folders = archive(tmp_path / "folders.tar.gz", *(entry(str(i), type=tarfile.DIRTYPE) for i in range(4)))
+    with pytest.raises(InputError, match="more than 3 files"):
+        unpack(folders, tmp_path / "out", max_entries=3)
     twice = archive(tmp_path / "twice.tar.gz", entry("x", b"1"), entry("./x", b"2"))
     with pytest.raises(InputError, match="stands in it twice"):
         unpack(twice, tmp_path / "out2")
@@ -82,8 +86,27 @@ def test_a_huge_header_is_not_read_into_memory(tmp_path: Path) -> None:
     huge = entry("x", b"x")
     huge[0].pax_headers = {"comment": "0" * 3_000_000}
     path = archive(tmp_path / "x.tar.gz", huge)
-    with pytest.raises(InputError, match="header of more than a megabyte"):
+    with pytest.raises(InputError, match="headers of more than a megabyte"):
         unpack(path, tmp_path / "out")
+
+
+@pytest.mark.parametrize("record", [b"99999999999999999999999 a=b\n", b"30 GNU.sparse.map=1,2,3,4,x\n"])
+def test_a_strange_header_ends_in_one_line(tmp_path: Path, record: bytes) -> None:
+    path = archive(tmp_path / "x.tar.gz", entry("h", record, type=tarfile.XHDTYPE), entry("x", b"x"))
+    with pytest.raises(InputError, match="broken"):
+        unpack(path, tmp_path / "out")
+
+
+def test_a_full_disk_is_no_fault_of_the_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = archive(tmp_path / "x.tar.gz", entry("x", b"x"))
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("sagehound.archive._write", full)
+    with pytest.raises(SagehoundError, match="the disk is full") as error:
+        unpack(path, tmp_path / "out")
+    assert error.value.exit_code == 1
 
 
 def test_an_endless_row_of_headers_ends_in_one_line(tmp_path: Path) -> None:
@@ -123,6 +146,9 @@ def test_a_model_is_found_by_its_run_its_archive_or_its_unpacked_folder(run: Pat
     assert not folder.exists(), "what was unpacked is removed"
     with pytest.raises(InputError, match="no such run or file"):
         find(tmp_path / "nowhere")
+    for strange in ("x" * 5000, "~nobody-of-this-name/x", "a\0b"):
+        with pytest.raises(InputError, match="no such run or file"):
+            find(strange)
     with pytest.raises(InputError, match=r"neither model\.tar\.gz nor model\.json lies in it"):
         find(tmp_path)
 
@@ -144,6 +170,12 @@ CARD = {
     ("change", "reason"),
     [
         ({"format": 2}, "format 2, this Sagehound reads format 1"),
+        ({"format": True}, "format True, this Sagehound reads format 1"),
+        ({"classes": ["a", "\ud800"]}, "is broken"),
+        ({"preprocessing": CARD["preprocessing"] | {"resize": 10**400}}, "preprocessing of"),  # type: ignore[operator]
+        ({"preprocessing": CARD["preprocessing"] | {"resize": "1e999"}}, "is broken"),  # type: ignore[operator]
+        ({"preprocessing": CARD["preprocessing"] | {"mean": [10**400, 0, 0]}}, "is broken"),  # type: ignore[operator]
+        ({"else": json.loads("[" * 50 + "]" * 50)}, "nested too deeply"),
         ({"classes": ["a"]}, "two names or more"),
         ({"classes": ["a", "a"]}, "two classes of one name"),
         ({"classes": "ab"}, "two names or more"),

@@ -121,6 +121,33 @@ def test_weights_that_do_not_fit_the_network_are_found_out(
     assert not (tmp_path / "run/model.tar.gz").exists()
 
 
+def test_what_a_killed_run_left_is_removed(config: Compose, tmp_path: Path) -> None:
+    (tmp_path / "run/.artifact-x").mkdir(parents=True)
+    (tmp_path / "run/.artifact-x/model.onnx").touch()
+    (tmp_path / "run/.model.tar.gz.123.tmp").touch()
+    train(config(), tmp_path / "run")
+    assert [p.name for p in (tmp_path / "run").iterdir() if p.name.startswith(".")] == [".lock"]
+
+
+def test_a_full_disk_is_one_line(config: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from safetensors import SafetensorError
+
+    from sagehound import artifact
+
+    def full(*_: object, **__: object) -> None:
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(artifact, "save_file", full)
+    with pytest.raises(SagehoundError, match=r"cannot be written as model\.tar\.gz: I/O error.*best\.ckpt was kept"):
+        train(config(), tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_a_compiled_backbone_is_written_plain(config: Compose, tmp_path: Path) -> None:
+    train(config("finetune=full", "trainer.compile=true", "trainer.max_epochs=1"), tmp_path / "run")
+    assert (tmp_path / "run/model.tar.gz").exists()
+
+
 def test_a_trial_leaves_none(config: Compose, tmp_path: Path) -> None:
     train(config("results=scores"), tmp_path / "run")
     assert not (tmp_path / "run/model.tar.gz").exists()

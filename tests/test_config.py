@@ -3,17 +3,24 @@ from conftest import ROOT, Compose
 from hydra import compose, initialize_config_dir
 
 import sagehound.command  # noqa: F401 - registers the schema
-from sagehound.config import check
+from sagehound.config import Train, check, register
 from sagehound.errors import ConfigError
+from sagehound_launchers.config import Deploy, Launch, Probe, Transform
 
 OPTIONS = [f"{path.parent.name}={path.stem}" for path in sorted((ROOT / "conf").glob("*/*.yaml"))]
 
 
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_option_that_is_shipped_keeps_the_rules(option: str) -> None:
-    overrides = [option] + (["data.root=photos"] if option == "data=folder" else [])
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        check(compose("train", overrides=overrides))
+    needed = {"data=folder": ["data.root=photos"], "transform=local": ["model=run"], "deploy=local": ["model=run"]}
+    needed |= {"probe=local": ["endpoint=http://127.0.0.1:8080"], "probe=sagemaker": ["endpoint=name"]}
+    stage = option.partition("=")[0] in ("deploy", "transform", "probe")
+    try:
+        register(Launch if stage else Train)
+        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+            check(compose("launch" if stage else "train", overrides=[option, *needed.get(option, [])]))
+    finally:
+        register(Train)
 
 
 @pytest.mark.parametrize(
@@ -85,9 +92,7 @@ def test_no_yaml_holds_a_default_of_the_schema() -> None:
     """YAML holds only what differs, so that a default is changed in one place."""
     from omegaconf import OmegaConf
 
-    from sagehound.config import Train
-
-    defaults = OmegaConf.structured(Train)
+    defaults = OmegaConf.structured(Launch(deploy=Deploy(), transform=Transform(), probe=Probe()))
     for path in (ROOT / "conf").glob("*/*.yaml"):
         values = OmegaConf.load(path)
         if path.parent.name == "experiment":

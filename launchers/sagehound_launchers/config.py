@@ -1,13 +1,13 @@
 """The schema of `python launch.py`: that of training, and the stages."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from sagehound import config
 from sagehound.config import Train, key
-from sagehound.errors import ConfigError
 
 
 @dataclass
@@ -52,6 +52,11 @@ class Launch(Train):
     endpoint: str | None = None  # probe: an address, or a name on SageMaker
     n: str = "30"  # probe: test photos that are sent, chosen by seed, or all
 
+    @staticmethod
+    def rules(cfg: DictConfig) -> list[tuple[Any, str]]:
+        """Those of training, and those across the stages."""
+        return [*Train.rules(cfg), *_rules(cfg)]
+
 
 def register() -> None:
     """Make this the schema that Hydra composes by."""
@@ -64,15 +69,29 @@ def models(cfg: DictConfig) -> list[str]:
     return [str(model) for model in several if model is not None]
 
 
-def check(cfg: DictConfig) -> None:
-    """Hold a composed config against the schema and the rules across the stages.
-
-    Raises:
-        ConfigError: names the first wrong key and what to choose instead.
-    """
-    config.check(cfg)
+def _rules(cfg: DictConfig) -> list[tuple[Any, str]]:
     given = models(cfg)
-    rules = [
+    trains = not given and (cfg.deploy or cfg.transform or not cfg.probe)
+    leaves_none = "which leaves no model.tar.gz to deploy or transform with: give model=RUN"
+    output = cfg.transform.output if cfg.transform else None
+    return [
+        (
+            given and not (cfg.deploy or cfg.transform),
+            f"model={given[0] if given else ''}: nothing is to be done with it: choose deploy=local or transform=local",
+        ),
+        (
+            trains and (cfg.deploy or cfg.transform) and cfg.results == "scores",
+            f"results=scores contradicts deploy and transform: a model is trained first, {leaves_none}",
+        ),
+        (
+            output and Path(output).suffix != f".{cfg.transform.format}",
+            f"transform.output={output} does not end in .{cfg.transform.format if cfg.transform else ''}: choose "
+            "transform.format to fit",
+        ),
+        (
+            cfg.deploy and not cfg.deploy.host,
+            "deploy.host= is empty: give 127.0.0.1, or 0.0.0.0 to let other machines in",
+        ),
         (
             cfg.probe and not cfg.endpoint,
             "probe needs endpoint=: an address such as http://127.0.0.1:8080, or a name on SageMaker",
@@ -103,6 +122,3 @@ def check(cfg: DictConfig) -> None:
             f"endpoint={cfg.endpoint} is of probe only: choose probe=local or probe=sagemaker",
         ),
     ]
-    for broken, message in rules:
-        if broken:
-            raise ConfigError(message)

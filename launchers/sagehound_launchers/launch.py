@@ -1,39 +1,37 @@
 """The stages of one command, in their order: train, deploy, transform, probe."""
 
 import hashlib
+import importlib.util
+import signal
 from pathlib import Path
-from typing import Any
+from types import FrameType
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.experimental.callback import Callback
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from sagehound import command, console
-from sagehound.errors import ConfigError
+from sagehound.config import check
+from sagehound.errors import ConfigError, Stopped
 from sagehound_launchers import config
 
 config.register()
-
-
-class CheckConfig(Callback):
-    """Hydra callback that refuses a wrong config before Hydra makes a folder for the run."""
-
-    def on_run_start(self, config: DictConfig, **_: Any) -> None:  # noqa: ANN401 - Hydra's signature
-        """Check the config of a single run."""
-        with command.clear_errors():
-            check(config)
-
-
-check = config.check
 
 
 def launch(cfg: DictConfig) -> None:
     """Run the stages that the config asks for; without ``model``, and without a stage, a model is trained first."""
     with command.clear_errors():
         check(cfg)
+        if (cfg.deploy or cfg.transform) and HydraConfig.get().mode == RunMode.MULTIRUN:
+            raise ConfigError("deploy and transform are for one model: drop -m, or train first and give model=RUN")
+        if cfg.deploy:
+            needs("deploy=local", "serve", "fastapi", "fastapi_offline", "uvicorn", "httptools", "prometheus_client")
+        if cfg.probe:
+            extra, package = ("sagemaker", "boto3") if cfg.probe.name == "sagemaker" else ("serve", "urllib3")
+            needs(f"probe={cfg.probe.name}", extra, package)
         folder = Path(HydraConfig.get().runtime.output_dir)
         models = config.models(cfg)
-        if not models and not cfg.probe:
+        if not models and (cfg.deploy or cfg.transform or not cfg.probe):
             command.train(cfg)
             models = [str(folder)]
         if cfg.transform:
@@ -48,11 +46,9 @@ def launch(cfg: DictConfig) -> None:
 
 def deploy(cfg: DictConfig, models: list[str]) -> None:
     """Serve the models in this process, until a signal comes."""
-    try:
-        from sagehound.serving.app import Limits
-        from sagehound.serving.server import serve
-    except ModuleNotFoundError as error:
-        raise missing("deploy=local", error, "serve") from error
+    from sagehound.serving.app import Limits
+    from sagehound.serving.server import serve
+
     d = cfg.deploy
     limits = Limits(requests=d.max_requests, pixels=round(d.max_megapixels * 1e6))
     serve(names(models), d.host, d.port, limits, None if d.model_gb is None else round(d.model_gb * 1e9))
@@ -64,12 +60,15 @@ def transform(cfg: DictConfig, model: str) -> None:
 
     t, root = cfg.transform, Path(cfg.data.root).expanduser()
     output = Path(t.output).expanduser() if t.output else default_output(model, root, t.format)
-    if output.suffix != f".{t.format}":
-        raise ConfigError(f"transform.output={output} does not end in .{t.format}: choose transform.format to fit")
+    signal.signal(signal.SIGTERM, _stop)
     done = predict_folder(model, root, output, t.top_k)
     if done.failed:
         console.warn(f"{done.failed:,} of {done.photos:,} photos could not be read; their lines say why")
     console.say(f"predictions of {done.photos:,} photos: {output}")
+
+
+def _stop(signum: int, _: FrameType | None) -> None:
+    raise Stopped("stopped by SIGTERM; the same command goes on where it was", signum)
 
 
 def default_output(model: str, root: Path, format_: str) -> Path:
@@ -94,6 +93,12 @@ def names(models: list[str]) -> dict[str, str]:
     return found
 
 
-def missing(stage: str, error: ModuleNotFoundError, extra: str) -> ConfigError:
-    """The message for a stage whose packages are not installed."""
-    return ConfigError(f"{stage} needs {error.name}, which is not installed: pip install 'sagehound[{extra}]'")
+def needs(stage: str, extra: str, *packages: str) -> None:
+    """Find out that a stage's packages are there, before anything is begun.
+
+    Raises:
+        ConfigError: one is missing; names the extra that brings it.
+    """
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            raise ConfigError(f"{stage} needs {package}, which is not installed: pip install 'sagehound[{extra}]'")

@@ -1,6 +1,7 @@
 """Test photos sent to an endpoint: how often it is right, how fast it answers, and for which classes."""
 
 import json
+import os
 import random
 import statistics
 import time
@@ -91,14 +92,12 @@ def test_photos(cfg: DictConfig) -> tuple[list[Photo], Path]:
 
 
 def over_http(cfg: DictConfig) -> Ask:
-    """Ask a server by its address, with or without /invocations."""
-    try:
-        import urllib3
-    except ModuleNotFoundError as error:
-        raise ConfigError(f"probe=local needs {error.name}: pip install 'sagehound[serve]'") from error
+    """Ask a server by its address, alone or with /invocations, /models/NAME or /models/NAME/invoke."""
+    import urllib3
+
     url = str(cfg.endpoint).rstrip("/")
     if not url.endswith(("/invocations", "/invoke")):
-        url += "/invocations"
+        url += "/invoke" if "/models/" in url else "/invocations"
     pool = urllib3.PoolManager(maxsize=cfg.probe.clients, retries=False, timeout=cfg.probe.timeout)
 
     def ask(photo: bytes, content_type: str) -> dict[str, Any]:
@@ -118,30 +117,29 @@ def over_http(cfg: DictConfig) -> Ask:
 
 def over_sagemaker(cfg: DictConfig) -> Ask:
     """Ask an endpoint of SageMaker by its name, with the credentials and the region that boto3 finds."""
-    try:
-        import boto3
-        from botocore.config import Config
-        from botocore.exceptions import BotoCoreError, ClientError, NoRegionError
-    except ModuleNotFoundError as error:
-        raise ConfigError(f"probe=sagemaker needs {error.name}: pip install 'sagehound[sagemaker]'") from error
+    import boto3
+    from botocore.config import Config
+    from botocore.exceptions import BotoCoreError, ClientError
+
     settings = Config(
         max_pool_connections=cfg.probe.clients,
         read_timeout=cfg.probe.timeout,
         retries={"max_attempts": _TRIES, "mode": "standard"},
     )
     try:
-        client = boto3.client("sagemaker-runtime", config=settings)
-    except NoRegionError as error:
-        raise ConfigError("probe=sagemaker: no AWS region is set; export AWS_REGION=us-east-1, or yours") from error
+        client = boto3.client("sagemaker-runtime", os.environ.get("AWS_REGION"), config=settings)
+    except BotoCoreError as error:
+        hint = "export AWS_DEFAULT_REGION=us-east-1, or yours; aws configure sets up region and credentials"
+        raise ConfigError(f"probe=sagemaker: {error} {hint}") from error
 
     def ask(photo: bytes, content_type: str) -> dict[str, Any]:
         try:
             answer = client.invoke_endpoint(
                 EndpointName=cfg.endpoint, Body=photo, ContentType=content_type, Accept=_ACCEPT
             )
+            return _read(200, answer["Body"].read())
         except (BotoCoreError, ClientError) as error:
             raise Refused(str(error)) from error
-        return _read(200, answer["Body"].read())
 
     return ask
 
@@ -214,6 +212,13 @@ def _tell(found: dict[str, Any], replies: list[Reply], folder: Path) -> None:
     if found["failed"]:
         first = next(r for r in replies if r.error)
         console.warn(f"{found['failed']} photos got no answer, such as {first.photo.file}: {first.error}")
+    named = {label for r in replies for label in r.top}
+    strange = sorted({r.photo.label for r in replies if not r.error} - named)
+    if strange:
+        console.warn(
+            f"{len(strange)} classes, such as {strange[0]}, were never among the five most probable; the model may not "
+            "know them"
+        )
     columns = ["photos", "top-1", "top-5", "p50 ms", "p95 ms", "p99 ms", "photos/s", "seconds"]
     shares = [f"{found[k]:.1%}" for k in ("top1", "top5")]
     times = [f"{found[k]:.1f}" for k in ("p50_ms", "p95_ms", "p99_ms", "photos_per_second", "seconds")]

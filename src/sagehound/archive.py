@@ -3,21 +3,17 @@
 import gzip
 import hashlib
 import json
-import math
 import tarfile
 import tempfile
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from PIL import Image
-
 from sagehound.data.transforms import Preprocessing
-from sagehound.errors import InputError
-from sagehound.files import replacing
+from sagehound.errors import InputError, SagehoundError
+from sagehound.files import replacing, writing_failed
 
 NAME = "model.tar.gz"
 FORMAT = 1  # of model.json and the files beside it
@@ -43,8 +39,9 @@ class Card:
         """
         path = folder / "model.json"
         try:
-            about = json.loads(path.read_text(encoding="utf-8"))
-            if about["format"] != FORMAT:
+            about = json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda _: None)
+            json.dumps(_shallow(about, 20), ensure_ascii=False).encode()  # what cannot be sent on is not taken in
+            if type(about["format"]) is not int or about["format"] != FORMAT:
                 raise InputError(
                     f"{path}: format {about['format']}, this Sagehound reads format {FORMAT}; "
                     "use the Sagehound that wrote it, or train again"
@@ -54,26 +51,21 @@ class Card:
                 raise ValueError("classes must be two names or more")
             if len(set(classes)) != len(classes):
                 raise ValueError("two classes of one name")
-            return cls(classes, _preprocessing(to), about)
+            return cls(classes, Preprocessing.read(to), about)
         except OSError as error:
             raise InputError(
                 f"{path} cannot be read ({error.strerror}); give a model.tar.gz that a run left"
             ) from error
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise InputError(f"{path} is broken: {type(error).__name__}: {error}; pack the model again") from error
 
 
-def _preprocessing(given: Mapping[str, Any]) -> Preprocessing:
-    height, width = (int(n) for n in given["size"])
-    resize, interpolation = int(given["resize"]), str(given["interpolation"])
-    mean, std = (tuple(float(v) for v in given[k]) for k in ("mean", "std"))
-    if not (0 < height <= 4096 and 0 < width <= 4096 and 0 <= resize <= 8192):
-        raise ValueError(f"preprocessing of {height} x {width} pixels from {resize}")
-    if interpolation.upper() not in Image.Resampling.__members__:
-        raise ValueError(f"interpolation {interpolation}")
-    if len(mean) != 3 or len(std) != 3 or not all(map(math.isfinite, (*mean, *std))) or min(std) <= 0:
-        raise ValueError(f"mean {mean}, std {std}")
-    return Preprocessing((height, width), resize, interpolation, (mean[0], mean[1], mean[2]), (std[0], std[1], std[2]))
+def _shallow(value: Any, levels: int) -> Any:  # noqa: ANN401 - whatever JSON holds
+    if not levels:
+        raise ValueError("nested too deeply")
+    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _shallow(inner, levels - 1)
+    return value
 
 
 def pack(files: Mapping[str, Path], path: Path) -> None:
@@ -101,17 +93,21 @@ def unpack(path: Path, folder: Path, *, max_entries: int = MAX_ENTRIES, max_byte
 
     Raises:
         InputError: no .tar.gz, a broken one, an entry that is no plain file or lies outside, or too many or too large.
+        SagehoundError: the disk is full.
     """
 
     def refuse(reason: str) -> InputError:
         return InputError(f"{path}: {reason}; give a model.tar.gz that a run left")
 
     seen: set[str] = set()
-    left = max_bytes
+    entries, left = 0, max_bytes
     try:
         with _Patient(path, "rb") as packed, tarfile.open(fileobj=packed, mode="r:") as tar:
             for entry in tar:
                 inside = PurePosixPath(entry.name)
+                entries, left = entries + 1, left - entry.size
+                if entries > max_entries or left < 0:
+                    raise refuse(f"more than {max_entries} files or {max_bytes / 1e9:g} GB")
                 if entry.isdir() and ".." not in inside.parts and not inside.is_absolute():
                     continue  # made where a file needs it
                 if entry.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or entry.sparse is not None:
@@ -121,23 +117,25 @@ def unpack(path: Path, folder: Path, *, max_entries: int = MAX_ENTRIES, max_byte
                 if str(inside) in seen:
                     raise refuse(f"{entry.name!r} stands in it twice")
                 seen.add(str(inside))
-                left -= entry.size
-                if len(seen) > max_entries or left < 0:
-                    raise refuse(f"more than {max_entries} files or {max_bytes / 1e9:g} GB")
-                _write(tar, entry, folder / inside)
+                _write(packed, tar, entry, folder / inside)
+            packed.in_content = True
             while rest := packed.read(_CHUNK):  # to the end, where gzip's checksum stands
                 left -= len(rest)
                 if left < 0:
                     raise refuse(f"more than {max_bytes / 1e9:g} GB")
-    except (tarfile.TarError, zlib.error, EOFError, ValueError, RecursionError) as error:
-        raise refuse(f"no .tar.gz, or a broken one ({error})") from error
-    except OSError as error:  # gzip's own are among these
-        raise refuse(error.strerror or str(error)) from error
+    except SagehoundError:
+        raise
+    except OSError as error:
+        ours = isinstance(error, gzip.BadGzipFile | FileExistsError | NotADirectoryError) or error.filename == str(path)
+        raise (refuse(error.strerror or str(error)) if ours else writing_failed(folder, error)) from error
+    except Exception as error:  # a broken archive raises anything at all in tarfile
+        raise refuse(f"no .tar.gz, or a broken one ({error or type(error).__name__})") from error
 
 
-def _write(tar: tarfile.TarFile, entry: tarfile.TarInfo, to: Path) -> None:
+def _write(packed: "_Patient", tar: tarfile.TarFile, entry: tarfile.TarInfo, to: Path) -> None:
     content = tar.extractfile(entry)
     assert content is not None  # of a plain file there is one
+    packed.in_content = True
     to.parent.mkdir(parents=True, exist_ok=True)
     with to.open("xb") as file:
         missing = entry.size
@@ -145,14 +143,20 @@ def _write(tar: tarfile.TarFile, entry: tarfile.TarInfo, to: Path) -> None:
             missing -= file.write(chunk)
     if missing:
         raise EOFError("it ends too early")
+    packed.in_content = False
 
 
 class _Patient(gzip.GzipFile):
-    """A gzip file that hands out a megabyte at a time: tarfile reads an entry's extended header in one go."""
+    """A gzip file that hands out little beside the entries' content: tarfile keeps all of what it reads of headers."""
+
+    in_content = False
+    headers = 2**20  # bytes that are left for all of them
 
     def read(self, size: int | None = -1) -> bytes:
-        if size is None or not 0 <= size <= _CHUNK:
-            raise ValueError("an entry's header of more than a megabyte")
+        size = _CHUNK + 1 if size is None or size < 0 else size
+        self.headers -= 0 if self.in_content else size
+        if self.headers < 0:
+            raise ValueError("headers of more than a megabyte")
         return super().read(size)
 
 
@@ -178,18 +182,19 @@ def find(model: str | Path) -> Path:
     Raises:
         InputError: there is none.
     """
-    path = Path(model).expanduser()
-    if path.is_file():
-        return path
-    if (path / "model.json").is_file():
-        return path
-    if (path / NAME).is_file():
-        return path / NAME
-    if path.is_dir():
-        raise InputError(
-            f"model={model}: neither {NAME} nor model.json lies in it; give a run that was trained to its end"
-        )
-    raise InputError(f"model={model}: no such run or file (from {Path.cwd()})")
+    missing = InputError(f"model={model}: no such run or file (from {Path.cwd()})")
+    try:
+        path = Path(model).expanduser()
+        for found in (path if path.is_file() else path / "model.json", path / NAME):
+            if found.is_file():
+                return path if found.name == "model.json" else found
+        if path.is_dir():
+            raise InputError(
+                f"model={model}: neither {NAME} nor model.json lies in it; give a run that was trained to its end"
+            )
+    except (OSError, RuntimeError, ValueError) as error:  # a name too long; ~ of nobody
+        raise missing from error
+    raise missing
 
 
 def digest(model: str | Path) -> str:

@@ -5,6 +5,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -48,7 +49,8 @@ _CODE = (
     "serving/__init__.py",
     "serving/formats.py",
 )
-_NEEDED = ("timm", "safetensors", "pillow")  # by inference.py, beside torch and numpy, which AWS's images have
+# what inference.py needs beside torch and numpy, which AWS's images have; newer Pillows need Python 3.11
+_NEEDED = f"timm=={importlib.metadata.version('timm')}\nsafetensors>=0.5\npillow>=11.3\n"
 _RECORDED = ("sagehound", "torch", "timm", "onnx", "onnxruntime", "pillow", "numpy")
 
 
@@ -89,13 +91,14 @@ def make(
         SagehoundError: it answers otherwise, or not at all; nothing is kept at ``path``.
     """
     path.unlink(missing_ok=True)  # of an earlier end of the same run, whose weights were others
+    for left in (*path.parent.glob(".artifact-*"), *path.parent.glob(f".{path.name}.*.tmp")):  # by one that was killed
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
     with _started("onnx") as onnx, _started("inference") as inference, replacing(path) as candidate:
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".artifact-") as temporary:
             made = Path(temporary)
             card = describe(model, to, cfg, photos, metrics)
             (made / "model.json").write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-            requirements = [f"{name}=={importlib.metadata.version(name)}\n" for name in _NEEDED]
-            (made / "requirements.txt").write_text("".join(requirements))
+            (made / "requirements.txt").write_text(_NEEDED)
             _write_network(model, to.size, made)
             files = {name: made / name for name in ("model.json", "model.onnx", "model.safetensors")}
             files |= {f"code/sagehound/{name}": _PACKAGE / name for name in _CODE}
@@ -184,22 +187,34 @@ def _revision() -> dict[str, Any] | None:
 
 
 def _write_network(model: Classifier, size: tuple[int, int], folder: Path) -> None:
-    """model.safetensors and model.onnx, of the same weights."""
+    """model.safetensors and model.onnx, of the same weights.
+
+    Raises:
+        SagehoundError: the disk is full, or the backbone does something that ONNX cannot say.
+    """
     model = model.cpu().eval()
+    model.backbone._compiled_call_impl = None  # of trainer.compile: the exporter traces the plain modules
     state = {k: v.contiguous() for k, v in Serving(model).state_dict().items()}
-    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # of shapes that timm's models look at while they are traced
-        torch.onnx.export(
-            Serving(model).eval(),
-            (torch.zeros(2, *size, 3, dtype=torch.uint8),),
-            str(folder / "model.onnx"),
-            dynamo=False,  # the other exporter takes seven seconds for mobilenetv2, this one less than one
-            opset_version=17,
-            input_names=["photos"],
-            output_names=["probabilities"],
-            dynamic_axes={"photos": {0: "batch"}, "probabilities": {0: "batch"}},
-        )
+    try:
+        save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")  # of shapes that timm's models look at while they are traced
+            torch.onnx.export(
+                Serving(model).eval(),
+                (torch.zeros(2, *size, 3, dtype=torch.uint8),),
+                str(folder / "model.onnx"),
+                dynamo=False,  # the other exporter takes seven seconds for mobilenetv2, this one less than one
+                opset_version=17,
+                input_names=["photos"],
+                output_names=["probabilities"],
+                dynamic_axes={"photos": {0: "batch"}, "probabilities": {0: "batch"}},
+            )
+    except Exception as error:  # safetensors and the exporter raise errors of many kinds, for a full disk too
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise SagehoundError(
+            f"the model was trained, but cannot be written as {archive.NAME}: {reason}. checkpoints/best.ckpt was "
+            "kept; free some space or choose another backbone.name, then resume=RUN tries again without training"
+        ) from error
     model.eval()  # the exporter sets back what it finds
 
 

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import re
 import signal
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -162,9 +163,9 @@ class StopOnSignal(Callback):
 def stopped(signum: int, last: Path) -> Stopped:
     """What to say and return after a signal, and how to go on."""
     name = signal.Signals(signum).name
-    where = (
-        f"; go on with: python train.py resume={last.parent.parent}" if last.exists() else "; no checkpoint was written"
-    )
+    program = "launch.py" if Path(sys.argv[0]).name == "launch.py" else "train.py"
+    go_on = f"; go on with: python {program} resume={last.parent.parent}"
+    where = go_on if last.exists() else "; no checkpoint was written"
     return Stopped(f"stopped by {name}{where}", signum)
 
 

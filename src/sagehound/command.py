@@ -124,6 +124,8 @@ def explain(error: Exception) -> str:
     override = f"{given.group(1).rstrip('.')}: " if given else ""
     if "mismatched input" in text or "token recognition" in text:
         return f"""{override}quote the value twice, for Hydra and for the shell: "key='a=b (c)'" """.rstrip()
+    if "LexerNoViableAlt" in text:
+        return f"""{text.partition(": ")[2].splitlines()[0]}: quote the value for Hydra too: "key='~/a'" """.rstrip()
     if "missing EQUAL" in text or "viable alternative" in text or "no such override" in text:
         return f"{override}not an override: write key=value, quoted for the shell: '{'key=[a,b]'}'"
     reason = cause.splitlines()[0]

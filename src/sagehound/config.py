@@ -169,6 +169,11 @@ class Train:
     seed: int = key(0, at_least=0, below=2**32)  # the same seed gives the same numbers on a CPU
     resume: str | None = None  # last (the newest run), a run's folder, or a checkpoint: go on where it stopped
 
+    @staticmethod
+    def rules(cfg: DictConfig) -> list[tuple[Any, str]]:
+        """The rules across keys: whether each is broken, and what to say then."""
+        return _rules(cfg)
+
 
 def register(schema: type[Train] = Train) -> None:
     """Make the schema known to Hydra, under the name that conf/train.yaml starts from."""
@@ -186,9 +191,13 @@ def check(cfg: DictConfig) -> None:
     Raises:
         ConfigError: names the first wrong key, its value, and what to choose instead.
     """
-    for name, value, rule in _keys(OmegaConf.get_type(cfg) or Train, cfg):
+    schema = OmegaConf.get_type(cfg)
+    schema = schema if schema and issubclass(schema, Train) else Train
+    for name, value, rule in _keys(schema, cfg):
         _check_value(name, value, rule)
-    _check_together(cfg)
+    for broken, message in schema.rules(cfg):
+        if broken:
+            raise ConfigError(message)
 
 
 def group_of(field: dataclasses.Field[Any]) -> type | None:
@@ -229,11 +238,11 @@ def _check_value(key: str, value: Any, rule: dict[str, Any]) -> None:  # noqa: A
             raise ConfigError(f"{key}={value}: must be {wanted}")
 
 
-def _check_together(cfg: DictConfig) -> None:
+def _rules(cfg: DictConfig) -> list[tuple[Any, str]]:
     """The rules across keys: settings that contradict each other."""
     optimizer, schedule, data, epochs = cfg.optimizer, cfg.schedule, cfg.data, cfg.trainer.max_epochs
     augment, views = cfg.augment, cfg.features.views
-    rules = [
+    return [
         (
             cfg.backbone.weights and not cfg.backbone.pretrained,
             f"backbone.weights={cfg.backbone.weights} contradicts backbone.pretrained=false: drop one of them",
@@ -311,9 +320,6 @@ def _check_together(cfg: DictConfig) -> None:
             f"resume={cfg.resume}: no such run or checkpoint; give last, a run's folder, or a .ckpt file",
         ),
     ]
-    for broken, message in rules:
-        if broken:
-            raise ConfigError(message)
 
 
 def unknown_key(key: str, known: list[str]) -> str:

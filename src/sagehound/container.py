@@ -21,6 +21,6 @@ def serve() -> None:
         model = Path(os.environ.get("SAGEHOUND_OPT_ML", "/opt/ml"), "model")
         several = os.environ.get("SAGEMAKER_MULTI_MODEL", "").lower() == "true"
         port = os.environ.get("SAGEMAKER_BIND_TO_PORT", "8080")
-        if not port.isdecimal():
-            raise ConfigError(f"SAGEMAKER_BIND_TO_PORT={port}: give a number")
+        if not port.isdecimal() or int(port) > 65535:
+            raise ConfigError(f"SAGEMAKER_BIND_TO_PORT={port}: give a number up to 65535")
         serve({} if several else {"model": str(model)}, "0.0.0.0", int(port))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sagehound.data.decode import BadPhoto, read_photo
+from sagehound.data.decode import BadPhoto, TooManyPixels, open_photo, read_photo
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
@@ -57,6 +57,29 @@ def test_cmyk_keeps_its_colours() -> None:
     pixels = np.asarray(read_photo(encoded(halves().convert("CMYK"), "JPEG", quality=95)))
     assert pixels[8, 4, 0] > 200
     assert pixels[8, 28, 2] > 200
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "BMP"])
+def test_a_photo_of_160_pixels_is_not_one_of_16_bits(kind: str) -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (160, 1600)).save(file, kind)
+    assert not open_photo(file.getvalue()).info["sixteen_bit"]
+
+
+def test_a_photo_of_too_many_pixels_is_told_apart() -> None:
+    file = io.BytesIO()
+    Image.new("1", (1, 70_000)).save(file, "PNG")
+    assert open_photo(file.getvalue()).height == 70_000
+    for limit in (1_000, 1_000_000):  # of pixels; of a side
+        with pytest.raises(TooManyPixels, match="1 x 70000 pixels"):
+            open_photo(file.getvalue(), max_pixels=limit)
+
+
+def test_other_programs_formats_are_not_opened(tmp_path: Path) -> None:
+    """Pillow would start Ghostscript for an EPS file, whatever its name."""
+    Image.new("RGB", (8, 8)).save(tmp_path / "x.eps")
+    with pytest.raises(BadPhoto, match="not an image file"):
+        read_photo(tmp_path / "x.eps")
 
 
 def test_sixteen_bits_are_scaled_not_cut() -> None:

@@ -109,3 +109,14 @@ def test_half_of_the_photos_are_mirrored() -> None:
     plain = np.asarray(centre(photo(), TO))
     mirrored = [not np.array_equal(np.asarray(flip(photo(), seed)), plain) for seed in range(60)]
     assert 15 < sum(mirrored) < 45
+
+
+def test_a_photo_as_long_as_a_thread_takes_no_more_memory_than_others() -> None:
+    """Only what is seen of a resized photo is made, with a margin or without."""
+    thread = Image.new("RGB", (1, 65_000), "red")
+    for resize in (0, 56, 64, 73):
+        to = Preprocessing((64, 64), resize, "bicubic", (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
+        seen = centre(thread, to)
+        assert seen.size == (64, 64)
+        assert seen.getpixel((32, 32)) == (255, 0, 0)
+        assert (seen.getpixel((0, 0)) == (0, 0, 0)) == (resize == 56)

@@ -1,10 +1,10 @@
 """The server as its clients meet it: a real process, real requests."""
 
 import base64
+import http.client
 import io
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -181,7 +181,8 @@ def test_models_come_and_go(server: Server, run: Path, photo: bytes) -> None:
     assert server.ask("DELETE", "/models/second").status == 404
     for body in ({"model_name": "x", "url": "/nowhere"}, {"model_name": "../x", "url": "x"}, {"url": "x"}):
         assert load(**body).status == 400
-    assert server.ask("POST", "/models", b'{"model_name": "x", "url": "x"}', Content_Type="text/plain").status == 400
+    assert server.ask("POST", "/models", b'{"model_name": "x", "url": "x"}', Content_Type="text/plain").status == 415
+    assert server.ask("POST", "/models", b" " * 100_000, Content_Type="application/json").status == 413
 
 
 def test_too_many_requests_are_told_to_come_again(run: Path, tmp_path: Path, photo: bytes) -> None:
@@ -194,7 +195,7 @@ def test_too_many_requests_are_told_to_come_again(run: Path, tmp_path: Path, pho
     slow.close()
     time.sleep(0.3)
     assert server.invoke(photo).status == 200
-    assert server.stop() == (-signal.SIGTERM, "")
+    assert server.stop() == (143, "")
 
 
 def test_sigterm_answers_what_was_begun(run: Path, tmp_path: Path, photo: bytes) -> None:
@@ -213,7 +214,78 @@ def test_sigterm_answers_what_was_begun(run: Path, tmp_path: Path, photo: bytes)
     assert half.recv(100).startswith(b"HTTP/1.1 200")
     half.close()
     stopping.join()
-    assert stopped == [(-signal.SIGTERM, "")]
+    assert stopped == [(143, "")]
+
+
+@pytest.mark.parametrize(
+    ("header", "status"),
+    [("Content-Length: " + "0" * 5000 + "1", 400), ("Content-Encoding: gzip\r\nContent-Length: 1", 415)],
+)
+def test_odd_headers(server: Server, header: str, status: int) -> None:
+    with _connect(server) as client:
+        client.sendall(
+            f"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\n{header}\r\n\r\nx".encode()
+        )
+        assert client.recv(1000).startswith(f"HTTP/1.1 {status} ".encode())
+
+
+def test_a_head_without_end_is_cut_off(server: Server) -> None:
+    def endless(client: socket.socket) -> None:
+        client.sendall(b"POST /invocations HTTP/1.1\r\n")
+        for _ in range(1000):
+            client.sendall(b"X-Long: " + b"x" * 10_000 + b"\r\n")
+
+    with _connect(server) as client, pytest.raises(OSError, match=r"reset|Broken pipe"):
+        endless(client)
+
+
+def test_many_requests_over_one_connection(server: Server, photo: bytes) -> None:
+    """More in all than one head may have."""
+    host, _, port = server.url.removeprefix("http://").partition(":")
+    connection = http.client.HTTPConnection(host, int(port))
+    padding = {"Content-Type": "image/jpeg", "X-Padding": "x" * 2000}
+    for _ in range(100):
+        connection.request("POST", "/invocations", photo, padding)
+        answer = connection.getresponse()
+        assert (answer.status, answer.read()[:8]) == (200, b'{"label"')
+    connection.close()
+
+
+def test_photos_that_would_need_gigabytes_are_refused(server: Server) -> None:
+    for photo in (png(1, 100_000), png(15_000, 15_000)):
+        answer = server.invoke(photo, "image/png")
+        assert (answer.status, error(answer)) == (413, "too_many_pixels")
+
+
+def test_a_model_that_gives_no_probabilities_is_refused(server: Server, run: Path, tmp_path: Path) -> None:
+    import onnx
+    from onnx import TensorProto, helper
+
+    unpack(run / "model.tar.gz", tmp_path / "m")
+
+    def load(nodes: list[Any], kind: int) -> str:
+        given = helper.make_tensor_value_info("photos", TensorProto.UINT8, ["b", 64, 64, 3])
+        made = helper.make_tensor_value_info("out", kind, ["b", 3])
+        axes = helper.make_tensor("axes", TensorProto.INT64, [2], [1, 2])
+        graph = helper.make_graph(nodes, "g", [given], [made], [axes])
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+        size = json.loads((tmp_path / "m/model.json").read_text())["preprocessing"]["size"]
+        for axis, side in zip((1, 2), size, strict=True):
+            model.graph.input[0].type.tensor_type.shape.dim[axis].dim_value = side
+        onnx.save(model, tmp_path / "m/model.onnx")
+        body = json.dumps({"model_name": "odd", "url": str(tmp_path / "m")}).encode()
+        answer = server.ask("POST", "/models", body, Content_Type="application/json")
+        assert answer.status == 400
+        return str(answer.json()["error"]["message"])
+
+    to_float = helper.make_node("Cast", ["photos"], ["f"], to=TensorProto.FLOAT)
+    mean = helper.make_node("ReduceMean", ["f", "axes"], ["out"], keepdims=0)
+    assert "no probabilities" in load([to_float, mean], TensorProto.FLOAT)
+    log = helper.make_node("Log", ["m"], ["out"])
+    mean = helper.make_node("ReduceMean", ["f", "axes"], ["m"], keepdims=0)
+    assert "no probabilities" in load([to_float, mean, log], TensorProto.FLOAT)
+    text = helper.make_node("Cast", ["m"], ["out"], to=TensorProto.INT64)
+    assert "model.json beside it says" in load([to_float, mean, text], TensorProto.INT64)
 
 
 def _connect(server: Server) -> socket.socket:
@@ -231,7 +303,7 @@ def container(run: Path, tmp_path: Path) -> Iterator[str]:
     process = subprocess.Popen([str(Path(sys.executable).with_name("serve"))], env=environment)
     yield f"http://127.0.0.1:{port}"
     process.terminate()
-    assert process.wait(30) == -signal.SIGTERM
+    assert process.wait(30) == 143
 
 
 def test_the_containers_command_serves_the_same(container: str, photo: bytes) -> None:
@@ -278,4 +350,4 @@ def test_a_model_that_is_no_model_is_refused(server: Server, run: Path, tmp_path
     body = json.dumps({"model_name": "broken", "url": str(tmp_path / "m.tar.gz")}).encode()
     answer = server.ask("POST", "/models", body, Content_Type="application/json")
     assert (answer.status, error(answer)) == (400, "input_error")
-    assert "cannot be opened" in answer.json()["error"]["message"]
+    assert "cannot be used" in answer.json()["error"]["message"]

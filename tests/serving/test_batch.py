@@ -25,16 +25,23 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 def test_a_folder_of_any_shape_becomes_a_table(launch: Command, run: Path, tmp_path: Path) -> None:
     photos = tmp_path / "flat"
-    for i, name in enumerate(["b.jpg", "deep/er/a.png", 'odd, "name".jpg', "ü.webp"]):
+    for i, name in enumerate(["b.jpg", "deep/er/a.png", 'odd, "name".jpg', "ü.webp", "z\rz.jpg"]):
         save_photo(photos / name, (60, 80, 120), seed=i)
     (photos / "broken.jpg").write_bytes(b"no photo")
     (photos / "notes.txt").write_text("no photo either")
     done = launch("transform=local", f"model={run}", "data=folder", f"data.root={photos}")
     assert done.returncode == 0, done.stderr
-    assert "warning: 1 of 5 photos could not be read" in done.stdout
+    assert "warning: 1 of 6 photos could not be read" in done.stdout
     output = Path(done.stdout.strip().splitlines()[-1].split(": ")[1])
     found = rows(tmp_path / output)
-    assert [r["file"] for r in found] == ["b.jpg", "broken.jpg", 'odd, "name".jpg', "ü.webp", "deep/er/a.png"]
+    assert [r["file"] for r in found] == [
+        "b.jpg",
+        "broken.jpg",
+        'odd, "name".jpg',
+        "z\rz.jpg",
+        "ü.webp",
+        "deep/er/a.png",
+    ]
     assert found[0]["prediction"] in ("Amber", "Moss", "Slate")
     assert found[0]["top"].startswith(f"{found[0]['prediction']}:")
     assert (found[1]["prediction"], found[1]["error"]) == ("", "not an image file")
@@ -106,6 +113,10 @@ def test_what_changed_meanwhile_is_not_gone_on_with(
     assert "beginning again" in capsys.readouterr().out
     assert len(rows(tmp_path / "out.csv")) == 46
     (photos / "000.jpg").unlink()
+    stopped()
+    (photos / "test/001.Amber/000.jpg").touch()
+    predict_folder(run, photos, tmp_path / "out.csv")
+    assert "beginning again" in capsys.readouterr().out
     predict_folder(run, photos, tmp_path / "out.csv")
     assert (tmp_path / "out.csv").read_bytes() == expected
 

@@ -1,4 +1,6 @@
 import base64
+import csv
+import io
 import json
 
 import numpy as np
@@ -54,7 +56,9 @@ def test_lines_are_instances_and_a_bad_one_fails_alone() -> None:
     [
         (b"", "no JSON"),
         (b"\xff\xfe", "no JSON"),
-        (b"[" * 100_000, "no JSON"),
+        (b"[" * 9_000, "no JSON"),
+        (b"[" * 100_000, "too many values"),
+        (b'{"instances": [' + b"1," * 100_000 + b"1]}", "too many values"),
         (b"[]", "send {"),
         (b'{"instances": 1}', "send {"),
         (b'{"instances": []}', "0 photos: send 1 to 1,000"),
@@ -64,6 +68,11 @@ def test_lines_are_instances_and_a_bad_one_fails_alone() -> None:
 def test_a_body_that_holds_no_instances_is_refused(body: bytes, reason: str) -> None:
     with pytest.raises(InputError, match=reason):
         photos_in(body, "application/json")
+
+
+def test_a_million_lines_are_not_parsed() -> None:
+    with pytest.raises(InputError, match="too many lines"):
+        photos_in(b"1\n" * 1_000_000, "application/jsonlines")
 
 
 @pytest.mark.parametrize("content_type", ["", "text/plain", "multipart/form-data", "image/tiff"])
@@ -94,7 +103,9 @@ def test_an_address_wins_over_accept() -> None:
     assert wanted("application/json; top_k=2", "image/jpeg", 4, True) == Wanted(JSON, 4, True)
 
 
-@pytest.mark.parametrize("accept", ["image/png", "text/html", "application/json;q=0", "application/json;q=nan", ";;,"])
+@pytest.mark.parametrize(
+    "accept", ["image/png", "text/html", "application/json;q=0", "application/json;q=nan", "text/csv;q=inf", ";;,"]
+)
 def test_what_cannot_be_written_is_not_acceptable(accept: str) -> None:
     with pytest.raises(NotAcceptable, match="answers are written as application/json"):
         wanted(accept, "image/jpeg")
@@ -124,6 +135,8 @@ def test_answers_as_json_lines_and_csv() -> None:
     assert written([good, bad], Wanted(CSV), single=False).decode() == (
         '"say ""Chow"", please",0.5,Boxer,0.25\n,,empty file\n'
     )
+    odd = answer(["a\rb", "c\nd", "e"], PROBABILITIES, Wanted(CSV, 3))
+    assert len(list(csv.reader(io.StringIO(written([odd], Wanted(CSV), single=True).decode(), newline="")))) == 1
     everything = answer(CLASSES, PROBABILITIES, Wanted(CSV, all=True))
     assert written([everything], Wanted(CSV), single=True) == b"0.25,0.5,0.25\n"
 

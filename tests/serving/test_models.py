@@ -113,6 +113,27 @@ def test_one_name_goes_to_one_of_many_that_ask_at_once(run: Path) -> None:
     models.close()
 
 
+def test_a_model_that_fails_does_not_stop_the_others(run: Path, run_photos: Path) -> None:
+    models = Models(10**9)
+    models.load("a", str(run))
+    good = models.get("a")
+    assert good is not None
+
+    class Short:
+        card = good.card
+
+        def __call__(self, photos: list[object]) -> list[object]:
+            return []
+
+    engine = Engine(on_batch=lambda _: None)
+    photo = next(iter(sorted((run_photos / "test/001.Amber").iterdir())))
+    with pytest.raises(ValueError, match="0 answers to 1 photos"):
+        engine.submit(Short(), photo).result(30)  # type: ignore[arg-type]
+    assert engine.submit(good, photo).result(30).shape == (3,)
+    engine.close()
+    models.close()
+
+
 def test_photos_that_wait_are_computed_together_and_each_gets_its_own(run: Path, run_photos: Path) -> None:
     models = Models(10**9)
     models.load("a", str(run))

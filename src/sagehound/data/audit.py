@@ -16,7 +16,7 @@ from sagehound.errors import SagehoundError
 from sagehound.files import write_json
 from sagehound.machine import cores
 
-_VERSION = 1  # of the kept findings; raise it when inspect() learns something new
+_VERSION = 2  # of the kept findings; raise it when inspect() learns something new
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,10 @@
 """From a file to an upright RGB photo; the one way in for training, evaluation and serving. Imports no torch."""
 
 import io
+import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,10 @@ from sagehound.errors import InputError
 
 # Pillow refuses twice as many (a decompression bomb) and warns from here on; below that bound a photo is only large.
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+
+# of a broken EXIF block and the like: what matters is raised
+warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
+logging.getLogger("PIL").setLevel(logging.CRITICAL)
 
 # half a photo is worse than none: other libraries switch this on for the whole process
 ImageFile.LOAD_TRUNCATED_IMAGES = False
@@ -28,6 +33,8 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 
+_LARGE = 12_000_000  # pixels; what most cameras make is below
+_LONGEST = 65_535  # pixels of a side, as in JPEG; Pillow keeps an address for every row
 # what cameras and browsers write; Pillow knows many more, some of which start other programs
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 
@@ -62,13 +69,30 @@ def open_photo(content: bytes, short_side: int | None = None, max_pixels: int | 
         raise BadPhoto("empty file")
     with _foreign():
         image = Image.open(io.BytesIO(content), formats=FORMATS)
-        if max_pixels and image.width * image.height > max_pixels:
+        if max_pixels and (image.width * image.height > max_pixels or max(image.size) > _LONGEST):
             raise TooManyPixels(f"{image.width} x {image.height} pixels, more than {max_pixels / 1e6:g} megapixels")
-        image.info["sixteen_bit"] = "16" in str(image.tile)  # of colours Pillow keeps 8 bits and forgets the rest
+        image.info["sixteen_bit"] = _sixteen_bit(image)
         if short_side:
             image.draft(None, (short_side, short_side))
         image.load()
     return image
+
+
+def _sixteen_bit(image: Image.Image) -> bool:
+    """Whether the file holds 16 bits a colour, of which Pillow keeps 8 and forgets the rest once it is loaded."""
+    arguments = [tile[3] if isinstance(tile[3], tuple) else (tile[3],) for tile in getattr(image, "tile", ())]
+    return any("16" in rawmode for rawmode, *_ in arguments if isinstance(rawmode, str))
+
+
+def is_large(photo: Path | bytes) -> bool:
+    """Whether a photo takes hundreds of megabytes to decode, by its head; a JPEG does not: it is decoded smaller."""
+    if isinstance(photo, bytes) and photo.startswith(b"\xff\xd8"):
+        return False
+    with suppress(Exception):
+        source = io.BytesIO(photo) if isinstance(photo, bytes) else photo
+        with Image.open(source, formats=FORMATS) as image:
+            return image.format != "JPEG" and image.width * image.height > _LARGE
+    return False
 
 
 @contextmanager
@@ -80,6 +104,8 @@ def _foreign() -> Iterator[None]:
         raise
     except Image.UnidentifiedImageError as error:
         raise BadPhoto("not an image file") from error
+    except Image.DecompressionBombError as error:
+        raise TooManyPixels(str(error)) from error
     except Exception as error:
         raise BadPhoto(str(error) or type(error).__name__) from error
 
@@ -108,7 +134,9 @@ def to_rgb(image: Image.Image) -> Image.Image:
             image = Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
         if image.has_transparency_data:
             image = image.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+            ground = Image.new("RGB", image.size, "white")
+            ground.paste(image, mask=image.getchannel("A"))
+            image = ground
         return image if image.mode == "RGB" else image.convert("RGB")  # which would copy it
 
 

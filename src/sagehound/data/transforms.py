@@ -1,6 +1,7 @@
 """From an upright photo to the pixels that a backbone was trained on; the same in training and in use. No torch."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,24 @@ class Preprocessing:
             std=tuple(data_config["std"]),
         )
 
+    @classmethod
+    def read(cls, given: Mapping[str, Any]) -> "Preprocessing":
+        """From model.json.
+
+        Raises:
+            ValueError, KeyError, TypeError, OverflowError: a value is missing, or cannot be.
+        """
+        height, width = (int(n) for n in given["size"])
+        resize, interpolation = int(given["resize"]), str(given["interpolation"])
+        (r, g, b), std = (tuple(float(v) for v in given[k]) for k in ("mean", "std"))
+        if not (0 < height <= 4096 and 0 < width <= 4096 and 0 <= resize <= 8192):
+            raise ValueError(f"preprocessing of {height} x {width} pixels from {resize}")
+        if interpolation.upper() not in Image.Resampling.__members__:
+            raise ValueError(f"interpolation {interpolation}")
+        if len(std) != 3 or not all(map(math.isfinite, (r, g, b, *std))) or min(std) <= 0:
+            raise ValueError(f"mean {r, g, b}, std {std}")
+        return cls((height, width), resize, interpolation, (r, g, b), (std[0], std[1], std[2]))
+
     @property
     def short_side(self) -> int:
         """Pixels on the short side of a photo that are enough for ``centre``."""
@@ -59,11 +78,15 @@ def centre(image: Image.Image, to: Preprocessing) -> Image.Image:
         return image.resize((width, height), to.resampling)
     w, h = _resized(image, to)
     left, top = round((w - width) / 2), round((h - height) / 2)
-    if left < 0 or top < 0:  # a few weights want a margin around the photo
-        return image.resize((w, h), to.resampling).crop((left, top, left + width, top + height))
+    # what of the resized photo is seen: a few weights want a margin around it
+    a, b, c, d = max(left, 0), max(top, 0), min(left + width, w), min(top + height, h)
     x, y = image.width / w, image.height / h
-    box = (left * x, top * y, (left + width) * x, (top + height) * y)
-    return image.resize((width, height), to.resampling, box)
+    seen = image.resize((c - a, d - b), to.resampling, (a * x, b * y, c * x, d * y))
+    if seen.size == (width, height):
+        return seen
+    whole = Image.new("RGB", (width, height))
+    whole.paste(seen, (a - left, b - top))
+    return whole
 
 
 def shrink(image: Image.Image, to: Preprocessing) -> Image.Image:

@@ -15,7 +15,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 from fastapi_offline import FastAPIOffline
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -31,6 +31,7 @@ from sagehound.serving.predictor import Predictor
 
 _PAGE = Path(__file__).parent / "page"
 _AT_ONCE = 16  # photos of one request that are being decoded or computed
+_LOAD_BYTES = 2**16  # of a request to load a model
 _LONG = 2**18  # bytes of JSON that the other requests should not wait for
 
 
@@ -42,7 +43,7 @@ class Limits:
     bodies_bytes: int = 256 * 2**20  # of all requests that are read or answered at a time
     requests: int = 64  # that are read or answered at a time
     pixels: int = 50_000_000  # of one photo: a large phone camera's, 150 MB in memory
-    body_seconds: float = 60.0  # that a client may take to send one
+    body_seconds: float = 20.0  # that a client may take to send one; less than a server that stops waits
 
 
 class Busy(InputError):
@@ -117,8 +118,15 @@ class Nothing(BaseModel):
     """An empty object."""
 
 
+@dataclass
+class _Held:
+    """What of a request is in memory."""
+
+    bytes: int = 0
+
+
 class Desk:
-    """Takes requests on, reads them, and has their photos answered."""
+    """Takes requests on, reads them, and has them answered."""
 
     def __init__(self, models: Models, engine: Engine, limits: Limits, metrics: Metrics) -> None:
         self._models, self._engine, self._limits, self._metrics = models, engine, limits, metrics
@@ -133,49 +141,69 @@ class Desk:
         with self._taken_on() as held:
             content_type = request.headers.get("content-type", "")
             want = formats.wanted(request.headers.get("accept"), content_type, top_k, every)
+            self._models.get(name)  # there is such a model, or nothing need be read
+            body = await self._read(request, held, self._limits.body_bytes)
             predictor = self._models.get(name)
             if predictor is None:
                 predictor = await run_in_threadpool(self._models.reopen, name)
-            body = await self._read(request, held)
             if formats.is_photo(content_type):
                 answers = [await self._one(predictor, body, want)]
             else:
                 photos = await self._unpacked(body, content_type)
                 del body
                 room = asyncio.Semaphore(_AT_ONCE)
-                answers = await asyncio.gather(*(self._of_many(predictor, p, want, room) for p in photos))
+                answers = await asyncio.gather(*(self._of_many(request, predictor, p, want, room) for p in photos))
             content = formats.written(answers, want, single=formats.is_photo(content_type))
         return Response(content, media_type=want.media)
 
+    async def load(self, request: Request) -> Load:
+        """Load the model that a request names.
+
+        Raises:
+            InputError: the request is no such thing, or the model cannot be loaded.
+        """
+        with self._taken_on() as held:
+            media = formats.media_of(request.headers.get("content-type", ""))
+            if media != formats.JSON:  # which a page of another site cannot send without asking
+                raise UnsupportedContentType(f"content type {media!r}: send {formats.JSON}")
+            body = await self._read(request, held, _LOAD_BYTES)
+            try:
+                wanted = Load.model_validate_json(body)
+            except ValidationError as error:
+                raise RequestValidationError(error.errors()) from error
+            await run_in_threadpool(self._models.load, wanted.model_name, wanted.url)
+            return wanted
+
     @contextmanager
-    def _taken_on(self) -> Iterator[list[int]]:
-        """Count a request, and the bytes that are put into the list, as long as it lasts."""
+    def _taken_on(self) -> Iterator[_Held]:
+        """Count a request, and its bytes, as long as it lasts."""
         if self._requests >= self._limits.requests:
             raise Busy(f"{self._requests} requests are being answered; try again in a second")
-        held: list[int] = []
+        held = _Held()
         self._requests += 1
         self._metrics.in_flight.inc()
         try:
             yield held
         finally:
             self._requests -= 1
-            self._bytes -= sum(held)
+            self._bytes -= held.bytes
             self._metrics.in_flight.dec()
 
-    async def _read(self, request: Request, held: list[int]) -> bytes:
-        most = self._limits.body_bytes
+    async def _read(self, request: Request, held: _Held, most: int) -> bytes:
         too_large = TooLarge(f"more than {most / 2**20:g} MiB: send fewer or smaller photos")
-        length = request.headers.get("content-length", "")
-        if length.isdecimal() and int(length) > most:
+        length = request.headers.get("content-length", "").lstrip("0")
+        if len(length) > 18 or (length.isdecimal() and int(length) > most):
             raise too_large
+        if request.headers.get("content-encoding", "identity") != "identity":
+            raise UnsupportedContentType("content encodings are not read: send the body as it is")
         chunks = []
         try:
             async with asyncio.timeout(self._limits.body_seconds):
                 async for chunk in request.stream():
                     chunks.append(chunk)
-                    held.append(len(chunk))
+                    held.bytes += len(chunk)
                     self._bytes += len(chunk)
-                    if sum(held) > most:
+                    if held.bytes > most:
                         raise too_large
                     if self._bytes > self._limits.bodies_bytes:
                         raise Busy("the requests being answered are too large together; try again in a second")
@@ -189,10 +217,12 @@ class Desk:
         return await run_in_threadpool(formats.photos_in, body, content_type)
 
     async def _of_many(
-        self, predictor: Predictor, photo: bytes | InputError, want: Wanted, room: asyncio.Semaphore
+        self, request: Request, predictor: Predictor, photo: bytes | InputError, want: Wanted, room: asyncio.Semaphore
     ) -> Answer:
         """The answer to one photo of several, which fails alone."""
         async with room:
+            if await request.is_disconnected():
+                raise ClientDisconnect
             try:
                 if isinstance(photo, InputError):
                     self._metrics.photos.labels("refused").inc()
@@ -229,11 +259,15 @@ def make_app(models: Models, limits: Limits | None = None) -> FastAPI:
         description="Classifies photos, by SageMaker's HTTP contract.",
         lifespan=lifespan,
         redoc_url=None,
+        redirect_slashes=False,  # to whatever host a client names
     )
     for kind in (InputError, HTTPException, RequestValidationError, ClientDisconnect, Exception):
         app.add_exception_handler(kind, _refused)
     app.add_middleware(Measured, metrics=metrics)
     _add_routes(app, Desk(models, engine, limits, metrics), models, metrics)
+    for path in app.openapi()["paths"].values():
+        for operation in path.values():
+            operation["responses"].pop("422", None)  # FastAPI's own status for what is 400 here
     return app
 
 
@@ -291,6 +325,9 @@ _BODY: dict[str, Any] = {
         },
     }
 }
+_LOAD: dict[str, Any] = {
+    "requestBody": {"required": True, "content": {formats.JSON: {"schema": Load.model_json_schema()}}}
+}
 _RANKED = {
     "type": "object",
     "properties": {"label": {"type": "string"}, "probability": {"type": "number"}},
@@ -346,14 +383,17 @@ def _add_routes(app: FastAPI, desk: Desk, models: Models, metrics: Metrics) -> N
     async def list_models() -> Listing:
         return Listing.model_validate({"models": models.listed()})
 
-    @app.post("/models", responses=_failures(400, 409, 507), summary="Load a model")
-    async def load(wanted: Load) -> Model:
-        await run_in_threadpool(models.load, wanted.model_name, wanted.url)
+    @app.post("/models", responses=_failures(400, 408, 409, 413, 415, 503, 507), openapi_extra=_LOAD)
+    async def load(request: Request) -> Model:
+        """Load a model under a name."""
+        wanted = await desk.load(request)
         return Model(modelName=wanted.model_name, modelUrl=wanted.url, inMemory=True)
 
-    @app.get("/models/{name}", responses=_failures(400, 404), summary="A model and its card")
-    async def describe(name: Name) -> ModelWithCard:
-        return ModelWithCard.model_validate(await run_in_threadpool(models.describe, name))
+    @app.get(
+        "/models/{name}", response_model=ModelWithCard, responses=_failures(400, 404), summary="A model and its card"
+    )
+    async def describe(name: Name) -> Response:
+        return JSONResponse(await run_in_threadpool(models.describe, name))
 
     @app.delete("/models/{name}", responses=_failures(400, 404), summary="Forget a model")
     async def unload(name: Name) -> Nothing:

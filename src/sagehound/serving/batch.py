@@ -1,7 +1,6 @@
 """Batch predictions: every photo below a folder, in constant memory, going on where it was stopped."""
 
-import csv
-import io
+import hashlib
 import json
 import os
 import time
@@ -19,9 +18,8 @@ from sagehound.archive import digest, opened
 from sagehound.data.folders import photos_below
 from sagehound.errors import InputError
 from sagehound.files import locked, write_json, writing_failed
-from sagehound.machine import tune_allocator
 from sagehound.serving.engine import Engine
-from sagehound.serving.formats import JSON, Answer, Probabilities, Wanted, answer, failure
+from sagehound.serving.formats import JSON, Answer, Probabilities, Wanted, answer, csv_line, failure
 from sagehound.serving.predictor import Predictor
 
 _AHEAD = 64  # photos that are being decoded or wait for their turn
@@ -35,7 +33,6 @@ class Progress:
     photos: int = 0  # whose lines are written
     failed: int = 0  # of these, that could not be read; their line says why
     bytes: int = 0  # of the output up to there
-    last: str = ""  # the photo of the last line
 
 
 def predict_folder(model: str | Path, root: Path, output: Path, top_k: int = 5) -> Progress:
@@ -51,22 +48,23 @@ def predict_folder(model: str | Path, root: Path, output: Path, top_k: int = 5) 
     """
     if not root.is_dir():
         raise InputError(f"data.root={root} is not a folder (from {Path.cwd()}): give one with photos in it")
-    total = sum(1 for _ in photos_below(root))
+    if output.is_dir():
+        raise InputError(f"{output} is a folder: give the name of a file")
+    total, state = _census(root)
     if not total:
         raise InputError(f"data.root={root}: no photo lies in it or below")
-    tune_allocator()
     part, note = (output.with_name(f".{output.name}.{kind}") for kind in ("part", "note"))
-    task = {"model": digest(model), "root": str(root.resolve()), "photos": total, "top_k": top_k}
+    task = {"model": digest(model), "root": str(root.resolve()), "photos": state, "top_k": top_k}
     with locked(output.with_name(f".{output.name}.lock"), busy=f"another process is writing {output}"):
         try:
-            progress = _begun(note, part, task, root)
+            progress = _begun(note, part, task)
             if progress.photos:
                 console.say(f"going on after {progress.photos:,} of {total:,} photos")
             with opened(model) as folder, part.open("r+b" if progress.photos else "wb") as file:
                 file.truncate(progress.bytes)
                 file.seek(progress.bytes)
                 keep = partial(_keep, note, task, progress, file)
-                _predict(Predictor(folder), root, file, output.suffix, top_k, progress, keep)
+                _predict(Predictor(folder), root, file, output.suffix, top_k, total, progress, keep)
             part.replace(output)
             note.unlink()
         except OSError as error:
@@ -74,13 +72,25 @@ def predict_folder(model: str | Path, root: Path, output: Path, top_k: int = 5) 
     return progress
 
 
-def _begun(note: Path, part: Path, task: dict[str, object], root: Path) -> Progress:
+def _census(root: Path) -> tuple[int, str]:
+    """How many photos there are, and a digest of their names, sizes and times."""
+    count, known = 0, hashlib.sha256()
+    for name in photos_below(root):
+        try:
+            found = (root / name).stat()
+            known.update(f"{name}\0{found.st_size}\0{found.st_mtime_ns}\n".encode(errors="surrogateescape"))
+        except OSError:  # a link to nowhere, which will be told as a bad photo
+            known.update(f"{name}\n".encode(errors="surrogateescape"))
+        count += 1
+    return count, known.hexdigest()
+
+
+def _begun(note: Path, part: Path, task: dict[str, object]) -> Progress:
     """How far an earlier call for the same task came."""
     try:
         kept = json.loads(note.read_text(encoding="utf-8"))
         progress = Progress(**kept["progress"])
-        skipped = deque(islice(photos_below(root), progress.photos), maxlen=1)
-        if kept["task"] == task and list(skipped) == [progress.last] and part.stat().st_size >= progress.bytes:
+        if kept["task"] == task and part.stat().st_size >= progress.bytes:
             return progress
         console.say("the model, the photos or top_k have changed since: beginning again")
     except (OSError, ValueError, KeyError, TypeError):
@@ -100,6 +110,7 @@ def _predict(
     file: BinaryIO,
     suffix: str,
     top_k: int,
+    total: int,
     progress: Progress,
     keep: Callable[[], None],
 ) -> None:
@@ -111,13 +122,13 @@ def _predict(
     engine = Engine(on_batch=lambda _: None)
     kept = time.monotonic()
     try:
-        for name, future in _submitted(engine, predictor, root, progress.photos):
+        for name, future in _submitted(engine, predictor, root, progress.photos, total):
             try:
                 said = answer(predictor.card.classes, future.result(), want)
             except InputError as error:
                 said = failure(error)
             progress.bytes += file.write(line(name, said))
-            progress.photos, progress.last = progress.photos + 1, name
+            progress.photos += 1
             progress.failed += "error" in said
             if time.monotonic() - kept > _EVERY:
                 keep()
@@ -128,13 +139,12 @@ def _predict(
 
 
 def _submitted(
-    engine: Engine, predictor: Predictor, root: Path, done: int
+    engine: Engine, predictor: Predictor, root: Path, done: int, total: int
 ) -> Iterator[tuple[str, Future[Probabilities]]]:
     """The photos that are left, in order, with their futures; a few are always on their way."""
-    total = sum(1 for _ in photos_below(root)) - done
     names = islice(photos_below(root), done, None)
     ahead: deque[tuple[str, Future[Probabilities]]] = deque()
-    for name in console.track(names, "Predicting", total):
+    for name in console.track(names, "Predicting", total - done):
         ahead.append((name, engine.submit(predictor, root / name)))
         if len(ahead) == _AHEAD:
             yield ahead.popleft()
@@ -148,6 +158,4 @@ def _json_line(name: str, said: Answer) -> bytes:
 def _csv_line(name: str, said: Answer) -> bytes:
     top = ";".join(f"{best['label']}:{best['probability']:.4f}" for best in said.get("top", []))
     reason = said["error"]["message"] if "error" in said else ""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow([name, said.get("label"), said.get("probability"), top, reason])
-    return text.getvalue().encode(errors="backslashreplace")
+    return csv_line([name, said.get("label"), said.get("probability"), top, reason])

@@ -4,8 +4,10 @@ import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 
+from sagehound.data.decode import is_large
 from sagehound.data.transforms import Pixels, prepare
 from sagehound.machine import cores
 from sagehound.serving.formats import Probabilities
@@ -29,6 +31,7 @@ class Engine:
         self._on_batch, self._max_pixels = on_batch, max_pixels
         self._decoders = ThreadPoolExecutor(cores(), "decode")
         self._waiting: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
+        self._alone = threading.Lock()
         self._worker = threading.Thread(target=self._work, name="predict", daemon=True)
         self._worker.start()
 
@@ -42,7 +45,8 @@ class Engine:
         if not answer.set_running_or_notify_cancel():
             return  # the client is gone
         try:
-            pixels = prepare(photo, predictor.card.to, self._max_pixels)
+            with self._alone if is_large(photo) else nullcontext():
+                pixels = prepare(photo, predictor.card.to, self._max_pixels)
         except BaseException as error:
             answer.set_exception(error)
             return
@@ -65,8 +69,11 @@ class Engine:
 
     @staticmethod
     def _answer(predictor: Predictor, batch: list[_Item]) -> None:
+        """Whatever goes wrong belongs to the batch: the thread lives on."""
         try:
-            found = predictor([pixels for _, pixels, _ in batch])
+            found = list(predictor([pixels for _, pixels, _ in batch]))
+            if len(found) != len(batch):
+                raise ValueError(f"{len(found)} answers to {len(batch)} photos")
         except Exception as error:
             for _, _, answer in batch:
                 answer.set_exception(error)

@@ -19,6 +19,7 @@ JSON, LINES, CSV = "application/json", "application/jsonlines", "text/csv"
 ANSWERS = (JSON, LINES, CSV)
 PHOTO = ("image/jpeg", "image/png", "image/webp", "application/x-image")
 MAX_INSTANCES = 1_000  # of one request
+_MARKS = 10 * MAX_INSTANCES  # commas and brackets, or ends of lines; parsing millions of them would take a gigabyte
 
 Probabilities: TypeAlias = npt.NDArray[np.float32]
 Answer: TypeAlias = dict[str, Any]
@@ -43,10 +44,11 @@ class Wanted:
 
 def is_photo(content_type: str) -> bool:
     """Whether the body is one photo, whose answer stands by itself."""
-    return _media(content_type) in PHOTO
+    return media_of(content_type) in PHOTO
 
 
-def _media(content_type: str) -> str:
+def media_of(content_type: str) -> str:
+    """The type alone, without its parameters."""
     return content_type.partition(";")[0].strip().lower()
 
 
@@ -60,12 +62,14 @@ def photos_in(body: bytes, content_type: str) -> list[bytes | InputError]:
         UnsupportedContentType: the content type is none of these.
         InputError: the body as a whole cannot be read, or holds no photo or more than a thousand.
     """
-    media = _media(content_type)
+    media = media_of(content_type)
     if is_photo(content_type):
         return [body]
     if media == JSON:
         return [_instance(item) for item in _counted(_instances(body))]
     if media == LINES:
+        if body.count(b"\n") + body.count(b"\r") > _MARKS:
+            raise InputError(f"too many lines: send {MAX_INSTANCES:,} photos at most in a request")
         return [_line(line) for line in _counted([line for line in body.splitlines() if line.strip()])]
     given = repr(media) if media else "none"
     raise UnsupportedContentType(
@@ -74,6 +78,8 @@ def photos_in(body: bytes, content_type: str) -> list[bytes | InputError]:
 
 
 def _instances(body: bytes) -> list[Any]:
+    if sum(map(body.count, (b",", b"[", b"{"))) > _MARKS:  # none of which is in base64
+        raise InputError(f"too many values: send {MAX_INSTANCES:,} photos at most in a request")
     try:
         found = json.loads(body)
     except (ValueError, RecursionError) as error:
@@ -119,14 +125,14 @@ def wanted(accept: str | None, content_type: str, top_k: int | None = None, all_
         NotAcceptable: nothing that is accepted can be written.
         InputError: top_k is no number from 1 on.
     """
-    usual = LINES if _media(content_type) == LINES else JSON
+    usual = LINES if media_of(content_type) == LINES else JSON
     best: tuple[float, str, dict[str, str]] = (0.0, "", {})
     for part in (accept or "*/*").split(","):
         media, *rest = (piece.strip() for piece in part.split(";"))
         parameters = {k.strip().lower(): v.strip().strip('"') for k, _, v in (r.partition("=") for r in rest)}
         matches = [m for m in (usual, *ANSWERS) if media.lower() in (m, "*/*", m.partition("/")[0] + "/*")]
         quality = _number(parameters.get("q", "1"), float, 0.0)
-        if matches and quality > best[0]:
+        if matches and best[0] < quality <= 1:
             best = (quality, matches[0], parameters)
     _, media, parameters = best
     if not media:
@@ -176,12 +182,17 @@ def written(answers: Sequence[Answer], want: Wanted, *, single: bool) -> bytes:
         single: whether the request was one photo, whose answer then stands by itself.
     """
     if want.media == CSV:
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows(_row(a) for a in answers)
-        return text.getvalue().encode()
+        return b"".join(csv_line(_row(a)) for a in answers)
     if want.media == LINES:
         return b"".join(_json(a) + b"\n" for a in answers)
     return _json(answers[0] if single else {"predictions": list(answers)})
+
+
+def csv_line(row: list[Any]) -> bytes:
+    """A line of CSV; what holds a line's end of any system is quoted."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\r\n").writerow(row)  # the characters of which are quoted
+    return text.getvalue().removesuffix("\r\n").encode(errors="backslashreplace") + b"\n"
 
 
 def _row(said: Answer) -> list[Any]:

@@ -40,10 +40,7 @@ class Prediction(NamedTuple):
 def model_fn(model_dir: str) -> Model:
     """Load the model from an unpacked artifact."""
     card = json.loads(Path(model_dir, "model.json").read_text(encoding="utf-8"))
-    given, head, classes = card["preprocessing"], card["head"], card["classes"]
-    to = Preprocessing(
-        tuple(given["size"]), given["resize"], given["interpolation"], tuple(given["mean"]), tuple(given["std"])
-    )
+    to, head, classes = Preprocessing.read(card["preprocessing"]), card["head"], card["classes"]
     backbone = timm.create_model(card["backbone"], pretrained=False, num_classes=0)
     network = nn.Sequential()
     network.add_module("normalise", Normalise(to, channels_last=True))

@@ -3,7 +3,7 @@
 import threading
 from collections import OrderedDict
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +24,13 @@ class NoMemory(InputError):
     """The model does not fit, even alone."""
 
 
-@dataclass
+@dataclass(eq=False)
 class _Model:
     url: str
     folder: Path
     bytes: int  # that it holds while it is open
     kept: ExitStack  # what it was unpacked into
     predictor: Predictor | None = None
-    opening: threading.Lock = field(default_factory=threading.Lock)
 
 
 class Models:
@@ -47,6 +46,8 @@ class Models:
         self.max_bytes = max_bytes
         self._models: OrderedDict[str, _Model] = OrderedDict()  # least recently used first
         self._lock = threading.RLock()
+        self._opening = threading.Lock()  # one model at a time, so that the limit holds; others are answered meanwhile
+        self._closed = False
 
     def load(self, name: str, url: str) -> None:
         """Open a run, a model.tar.gz or an unpacked one under a name.
@@ -71,9 +72,10 @@ class Models:
             with self._lock:
                 if name in self._models:
                     raise AlreadyLoaded(f"model {name} was loaded by another request meanwhile")
+                if self._closed:
+                    raise InputError("the server is stopping")
                 model.kept = stack.pop_all()
                 self._models[name] = model
-                self._make_room(model)
 
     def get(self, name: str | None) -> Predictor | None:
         """The model of that name if it is in memory; None: ``reopen`` it. Without a name, the only one.
@@ -99,25 +101,27 @@ class Models:
         """
         with self._lock:
             model = self._find(next(iter(self._models), "") if name is None else name)
-        predictor = self._open(model)
-        with self._lock:
-            self._make_room(model)
-        return predictor
+        try:
+            return self._open(model)
+        except InputError as error:
+            with self._lock:
+                if model not in self._models.values():
+                    raise UnknownModel("the model was deleted meanwhile") from error
+            raise
 
     def _open(self, model: _Model) -> Predictor:
-        with model.opening:  # by one thread, while others go on with other models
-            found = model.predictor
-            if found is None:
-                found = model.predictor = Predictor(model.folder)
-        return found
+        with self._opening:
+            if model.predictor is None:
+                self._make_room(model)
+                model.predictor = Predictor(model.folder)
+            return model.predictor
 
     def _make_room(self, wanted: _Model) -> None:
-        """Set models aside, least recently used first, until the open ones fit; who is computing with one goes on."""
-        held = [m for m in self._models.values() if m.predictor is not None]
-        while sum(m.bytes for m in held) > self.max_bytes and len(held) > 1:
-            first = next(m for m in held if m is not wanted)
-            first.predictor = None
-            held.remove(first)
+        """Set models aside, least recently used first, until one more fits; who is computing with one goes on."""
+        with self._lock:
+            held = [m for m in self._models.values() if m.predictor is not None]
+            while held and wanted.bytes + sum(m.bytes for m in held) > self.max_bytes:
+                held.pop(0).predictor = None
 
     def unload(self, name: str) -> None:
         """Forget a model.
@@ -146,7 +150,9 @@ class Models:
             return [_entry(name, model) for name, model in sorted(self._models.items())]
 
     def close(self) -> None:
-        """Forget all models and remove what they were unpacked into."""
+        """Forget all models, remove what they were unpacked into, and take no more."""
+        with self._lock:
+            self._closed = True
         for entry in self.listed():
             self.unload(entry["modelName"])
 

@@ -51,13 +51,16 @@ class Predictor:
         try:
             self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
             (given,), (made,) = self._session.get_inputs(), self._session.get_outputs()
-        except Exception as error:  # its errors have no common base, and a file of noise raises any of them
+            self._name, found = given.name, (given.type, given.shape[1:], made.type, made.shape[1:])
+            expected = ("tensor(uint8)", [*self.card.to.size, 3], "tensor(float)", [len(self.card.classes)])
+            if found != expected:
+                raise ValueError(f"it takes and gives {found}, model.json beside it says {expected}")
+            said = self([np.zeros((*self.card.to.size, 3), np.uint8)] * 2)
+            if said.shape != (2, len(self.card.classes)) or not np.allclose(said.sum(1), 1, atol=0.01):
+                raise ValueError("what it gives are no probabilities")
+        except Exception as error:  # ONNX Runtime's have no common base, and a file of noise raises any of them
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise InputError(f"{path} cannot be opened ({reason}); pack the model again") from error
-        wanted = (given.type, given.shape[1:], made.shape[1:])
-        if wanted != ("tensor(uint8)", [*self.card.to.size, 3], [len(self.card.classes)]):
-            raise InputError(f"{path} does not fit the model.json beside it: {wanted}; pack the model again")
-        self._name = given.name
+            raise InputError(f"{path} cannot be used ({reason}); pack the model again") from error
 
     def __call__(self, photos: list[Pixels]) -> Probabilities:
         """Probabilities, b x c, of b photos, each uint8, h x w x 3."""

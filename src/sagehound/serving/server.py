@@ -1,17 +1,22 @@
 """The process that answers: models opened, a socket bound, uvicorn run until a signal comes."""
 
 import errno
+import signal
 import socket
+import sys
 from collections.abc import Mapping
+from types import FrameType
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from sagehound import console
 from sagehound.errors import ConfigError
-from sagehound.machine import memory, tune_allocator
+from sagehound.machine import memory
 from sagehound.serving.app import Limits, make_app
 from sagehound.serving.models import Models
 
+_HEAD_BYTES = 2**16  # of a request; as many as h11 allows
 _DRAIN = 25  # seconds for what was begun when SIGTERM comes; a container is killed after thirty
 
 
@@ -31,7 +36,7 @@ def serve(
         ConfigError: the port is taken.
         InputError: a model cannot be opened.
     """
-    tune_allocator()
+    signal.signal(signal.SIGTERM, _stop)  # while models are opened; later uvicorn's own, which calls it at the end
     held = Models(model_bytes or memory() // 2)
     try:
         for name, url in models.items():
@@ -42,11 +47,45 @@ def serve(
         address = f"http://{shown}:{listening.getsockname()[1]}"
         console.say(f"serving {', '.join(models) or 'no model yet'} at {address} (page /, description /docs)")
         config = uvicorn.Config(
-            app, log_level="warning", access_log=False, timeout_graceful_shutdown=_DRAIN, lifespan="on", backlog=2048
+            app,
+            http=ShortHeads,
+            log_level="warning",
+            access_log=False,
+            timeout_graceful_shutdown=_DRAIN,
+            lifespan="on",
+            backlog=2048,
         )
         uvicorn.Server(config).run(sockets=[listening])
     finally:
         held.close()
+
+
+def _stop(signum: int, _: FrameType | None) -> None:
+    sys.exit(128 + signum)
+
+
+class ShortHeads(HttpToolsProtocol):
+    """uvicorn's protocol, which would read a request's head without end."""
+
+    head = 0  # bytes that came since the last request was complete, until this one's head is
+
+    def data_received(self, data: bytes) -> None:
+        """Pass on what came, unless the head is too long."""
+        if self.head > _HEAD_BYTES:
+            self.transport.close()
+            return
+        self.head += len(data)
+        super().data_received(data)
+
+    def on_headers_complete(self) -> None:
+        """What follows is a body, which the application counts."""
+        super().on_headers_complete()
+        self.head = -(2**62)
+
+    def on_message_complete(self) -> None:
+        """The next head begins."""
+        super().on_message_complete()
+        self.head = 0
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -55,6 +94,8 @@ def _listen(host: str, port: int) -> socket.socket:
             (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=2048
         )
     except OSError as error:
-        taken = error.errno == errno.EADDRINUSE
-        reason = "is taken by another program" if taken else f"cannot be listened on ({error.strerror})"
-        raise ConfigError(f"deploy.port={port} at {host} {reason}; choose another, or 0 for any free one") from error
+        if error.errno == errno.EADDRINUSE:
+            raise ConfigError(
+                f"port {port} at {host} is taken by another program; choose another, or 0 for any"
+            ) from error
+        raise ConfigError(f"{host}:{port} cannot be listened on: {error.strerror or error}") from error
