@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test check bench lock clean
+.PHONY: demo test soak check bench lock clean
 .DELETE_ON_ERROR:
 
 demo: $(INSTALLED)
@@ -12,6 +12,9 @@ demo: $(INSTALLED)
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest --numprocesses auto
+
+soak: $(INSTALLED)
+	$(BIN)/python -m pytest -m soak
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -12,6 +12,7 @@ import head
 import linear
 import loader
 import memory
+import serving
 import startup
 import synthetic
 from common import show
@@ -33,6 +34,7 @@ def main() -> None:
         *full.measure([*RESNET34, "--epochs", "1"]),
         *synthetic.measure([]),
         *memory.measure([]),
+        *serving.measure([]),
         *linear.measure([]),
     ]
     if large:

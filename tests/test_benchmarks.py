@@ -42,3 +42,11 @@ def test_loading_beside_torchvision(photos: Path) -> None:
     rows = run("loader.py", "--data", photos, "--rounds", 1)
     assert len(rows) == 12
     assert all(row[3].endswith("x") for row in rows)
+
+
+def test_the_server_beside_a_scripts(photos: Path, weights: Path) -> None:
+    given = ["--data", photos, "--weights", weights, "--backbone", "test_resnet", "--rounds", 1]
+    rows = run("serving.py", *given, "--photos", photos, "--requests", 100, "--sent", 10)
+    assert len(rows) == 6
+    assert rows[0][0] == "python launch.py deploy=local to the first answer"
+    assert rows[-1][0].startswith("probe of 836 photos")

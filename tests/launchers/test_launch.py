@@ -106,7 +106,9 @@ def test_several_models_behind_one_server(run: Path, tmp_path: Path, photo: byte
     server = Server(tmp_path, f"model=[{run},{copy}]")
     assert [m["modelName"] for m in server.ask("GET", "/models").json()["models"]] == ["copy", "run"]
     assert server.ask("POST", "/models/copy/invoke", photo, Content_Type="image/jpeg").json()["label"] == "Slate"
-    assert server.invoke(photo).status == 400
+    answer = server.invoke(photo)
+    assert answer.status == 400
+    assert "which model? Send it to /models/NAME/invoke: copy, run" in answer.json()["error"]["message"]
     assert server.stop() == (143, "")
 
 

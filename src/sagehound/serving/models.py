@@ -40,10 +40,11 @@ class Models:
 
     Args:
         max_bytes: of memory that open models may hold.
+        default: the name that is meant where none is given; without one, the only model's.
     """
 
-    def __init__(self, max_bytes: int) -> None:
-        self.max_bytes = max_bytes
+    def __init__(self, max_bytes: int, default: str | None = None) -> None:
+        self.max_bytes, self._default = max_bytes, default
         self._models: OrderedDict[str, _Model] = OrderedDict()  # least recently used first
         self._lock = threading.RLock()
         self._opening = threading.Lock()  # one model at a time, so that the limit holds; others are answered meanwhile
@@ -78,19 +79,23 @@ class Models:
                 self._models[name] = model
 
     def get(self, name: str | None) -> Predictor | None:
-        """The model of that name if it is in memory; None: ``reopen`` it. Without a name, the only one.
+        """The model of that name if it is in memory; None: ``reopen`` it. Without a name, the default or the only one.
 
         Raises:
             UnknownModel: there is none.
             InputError: there are several and no name was given.
         """
         with self._lock:
-            if name is None and len(self._models) > 1:
-                raise InputError(f"which model? Send it to /models/NAME/invoke: {', '.join(sorted(self._models))}")
-            name = next(iter(self._models), "") if name is None else name
+            name = self._meant(name)
             model = self._find(name)
             self._models.move_to_end(name)
             return model.predictor
+
+    def _meant(self, name: str | None) -> str:
+        name = name or self._default
+        if name is None and len(self._models) > 1:
+            raise InputError(f"which model? Send it to /models/NAME/invoke: {', '.join(sorted(self._models))}")
+        return next(iter(self._models), "") if name is None else name
 
     def reopen(self, name: str | None) -> Predictor:
         """The model of that name, opened if it had been set aside.
@@ -100,7 +105,7 @@ class Models:
             InputError: its files are gone.
         """
         with self._lock:
-            model = self._find(next(iter(self._models), "") if name is None else name)
+            model = self._find(self._meant(name))
         try:
             return self._open(model)
         except InputError as error:

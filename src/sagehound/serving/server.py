@@ -37,7 +37,7 @@ def serve(
         InputError: a model cannot be opened.
     """
     signal.signal(signal.SIGTERM, _stop)  # while models are opened; later uvicorn's own, which calls it at the end
-    held = Models(model_bytes or memory() // 2)
+    held = Models(model_bytes or memory() // 2, default=next(iter(models)) if len(models) == 1 else None)
     try:
         for name, url in models.items():
             held.load(name, url)
