@@ -8,7 +8,8 @@ from conftest import ROOT
 from hydra import compose, initialize_config_dir
 
 import sagehound.command  # noqa: F401 - registers the schema
-from sagehound.config import check
+from sagehound.config import Train, check, register
+from sagehound_launchers.config import Launch
 
 README = (ROOT / "README.md").read_text()
 
@@ -20,18 +21,24 @@ def test_every_option_is_named(group: str) -> None:
         assert option.stem in row
 
 
-COMMANDS = sorted({c for c in re.findall(r"python train\.py ([^`\n|]*=[^`\n|]*)", README) if "resume" not in c})
+FOUND = re.findall(r"python (train|launch)\.py ([^`\n|]*=[^`\n|]*)", README)
+COMMANDS = sorted({(program, given) for program, given in FOUND if "resume" not in given})
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_composes(command: str) -> None:
-    overrides = [o for o in shlex.split(command) if o != "-m"]
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        check(compose("train", overrides=overrides))
+@pytest.mark.parametrize(("program", "given"), COMMANDS)
+def test_every_command_composes(program: str, given: str) -> None:
+    overrides = [o for o in shlex.split(given) if o != "-m"]
+    try:
+        register(Launch if program == "launch" else Train)
+        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+            check(compose(program, overrides=overrides))
+    finally:
+        register(Train)
 
 
 def test_the_readme_has_commands() -> None:
-    assert len(COMMANDS) >= 5
+    assert len([program for program, _ in COMMANDS if program == "train"]) >= 5
+    assert len([program for program, _ in COMMANDS if program == "launch"]) >= 4
 
 
 def test_make_targets_exist() -> None:
