@@ -46,7 +46,7 @@ def launch(cfg: DictConfig) -> None:
 
 def deploy(cfg: DictConfig, models: list[str]) -> None:
     """Serve the models in this process, until a signal comes."""
-    from sagehound.serving.app import Limits
+    from sagehound.serving.desk import Limits
     from sagehound.serving.server import serve
 
     d = cfg.deploy

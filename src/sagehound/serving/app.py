@@ -1,10 +1,8 @@
 """SageMaker's HTTP contract, the same on a laptop and in a container: photos in, their most probable classes out."""
 
-import asyncio
 import importlib.metadata
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,7 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 from fastapi_offline import FastAPIOffline
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -23,40 +21,13 @@ from starlette.requests import ClientDisconnect
 from sagehound.data.decode import TooManyPixels
 from sagehound.errors import InputError
 from sagehound.serving import formats
+from sagehound.serving.desk import Busy, Desk, Limits, Load, TooLarge, TooSlow
 from sagehound.serving.engine import Engine
-from sagehound.serving.formats import Answer, NotAcceptable, UnsupportedContentType, Wanted
+from sagehound.serving.formats import NotAcceptable, UnsupportedContentType
 from sagehound.serving.metrics import Measured, Metrics
 from sagehound.serving.models import AlreadyLoaded, Models, NoMemory, UnknownModel
-from sagehound.serving.predictor import Predictor
 
 _PAGE = Path(__file__).parent / "page"
-_AT_ONCE = 16  # photos of one request that are being decoded or computed
-_LOAD_BYTES = 2**16  # of a request to load a model
-_LONG = 2**18  # bytes of JSON that the other requests should not wait for
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a server takes on."""
-
-    body_bytes: int = 25 * 2**20  # of one request; SageMaker's own limit
-    bodies_bytes: int = 256 * 2**20  # of all requests that are read or answered at a time
-    requests: int = 64  # that are read or answered at a time
-    pixels: int = 50_000_000  # of one photo: a large phone camera's, 150 MB in memory
-    body_seconds: float = 20.0  # that a client may take to send one; less than a server that stops waits
-
-
-class Busy(InputError):
-    """More requests than the server takes on."""
-
-
-class TooLarge(InputError):
-    """A body over the limit."""
-
-
-class TooSlow(InputError):
-    """A body that did not come in time."""
-
 
 # what each error means to a client; the first that fits
 _STATUS: list[tuple[type[InputError], int]] = [
@@ -86,14 +57,6 @@ class Failure(BaseModel):
     error: Error
 
 
-class Load(BaseModel):
-    """The model to load."""
-
-    model_config = ConfigDict(protected_namespaces=())
-    model_name: str = Field(min_length=1, max_length=256, pattern=r"^[\w][\w.-]*$")
-    url: str = Field(min_length=1, max_length=4096, description="a run's folder, a model.tar.gz, or an unpacked one")
-
-
 class Model(BaseModel):
     """A model that the server knows."""
 
@@ -116,129 +79,6 @@ class Listing(BaseModel):
 
 class Nothing(BaseModel):
     """An empty object."""
-
-
-@dataclass
-class _Held:
-    """What of a request is in memory."""
-
-    bytes: int = 0
-
-
-class Desk:
-    """Takes requests on, reads them, and has them answered."""
-
-    def __init__(self, models: Models, engine: Engine, limits: Limits, metrics: Metrics) -> None:
-        self._models, self._engine, self._limits, self._metrics = models, engine, limits, metrics
-        self._requests = self._bytes = 0
-
-    async def answer(self, request: Request, name: str | None, top_k: int | None, every: bool | None) -> Response:
-        """The answer to the photo or photos of a request.
-
-        Raises:
-            InputError: there is none; _STATUS knows what kinds there are.
-        """
-        with self._taken_on() as held:
-            content_type = request.headers.get("content-type", "")
-            want = formats.wanted(request.headers.get("accept"), content_type, top_k, every)
-            self._models.get(name)  # there is such a model, or nothing need be read
-            body = await self._read(request, held, self._limits.body_bytes)
-            predictor = self._models.get(name)
-            if predictor is None:
-                predictor = await run_in_threadpool(self._models.reopen, name)
-            if formats.is_photo(content_type):
-                answers = [await self._one(predictor, body, want)]
-            else:
-                photos = await self._unpacked(body, content_type)
-                del body
-                room = asyncio.Semaphore(_AT_ONCE)
-                answers = await asyncio.gather(*(self._of_many(request, predictor, p, want, room) for p in photos))
-            content = formats.written(answers, want, single=formats.is_photo(content_type))
-        return Response(content, media_type=want.media)
-
-    async def load(self, request: Request) -> Load:
-        """Load the model that a request names.
-
-        Raises:
-            InputError: the request is no such thing, or the model cannot be loaded.
-        """
-        with self._taken_on() as held:
-            media = formats.media_of(request.headers.get("content-type", ""))
-            if media != formats.JSON:  # which a page of another site cannot send without asking
-                raise UnsupportedContentType(f"content type {media!r}: send {formats.JSON}")
-            body = await self._read(request, held, _LOAD_BYTES)
-            try:
-                wanted = Load.model_validate_json(body)
-            except ValidationError as error:
-                raise RequestValidationError(error.errors()) from error
-            await run_in_threadpool(self._models.load, wanted.model_name, wanted.url)
-            return wanted
-
-    @contextmanager
-    def _taken_on(self) -> Iterator[_Held]:
-        """Count a request, and its bytes, as long as it lasts."""
-        if self._requests >= self._limits.requests:
-            raise Busy(f"{self._requests} requests are being answered; try again in a second")
-        held = _Held()
-        self._requests += 1
-        self._metrics.in_flight.inc()
-        try:
-            yield held
-        finally:
-            self._requests -= 1
-            self._bytes -= held.bytes
-            self._metrics.in_flight.dec()
-
-    async def _read(self, request: Request, held: _Held, most: int) -> bytes:
-        too_large = TooLarge(f"more than {most / 2**20:g} MiB: send fewer or smaller photos")
-        length = request.headers.get("content-length", "").lstrip("0")
-        if len(length) > 18 or (length.isdecimal() and int(length) > most):
-            raise too_large
-        if request.headers.get("content-encoding", "identity") != "identity":
-            raise UnsupportedContentType("content encodings are not read: send the body as it is")
-        chunks = []
-        try:
-            async with asyncio.timeout(self._limits.body_seconds):
-                async for chunk in request.stream():
-                    chunks.append(chunk)
-                    held.bytes += len(chunk)
-                    self._bytes += len(chunk)
-                    if held.bytes > most:
-                        raise too_large
-                    if self._bytes > self._limits.bodies_bytes:
-                        raise Busy("the requests being answered are too large together; try again in a second")
-        except TimeoutError as error:
-            raise TooSlow(f"the body did not come within {self._limits.body_seconds:g} s") from error
-        return b"".join(chunks)
-
-    async def _unpacked(self, body: bytes, content_type: str) -> list[bytes | InputError]:
-        if len(body) < _LONG:
-            return formats.photos_in(body, content_type)
-        return await run_in_threadpool(formats.photos_in, body, content_type)
-
-    async def _of_many(
-        self, request: Request, predictor: Predictor, photo: bytes | InputError, want: Wanted, room: asyncio.Semaphore
-    ) -> Answer:
-        """The answer to one photo of several, which fails alone."""
-        async with room:
-            if await request.is_disconnected():
-                raise ClientDisconnect
-            try:
-                if isinstance(photo, InputError):
-                    self._metrics.photos.labels("refused").inc()
-                    raise photo
-                return await self._one(predictor, photo, want)
-            except InputError as error:
-                return formats.failure(error)
-
-    async def _one(self, predictor: Predictor, photo: bytes, want: Wanted) -> Answer:
-        try:
-            probabilities = await asyncio.wrap_future(self._engine.submit(predictor, photo))
-        except InputError:
-            self._metrics.photos.labels("refused").inc()
-            raise
-        self._metrics.photos.labels("answered").inc()
-        return formats.answer(predictor.card.classes, probabilities, want)
 
 
 def make_app(models: Models, limits: Limits | None = None) -> FastAPI:

@@ -13,7 +13,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from sagehound import console
 from sagehound.errors import ConfigError
 from sagehound.machine import memory
-from sagehound.serving.app import Limits, make_app
+from sagehound.serving.app import make_app
+from sagehound.serving.desk import Limits
 from sagehound.serving.models import Models
 
 _HEAD_BYTES = 2**16  # of a request; as many as h11 allows
