@@ -44,7 +44,7 @@ def main() -> None:
         photo = transform(Image.open(io.BytesIO(body)).convert("RGB"))
         with torch.no_grad():
             probabilities = network(photo[None]).softmax(1)[0]
-        best = probabilities.topk(5)
+        best = probabilities.topk(min(5, len(classes)))
         return [
             {"label": classes[i], "probability": p} for p, i in zip(best[0].tolist(), best[1].tolist(), strict=True)
         ]

@@ -100,6 +100,7 @@ def small(photos: Path, weights: Path) -> list[str]:
         f"backbone.weights={weights}",
         "trainer.max_epochs=2",
         "trainer.accelerator=cpu",
+        "artifact=false",  # whose proof takes two fresh processes some seconds
     ]
 
 
@@ -111,7 +112,13 @@ def run(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with locked(folder.with_suffix(".lock")):
         if not (folder / "model.tar.gz").exists():
             photos = make_photos(folder.with_name("run-photos"), train=8, valid=3, test=4)
-            given = [*small(photos, weights), "finetune=full", "optimizer.lr=0.01", "trainer.max_epochs=4"]
+            given = [
+                *small(photos, weights),
+                "artifact=true",
+                "finetune=full",
+                "optimizer.lr=0.01",
+                "trainer.max_epochs=4",
+            ]
             environment = os.environ | {"SAGEHOUND_CACHE": str(folder.with_name("run-cache"))}
             subprocess.run(
                 [sys.executable, str(ROOT / "train.py"), *given, f"hydra.run.dir={folder}"],

@@ -90,7 +90,7 @@ def test_inference_py_needs_nothing_but_the_files_beside_it(run: Path, run_photo
 
 
 def test_the_same_run_gives_the_same_bytes(config: Compose, tmp_path: Path) -> None:
-    cfg = config("head.hidden=[8]", "head.dropout=0.3")
+    cfg = config("artifact=true", "head.hidden=[8]", "head.dropout=0.3")
     for name in ("a", "b"):
         train(cfg, tmp_path / name)
     assert (tmp_path / "a/model.tar.gz").read_bytes() == (tmp_path / "b/model.tar.gz").read_bytes()
@@ -102,7 +102,7 @@ def test_one_that_answers_otherwise_is_loud_and_not_kept(
     right = Serving.forward
     monkeypatch.setattr(Serving, "forward", lambda self, photos: right(self, photos).flip(1))
     with pytest.raises(SagehoundError, match=r"model\.onnx in a fresh process does not answer as it does") as error:
-        train(config(), tmp_path / "run")
+        train(config("artifact=true"), tmp_path / "run")
     assert "\n" not in str(error.value)
     assert not (tmp_path / "run/model.tar.gz").exists()
     assert (tmp_path / "run/checkpoints/best.ckpt").exists()
@@ -117,7 +117,7 @@ def test_weights_that_do_not_fit_the_network_are_found_out(
 
     monkeypatch.setattr(artifact, "save_file", lambda state, path, **_: path.write_bytes(b"\x08\0\0\0\0\0\0\0{}      "))
     with pytest.raises(SagehoundError, match=r"code/inference\.py in a fresh process does not answer"):
-        train(config(), tmp_path / "run")
+        train(config("artifact=true"), tmp_path / "run")
     assert not (tmp_path / "run/model.tar.gz").exists()
 
 
@@ -125,7 +125,7 @@ def test_what_a_killed_run_left_is_removed(config: Compose, tmp_path: Path) -> N
     (tmp_path / "run/.artifact-x").mkdir(parents=True)
     (tmp_path / "run/.artifact-x/model.onnx").touch()
     (tmp_path / "run/.model.tar.gz.123.tmp").touch()
-    train(config(), tmp_path / "run")
+    train(config("artifact=true"), tmp_path / "run")
     assert [p.name for p in (tmp_path / "run").iterdir() if p.name.startswith(".")] == [".lock"]
 
 
@@ -139,17 +139,17 @@ def test_a_full_disk_is_one_line(config: Compose, tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr(artifact, "save_file", full)
     with pytest.raises(SagehoundError, match=r"cannot be written as model\.tar\.gz: I/O error.*best\.ckpt was kept"):
-        train(config(), tmp_path / "run")
+        train(config("artifact=true"), tmp_path / "run")
 
 
 @pytest.mark.slow
 def test_a_compiled_backbone_is_written_plain(config: Compose, tmp_path: Path) -> None:
-    train(config("finetune=full", "trainer.compile=true", "trainer.max_epochs=1"), tmp_path / "run")
+    train(config("artifact=true", "finetune=full", "trainer.compile=true", "trainer.max_epochs=1"), tmp_path / "run")
     assert (tmp_path / "run/model.tar.gz").exists()
 
 
 def test_a_trial_leaves_none(config: Compose, tmp_path: Path) -> None:
-    train(config("results=scores"), tmp_path / "run")
+    train(config("artifact=true", "results=scores"), tmp_path / "run")
     assert not (tmp_path / "run/model.tar.gz").exists()
 
 
@@ -166,7 +166,7 @@ def test_odd_photos_are_seen_alike_by_training_and_by_the_artifact(
             with Image.open(folder / "000.jpg") as image:
                 image.convert(Path(file).stem).save(folder / file)
         Image.fromarray(np.full((40, 50), 30_000, np.uint16)).save(folder / "deep.png")
-    done = command(*small(photos, weights), f"hydra.run.dir={tmp_path / 'run'}")
+    done = command(*small(photos, weights), "artifact=true", f"hydra.run.dir={tmp_path / 'run'}")
     assert done.returncode == 0, done.stderr
     assert "differ from the trained model's by" in done.stdout
     assert (tmp_path / "run/model.tar.gz").exists()

@@ -72,7 +72,6 @@ def models(cfg: DictConfig) -> list[str]:
 def _rules(cfg: DictConfig) -> list[tuple[Any, str]]:
     given = models(cfg)
     trains = not given and (cfg.deploy or cfg.transform or not cfg.probe)
-    leaves_none = "which leaves no model.tar.gz to deploy or transform with: give model=RUN"
     output = cfg.transform.output if cfg.transform else None
     return [
         (
@@ -80,8 +79,9 @@ def _rules(cfg: DictConfig) -> list[tuple[Any, str]]:
             f"model={given[0] if given else ''}: nothing is to be done with it: choose deploy=local or transform=local",
         ),
         (
-            trains and (cfg.deploy or cfg.transform) and cfg.results == "scores",
-            f"results=scores contradicts deploy and transform: a model is trained first, {leaves_none}",
+            trains and (cfg.deploy or cfg.transform) and (cfg.results == "scores" or not cfg.artifact),
+            "results=scores and artifact=false leave no model.tar.gz, which deploy and transform need: drop them, or "
+            "give model=RUN",
         ),
         (
             output and Path(output).suffix != f".{cfg.transform.format}",

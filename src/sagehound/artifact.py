@@ -34,7 +34,6 @@ from sagehound.errors import SagehoundError
 from sagehound.files import replacing
 from sagehound.tables import Floats, Predictions
 
-NAME = archive.NAME
 TOLERANCE = 1e-3  # the largest difference of a probability
 PHOTOS = 32  # of the test split, that the proof is made with
 _PACKAGE = Path(sagehound.__file__).parent

@@ -166,6 +166,7 @@ class Train:
     results: str | None = key(
         None, choices=("all", "scores")
     )  # scores: metrics, curves and config alone; null: all of a run's, the scores of a sweep's (-m)
+    artifact: bool = True  # write model.tar.gz, which takes some seconds; what is served. results=scores leaves none
     seed: int = key(0, at_least=0, below=2**32)  # the same seed gives the same numbers on a CPU
     resume: str | None = None  # last (the newest run), a run's folder, or a checkpoint: go on where it stopped
 

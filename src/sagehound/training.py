@@ -15,6 +15,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 
 from sagehound import (
+    archive,
     artifact,
     backbone,
     checkpoint,
@@ -92,13 +93,15 @@ def train(cfg: DictConfig, folder: Path) -> Run:
                 tables.write_per_class(folder / "per_class.csv", by_class)
                 tensorboard.write_figures(logger, folder / "plots", cfg, photos, found, by_class)
             logger.finalize("success")
-        metrics = scores | {"best_epoch": best_epoch, "classes": len(photos.classes), "backbone": cfg.backbone.name}
-        write_json(folder / "metrics.json", metrics | _rounded(seconds))
-        if cfg.results != "scores":
-            with _timed(seconds, "artifact"):
-                made = folder / artifact.NAME
-                artifact.make(model, to, cfg, photos, scores | {"best_epoch": best_epoch}, found["test"], made)
-            write_json(folder / "metrics.json", metrics | _rounded(seconds))
+        about = {"best_epoch": best_epoch, "classes": len(photos.classes), "backbone": cfg.backbone.name}
+        try:
+            if cfg.artifact and cfg.results != "scores":
+                with _timed(seconds, "artifact"):
+                    made = folder / archive.NAME
+                    artifact.make(model, to, cfg, photos, scores | {"best_epoch": best_epoch}, found["test"], made)
+        finally:  # whether the artifact is kept or not
+            metrics = scores | {"seconds": {phase: round(s, 3) for phase, s in seconds.items()}} | about
+            write_json(folder / "metrics.json", metrics)
         if cfg.results == "scores":
             shutil.rmtree(last.parent)
     tensorboard.summarise(metrics, folder)
@@ -141,10 +144,6 @@ def fit(
         enable_progress_bar=console.console.is_terminal,
     )
     trainer.fit(model, data, ckpt_path=cfg.resume, weights_only=True)
-
-
-def _rounded(seconds: dict[str, float]) -> dict[str, dict[str, float]]:
-    return {"seconds": {phase: round(s, 3) for phase, s in seconds.items()}}
 
 
 @contextmanager

@@ -20,12 +20,14 @@ def only_run(folder: Path) -> Path:
 
 
 def test_a_run_of_the_real_command(command: Command, photos: Path, weights: Path, tmp_path: Path) -> None:
-    done = command(*small(photos, weights))
+    done = command(*small(photos, weights), "artifact=true")
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     run = only_run(tmp_path)
     assert run.name.endswith("-test_resnet")
-    assert {"config.yaml", "overrides.yaml", "metrics.json", "audit.json"} <= {p.name for p in run.iterdir()}
+    assert {"config.yaml", "overrides.yaml", "metrics.json", "audit.json", "model.tar.gz"} <= {
+        p.name for p in run.iterdir()
+    }
     assert not (run / "train.log").exists()
     assert "${" not in (run / "config.yaml").read_text(), "the config is resolved"
     lines = done.stdout.splitlines()

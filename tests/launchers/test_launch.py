@@ -25,7 +25,7 @@ PHOTOS = ["data=folder", "data.root=nowhere"]
         (["deploy=local", "deploy.host="], "deploy.host= is empty"),
         (["deply=local"], "deply"),
         (["model=run"], "model=run: nothing is to be done with it: choose deploy=local or transform=local"),
-        (["deploy=local", "results=scores"], "results=scores contradicts deploy and transform"),
+        (["deploy=local", "results=scores"], "results=scores and artifact=false leave no model.tar.gz"),
         (["-m", "transform=local", "seed=1,2"], "deploy and transform are for one model: drop -m"),
         (["transform=local", "model=[a,b]"], "transform takes one model, not 2"),
         (["transform=local", "model=a", "transform.output=x.txt"], "does not end in .csv"),
@@ -115,7 +115,7 @@ def test_several_models_behind_one_server(run: Path, tmp_path: Path, photo: byte
 @pytest.mark.slow
 def test_without_a_model_one_is_trained_first(launch: Command, photos: Path, weights: Path, tmp_path: Path) -> None:
     """One command: train, predict a folder with what was trained."""
-    done = launch(*small(photos, weights), "transform=local", f"hydra.run.dir={tmp_path / 'run'}")
+    done = launch(*small(photos, weights), "artifact=true", "transform=local", f"hydra.run.dir={tmp_path / 'run'}")
     assert done.returncode == 0, done.stderr
     assert "test accuracy:" in done.stdout
     assert "predictions of 45 photos:" in done.stdout
