@@ -1,0 +1,270 @@
+"""One search space from Hydra's sweep grammar, for Optuna and for SageMaker's tuning jobs; proposals as overrides."""
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, Quote, QuotedString, RangeSweep
+from hydra.errors import HydraException
+
+from sagehound.command import explain
+from sagehound.errors import ConfigError
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+
+ROLES = (
+    "scientific",
+    "nuisance",
+    "fixed",
+)  # of the tuning playbook: what is asked about, what is tuned for it, neither
+_SCALES = {"log": "Logarithmic", "reverse_log": "ReverseLogarithmic"}
+_MOST_RANGES, _MOST_VALUES, _MOST_LETTERS = 30, 30, 256  # of a tuning job: of each kind, of a categorical, of a value
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Numbers between two bounds, both of them included."""
+
+    low: float
+    high: float
+    integer: bool = False
+    scale: str = ""  # log, reverse_log (dense near the upper end, below 1), or empty for linear
+    step: int = 1  # of integers
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of several values, each as an override writes it: 32, adam, [512,256], 'with space'."""
+
+    values: tuple[str, ...]
+
+
+Range: TypeAlias = Interval | Choice
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """What is searched, by the key of the override, and what stays as it is."""
+
+    ranges: dict[str, Range]
+    fixed: list[str]  # overrides that every trial has
+    roles: dict[str, str]  # of the ranges that were given one
+
+    def middle(self) -> list[str]:
+        """The overrides of one point, to compose and check before anything starts."""
+        return [*self.fixed, *overrides({key: _middle(r) for key, r in self.ranges.items()})]
+
+
+def parse(given: Sequence[str]) -> SearchSpace:
+    """A search space from overrides.
+
+    interval(a,b) is continuous, int(interval(a,b)) and range(a,b) are integers, a,b and choice(a,b) are one of several;
+    tag(log, ...) and tag(reverse_log, ...) scale an interval, tag(scientific, ...), tag(nuisance, ...) and
+    tag(fixed, ...) give it a role. Whatever is no sweep is fixed.
+
+    Raises:
+        ConfigError: names the override that cannot be searched, and what to write instead.
+    """
+    try:
+        parsed = OverridesParser.create().parse_overrides(list(given))
+    except HydraException as error:
+        raise ConfigError(explain(error)) from error
+    ranges: dict[str, Range] = {}
+    fixed: list[str] = []
+    roles: dict[str, str] = {}
+    for text, override in zip(given, parsed, strict=True):
+        if not override.is_sweep_override():
+            fixed.append(text)
+            continue
+        key = override.get_key_element().lstrip("+")
+        if key in ranges:
+            raise ConfigError(f"{text}: {key} is searched already; give it once")
+        sweep = override._value
+        role = _role(text, sweep)
+        found = _range(text, override)
+        if role == "fixed":
+            if not isinstance(found, Choice) or len(found.values) > 1:
+                raise ConfigError(f"{text}: what is fixed has one value: write {key}=VALUE")
+            fixed.append(f"{key}={found.values[0]}")
+            continue
+        ranges[key] = found
+        if role:
+            roles[key] = role
+    return SearchSpace(ranges, fixed, roles)
+
+
+def _role(text: str, sweep: Any) -> str:  # noqa: ANN401 - one of Hydra's sweeps
+    tags = set(getattr(sweep, "tags", ()))
+    unknown = sorted(tags - {*ROLES, *_SCALES})
+    if unknown:
+        raise ConfigError(f"{text}: no such tag {unknown[0]}; choose from {', '.join((*_SCALES, *ROLES))}")
+    found = [role for role in ROLES if role in tags]
+    if len(found) > 1:
+        raise ConfigError(f"{text}: {' and '.join(found)} contradict each other; keep one")
+    return found[0] if found else ""
+
+
+def _range(text: str, override: Override) -> Range:
+    sweep = override._value
+    scales = [scale for scale in _SCALES if scale in getattr(sweep, "tags", ())]
+    if len(scales) > 1:
+        raise ConfigError(f"{text}: log and reverse_log contradict each other; keep one")
+    if isinstance(sweep, IntervalSweep):
+        return _interval(text, sweep, scales[0] if scales else "")
+    if scales:
+        raise ConfigError(f"{text}: {scales[0]} scales an interval: write tag({scales[0]}, interval(LOW,HIGH))")
+    if isinstance(sweep, RangeSweep):
+        return _from_range(text, sweep)
+    if isinstance(sweep, ChoiceSweep):
+        values = tuple(dict.fromkeys(_written(value) for value in sweep.list))
+        return Choice(values)
+    raise ConfigError(f"{text}: cannot be searched; write a,b,c or interval(LOW,HIGH)")
+
+
+def _interval(text: str, sweep: IntervalSweep, scale: str) -> Interval:
+    low, high = sweep.start, sweep.end
+    assert low is not None
+    assert high is not None
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise ConfigError(f"{text}: give two finite numbers, the smaller first")
+    if scale == "log" and low <= 0:
+        raise ConfigError(f"{text}: a logarithmic interval must lie above 0")
+    if scale == "reverse_log" and not 0 <= low < high < 1:
+        raise ConfigError(f"{text}: a reverse logarithmic interval must lie between 0 and 1")
+    integer = isinstance(low, int) and isinstance(high, int)
+    if scale == "reverse_log" and integer:
+        raise ConfigError(f"{text}: integers have no reverse logarithmic scale; use log, or none")
+    return Interval(low, high, integer, scale)
+
+
+def _from_range(text: str, sweep: RangeSweep) -> Range:
+    """The values of Hydra's range, whose end is left out."""
+    values = list(sweep.range())
+    if not values:
+        raise ConfigError(f"{text}: an empty range; the end is left out, as in Python")
+    ascending = sorted(values)
+    if len(values) > 1 and all(isinstance(v, int) for v in values):
+        return Interval(int(ascending[0]), int(ascending[-1]), True, step=abs(int(sweep.step)))
+    return Choice(tuple(_written(float(f"{v:.12g}") if isinstance(v, float) else v) for v in values))
+
+
+def _written(value: Any) -> str:  # noqa: ANN401 - what Hydra's grammar has
+    """A value as an override writes it."""
+    if isinstance(value, QuotedString | str):
+        return _text(value.text if isinstance(value, QuotedString) else value)
+    if isinstance(value, bool) or value is None:
+        return "null" if value is None else str(value).lower()
+    if isinstance(value, float):
+        return repr(value)
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{k}:{_written(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(_written, value)) + "]"
+    return str(value)
+
+
+def _text(text: str) -> str:
+    """Text as it is, where Hydra reads it back as the same text; otherwise in quotes."""
+    try:
+        override = OverridesParser.create().parse_override(f"k={text}")
+        plain = not override.is_sweep_override() and override.value() == text and isinstance(override._value, str)
+    except HydraException:
+        plain = False
+    return text if plain else QuotedString(text, Quote.single).with_quotes()
+
+
+def _middle(found: Range) -> str | float:
+    if isinstance(found, Choice):
+        return found.values[0]
+    if found.integer:
+        return int(found.low)
+    return math.sqrt(found.low * found.high) if found.scale == "log" else (found.low + found.high) / 2
+
+
+def overrides(point: Mapping[str, str | float]) -> list[str]:
+    """A proposed point as overrides: numbers to the last digit, choices as they were written."""
+    return [f"{key}={value if isinstance(value, str) else repr(value)}" for key, value in point.items()]
+
+
+def to_optuna(space: SearchSpace) -> "dict[str, BaseDistribution]":
+    """Optuna's distributions; reverse_log becomes linear, which Optuna has not."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    found: dict[str, BaseDistribution] = {}
+    for key, r in space.ranges.items():
+        if isinstance(r, Choice):
+            found[key] = CategoricalDistribution(r.values)
+        elif r.integer:
+            found[key] = IntDistribution(int(r.low), int(r.high), log=r.scale == "log", step=r.step)
+        else:
+            found[key] = FloatDistribution(r.low, r.high, log=r.scale == "log")
+    return found
+
+
+def to_sagemaker(space: SearchSpace, *, grid: bool = False) -> dict[str, list[dict[str, Any]]]:
+    """ParameterRanges of a tuning job.
+
+    Args:
+        space: what is searched.
+        grid: whether the strategy is Grid, which takes categoricals alone.
+
+    Raises:
+        ConfigError: more ranges, values or letters than a tuning job may have; an interval in a grid.
+    """
+    ranges: dict[str, list[dict[str, Any]]] = {
+        f"{kind}ParameterRanges": [] for kind in ("Continuous", "Integer", "Categorical")
+    }
+    for key, r in space.ranges.items():
+        if isinstance(r, Interval) and r.step > 1:
+            r = Choice(tuple(map(str, range(int(r.low), int(r.high) + 1, r.step))))
+        if isinstance(r, Choice):
+            _check_values(key, r)
+            ranges["CategoricalParameterRanges"].append({"Name": key, "Values": list(r.values)})
+            continue
+        if grid:
+            raise ConfigError(
+                f"{key}: a grid takes values, not intervals: write {key}=a,b,c or choose another strategy"
+            )
+        bounds = (str(int(r.low)), str(int(r.high))) if r.integer else (repr(float(r.low)), repr(float(r.high)))
+        kind = "Integer" if r.integer else "Continuous"
+        ranges[f"{kind}ParameterRanges"].append(
+            {"Name": key, "MinValue": bounds[0], "MaxValue": bounds[1], "ScalingType": _SCALES.get(r.scale, "Linear")}
+        )
+    for kind, found in ranges.items():
+        if len(found) > _MOST_RANGES:
+            raise ConfigError(f"{len(found)} {kind}: a tuning job takes {_MOST_RANGES} of a kind; search fewer keys")
+    return {kind: found for kind, found in ranges.items() if found}
+
+
+def _check_values(key: str, choice: Choice) -> None:
+    if len(choice.values) > _MOST_VALUES:
+        raise ConfigError(f"{key}: {len(choice.values)} values, a tuning job takes {_MOST_VALUES}; give fewer")
+    long = [v for v in choice.values if len(v) > _MOST_LETTERS]
+    if long:
+        raise ConfigError(f"{key}={long[0][:40]}...: a tuning job's values have {_MOST_LETTERS} letters at most")
+
+
+_RESERVED = re.compile(r"_tuning_objective_metric|sagemaker_\w+")
+
+
+def from_sagemaker(hyperparameters: Mapping[str, str]) -> dict[str, str]:
+    """A job's hyperparameters, which are all strings, as an override's values by key.
+
+    Drops what SageMaker adds (_tuning_objective_metric, sagemaker_*), and the quotes that its SDK puts around strings.
+    """
+    found = {}
+    for key, value in hyperparameters.items():
+        if _RESERVED.fullmatch(key):
+            continue
+        if len(value) > 1 and value[0] == value[-1] == '"':
+            try:
+                value = str(json.loads(value))
+            except ValueError:
+                value = value[1:-1]
+        found[key] = value
+    return found
