@@ -1,10 +1,13 @@
 """Do what comes after training, with a model that a run left; without model=, train one first.
 
+python launch.py -m hpo=optuna "optimizer.lr=tag(log, interval(1e-4, 1e-1))"    look for the best hyperparameters
 python launch.py deploy=local model=RUN                              a server, and a page to drop photos on
 python launch.py transform=local model=RUN data.root=PHOTOS          predictions.csv of a folder
 python launch.py probe=local endpoint=http://127.0.0.1:8080 n=all    how good and how fast an endpoint answers
 python launch.py probe=sagemaker endpoint=NAME                       the same on SageMaker
 """
+
+from typing import Any
 
 import hydra
 from omegaconf import DictConfig
@@ -14,9 +17,9 @@ from sagehound_launchers.launch import launch
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="launch")
-def main(cfg: DictConfig) -> None:
+def main(cfg: DictConfig) -> Any:  # noqa: ANN401 - what Hydra's sweepers take
     """Run the stages that the command line names."""
-    launch(cfg)
+    return launch(cfg)
 
 
 if __name__ == "__main__":

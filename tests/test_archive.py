@@ -97,6 +97,20 @@ def test_a_strange_header_ends_in_one_line(tmp_path: Path, record: bytes) -> Non
         unpack(path, tmp_path / "out")
 
 
+def test_a_size_below_nothing_does_not_lift_the_limit(tmp_path: Path) -> None:
+    folder = entry("d", type=tarfile.DIRTYPE)
+    folder[0].pax_headers = {"size": "-999999999999"}
+    path = archive(tmp_path / "x.tar.gz", folder, entry("x", b"1" * 2000))
+    with pytest.raises(InputError, match=r"below nothing|broken"):
+        unpack(path, tmp_path / "out", max_bytes=1000)
+
+
+def test_a_card_of_megabytes_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "model.json").write_text(json.dumps(CARD | {"else": "x" * 5_000_000}))
+    with pytest.raises(InputError, match="more than 4 MiB"):
+        Card.read(tmp_path)
+
+
 def test_a_full_disk_is_no_fault_of_the_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = archive(tmp_path / "x.tar.gz", entry("x", b"x"))
 
@@ -175,6 +189,7 @@ CARD = {
         ({"preprocessing": CARD["preprocessing"] | {"resize": 10**400}}, "preprocessing of"),  # type: ignore[operator]
         ({"preprocessing": CARD["preprocessing"] | {"resize": "1e999"}}, "is broken"),  # type: ignore[operator]
         ({"preprocessing": CARD["preprocessing"] | {"mean": [10**400, 0, 0]}}, "is broken"),  # type: ignore[operator]
+        ({"else": "1e999"}, "is broken"),
         ({"else": json.loads("[" * 50 + "]" * 50)}, "nested too deeply"),
         ({"classes": ["a"]}, "two names or more"),
         ({"classes": ["a", "a"]}, "two classes of one name"),
@@ -189,7 +204,7 @@ CARD = {
 def test_a_card_that_cannot_be_is_refused(tmp_path: Path, change: dict[str, object], reason: str) -> None:
     (tmp_path / "model.json").write_text(json.dumps(CARD))
     assert Card.read(tmp_path).to.size == (64, 64)
-    (tmp_path / "model.json").write_text(json.dumps(CARD | change))
+    (tmp_path / "model.json").write_text(json.dumps(CARD | change).replace('"1e999"', "1e999"))
     with pytest.raises(InputError, match=reason):
         Card.read(tmp_path)
 

@@ -14,7 +14,7 @@ OPTIONS = [f"{path.parent.name}={path.stem}" for path in sorted((ROOT / "conf").
 def test_every_option_that_is_shipped_keeps_the_rules(option: str) -> None:
     needed = {"data=folder": ["data.root=photos"], "transform=local": ["model=run"], "deploy=local": ["model=run"]}
     needed |= {"probe=local": ["endpoint=http://127.0.0.1:8080"], "probe=sagemaker": ["endpoint=name"]}
-    stage = option.partition("=")[0] in ("deploy", "transform", "probe")
+    stage = option.partition("=")[0] in ("hpo", "deploy", "transform", "probe")
     try:
         register(Launch if stage else Train)
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
@@ -95,8 +95,8 @@ def test_no_yaml_holds_a_default_of_the_schema() -> None:
     defaults = OmegaConf.structured(Launch(deploy=Deploy(), transform=Transform(), probe=Probe()))
     for path in (ROOT / "conf").glob("*/*.yaml"):
         values = OmegaConf.load(path)
-        if path.parent.name == "experiment":
-            continue  # it stands on other options' values
+        if path.parent.name in ("experiment", "hpo"):
+            continue  # they stand on other options' values, or set Hydra's own
         for key, value in values.items():
             default = (
                 None if OmegaConf.is_missing(defaults[path.parent.name], key) else defaults[path.parent.name].get(key)

@@ -10,6 +10,7 @@ from hydra import compose, initialize_config_dir
 import sagehound.command  # noqa: F401 - registers the schema
 from sagehound.config import Train, check, register
 from sagehound_launchers.config import Launch
+from sagehound_launchers.search_space import parse
 
 README = (ROOT / "README.md").read_text()
 
@@ -31,7 +32,7 @@ def test_every_command_composes(program: str, given: str) -> None:
     try:
         register(Launch if program == "launch" else Train)
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-            check(compose(program, overrides=overrides))
+            check(compose(program, overrides=parse(overrides).middle()))
     finally:
         register(Train)
 

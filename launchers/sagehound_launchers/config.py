@@ -1,6 +1,6 @@
 """The schema of `python launch.py`: that of training, and the stages."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +42,23 @@ class Probe:
 
 
 @dataclass
+class Hpo:
+    """A search for the best hyperparameters."""
+
+    name: str = key(choices=("optuna",))
+    study: str = "${now:%Y-%m-%d}/${now:%H-%M-%S}-${backbone.name}"  # its folder below multirun; a name goes on with it
+    max_jobs: int = key(20, at_least=1)  # trials in all
+    sampler: str = key("tpe", choices=("tpe", "random", "grid"))
+    objective: str = "valid.loss"  # a number of metrics.json
+    direction: str = key("minimize", choices=("minimize", "maximize"))
+    space: dict[str, Any] = field(default_factory=dict)  # sweeps by key, beside those of the command line
+
+
+@dataclass
 class Launch(Train):
     """Everything that `python launch.py` can be told."""
 
+    hpo: Hpo | None = None
     deploy: Deploy | None = None
     transform: Transform | None = None
     probe: Probe | None = None

@@ -5,6 +5,7 @@ import importlib.util
 import signal
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -18,8 +19,14 @@ from sagehound_launchers import config
 config.register()
 
 
-def launch(cfg: DictConfig) -> None:
-    """Run the stages that the config asks for; without ``model``, and without a stage, a model is trained first."""
+def launch(cfg: DictConfig) -> dict[str, Any] | None:
+    """Run the stages that the config asks for; without ``model``, and without a stage, a model is trained first.
+
+    Returns:
+        of a trial its metrics.json; of anything else nothing.
+    """
+    if cfg.hpo:
+        return trial(cfg)
     with command.clear_errors():
         check(cfg)
         if (cfg.deploy or cfg.transform) and HydraConfig.get().mode == RunMode.MULTIRUN:
@@ -42,6 +49,16 @@ def launch(cfg: DictConfig) -> None:
             probe(cfg, folder)
         if cfg.deploy:
             deploy(cfg, models)
+    return None
+
+
+def trial(cfg: DictConfig) -> dict[str, Any]:
+    """Train one trial of a search; what is wrong is for the sweeper to say."""
+    check(cfg)
+    cfg.results = cfg.results or "scores"
+    from sagehound.training import train
+
+    return train(cfg, Path(HydraConfig.get().runtime.output_dir)).metrics
 
 
 def deploy(cfg: DictConfig, models: list[str]) -> None:

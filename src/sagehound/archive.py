@@ -1,5 +1,6 @@
 """model.tar.gz as a file: packed to the same bytes every time, opened as if a stranger had sent it. No torch."""
 
+import errno
 import gzip
 import hashlib
 import json
@@ -19,7 +20,9 @@ NAME = "model.tar.gz"
 FORMAT = 1  # of model.json and the files beside it
 MAX_ENTRIES = 100
 MAX_BYTES = 8 * 10**9  # of all files, unpacked
+_CARD_BYTES = 4 * 2**20  # of model.json
 _CHUNK = 2**20
+_OUR_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG)
 
 
 @dataclass(frozen=True)
@@ -39,8 +42,12 @@ class Card:
         """
         path = folder / "model.json"
         try:
+            if path.stat().st_size > _CARD_BYTES:
+                raise InputError(f"{path}: more than {_CARD_BYTES / 2**20:g} MiB; pack the model again")
             about = json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda _: None)
-            json.dumps(_shallow(about, 20), ensure_ascii=False).encode()  # what cannot be sent on is not taken in
+            json.dumps(
+                _shallow(about, 20), ensure_ascii=False, allow_nan=False
+            ).encode()  # what cannot be sent on is not taken in
             if type(about["format"]) is not int or about["format"] != FORMAT:
                 raise InputError(
                     f"{path}: format {about['format']}, this Sagehound reads format {FORMAT}; "
@@ -106,6 +113,8 @@ def unpack(path: Path, folder: Path, *, max_entries: int = MAX_ENTRIES, max_byte
             for entry in tar:
                 inside = PurePosixPath(entry.name)
                 entries, left = entries + 1, left - entry.size
+                if entry.size < 0:
+                    raise refuse(f"{entry.name!r} has a size below nothing")
                 if entries > max_entries or left < 0:
                     raise refuse(f"more than {max_entries} files or {max_bytes / 1e9:g} GB")
                 if entry.isdir() and ".." not in inside.parts and not inside.is_absolute():
@@ -126,8 +135,9 @@ def unpack(path: Path, folder: Path, *, max_entries: int = MAX_ENTRIES, max_byte
     except SagehoundError:
         raise
     except OSError as error:
-        ours = isinstance(error, gzip.BadGzipFile | FileExistsError | NotADirectoryError) or error.filename == str(path)
-        raise (refuse(error.strerror or str(error)) if ours else writing_failed(folder, error)) from error
+        if error.errno in _OUR_DISK and error.filename != str(path):
+            raise writing_failed(folder, error) from error
+        raise refuse(error.strerror or str(error)) from error
     except Exception as error:  # a broken archive raises anything at all in tarfile
         raise refuse(f"no .tar.gz, or a broken one ({error or type(error).__name__})") from error
 

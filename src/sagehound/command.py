@@ -18,6 +18,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from sagehound.config import check, group_of, meant, register, registered, unknown_key
 from sagehound.errors import ConfigError, SagehoundError
@@ -39,7 +40,7 @@ def run(app: Callable[[], None], usage: str) -> None:
         given = sys.argv[1:]
         sweep = [a for a in given if a in ("-m", "--multirun")]
         # argparse takes -m before or after the overrides, not among them
-        sys.argv[1:] = resumed([*sweep[:1], *(a for a in given if a not in sweep)])
+        sys.argv[1:] = resumed(with_best([*sweep[:1], *(a for a in given if a not in sweep)]))
         if {"-h", "--help"} & set(sys.argv):
             print(f"{usage}\nChoices (group=option)\n\n{_groups(Path(sys.argv[0]).parent / 'conf')}\n")
             print("Keys (key=value), as this command line sets them; src/sagehound/config.py has units and meanings\n")
@@ -156,6 +157,27 @@ _PLAIN = {
     "Cannot convert .* to string": "must be text",
     "group override must be": "a config group takes the name of an option, not null",
 }
+
+
+def with_best(argv: list[str]) -> list[str]:
+    """The command line with the overrides of ``best=FOLDER/best.yaml`` before those that are given, which win.
+
+    Raises:
+        ConfigError: there is no best.yaml, or it is no mapping of overrides.
+    """
+    given = {_override_key(o): o.partition("=")[2].strip("'\"") for o in argv if "=" in o}
+    if given.get("best") in (None, "", "null"):
+        return argv
+    path = Path(given["best"]).expanduser()
+    path = path / "best.yaml" if path.is_dir() else path
+    refused = ConfigError(f"best={given['best']}: {path} holds no overrides; give the folder of a finished search")
+    try:
+        found = OmegaConf.load(path)
+    except (OSError, ValueError, YAMLError) as error:
+        raise refused from error
+    if not OmegaConf.is_dict(found):
+        raise refused
+    return [*(f"{key!s}={value}" for key, value in found.items() if str(key) not in given), *argv]
 
 
 def resumed(argv: list[str]) -> list[str]:

@@ -35,6 +35,15 @@ def tune_allocator() -> None:
             libc.mallopt(parameter, value)
 
 
+def give_back_large_blocks() -> None:
+    """Make glibc hand blocks of 4 MB and more back to the kernel when they are freed, however many there were.
+
+    Without it, four photos of 7,000 x 7,000 pixels left a server at 1 GB for good. M_MMAP_THRESHOLD is -3 in malloc.h.
+    """
+    if glibc():
+        ctypes.CDLL(None).mallopt(-3, 2**22)
+
+
 def glibc() -> bool:
     """Whether the C library is glibc."""
     return platform.libc_ver()[0] == "glibc"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sagehound.data.decode import BadPhoto, TooManyPixels, open_photo, read_photo
+from sagehound.data.decode import BadPhoto, TooManyPixels, is_large, open_photo, read_photo
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
@@ -73,6 +73,36 @@ def test_a_photo_of_too_many_pixels_is_told_apart() -> None:
     for limit in (1_000, 1_000_000):  # of pixels; of a side
         with pytest.raises(TooManyPixels, match="1 x 70000 pixels"):
             open_photo(file.getvalue(), max_pixels=limit)
+
+
+def test_a_jpeg_of_a_thousand_scans_is_refused() -> None:
+    """Ten bytes a scan, and milliseconds each."""
+    file = io.BytesIO()
+    Image.new("L", (64, 64)).save(file, "JPEG", progressive=True)
+    whole = file.getvalue()
+    at = whole.rindex(b"\xff\xd9")
+    with pytest.raises(BadPhoto, match="more than 100 scans"):
+        open_photo(whole[:at] + b"\xff\xda\x00\x08\x01\x01\x00\x01\x3f\x00" * 1000 + whole[at:])
+
+
+@pytest.mark.parametrize(("kind", "options"), [("PNG", {}), ("JPEG", {"progressive": True})])
+def test_photos_that_take_much_memory_are_known_by_their_head(kind: str, options: dict[str, bool]) -> None:
+    for side, large in ((100, False), (4000, True)):
+        file = io.BytesIO()
+        Image.new("L", (side, side)).save(file, kind, **options)
+        assert is_large(file.getvalue()) == large
+    file = io.BytesIO()
+    Image.new("L", (4000, 4000)).save(file, "JPEG")
+    assert not is_large(file.getvalue()), "it is decoded smaller"
+
+
+def test_a_strangers_tiff_is_not_opened() -> None:
+    """Its tiles may be larger than the photo says."""
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(file, "TIFF")
+    assert open_photo(file.getvalue()).width == 8
+    with pytest.raises(BadPhoto, match="not an image file"):
+        open_photo(file.getvalue(), max_pixels=1000)
 
 
 def test_other_programs_formats_are_not_opened(tmp_path: Path) -> None:

@@ -237,6 +237,22 @@ def test_a_head_without_end_is_cut_off(server: Server) -> None:
         endless(client)
 
 
+def test_trailers_without_end_are_cut_off(server: Server) -> None:
+    def endless(client: socket.socket) -> None:
+        client.sendall(b"POST /invocations HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n")
+        for _ in range(1000):
+            client.sendall(b"X-Long: " + b"x" * 10_000 + b"\r\n")
+
+    with _connect(server) as client, pytest.raises(OSError, match=r"reset|Broken pipe"):
+        endless(client)
+
+
+def test_a_client_that_offers_http_2_is_answered_all_the_same(server: Server, photo: bytes) -> None:
+    for name in ("Upgrade", "upgrade"):
+        headers = {name: "h2c", "Connection": "Upgrade, HTTP2-Settings", "HTTP2-Settings": "AAMAAABkAAQAAP__"}
+        assert server.invoke(photo, **headers).json()["label"] == "Slate"
+
+
 def test_many_requests_over_one_connection(server: Server, photo: bytes) -> None:
     """More in all than one head may have."""
     host, _, port = server.url.removeprefix("http://").partition(":")

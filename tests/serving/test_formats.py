@@ -71,8 +71,10 @@ def test_a_body_that_holds_no_instances_is_refused(body: bytes, reason: str) -> 
 
 
 def test_a_million_lines_are_not_parsed() -> None:
-    with pytest.raises(InputError, match="too many lines"):
+    with pytest.raises(InputError, match="too many values or lines"):
         photos_in(b"1\n" * 1_000_000, "application/jsonlines")
+    with pytest.raises(InputError, match="too many values or lines"):
+        photos_in(b'{"b64":"","x":[' + b"{}," * 1_000_000 + b"{}]}", "application/jsonlines")
 
 
 @pytest.mark.parametrize("content_type", ["", "text/plain", "multipart/form-data", "image/tiff"])

@@ -127,7 +127,7 @@ def test_a_model_that_fails_does_not_stop_the_others(run: Path, run_photos: Path
 
     engine = Engine(on_batch=lambda _: None)
     photo = next(iter(sorted((run_photos / "test/001.Amber").iterdir())))
-    with pytest.raises(ValueError, match="0 answers to 1 photos"):
+    with pytest.raises(ValueError, match="gave 0 answers to 1 photos"):
         engine.submit(Short(), photo).result(30)  # type: ignore[arg-type]
     assert engine.submit(good, photo).result(30).shape == (3,)
     engine.close()

@@ -34,6 +34,7 @@ _TURNS = {
 }
 
 _LARGE = 12_000_000  # pixels; what most cameras make is below
+_MOST_SCANS = 100  # of a progressive JPEG; cameras and editors make ten
 _LONGEST = 65_535  # pixels of a side, as in JPEG; Pillow keeps an address for every row
 # what cameras and browsers write; Pillow knows many more, some of which start other programs
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
@@ -59,7 +60,7 @@ def open_photo(content: bytes, short_side: int | None = None, max_pixels: int | 
         content: of the file.
         short_side: pixels that are enough. A JPEG is then decoded at 1/2, 1/4 or 1/8 of its size where that leaves so
             many, which a large photo is several times faster; every byte of the file is still read.
-        max_pixels: width x height that is not decoded any more.
+        max_pixels: width x height that is not decoded any more, of a photo that may be anybody's; no TIFF is then read.
 
     Raises:
         BadPhoto: it is no photo, ends too early, or would need more than 179 megapixels.
@@ -67,8 +68,11 @@ def open_photo(content: bytes, short_side: int | None = None, max_pixels: int | 
     """
     if not content:
         raise BadPhoto("empty file")
+    if content.startswith(b"\xff\xd8") and content.count(b"\xff\xda") > _MOST_SCANS:
+        raise BadPhoto(f"more than {_MOST_SCANS} scans")  # each costs milliseconds and needs but ten bytes
     with _foreign():
-        image = Image.open(io.BytesIO(content), formats=FORMATS)
+        # a TIFF of few pixels may hold a tile of billions
+        image = Image.open(io.BytesIO(content), formats=FORMATS[:-1] if max_pixels else FORMATS)
         if max_pixels and (image.width * image.height > max_pixels or max(image.size) > _LONGEST):
             raise TooManyPixels(f"{image.width} x {image.height} pixels, more than {max_pixels / 1e6:g} megapixels")
         image.info["sixteen_bit"] = _sixteen_bit(image)
@@ -85,13 +89,14 @@ def _sixteen_bit(image: Image.Image) -> bool:
 
 
 def is_large(photo: Path | bytes) -> bool:
-    """Whether a photo takes hundreds of megabytes to decode, by its head; a JPEG does not: it is decoded smaller."""
-    if isinstance(photo, bytes) and photo.startswith(b"\xff\xd8"):
+    """Whether a photo takes hundreds of megabytes to decode, by its head; a plain JPEG is decoded smaller."""
+    if isinstance(photo, bytes) and photo.startswith(b"\xff\xd8") and b"\xff\xc2" not in photo:
         return False
     with suppress(Exception):
         source = io.BytesIO(photo) if isinstance(photo, bytes) else photo
         with Image.open(source, formats=FORMATS) as image:
-            return image.format != "JPEG" and image.width * image.height > _LARGE
+            plain = image.format == "JPEG" and not image.info.get("progressive")
+            return not plain and image.width * image.height > _LARGE
     return False
 
 

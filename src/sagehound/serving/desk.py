@@ -127,7 +127,7 @@ class Desk:
             self._metrics.in_flight.dec()
 
     async def _read(self, request: Request, held: _Held, most: int) -> bytes:
-        too_large = TooLarge(f"more than {most / 2**20:g} MiB: send fewer or smaller photos")
+        too_large = TooLarge(f"a body of more than {most:,} bytes: send less at a time")
         length = request.headers.get("content-length", "").lstrip("0")
         if len(length) > 18 or (length.isdecimal() and int(length) > most):
             raise too_large

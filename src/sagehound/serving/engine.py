@@ -7,6 +7,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
 
+import numpy as np
+
 from sagehound.data.decode import is_large
 from sagehound.data.transforms import Pixels, prepare
 from sagehound.machine import cores
@@ -71,9 +73,9 @@ class Engine:
     def _answer(predictor: Predictor, batch: list[_Item]) -> None:
         """Whatever goes wrong belongs to the batch: the thread lives on."""
         try:
-            found = list(predictor([pixels for _, pixels, _ in batch]))
-            if len(found) != len(batch):
-                raise ValueError(f"{len(found)} answers to {len(batch)} photos")
+            found = predictor([pixels for _, pixels, _ in batch])
+            if len(found) != len(batch) or not np.isfinite(found).all():
+                raise ValueError(f"the model gave {len(found)} answers to {len(batch)} photos, or no numbers")
         except Exception as error:
             for _, _, answer in batch:
                 answer.set_exception(error)
@@ -82,7 +84,7 @@ class Engine:
             answer.set_result(row)
 
     def close(self) -> None:
-        """End the threads once everything submitted is answered."""
-        self._decoders.shutdown()
+        """End the threads once what was begun is answered; what still waits for a decoder is not."""
+        self._decoders.shutdown(cancel_futures=True)
         self._waiting.put(None)
         self._worker.join()

@@ -65,11 +65,11 @@ def photos_in(body: bytes, content_type: str) -> list[bytes | InputError]:
     media = media_of(content_type)
     if is_photo(content_type):
         return [body]
+    if media in (JSON, LINES) and sum(map(body.count, (b",", b"[", b"{", b"\n", b"\r"))) > _MARKS:  # none in base64
+        raise InputError(f"too many values or lines: send {MAX_INSTANCES:,} photos at most in a request")
     if media == JSON:
         return [_instance(item) for item in _counted(_instances(body))]
     if media == LINES:
-        if body.count(b"\n") + body.count(b"\r") > _MARKS:
-            raise InputError(f"too many lines: send {MAX_INSTANCES:,} photos at most in a request")
         return [_line(line) for line in _counted([line for line in body.splitlines() if line.strip()])]
     given = repr(media) if media else "none"
     raise UnsupportedContentType(
@@ -78,8 +78,6 @@ def photos_in(body: bytes, content_type: str) -> list[bytes | InputError]:
 
 
 def _instances(body: bytes) -> list[Any]:
-    if sum(map(body.count, (b",", b"[", b"{"))) > _MARKS:  # none of which is in base64
-        raise InputError(f"too many values: send {MAX_INSTANCES:,} photos at most in a request")
     try:
         found = json.loads(body)
     except (ValueError, RecursionError) as error:

@@ -30,6 +30,7 @@ class _Model:
     folder: Path
     bytes: int  # that it holds while it is open
     kept: ExitStack  # what it was unpacked into
+    about: dict[str, Any]  # its model.json
     predictor: Predictor | None = None
 
 
@@ -68,7 +69,7 @@ class Models:
                     f"model {name} needs {size / 1e6:.0f} MB of memory, models may hold {self.max_bytes / 1e6:.0f} MB: "
                     "give the server more (deploy.model_gb), or a smaller model"
                 )
-            model = _Model(url, folder, size, ExitStack())
+            model = _Model(url, folder, size, ExitStack(), archive.Card.read(folder).about)
             self._open(model)
             with self._lock:
                 if name in self._models:
@@ -147,7 +148,7 @@ class Models:
         """
         with self._lock:
             model = self._find(name)
-        return {**_entry(name, model), "card": archive.Card.read(model.folder).about}
+        return {**_entry(name, model), "card": model.about}
 
     def listed(self) -> list[dict[str, Any]]:
         """Every model's modelName, modelUrl, and whether it is in memory, by name."""

@@ -1,6 +1,7 @@
 """The process that answers: models opened, a socket bound, uvicorn run until a signal comes."""
 
 import errno
+import re
 import signal
 import socket
 import sys
@@ -12,12 +13,13 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from sagehound import console
 from sagehound.errors import ConfigError
-from sagehound.machine import memory
+from sagehound.machine import give_back_large_blocks, memory
 from sagehound.serving.app import make_app
 from sagehound.serving.desk import Limits
 from sagehound.serving.models import Models
 
 _HEAD_BYTES = 2**16  # of a request; as many as h11 allows
+_UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 _DRAIN = 25  # seconds for what was begun when SIGTERM comes; a container is killed after thirty
 
 
@@ -37,6 +39,7 @@ def serve(
         ConfigError: the port is taken.
         InputError: a model cannot be opened.
     """
+    give_back_large_blocks()
     signal.signal(signal.SIGTERM, _stop)  # while models are opened; later uvicorn's own, which calls it at the end
     held = Models(model_bytes or memory() // 2, default=next(iter(models)) if len(models) == 1 else None)
     try:
@@ -50,6 +53,7 @@ def serve(
         config = uvicorn.Config(
             app,
             http=ShortHeads,
+            ws="none",
             log_level="warning",
             access_log=False,
             timeout_graceful_shutdown=_DRAIN,
@@ -66,27 +70,41 @@ def _stop(signum: int, _: FrameType | None) -> None:
 
 
 class ShortHeads(HttpToolsProtocol):
-    """uvicorn's protocol, which would read a request's head without end."""
+    """uvicorn's protocol, which would keep heads and trailers without end, and skip the body of who offers HTTP/2."""
 
-    head = 0  # bytes that came since the last request was complete, until this one's head is
+    head = 0  # bytes of a head that is not complete, or of the trailers after a body
+    in_body = False
 
     def data_received(self, data: bytes) -> None:
-        """Pass on what came, unless the head is too long."""
+        """Pass on what came, unless a head is too long."""
         if self.head > _HEAD_BYTES:
             self.transport.close()
             return
-        self.head += len(data)
+        if not self.in_body:
+            if not self.head:  # Java's client offers an upgrade with every request
+                head, end, rest = data.partition(b"\r\n\r\n")
+                data = _UPGRADE.sub(b"\r\nx-upgrade:", head) + end + rest
+            self.head += len(data)
         super().data_received(data)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep a header, but no trailer."""
+        if not self.in_body:
+            super().on_header(name, value)
+            return
+        self.head += len(name) + len(value)
+        if self.head > _HEAD_BYTES:
+            self.transport.close()
 
     def on_headers_complete(self) -> None:
         """What follows is a body, which the application counts."""
         super().on_headers_complete()
-        self.head = -(2**62)
+        self.in_body, self.head = True, 0
 
     def on_message_complete(self) -> None:
         """The next head begins."""
         super().on_message_complete()
-        self.head = 0
+        self.in_body, self.head = False, 0
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -1,0 +1,1 @@
+"""Thin shells that Hydra finds by their place; the work is in sagehound_launchers."""

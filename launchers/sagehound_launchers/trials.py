@@ -1,0 +1,85 @@
+"""What a finished sweep leaves, whoever ran it: trials.csv, best.yaml, and a plot of each hyperparameter."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from matplotlib.figure import Figure
+from omegaconf import OmegaConf
+
+from sagehound import console, plots
+from sagehound.files import write_text
+from sagehound.tables import write_csv
+from sagehound_launchers.search_space import Choice, Interval, Range, SearchSpace, overrides
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One trial of a sweep."""
+
+    number: int
+    state: str  # complete, pruned, failed or stopped
+    objective: float | None
+    seconds: float | None  # of the whole trial
+    point: Mapping[str, str | float]  # an override's value by key
+
+
+def best_of(trials: Sequence[Trial], *, maximize: bool) -> Trial | None:
+    """The best complete trial, the earliest of equals; None where there is none."""
+    complete = [t for t in trials if t.state == "complete" and t.objective is not None]
+    sign = -1 if maximize else 1
+    return min(complete, key=lambda t: (sign * (t.objective or 0.0), t.number), default=None)
+
+
+def write(folder: Path, trials: Sequence[Trial], space: SearchSpace, *, maximize: bool, objective: str) -> None:
+    """Write trials.csv, best.yaml and plots/hyperparameters.png, and say which trial was the best."""
+    keys = list(space.ranges)
+    rows = [
+        [t.number, t.state, "" if t.objective is None else repr(t.objective), "" if t.seconds is None else t.seconds]
+        + [t.point.get(key, "") for key in keys]
+        for t in trials
+    ]
+    write_csv(folder / "trials.csv", ["trial", "state", "objective", "seconds", *keys], rows)
+    best = best_of(trials, maximize=maximize)
+    if best is None:
+        console.warn(f"no trial was completed; {folder / 'trials.csv'} lists them")
+        return
+    winning = dict(o.split("=", 1) for o in [*space.fixed, *overrides(best.point)])
+    write_text(folder / "best.yaml", OmegaConf.to_yaml(OmegaConf.create(winning)))
+    plots.save(_figure(trials, best, space, objective), folder / "plots" / "hyperparameters.png")
+    for key, found in space.ranges.items():
+        value = best.point[key]
+        if isinstance(found, Interval) and isinstance(value, int | float) and _at_edge(float(value), found):
+            console.warn(f"the best {key}, {value:g}, lies at the edge of its range: search further on that side")
+    console.say(f"best trial: {best.number}, {objective} {best.objective:.4f}: {' '.join(overrides(best.point))}")
+    console.say(f"results: {folder}")
+
+
+def _at_edge(value: float, found: Interval) -> bool:
+    """Whether a value lies in the outer twentieth of its range, on its scale."""
+    low, high = found.low, found.high
+    if found.scale == "log":
+        low, high, value = math.log(low), math.log(high), math.log(value)
+    share = (value - low) / (high - low)
+    return not 0.05 <= share <= 0.95
+
+
+def _figure(trials: Sequence[Trial], best: Trial, space: SearchSpace, objective: str) -> Figure:
+    """The objective against each hyperparameter."""
+    complete = [t for t in trials if t.state == "complete"]
+    figure = Figure(figsize=(4 * min(len(space.ranges), 3), 3.2 * -(-len(space.ranges) // 3)), layout="constrained")
+    axes = figure.subplots(-(-len(space.ranges) // 3), min(len(space.ranges), 3), squeeze=False).flat
+    for ax, (key, found) in zip(axes, space.ranges.items(), strict=False):
+
+        def place(t: Trial, key: str = key, found: Range = found) -> float:
+            return found.values.index(str(t.point[key])) if isinstance(found, Choice) else float(t.point[key])
+
+        ax.scatter([place(t) for t in complete], [t.objective for t in complete], alpha=0.7)
+        ax.scatter([place(best)], [best.objective], marker="*", s=160, label="best")
+        if isinstance(found, Choice):
+            ax.set_xticks(range(len(found.values)), found.values)
+        elif found.scale == "log":
+            ax.set_xscale("log")
+        ax.set(xlabel=key, ylabel=objective)
+    return figure

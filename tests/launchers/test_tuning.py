@@ -1,0 +1,141 @@
+"""`python launch.py -m hpo=optuna`: the search, what it leaves, and going on."""
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, Command, small
+from omegaconf import OmegaConf
+
+from sagehound_launchers.search_space import parse
+from sagehound_launchers.trials import Trial, best_of, write
+
+SEARCH = ["-m", "hpo=optuna", "hpo.study=mine", "optimizer.lr=tag(log,interval(1e-3,1e-1))", "data.batch_size=5,8"]
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "trials.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["hpo=optuna"], "nothing is searched: give key=a,b,c"),
+        (["hpo=optuna", "optimizer.lrr=1,2"], "optimizer.lrr: no such key (did you mean optimizer.lr?)"),
+        (["hpo=optuna", "optimizer.lr=-1,2"], "optimizer.lr=-1.0: must be above 0"),
+        (["hpo=optuna", "optimizer.lr=interval(2,1)"], "give two finite numbers, the smaller first"),
+        (["hpo=optuna", "hpo.sampler=grid", "optimizer.lr=interval(0.1,1)"], "hpo.sampler=grid takes values"),
+        (["hpo=optuna", "hpo.sampler=magic", "optimizer.lr=1,2"], "hpo.sampler=magic: choose from tpe, random, grid"),
+        (["hpo=optna"], "hpo=optna: no such option (did you mean optuna?)"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_is_trained(
+    launch: Command, photos: Path, weights: Path, arguments: list[str], message: str
+) -> None:
+    done = launch(*small(photos, weights), *arguments)
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert "epoch" not in done.stdout
+
+
+@pytest.mark.slow
+def test_a_search_and_training_with_its_best(
+    launch: Command, command: Command, photos: Path, weights: Path, tmp_path: Path
+) -> None:
+    done = launch(*small(photos, weights), *SEARCH, "hpo.max_jobs=3", "hpo.sampler=random")
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "multirun/mine"
+    found = rows(folder)
+    assert [(r["trial"], r["state"]) for r in found] == [(str(i), "complete") for i in range(3)]
+    for r in found:
+        trial = folder / r["trial"]
+        assert float(r["objective"]) == json.loads((trial / "metrics.json").read_text())["valid"]["loss"]
+        cfg = OmegaConf.load(trial / "config.yaml")
+        assert (cfg.optimizer.lr, str(cfg.data.batch_size)) == (float(r["optimizer.lr"]), r["data.batch_size"])
+        assert not (trial / "checkpoints").exists(), "a trial leaves scores"
+    assert len({r["optimizer.lr"] for r in found}) == 3
+    best = min(found, key=lambda r: float(r["objective"]))
+    winning = OmegaConf.load(folder / "best.yaml")
+    assert winning["optimizer.lr"] == best["optimizer.lr"]
+    assert (folder / "plots/hyperparameters.png").stat().st_size > 5_000
+    again = launch(*small(photos, weights), *SEARCH, "hpo.max_jobs=4", "hpo.sampler=random")
+    assert again.returncode == 0, again.stderr
+    assert [r["trial"] for r in rows(folder)] == ["0", "1", "2", "3"], "the numbers go on"
+    assert len({r["optimizer.lr"] for r in rows(folder)}) == 4, "and propose something else"
+    other = launch(*small(photos, weights), *SEARCH, "hpo.max_jobs=4", "head.dropout=0.1,0.2")
+    assert other.returncode == 2
+    assert "the study searched with another space before" in other.stderr
+    trained = command("best=multirun/mine", "trainer.max_epochs=1", "hydra.run.dir=run")
+    assert trained.returncode == 0, trained.stderr
+    best = min(rows(folder), key=lambda r: float(r["objective"]))
+    cfg = OmegaConf.load(tmp_path / "run/config.yaml")
+    assert cfg.optimizer.lr == float(best["optimizer.lr"])
+    assert cfg.trainer.max_epochs == 1, "what is given beside it wins"
+
+
+@pytest.mark.slow
+def test_a_killed_search_goes_on(launch: Command, photos: Path, weights: Path, tmp_path: Path) -> None:
+    given = [*small(photos, weights), *SEARCH, "hpo.max_jobs=3", "hpo.objective=valid.top1", "hpo.direction=maximize"]
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "launch.py"), *given], cwd=tmp_path, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("trial 1 "):
+            break  # it is about to begin
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    done = launch(*given)
+    assert done.returncode == 0, done.stderr
+    found = rows(tmp_path / "multirun/mine")
+    assert [r["state"] for r in found] == ["complete", "failed", "complete", "complete"]
+    assert found[1]["optimizer.lr"] == found[2]["optimizer.lr"], "the point that was lost is tried again"
+
+
+@pytest.mark.slow
+def test_a_grid_is_searched_once(launch: Command, photos: Path, weights: Path, tmp_path: Path) -> None:
+    given = [
+        "hpo=optuna",
+        "hpo.study=g",
+        "hpo.sampler=grid",
+        "data.batch_size=5,8",
+        "+hpo.space.optimizer.lr='0.01,0.02'",
+    ]
+    done = launch(*small(photos, weights), *given)
+    assert done.returncode == 0, done.stderr
+    tried = {(r["data.batch_size"], r["optimizer.lr"]) for r in rows(tmp_path / "multirun/g")}
+    assert tried == {(b, lr) for b in ("5", "8") for lr in ("0.01", "0.02")}
+    assert len(rows(tmp_path / "multirun/g")) == 4
+
+
+def test_best_needs_a_search(command: Command, tmp_path: Path) -> None:
+    for content in (None, "- a\n", "{"):
+        if content is not None:
+            (tmp_path / "best.yaml").write_text(content)
+        done = command(f"best={tmp_path}", "data=folder", "data.root=x")
+        assert done.returncode == 2
+        assert "give the folder of a finished search" in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_best_and_the_edge_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    space = parse(["lr=tag(log,interval(1e-4,1e-1))", "b=32,64"])
+    points = [(1e-2, "32", 0.5), (9e-2, "64", 0.2), (3e-3, "64", 0.2)]
+    trials = [Trial(i, "complete", objective, 1.0, {"lr": lr, "b": b}) for i, (lr, b, objective) in enumerate(points)]
+    trials.append(Trial(3, "failed", None, None, {"lr": 1e-3, "b": "32"}))
+    assert best_of(trials, maximize=False) == trials[1], "the earlier of equals"
+    assert best_of(trials, maximize=True) == trials[0]
+    assert best_of(trials[3:], maximize=True) is None
+    write(tmp_path, trials, space, maximize=False, objective="valid.loss")
+    assert "the best lr, 0.09, lies at the edge of its range" in capsys.readouterr().out
+    assert rows(tmp_path)[3] == {
+        "trial": "3", "state": "failed", "objective": "", "seconds": "", "lr": "0.001", "b": "32",
+    }  # fmt: skip
+    assert OmegaConf.load(tmp_path / "best.yaml") == {"lr": "0.09", "b": "64"}
+    assert [p.name for p in (tmp_path / "plots").iterdir()] == ["hyperparameters.png"]
