@@ -82,8 +82,9 @@ class ShortHeads(HttpToolsProtocol):
             return
         if not self.in_body:
             if not self.head:  # Java's client offers an upgrade with every request
-                head, end, rest = data.partition(b"\r\n\r\n")
-                data = _UPGRADE.sub(b"\r\nx-upgrade:", head) + end + rest
+                end = data.find(b"\r\n\r\n")
+                if found := _UPGRADE.search(data, 0, end if end >= 0 else len(data)):
+                    data = data[: found.start()] + b"\r\nx-upgrade:" + data[found.end() :]
             self.head += len(data)
         super().data_received(data)
 
