@@ -89,6 +89,10 @@ def _rules(cfg: DictConfig) -> list[tuple[Any, str]]:
     output = cfg.transform.output if cfg.transform else None
     return [
         (
+            cfg.hpo and (cfg.deploy or cfg.transform or cfg.probe),
+            "hpo searches and does nothing after it: drop the other stages, then train with best=multirun/STUDY",
+        ),
+        (
             given and not (cfg.deploy or cfg.transform),
             f"model={given[0] if given else ''}: nothing is to be done with it: choose deploy=local or transform=local",
         ),

@@ -31,6 +31,7 @@ def rows(folder: Path) -> list[dict[str, str]]:
         (["hpo=optuna", "optimizer.lr=interval(2,1)"], "give two finite numbers, the smaller first"),
         (["hpo=optuna", "hpo.sampler=grid", "optimizer.lr=interval(0.1,1)"], "hpo.sampler=grid takes values"),
         (["hpo=optuna", "hpo.sampler=magic", "optimizer.lr=1,2"], "hpo.sampler=magic: choose from tpe, random, grid"),
+        (["hpo=optuna", "optimizer.lr=1,2", "transform=local"], "hpo searches and does nothing after it"),
         (["hpo=optna"], "hpo=optna: no such option (did you mean optuna?)"),
     ],
 )

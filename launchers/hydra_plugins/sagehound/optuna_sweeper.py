@@ -41,6 +41,9 @@ class OptunaSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> Any:  # noqa: ANN401 - Hydra's signature
         """Run the trials; ``arguments`` are the command line's overrides."""
+        from sagehound_launchers.launch import needs
+
+        needs("hpo=optuna", "hpo", "optuna")
         from sagehound_launchers.tuning import tune
 
         assert self.launcher is not None
