@@ -15,6 +15,7 @@ import memory
 import serving
 import startup
 import synthetic
+import upload
 from common import show
 
 RESNET34 = ["--backbone", "resnet34", "--random"]
@@ -35,6 +36,7 @@ def main() -> None:
         *synthetic.measure([]),
         *memory.measure([]),
         *serving.measure([]),
+        *upload.measure([]),
         *linear.measure([]),
     ]
     if large:

@@ -138,8 +138,9 @@ def random_weights(backbone: str, path: Path) -> Path:
 
 def config(*overrides: str) -> "DictConfig":
     """The config that `python train.py` would make of a command line."""
-    import sagehound.command  # noqa: F401 - registers the schema
+    from sagehound.config import register
 
+    register()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         return compose("train", overrides=list(overrides))
 

@@ -17,6 +17,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from PIL import Image
 
+from sagehound.config import register
 from sagehound.files import locked
 
 ROOT = Path(__file__).parent.parent
@@ -82,8 +83,7 @@ def config(photos: Path, weights: Path) -> Compose:
     """Compose the real config for a run of seconds; overrides may change anything."""
 
     def composed(*overrides: str) -> DictConfig:
-        import sagehound.command  # noqa: F401 - registers the schema
-
+        register()
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
             return compose("train", overrides=[*small(photos, weights), *overrides])
 

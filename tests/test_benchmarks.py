@@ -50,3 +50,9 @@ def test_the_server_beside_a_scripts(photos: Path, weights: Path) -> None:
     assert len(rows) == 6
     assert rows[0][0] == "python launch.py deploy=local to the first answer"
     assert rows[-1][0].startswith("probe of 836 photos")
+
+
+def test_sending_photos_beside_a_loop() -> None:
+    rows = run("upload.py", "--photos", 60, "--rounds", 1)
+    assert len(rows) == 5
+    assert rows[-1][1].startswith("0 objects, 0 bytes")

@@ -2,10 +2,9 @@ import pytest
 from conftest import ROOT, Compose
 from hydra import compose, initialize_config_dir
 
-import sagehound.command  # noqa: F401 - registers the schema
-from sagehound.config import Train, check, register
+from sagehound.config import Debugger, Train, check, register
 from sagehound.errors import ConfigError
-from sagehound_launchers.config import Deploy, Launch, Probe, Transform
+from sagehound_launchers.config import Deploy, Image, Launch, Probe, Transform
 
 OPTIONS = [f"{path.parent.name}={path.stem}" for path in sorted((ROOT / "conf").glob("*/*.yaml"))]
 
@@ -14,7 +13,10 @@ OPTIONS = [f"{path.parent.name}={path.stem}" for path in sorted((ROOT / "conf").
 def test_every_option_that_is_shipped_keeps_the_rules(option: str) -> None:
     needed = {"data=folder": ["data.root=photos"], "transform=local": ["model=run"], "deploy=local": ["model=run"]}
     needed |= {"probe=local": ["endpoint=http://127.0.0.1:8080"], "probe=sagemaker": ["endpoint=name"]}
-    stage = option.partition("=")[0] in ("hpo", "deploy", "transform", "probe")
+    stage = (
+        option.partition("=")[0] in ("hpo", "deploy", "transform", "probe", "aws", "image")
+        or option == "trainer=sagemaker"
+    )
     try:
         register(Launch if stage else Train)
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
@@ -83,6 +85,7 @@ def test_full_fine_tuning_augments_unless_told_otherwise(config: Compose) -> Non
 def test_the_experiments_hold_the_projects_settings(experiment: str, settings: dict[str, object]) -> None:
     from omegaconf import OmegaConf
 
+    register(Train)
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = compose("train", overrides=[f"experiment={experiment}"])
     assert {key: OmegaConf.select(cfg, key) for key in settings} == settings
@@ -92,11 +95,13 @@ def test_no_yaml_holds_a_default_of_the_schema() -> None:
     """YAML holds only what differs, so that a default is changed in one place."""
     from omegaconf import OmegaConf
 
-    defaults = OmegaConf.structured(Launch(deploy=Deploy(), transform=Transform(), probe=Probe()))
+    defaults = OmegaConf.structured(
+        Launch(deploy=Deploy(), transform=Transform(), probe=Probe(), debugger=Debugger(), image=Image())
+    )
     for path in (ROOT / "conf").glob("*/*.yaml"):
         values = OmegaConf.load(path)
-        if path.parent.name in ("experiment", "hpo"):
-            continue  # they stand on other options' values, or set Hydra's own
+        if path.read_text().startswith("# @package _global_"):
+            continue  # it stands on other options' values, or sets Hydra's own
         for key, value in values.items():
             default = (
                 None if OmegaConf.is_missing(defaults[path.parent.name], key) else defaults[path.parent.name].get(key)

@@ -7,7 +7,6 @@ import pytest
 from conftest import ROOT
 from hydra import compose, initialize_config_dir
 
-import sagehound.command  # noqa: F401 - registers the schema
 from sagehound.config import Train, check, register
 from sagehound_launchers.config import Launch
 from sagehound_launchers.search_space import parse

@@ -1,13 +1,18 @@
 """The schema of `python launch.py`: that of training, and the stages."""
 
+import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from sagehound import config
-from sagehound.config import Train, key
+from sagehound.config import Train, check, key, meant
+from sagehound_launchers.reports import MEASURED
+
+_UPWARD = ("top1", "top5", "macro_f1")  # scores that are the better, the higher they are
 
 
 @dataclass
@@ -45,13 +50,59 @@ class Probe:
 class Hpo:
     """A search for the best hyperparameters."""
 
-    name: str = key(choices=("optuna",))
+    name: str = key(choices=("optuna", "sagemaker"))
     study: str = "${now:%Y-%m-%d}/${now:%H-%M-%S}-${backbone.name}"  # its folder below multirun; a name goes on with it
     max_jobs: int = key(20, at_least=1)  # trials in all
-    sampler: str = key("tpe", choices=("tpe", "random", "grid"))
+    max_parallel_jobs: int = key(1, at_least=1)  # trials that run at a time
+    sampler: str = key("tpe", choices=("tpe", "qmc", "random", "grid"))  # optuna
+    pruner: str = key("none", choices=("none", "median", "hyperband"))  # optuna: ends trials that others are ahead of
     objective: str = "valid.loss"  # a number of metrics.json
     direction: str = key("minimize", choices=("minimize", "maximize"))
+    strategy: str = key("Bayesian", choices=("Bayesian", "Random", "Grid", "Hyperband"))  # sagemaker
+    early_stopping: bool = False  # sagemaker: stop a trial that is worse than the median of the others (not Hyperband)
+    warm_start: list[str] = field(default_factory=list)  # sagemaker: ended tuning jobs to learn from, 5 at most
+    warm_start_type: str = key(
+        "TransferLearning", choices=("TransferLearning", "IdenticalDataAndAlgorithm")
+    )  # sagemaker
     space: dict[str, Any] = field(default_factory=dict)  # sweeps by key, beside those of the command line
+
+
+@dataclass
+class Aws:
+    """The AWS account, and what a job on SageMaker is given."""
+
+    name: str = key(choices=("account", "emulator"))
+    folder: str = ".emulator"  # emulator: what it keeps: buckets, jobs, logs
+    profile: str | None = None  # of ~/.aws; null: AWS_PROFILE, or the default one
+    region: str | None = None  # null: AWS_DEFAULT_REGION, or the profile's
+    role: str | None = None  # the execution role's name or ARN; null: this notebook's own on SageMaker
+    bucket: str | None = None  # null: SageMaker's own, sagemaker-REGION-ACCOUNT, which is made if it is missing
+    prefix: str = "sagehound"  # of everything that is put into the bucket
+    image: str | None = None  # with `train` and `serve` on its PATH; null: the account's sagehound:latest
+    instance_type: str = "ml.g4dn.xlarge"
+    instance_count: int = key(1, at_least=1)  # machines that train one model together (DDP)
+    volume_gb: int = key(50, at_least=1)  # 2^30 bytes of disk on each
+    max_hours: float = key(24.0, above=0, at_most=28 * 24)  # of a job's training; it is stopped then
+    spot: bool = False  # spare capacity at a lower price, which may be taken away; training goes on from a checkpoint
+    max_wait_hours: float | None = key(None, above=0)  # spot: training and waiting together; null: twice max_hours
+    input_mode: str = key("File", choices=("File", "FastFile"))  # copy the photos first, or read them as they are used
+    max_parallel_jobs: int = key(1, at_least=1)  # jobs of a sweep that run at a time
+    patience_minutes: float = key(10.0, at_least=0)  # in which AWS need not answer while a job is followed
+    stop_on_interrupt: bool = False  # Ctrl-C stops the jobs as well; otherwise they go on
+    tags: dict[str, str] = field(default_factory=dict)
+    subnets: list[str] = field(default_factory=list)  # of a VPC; with security_groups
+    security_groups: list[str] = field(default_factory=list)
+    kms_key: str | None = None  # encrypts results in S3 and the machines' disks
+    environment: dict[str, str] = field(default_factory=dict)  # variables of the container
+
+
+@dataclass
+class Image:
+    """The image that jobs and endpoints run in."""
+
+    name: str = key(choices=("ecr",))
+    repository: str = "sagehound"
+    tag: str = "latest"
 
 
 @dataclass
@@ -62,6 +113,9 @@ class Launch(Train):
     deploy: Deploy | None = None
     transform: Transform | None = None
     probe: Probe | None = None
+    image: Image | None = None
+    aws: Aws = field(default_factory=Aws)
+    dry_run: bool = False  # write the requests to AWS, checked, and send none
     model: Any = None  # a run, a model.tar.gz, or several as [A,B]; null: train one first
     endpoint: str | None = None  # probe: an address, or a name on SageMaker
     n: str = "30"  # probe: test photos that are sent, chosen by seed, or all
@@ -77,17 +131,114 @@ def register() -> None:
     config.register(Launch)
 
 
+def checked(config: DictConfig) -> DictConfig:
+    """A composed config as its task sees it, without hydra, after it was held against the rules.
+
+    Photos that are in S3 already need no folder here.
+
+    Raises:
+        ConfigError: it breaks one.
+    """
+    HydraConfig.instance().set_config(config)  # what ${hydra:...} in a value asks
+    cfg = copy.deepcopy(config)
+    with read_write(cfg), open_dict(cfg):
+        del cfg["hydra"]
+    if cfg.data.s3 and OmegaConf.is_missing(cfg.data, "root"):
+        cfg.data.root = cfg.data.s3
+    check(cfg)
+    return cfg
+
+
 def models(cfg: DictConfig) -> list[str]:
     """The models that ``model`` names; none where it is null."""
     several = cfg.model if OmegaConf.is_list(cfg.model) else [cfg.model]
     return [str(model) for model in several if model is not None]
 
 
+def _remote_rules(cfg: DictConfig) -> list[tuple[Any, str]]:
+    """The rules of what runs on SageMaker."""
+    aws, remote = cfg.aws, cfg.trainer.name == "sagemaker" or (cfg.hpo and cfg.hpo.name == "sagemaker")
+    return [
+        (
+            cfg.hpo and cfg.hpo.name == "sagemaker" and cfg.debugger,
+            "SageMaker's tuning jobs carry no debugger: drop debugger=..., and train the best with it",
+        ),
+        (
+            cfg.hpo and cfg.hpo.name == "sagemaker" and cfg.hpo.pruner != "none",
+            "hpo.pruner is Optuna's: with hpo=sagemaker give hpo.early_stopping=true or hpo.strategy=Hyperband",
+        ),
+        (
+            cfg.hpo and cfg.hpo.name == "sagemaker" and cfg.hpo.objective.startswith("seconds."),
+            f"hpo.objective={cfg.hpo.objective if cfg.hpo else ''}: a job prints scores alone; choose valid.loss, ...",
+        ),
+        (
+            cfg.hpo and cfg.hpo.name == "sagemaker" and cfg.trainer.name == "sagemaker",
+            "hpo=sagemaker runs its trials on SageMaker by itself: drop trainer=sagemaker",
+        ),
+        (
+            cfg.hpo and cfg.hpo.name == "sagemaker" and cfg.hpo.strategy == "Hyperband" and cfg.hpo.early_stopping,
+            "hpo.strategy=Hyperband stops trials by itself: set hpo.early_stopping=false",
+        ),
+        (
+            remote and (cfg.deploy or cfg.transform or cfg.probe or cfg.image),
+            "what runs on SageMaker ends with its results here: drop the other stages, then give model=RUN to them",
+        ),
+        (cfg.data.s3 and not remote, f"data.s3={cfg.data.s3} is of jobs on SageMaker: choose trainer=sagemaker"),
+        (
+            bool(aws.subnets) != bool(aws.security_groups),
+            "aws.subnets and aws.security_groups belong together: give both, or neither",
+        ),
+        (
+            aws.max_wait_hours and not aws.spot,
+            f"aws.max_wait_hours={aws.max_wait_hours:g} is of spot instances: add aws.spot=true"
+            if aws.max_wait_hours
+            else "",
+        ),
+        (
+            aws.max_wait_hours and aws.max_wait_hours < aws.max_hours,
+            f"aws.max_wait_hours holds training as well: it must be {aws.max_hours:g} or more",
+        ),
+        (cfg.dry_run and not remote, "dry_run=true writes requests to AWS: choose trainer=sagemaker or hpo=sagemaker"),
+    ]
+
+
+def _hpo_rules(hpo: DictConfig) -> list[tuple[Any, str]]:
+    """The rules of a search."""
+    split, _, score = hpo.objective.partition(".")
+    upward = score in _UPWARD
+    known = [f"{split}.{score}" for split in ("valid", "train") for score in (*_UPWARD, "loss", "ece")]
+    known += [f"seconds.{phase}" for phase in ("data", "model", "features", "train", "evaluate")]
+    return [
+        (
+            split == "test",
+            f"hpo.objective={hpo.objective}: what was chosen by the test photos cannot be tested by them: choose "
+            f"valid.{score}",
+        ),
+        (
+            hpo.objective not in known,
+            f"hpo.objective={hpo.objective}: no such number in metrics.json{meant(hpo.objective, known)}; choose from "
+            f"{', '.join(known)}",
+        ),
+        (
+            hpo.direction != ("maximize" if upward else "minimize"),
+            f"hpo.objective={hpo.objective} is the better, the {'higher' if upward else 'lower'} it is: give "
+            f"hpo.direction={'maximize' if upward else 'minimize'}",
+        ),
+        (
+            hpo.pruner != "none" and hpo.objective not in MEASURED,
+            f"hpo.pruner={hpo.pruner} needs an objective that is known after each epoch: choose hpo.objective="
+            f"{' or '.join(MEASURED)}",
+        ),
+    ]
+
+
 def _rules(cfg: DictConfig) -> list[tuple[Any, str]]:
     given = models(cfg)
-    trains = not given and (cfg.deploy or cfg.transform or not cfg.probe)
+    trains = not given and (cfg.deploy or cfg.transform or not (cfg.probe or cfg.image))
     output = cfg.transform.output if cfg.transform else None
     return [
+        *_remote_rules(cfg),
+        *(_hpo_rules(cfg.hpo) if cfg.hpo else []),
         (
             cfg.hpo and (cfg.deploy or cfg.transform or cfg.probe),
             "hpo searches and does nothing after it: drop the other stages, then train with best=multirun/STUDY",

@@ -1,8 +1,8 @@
-"""The stages of one command, in their order: train, deploy, transform, probe."""
+"""The stages of one command, in their order: image, train, transform, probe, deploy."""
 
 import hashlib
-import importlib.util
 import signal
+import sys
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -14,7 +14,8 @@ from omegaconf import DictConfig
 from sagehound import command, console
 from sagehound.config import check
 from sagehound.errors import ConfigError, Stopped
-from sagehound_launchers import config
+from sagehound_launchers import config, reports
+from sagehound_launchers.extras import needs
 
 config.register()
 
@@ -38,7 +39,11 @@ def launch(cfg: DictConfig) -> dict[str, Any] | None:
             needs(f"probe={cfg.probe.name}", extra, package)
         folder = Path(HydraConfig.get().runtime.output_dir)
         models = config.models(cfg)
-        if not models and (cfg.deploy or cfg.transform or not cfg.probe):
+        if cfg.image:
+            from sagehound_launchers.sagemaker.image import push
+
+            push(cfg, Path(sys.argv[0]).resolve().parent)
+        if not models and (cfg.deploy or cfg.transform or not (cfg.probe or cfg.image)):
             command.train(cfg)
             models = [str(folder)]
         if cfg.transform:
@@ -56,9 +61,13 @@ def trial(cfg: DictConfig) -> dict[str, Any]:
     """Train one trial of a search; what is wrong is for the sweeper to say."""
     check(cfg)
     cfg.results = cfg.results or "scores"
+    from sagehound.compute import choose
     from sagehound.training import train
 
-    return train(cfg, Path(HydraConfig.get().runtime.output_dir)).metrics
+    tell = reports.each_epoch(cfg.hpo.objective)
+    if tell and choose(cfg.trainer, cfg.finetune, sys.maxsize).devices > 1:
+        raise ConfigError(f"hpo.pruner={cfg.hpo.pruner} needs trials of one device: give trainer.devices=1")
+    return train(cfg, Path(HydraConfig.get().runtime.output_dir), tell).metrics
 
 
 def deploy(cfg: DictConfig, models: list[str]) -> None:
@@ -108,14 +117,3 @@ def names(models: list[str]) -> dict[str, str]:
             raise ConfigError(f"model: {found[name]} and {model} would both be called {name}; rename one")
         found[name] = model
     return found
-
-
-def needs(stage: str, extra: str, *packages: str) -> None:
-    """Find out that a stage's packages are there, before anything is begun.
-
-    Raises:
-        ConfigError: one is missing; names the extra that brings it.
-    """
-    for package in packages:
-        if importlib.util.find_spec(package) is None:
-            raise ConfigError(f"{stage} needs {package}, which is not installed: pip install 'sagehound[{extra}]'")

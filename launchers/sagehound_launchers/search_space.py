@@ -1,8 +1,6 @@
 """One search space from Hydra's sweep grammar, for Optuna and for SageMaker's tuning jobs; proposals as overrides."""
 
-import json
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -247,24 +245,3 @@ def _check_values(key: str, choice: Choice) -> None:
     long = [v for v in choice.values if len(v) > _MOST_LETTERS]
     if long:
         raise ConfigError(f"{key}={long[0][:40]}...: a tuning job's values have {_MOST_LETTERS} letters at most")
-
-
-_RESERVED = re.compile(r"_tuning_objective_metric|sagemaker_\w+")
-
-
-def from_sagemaker(hyperparameters: Mapping[str, str]) -> dict[str, str]:
-    """A job's hyperparameters, which are all strings, as an override's values by key.
-
-    Drops what SageMaker adds (_tuning_objective_metric, sagemaker_*), and the quotes that its SDK puts around strings.
-    """
-    found = {}
-    for key, value in hyperparameters.items():
-        if _RESERVED.fullmatch(key):
-            continue
-        if len(value) > 1 and value[0] == value[-1] == '"':
-            try:
-                value = str(json.loads(value))
-            except ValueError:
-                value = value[1:-1]
-        found[key] = value
-    return found

@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 
 from sagehound import console, plots
+from sagehound.config import Train
 from sagehound.files import write_text
 from sagehound.tables import write_csv
 from sagehound_launchers.search_space import Choice, Interval, Range, SearchSpace, overrides
@@ -23,6 +24,7 @@ class Trial:
     objective: float | None
     seconds: float | None  # of the whole trial
     point: Mapping[str, str | float]  # an override's value by key
+    name: str = ""  # of the training job, on SageMaker
 
 
 def best_of(trials: Sequence[Trial], *, maximize: bool) -> Trial | None:
@@ -33,7 +35,9 @@ def best_of(trials: Sequence[Trial], *, maximize: bool) -> Trial | None:
 
 
 def write(folder: Path, trials: Sequence[Trial], space: SearchSpace, *, maximize: bool, objective: str) -> None:
-    """Write trials.csv, best.yaml and plots/hyperparameters.png, and say which trial was the best."""
+    """Write trials.csv, best.yaml, plots/hyperparameters.png, what isolation.py adds; say which trial was the best."""
+    from sagehound_launchers import isolation  # which takes Trial from here
+
     keys = list(space.ranges)
     rows = [
         [t.number, t.state, "" if t.objective is None else repr(t.objective), "" if t.seconds is None else t.seconds]
@@ -45,15 +49,26 @@ def write(folder: Path, trials: Sequence[Trial], space: SearchSpace, *, maximize
     if best is None:
         console.warn(f"no trial was completed; {folder / 'trials.csv'} lists them")
         return
-    winning = dict(o.split("=", 1) for o in [*space.fixed, *overrides(best.point)])
+    winning = dict(o.split("=", 1) for o in [*filter(_of_training, space.fixed), *overrides(best.point)])
     write_text(folder / "best.yaml", OmegaConf.to_yaml(OmegaConf.create(winning)))
     plots.save(_figure(trials, best, space, objective), folder / "plots" / "hyperparameters.png")
+    isolation.write(folder, trials, space, maximize=maximize, objective=objective)
     for key, found in space.ranges.items():
         value = best.point[key]
         if isinstance(found, Interval) and isinstance(value, int | float) and _at_edge(float(value), found):
             console.warn(f"the best {key}, {value:g}, lies at the edge of its range: search further on that side")
     console.say(f"best trial: {best.number}, {objective} {best.objective:.4f}: {' '.join(overrides(best.point))}")
     console.say(f"results: {folder}")
+
+
+def _of_training(override: str) -> bool:
+    """Whether an override is `train.py`'s as well, not of where and how the trials were run."""
+    key = override.partition("=")[0].lstrip("+")
+    group = key.partition(".")[0]
+    return group in {"experiment", *(f.name for f in fields(Train))} and override not in (
+        "trainer=sagemaker",
+        "results=scores",
+    )
 
 
 def _at_edge(value: float, found: Interval) -> bool:
@@ -66,7 +81,7 @@ def _at_edge(value: float, found: Interval) -> bool:
 
 
 def _figure(trials: Sequence[Trial], best: Trial, space: SearchSpace, objective: str) -> Figure:
-    """The objective against each hyperparameter."""
+    """The objective against each hyperparameter, with its role."""
     complete = [t for t in trials if t.state == "complete"]
     figure = Figure(figsize=(4 * min(len(space.ranges), 3), 3.2 * -(-len(space.ranges) // 3)), layout="constrained")
     axes = figure.subplots(-(-len(space.ranges) // 3), min(len(space.ranges), 3), squeeze=False).flat
@@ -81,5 +96,5 @@ def _figure(trials: Sequence[Trial], best: Trial, space: SearchSpace, objective:
             ax.set_xticks(range(len(found.values)), found.values)
         elif found.scale == "log":
             ax.set_xscale("log")
-        ax.set(xlabel=key, ylabel=objective)
+        ax.set(xlabel=f"{key} ({space.roles[key]})" if key in space.roles else key, ylabel=objective)
     return figure

@@ -2,98 +2,73 @@
 
 import itertools
 import math
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import optuna
-from hydra.core.utils import JobReturn
-from omegaconf import DictConfig, OmegaConf
-from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from omegaconf import DictConfig
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from sagehound import console
-from sagehound.errors import ConfigError, InputError, SagehoundError, Stopped
+from sagehound.errors import ConfigError, InputError, SagehoundError
 from sagehound.files import locked
 from sagehound_launchers import trials
-from sagehound_launchers.search_space import Choice, SearchSpace, overrides, parse, to_optuna
+from sagehound_launchers.proposals import ADAPTIVE, importance, make_pruner, make_sampler
+from sagehound_launchers.reports import Pruned
+from sagehound_launchers.runners import Job, Report, Result, Runner
+from sagehound_launchers.search_space import Choice, SearchSpace, overrides, to_optuna
+from sagehound_launchers.spaces import Compose, searched
 from sagehound_launchers.trials import Trial
 
 _MOST_FAILURES = 3  # trials one after the other; the next would fail as well
 
-Launch = Callable[[Sequence[Sequence[str]], int], Sequence[JobReturn]]
+MakeRunner: TypeAlias = Callable[[Report | None, bool], Runner]
 
 
 def tune(
-    arguments: Sequence[str],
-    hpo: DictConfig,
-    seed: int,
-    folder: Path,
-    launch: Launch,
-    check: Callable[[list[str]], None],
+    arguments: Sequence[str], hpo: DictConfig, seed: int, folder: Path, compose: Compose, make_runner: MakeRunner
 ) -> list[Trial]:
     """Run trials until ``hpo.max_jobs`` are done in all, those of earlier calls for the same folder among them.
 
     Args:
         arguments: overrides; those that are sweeps are searched, before those of hpo.space of the same key.
-        hpo: max_jobs, sampler, objective, direction, space.
+        hpo: max_jobs, sampler, pruner, objective, direction, space.
         seed: of the proposals.
-        folder: of the sweep; study.journal, trials.csv, best.yaml and a plot are left in it.
-        launch: Hydra's launcher: jobs' overrides and the first one's number to their results, metrics.json each.
-        check: raises what is wrong with a trial's overrides.
+        folder: of the sweep; study.journal and what trials.write writes are left in it.
+        compose: a trial's overrides to its config; raises what is wrong with them.
+        make_runner: what runs the trials, from the function that hears of each epoch (None: nothing is pruned) and
+            from whether proposals follow from the results before them.
 
     Raises:
         ConfigError: nothing is searched, a trial would break a rule, or the folder's trials searched something else.
         SagehoundError: the first trial failed, or three after each other did.
         Stopped: a signal came; the same command goes on.
     """
-    space = search_space(arguments, hpo)
-    if not space.ranges:
-        raise ConfigError('nothing is searched: give key=a,b,c or "key=interval(LOW,HIGH)", or choose an hpo.space')
-    ours = [a for a in arguments if _is_ours(a)]
-    check([*ours, *space.middle()])
+    space, ours = searched(arguments, hpo, compose)
     points = _grid(space) if hpo.sampler == "grid" else []
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     with locked(folder / ".lock", busy=f"another process is tuning in {folder}: give hpo.study=ANOTHER"):
         journal = str(folder / "study.journal")
         storage = JournalStorage(JournalFileBackend(journal, lock_obj=JournalFileOpenLock(journal)))
         study = optuna.create_study(storage=storage, study_name="study", direction=hpo.direction, load_if_exists=True)
-        study.sampler = _sampler(hpo.sampler, seed + len(study.trials))  # who goes on proposes something else
+        study.sampler = make_sampler(hpo.sampler, seed, len(study.trials), to_optuna(space))
+        study.pruner = make_pruner(hpo.pruner, compose([*ours, *space.middle()]).trainer.max_epochs)
         _check_same(study, space, hpo)
         if hpo.sampler == "grid" and not study.trials:
             for point in points:
                 study.enqueue_trial(point)
         _tidy(study)
-        _run(study, space, ours, hpo, launch)
+        search = _Search(study, space, ours, hpo)
+        with make_runner(None if hpo.pruner == "none" else search.report, hpo.sampler in ADAPTIVE) as runner:
+            search.run(runner)
         found = [_trial(t) for t in study.trials if t.state.is_finished()]
+        if shares := importance(study):
+            console.say(f"importance (PED-ANOVA): {shares}")
         trials.write(folder, found, space, maximize=hpo.direction == "maximize", objective=hpo.objective)
     return found
-
-
-def search_space(arguments: Sequence[str], hpo: DictConfig) -> SearchSpace:
-    """What the command line searches, and what hpo.space does beside it."""
-    given = [a for a in arguments if not _is_ours(a)]
-    keys = {a.partition("=")[0].lstrip("+~") for a in given}
-    flat = _flat(OmegaConf.to_container(hpo.space, resolve=True))
-    return parse([*given, *(f"{key}={sweep}" for key, sweep in flat.items() if key not in keys)])
-
-
-def _is_ours(override: str) -> bool:
-    """Whether an override is of the search itself, not of what its trials train."""
-    return override.lstrip("+~").startswith(("hpo=", "hpo."))
-
-
-def _flat(space: Any, prefix: str = "") -> dict[str, str]:  # noqa: ANN401 - nested as YAML nests it
-    if isinstance(space, dict):
-        return {k: v for key, inner in space.items() for k, v in _flat(inner, f"{prefix}{key}.").items()}
-    return {prefix.rstrip("."): str(space)}
-
-
-def _sampler(name: str, seed: int) -> BaseSampler:
-    return TPESampler(seed=seed) if name == "tpe" else RandomSampler(seed)
 
 
 def _grid(space: SearchSpace) -> list[dict[str, str]]:
@@ -129,31 +104,75 @@ def _tidy(study: optuna.Study) -> None:
         study.enqueue_trial(left.params)
 
 
-def _run(study: optuna.Study, space: SearchSpace, ours: list[str], hpo: DictConfig, launch: Launch) -> None:
-    distributions = to_optuna(space)
-    failures = 0
-    while (done := len(study.get_trials(states=(TrialState.COMPLETE,)))) < hpo.max_jobs:
-        if hpo.sampler == "grid" and not study.get_trials(states=(TrialState.WAITING,)):
-            break
-        trial = study.ask(distributions)
-        console.say(f"trial {trial.number} ({done + 1} of {hpo.max_jobs}): {' '.join(overrides(trial.params))}")
-        start = time.perf_counter()
-        (job,) = launch([[*ours, *space.fixed, *overrides(trial.params)]], trial.number)
-        trial.set_user_attr("seconds", round(time.perf_counter() - start, 3))
+class _Search:
+    """The trials of one call."""
+
+    def __init__(self, study: optuna.Study, space: SearchSpace, ours: list[str], hpo: DictConfig) -> None:
+        self._study, self._space, self._ours, self._hpo = study, space, ours, hpo
+        self._running: dict[int, optuna.Trial] = {}
+        self._failures = 0
+
+    def run(self, runner: Runner) -> None:
+        """Propose, run and note, until as many are done as were asked for.
+
+        Raises:
+            SagehoundError: of a trial, where the next would fail as well; those that ran beside it are noted.
+        """
+        while True:
+            jobs = [self._propose() for _ in range(min(runner.room, self._left()))]
+            if not self._running:
+                return
+            errors = [error for result in runner.run(jobs) if (error := self._note(result))]
+            if errors:
+                raise errors[0]
+
+    def report(self, number: int, epochs: int, value: float) -> bool:
+        """Note what a trial reached; whether it is to end."""
+        self._running[number].report(value, epochs)
+        return self._running[number].should_prune()
+
+    def _left(self) -> int:
+        """How many trials are still to be proposed."""
+        left = int(self._hpo.max_jobs) - self._done() - len(self._running)
+        if self._hpo.sampler == "grid":
+            left = min(left, len(self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,))))
+        return left
+
+    def _done(self) -> int:
+        return len(self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)))
+
+    def _propose(self) -> Job:
+        trial = self._study.ask(to_optuna(self._space))
+        self._running[trial.number] = trial
+        place = self._done() + len(self._running)
+        console.say(f"trial {trial.number} ({place} of {self._hpo.max_jobs}): {' '.join(overrides(trial.params))}")
+        return Job(trial.number, [*self._ours, *self._space.fixed, *overrides(trial.params)])
+
+    def _note(self, result: Result) -> SagehoundError | None:
+        """Tell the study what came of a trial; returns the error that ends the search, if it does."""
+        name, trial = self._hpo.objective, self._running.pop(result.number)
+        if result.seconds is not None:
+            trial.set_user_attr("seconds", round(result.seconds, 3))
+        if isinstance(result.metrics, Pruned):
+            self._failures = 0
+            self._study.tell(trial, state=TrialState.PRUNED)
+            console.say(f"trial {result.number}: {result.metrics}")
+            return None
         try:
-            value = _objective(job.return_value, hpo.objective)
-        except Stopped:
-            raise  # the trial is left running, and proposed again
+            if isinstance(result.metrics, SagehoundError):
+                raise result.metrics
+            value = _objective(result.metrics, name)
         except SagehoundError as error:
-            study.tell(trial, state=TrialState.FAIL)
-            failures += 1
-            if isinstance(error, ConfigError | InputError) or failures == _MOST_FAILURES or not done:
-                raise
-            console.warn(f"trial {trial.number} failed: {error}")
-            continue
-        failures = 0
-        study.tell(trial, value)
-        console.say(f"trial {trial.number}: {hpo.objective} {value:.4f}, the best is {study.best_value:.4f}")
+            self._study.tell(trial, state=TrialState.FAIL)
+            self._failures += 1
+            if isinstance(error, ConfigError | InputError) or self._failures == _MOST_FAILURES or not self._done():
+                return error
+            console.warn(f"trial {result.number} failed: {error}")
+            return None
+        self._failures = 0
+        self._study.tell(trial, value)
+        console.say(f"trial {result.number}: {name} {value:.4f}, the best is {self._study.best_value:.4f}")
+        return None
 
 
 def _objective(metrics: Mapping[str, Any], name: str) -> float:
@@ -168,6 +187,6 @@ def _objective(metrics: Mapping[str, Any], name: str) -> float:
     return float(found)
 
 
-def _trial(found: optuna.trial.FrozenTrial) -> Trial:
+def _trial(found: FrozenTrial) -> Trial:
     state = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned"}.get(found.state, "failed")
     return Trial(found.number, state, found.value, found.user_attrs.get("seconds"), dict(found.params))

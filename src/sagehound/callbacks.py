@@ -8,7 +8,7 @@ import re
 import signal
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -29,9 +29,11 @@ from torch.multiprocessing.spawn import ProcessException
 
 from sagehound import errors
 from sagehound.classifier import Classifier
-from sagehound.console import console, say
+from sagehound.console import console, metric, say
 from sagehound.errors import Stopped
 from sagehound.files import replacing
+
+EpochEnd = Callable[[int, Mapping[str, float]], None]
 
 
 def make_callbacks(trainer: DictConfig, checkpoints: Path, *, keep_last: bool = True) -> list[Callback]:
@@ -45,7 +47,7 @@ def make_callbacks(trainer: DictConfig, checkpoints: Path, *, keep_last: bool = 
     if trainer.patience is not None:
         callbacks.append(EarlyStopping("valid/loss", patience=trainer.patience, check_on_train_epoch_end=True))
     callbacks.append(StopOnSignal(checkpoints / "last.ckpt", save=keep_last))
-    callbacks.append(Bar(leave=True) if console.is_terminal else Lines())
+    callbacks += [Bar(leave=True) if console.is_terminal else Lines(), MetricLines()]
     # in this order: last.ckpt knows which was best
     for name, monitor in (("best", "valid/loss"), *([("last", None)] if keep_last else [])):
         callbacks.append(
@@ -103,6 +105,30 @@ class Lines(Callback):
                 f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}: valid loss {valid['valid/loss']:.4f}, "
                 f"valid top-1 {valid['valid/top1']:.1%}, train loss {train['train/loss']:.4f}"
             )
+
+
+class EachEpoch(Callback):
+    """Calls a function after each epoch; what it raises ends the run."""
+
+    def __init__(self, tell: EpochEnd) -> None:
+        self.tell = tell
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Hand over how many epochs are done, and valid.loss and valid.top1."""
+        valid = {k.replace("/", "."): float(v) for k, v in trainer.callback_metrics.items() if k.startswith("valid/")}
+        self.tell(trainer.current_epoch + 1, valid)
+
+
+class MetricLines(Callback):
+    """The epoch's scores as SageMaker reads them; silent outside its containers."""
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Print valid.loss, valid.top1, train.loss and train.top1."""
+        assert isinstance(pl_module, Classifier)
+        train = pl_module.train_scores.compute()  # every process takes part in compute
+        if trainer.is_global_zero:
+            for name in ("valid/loss", "valid/top1", "train/loss", "train/top1"):
+                metric(name.replace("/", "."), float({**trainer.callback_metrics, **train}[name]))
 
 
 class StopOnSignal(Callback):

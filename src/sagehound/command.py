@@ -7,7 +7,7 @@ import dataclasses
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from sagehound.config import check, group_of, meant, register, registered, unknown_key
+from sagehound.config import check, group_of, is_registered, meant, register, registered, unknown_key
 from sagehound.errors import ConfigError, SagehoundError
 from sagehound.files import writing_failed
-
-register()
 
 
 def run(app: Callable[[], None], usage: str) -> None:
@@ -35,6 +33,8 @@ def run(app: Callable[[], None], usage: str) -> None:
 
     Exit codes: 0 done, 1 failed, 2 wrong command or config, 3 wrong input, 130 Ctrl-C, 143 SIGTERM.
     """
+    if not is_registered():
+        register()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors over instead of printing them
     with clear_errors():
         given = sys.argv[1:]
@@ -111,7 +111,7 @@ def explain(error: Exception) -> str:
     """One line for an error of Hydra's or OmegaConf's: the override, what is wrong with it, the choices."""
     text = str(error)
     cause = str(error.__cause__ or error)
-    if found := re.search(r"Could not find '(\w+)/(.+)'", text):
+    if found := re.search(r"Could not find '(.+)/(.+)'", text):
         group, option = found.groups()
         options = re.findall(r"^\t(\S+)$", text, flags=re.MULTILINE)
         also = ", or any name of timm.list_models() as backbone.name=..." if group == "backbone" else ""
@@ -160,7 +160,7 @@ _PLAIN = {
 
 
 def with_best(argv: list[str]) -> list[str]:
-    """The command line with the overrides of ``best=FOLDER/best.yaml`` before those that are given, which win.
+    """The command line with the overrides of ``best=FOLDER|TUNING_JOB`` before those that are given, which win.
 
     Raises:
         ConfigError: there is no best.yaml, or it is no mapping of overrides.
@@ -168,16 +168,26 @@ def with_best(argv: list[str]) -> list[str]:
     given = {_override_key(o): o.partition("=")[2].strip("'\"") for o in argv if "=" in o}
     if given.get("best") in (None, "", "null"):
         return argv
-    path = Path(given["best"]).expanduser()
+    found = _read_best(given["best"])
+    return [*(f"{key!s}={value}" for key, value in found.items() if str(key) not in given), *argv]
+
+
+def _read_best(wanted: str) -> Mapping[Any, Any]:
+    path = Path(wanted).expanduser()
+    if not path.exists() and "/" not in wanted:  # a name: whoever is installed may know it
+        from importlib.metadata import entry_points  # which takes its time
+
+        for source in entry_points(group="sagehound.best"):
+            return dict(source.load()(wanted))
     path = path / "best.yaml" if path.is_dir() else path
-    refused = ConfigError(f"best={given['best']}: {path} holds no overrides; give the folder of a finished search")
+    refused = ConfigError(f"best={wanted}: {path} holds no overrides; give the folder of a finished search")
     try:
         found = OmegaConf.load(path)
     except (OSError, ValueError, YAMLError) as error:
         raise refused from error
     if not OmegaConf.is_dict(found):
         raise refused
-    return [*(f"{key!s}={value}" for key, value in found.items() if str(key) not in given), *argv]
+    return dict(found)
 
 
 def resumed(argv: list[str]) -> list[str]:

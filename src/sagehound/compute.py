@@ -1,5 +1,6 @@
 """What the run computes on, and how exactly: the one place where `auto` is resolved."""
 
+import os
 from dataclasses import dataclass
 
 import torch
@@ -40,9 +41,10 @@ def choose(trainer: DictConfig, finetune: DictConfig, valid: int) -> Compute:
     devices = trainer.devices or (gpus if on_gpu else 1)
     if on_gpu and devices > gpus:
         raise ConfigError(f"trainer.devices={devices}: torch sees {gpus} GPUs here; choose {gpus} at most")
-    if devices > valid:
+    nodes = f" on trainer.num_nodes={trainer.num_nodes}" if trainer.num_nodes > 1 else ""
+    if devices * trainer.num_nodes > valid:
         raise ConfigError(
-            f"trainer.devices={devices}: each needs a valid photo, there are {valid}; choose fewer devices"
+            f"trainer.devices={devices}{nodes}: each needs a valid photo, there are {valid}; choose fewer devices"
         )
     accelerator = "cuda" if on_gpu else "mps" if mps and trainer.accelerator != "cpu" else "cpu"
     if trainer.precision == "16-mixed" and not on_gpu:
@@ -53,14 +55,21 @@ def choose(trainer: DictConfig, finetune: DictConfig, valid: int) -> Compute:
         _fastest_precision(accelerator) if trainer.precision == "auto" else (trainer.precision, "as asked for")
     )
     strategy = "auto"
-    if devices > 1:
+    if devices * trainer.num_nodes > 1:
         strategy = "ddp_spawn_find_unused_parameters_true" if finetune.name == "gradual" else "ddp_spawn"
-    choices = [accelerator + (f" x {devices} ({strategy})" if devices > 1 else ""), f"{precision} ({why})"]
+    choices = [accelerator + (f" x {devices} ({strategy})" if strategy != "auto" else ""), f"{precision} ({why})"]
+    if trainer.num_nodes > 1:
+        choices.insert(1, f"machine {node() + 1} of {trainer.num_nodes}")
     if accelerator == "cpu":
         choices.insert(1, f"{torch.get_num_threads()} threads")
         choices += ["freed memory is kept (glibc)"] if glibc() else []
     choices += [name for name in ("channels_last", "compile") if trainer[name]]
     return Compute(accelerator, devices, precision, strategy, choices)
+
+
+def node() -> int:
+    """The number of this machine among those that train together, from 0."""
+    return int(os.environ.get("NODE_RANK", "0"))
 
 
 def _fastest_precision(accelerator: str) -> tuple[str, str]:

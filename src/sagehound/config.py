@@ -90,6 +90,7 @@ class Data:
 
     name: str = key(choices=("dogimages", "folder", "demo"))
     root: str = MISSING  # a folder of split/class/photo, or of class/photo
+    s3: str | None = None  # s3://BUCKET/PREFIX with the photos; jobs on SageMaker then take those, not root
     url: str | None = None  # dogimages: where the zip is fetched from when root is missing
     batch_size: int = key(64, at_least=1)  # photos a step, on each device
     workers: int | None = key(None, at_least=0)  # threads that read photos; null: one a core, 16 at most
@@ -116,12 +117,13 @@ class Augment:
 class Trainer:
     """The machine and the loop."""
 
-    name: str = key(choices=("local",))
+    name: str = key(choices=("local", "sagemaker"))
     max_epochs: int = key(10, at_least=1)
     accelerator: str = key("auto", choices=("auto", "cpu", "gpu"))
     devices: int | None = key(
         None, at_least=1
     )  # processes, each with its own device (DDP); null: every GPU, or one CPU
+    num_nodes: int = key(1, at_least=1)  # machines; NODE_RANK is each one's number, MASTER_ADDR the first
     precision: str = key("auto", choices=("auto", "32-true", "bf16-mixed", "16-mixed"))
     channels_last: bool = True  # memory order in which convolutions are faster
     compile: bool = False  # torch.compile: minutes to start, then a faster step; worth it for long runs on a GPU
@@ -139,6 +141,27 @@ class Features:
 
     cache: bool = True  # keep the features in cache.dir; false: every photo passes the backbone in every epoch
     views: int = key(0, at_least=0)  # augmented views of each train photo that are kept beside its centre
+
+
+@dataclass
+class Debugger:
+    """Tensors of the training, written by smdebug for rules to read; of photos whose batch is a step."""
+
+    name: str = key(choices=("sagemaker",))
+    folder: str | None = None  # where they go; null: debugger/tensors of the run, or where SageMaker takes them from
+    collections: list[str] = key(
+        ["losses", "gradients", "relu_input", "labels", "predictions"],
+        choices=("losses", "gradients", "weights", "biases", "relu_input", "relu_output", "labels", "predictions"),
+    )  # what is written
+    train_interval: int = key(100, at_least=1)  # steps of the optimizer between two that are written
+    eval_interval: int = key(100, at_least=1)  # batches of valid photos between two that are written
+    loss_interval: int = key(5, at_least=1)  # both of these, but for losses, labels and predictions, which are small
+    photos: int = key(8, at_least=1)  # of a batch, whose activations are written
+    reductions: bool = False  # seven numbers of a tensor, not its values; losses, labels, predictions stay whole
+    workers: str = key("one", choices=("one", "all"))  # which of DDP's processes write
+    rules: dict[str, dict[str, str]] | None = (
+        None  # of AWS's, with their parameters: they run beside a job on SageMaker
+    )
 
 
 @dataclass
@@ -163,6 +186,7 @@ class Train:
     trainer: Trainer = field(default_factory=Trainer)
     features: Features = field(default_factory=Features)
     cache: Cache = field(default_factory=Cache)
+    debugger: Debugger | None = None
     results: str | None = key(
         None, choices=("all", "scores")
     )  # scores: metrics, curves and config alone; null: all of a run's, the scores of a sweep's (-m)
@@ -180,6 +204,11 @@ class Train:
 def register(schema: type[Train] = Train) -> None:
     """Make the schema known to Hydra, under the name that conf/train.yaml starts from."""
     ConfigStore.instance().store("schema", schema)
+
+
+def is_registered() -> bool:
+    """Whether Hydra knows a schema, of `train.py` or of a program that does more."""
+    return "schema.yaml" in ConfigStore.instance().repo
 
 
 def registered() -> type:
@@ -230,9 +259,11 @@ def _check_value(key: str, value: Any, rule: dict[str, Any]) -> None:  # noqa: A
     if value is None:
         return
     choices = rule.pop("choices", None)
-    if choices and value not in choices:
-        raise ConfigError(f"{key}={value}: choose from {', '.join(choices)}{meant(str(value), choices)}")
-    for number in value if OmegaConf.is_list(value) else [value]:
+    values = value if OmegaConf.is_list(value) else [value]
+    for one in values:
+        if choices and one not in choices:
+            raise ConfigError(f"{key}={value}: choose from {', '.join(choices)}{meant(str(one), choices)}")
+    for number in values:
         if isinstance(number, float) and not math.isfinite(number):
             raise ConfigError(f"{key}={value}: must be a finite number")
         if not all(_BOUNDS[name](number, bound) for name, bound in rule.items()):
@@ -245,6 +276,11 @@ def _rules(cfg: DictConfig) -> list[tuple[Any, str]]:
     optimizer, schedule, data, epochs = cfg.optimizer, cfg.schedule, cfg.data, cfg.trainer.max_epochs
     augment, views = cfg.augment, cfg.features.views
     return [
+        (
+            cfg.trainer.name == "sagemaker" and "aws" not in cfg,
+            "trainer=sagemaker is of launch.py: python launch.py trainer=sagemaker ...",
+        ),
+        (cfg.data.s3 and "aws" not in cfg, f"data.s3={cfg.data.s3} is of launch.py trainer=sagemaker: give data.root"),
         (
             cfg.backbone.weights and not cfg.backbone.pretrained,
             f"backbone.weights={cfg.backbone.weights} contradicts backbone.pretrained=false: drop one of them",
@@ -316,6 +352,16 @@ def _rules(cfg: DictConfig) -> list[tuple[Any, str]]:
         (
             cfg.trainer.precision == "16-mixed" and cfg.trainer.accelerator == "cpu",
             "trainer.precision=16-mixed needs a GPU: choose trainer.precision=bf16-mixed, 32-true or auto",
+        ),
+        (
+            cfg.debugger and str(cfg.debugger.folder).startswith("s3:"),
+            f"debugger.folder={cfg.debugger and cfg.debugger.folder}: give a folder of this machine; a job on "
+            "SageMaker has its own, which AWS puts into S3",
+        ),
+        (
+            cfg.trainer.compile and cfg.debugger and {"relu_input", "relu_output"} & set(cfg.debugger.collections),
+            "trainer.compile=true: debugger.collections=[relu_input,relu_output] look between the layers, which "
+            "compiled code does not allow: drop them, or set trainer.compile=false",
         ),
         (
             cfg.resume and not Path(cfg.resume).exists(),

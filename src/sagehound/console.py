@@ -1,5 +1,8 @@
 """What a run prints: rich bars and tables on a terminal, plain lines elsewhere."""
 
+import math
+import os
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
@@ -9,6 +12,8 @@ from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progres
 from rich.table import Table
 
 T = TypeVar("T")
+
+METRIC_LINES = "SAGEHOUND_METRIC_LINES"  # set by the container's `train`
 
 console = Console(soft_wrap=True, highlight=False)
 
@@ -27,6 +32,20 @@ def warn(text: str) -> None:
 def _printable(text: str) -> str:
     """File names may hold bytes that are no text."""
     return text.encode(errors="backslashreplace").decode()
+
+
+def metric(name: str, value: float) -> None:
+    """Print a score in the one form that SageMaker reads from a job's log; nothing outside a container of its.
+
+    A number that is not finite is not printed: the service would not read it either.
+    """
+    if os.environ.get(METRIC_LINES) and math.isfinite(value):
+        say(f"metric: {name}={value!r}")
+
+
+def metric_regex(name: str) -> str:
+    """What reads the value of a score, the first group, from a line of ``metric``; 500 letters at most."""
+    return rf"metric: {re.escape(name)}=([0-9.eE+-]+)"
 
 
 def bar(*, bytes_: bool = False) -> Progress:

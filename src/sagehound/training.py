@@ -22,13 +22,14 @@ from sagehound import (
     compute,
     config,
     console,
+    debugger,
     evaluation,
     features,
     finetune,
     tables,
     tensorboard,
 )
-from sagehound.callbacks import AtomicFiles, make_callbacks, signals_stop
+from sagehound.callbacks import AtomicFiles, EachEpoch, EpochEnd, make_callbacks, signals_stop
 from sagehound.classifier import Classifier
 from sagehound.data.datamodule import PhotoModule
 from sagehound.data.photos import find_photos
@@ -45,8 +46,11 @@ class Run:
     metrics: dict[str, Any]  # metrics.json
 
 
-def train(cfg: DictConfig, folder: Path) -> Run:
+def train(cfg: DictConfig, folder: Path, each_epoch: EpochEnd | None = None) -> Run:
     """Find the photos, train, test the best weights and write the results into ``folder``.
+
+    ``each_epoch`` is called with the number of epochs done and the scores of the valid photos, on one device; what it
+    raises ends the run.
 
     Raises:
         ConfigError: the config breaks a rule, or asks for what this machine has not.
@@ -55,11 +59,14 @@ def train(cfg: DictConfig, folder: Path) -> Run:
         SagehoundError: the loss is no longer finite, or the disk is full.
     """
     config.check(cfg)
+    if cfg.debugger:
+        debugger.require()
     seconds: dict[str, float] = {}
     last = folder / "checkpoints" / "last.ckpt"
     with (
         locked(folder / ".lock", busy=f"another run is writing to {folder}: give hydra.run.dir=..."),
         signals_stop(last),
+        _removing(last.parent if cfg.results == "scores" else None),
     ):
         tune_allocator()
         write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
@@ -81,7 +88,9 @@ def train(cfg: DictConfig, folder: Path) -> Run:
         with _timed(seconds, "train"):
             logger = TensorBoardLogger(folder, name="", version="tensorboard", default_hp_metric=False)
             if stopped_at is None or not checkpoint.ended_early(stopped_at, cfg.trainer.patience):
-                fit(model, data, machine, logger, cfg)
+                fit(model, data, machine, logger, cfg, each_epoch)
+        if compute.node():  # the first machine tests and writes for all of them
+            return Run(folder, {})
         with _timed(seconds, "evaluate"):
             best_epoch = checkpoint.load_best(model, last.with_name("best.ckpt"))
             found = evaluation.predict(model, data, torch.device(machine.accelerator))
@@ -102,8 +111,9 @@ def train(cfg: DictConfig, folder: Path) -> Run:
         finally:  # whether the artifact is kept or not
             metrics = scores | {"seconds": {phase: round(s, 3) for phase, s in seconds.items()}} | about
             write_json(folder / "metrics.json", metrics)
-        if cfg.results == "scores":
-            shutil.rmtree(last.parent)
+    for split, found_scores in scores.items():
+        for name, value in found_scores.items():
+            console.metric(f"{split}.{name}", value)
     tensorboard.summarise(metrics, folder)
     return Run(folder, metrics)
 
@@ -121,7 +131,12 @@ def build(cfg: DictConfig, classes: list[str]) -> tuple[Classifier, Preprocessin
 
 
 def fit(
-    model: Classifier, data: PhotoModule, machine: compute.Compute, logger: TensorBoardLogger, cfg: DictConfig
+    model: Classifier,
+    data: PhotoModule,
+    machine: compute.Compute,
+    logger: TensorBoardLogger,
+    cfg: DictConfig,
+    each_epoch: EpochEnd | None = None,
 ) -> None:
     """Train; best.ckpt and last.ckpt are left beside each other."""
     t = cfg.trainer
@@ -129,12 +144,16 @@ def fit(
     trainer = pl.Trainer(
         accelerator=machine.accelerator,
         devices=machine.devices,
+        num_nodes=t.num_nodes,
         precision="32-true" if only_head else machine.precision,  # type: ignore[arg-type]
         strategy=machine.strategy,
         max_epochs=t.max_epochs,
         gradient_clip_val=t.gradient_clip,
         accumulate_grad_batches=t.accumulate,
-        callbacks=make_callbacks(t, Path(logger.save_dir or ".") / "checkpoints", keep_last=cfg.results != "scores"),
+        callbacks=[
+            *make_callbacks(t, Path(logger.save_dir or ".") / "checkpoints", keep_last=cfg.results != "scores"),
+            *([EachEpoch(each_epoch)] if each_epoch else []),
+        ],
         logger=logger,
         log_every_n_steps=5,
         num_sanity_val_steps=0,
@@ -143,7 +162,21 @@ def fit(
         plugins=[AtomicFiles()],
         enable_progress_bar=console.console.is_terminal,
     )
+    if cfg.debugger:
+        from sagehound.debugger.hook import TensorHook
+
+        trainer.callbacks.append(TensorHook(cfg.debugger, Path(logger.save_dir or ".")))  # type: ignore[attr-defined]
     trainer.fit(model, data, ckpt_path=cfg.resume, weights_only=True)
+
+
+@contextmanager
+def _removing(checkpoints: Path | None) -> Iterator[None]:
+    """Leave no checkpoints of a run that is to leave scores, however it ends."""
+    try:
+        yield
+    finally:
+        if checkpoints:
+            shutil.rmtree(checkpoints, ignore_errors=True)
 
 
 @contextmanager

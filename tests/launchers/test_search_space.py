@@ -15,13 +15,12 @@ from optuna import Study, create_study
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import RandomSampler
 
-import sagehound.command  # noqa: F401 - registers the schema
-from sagehound.config import check
+from sagehound.config import check, register
+from sagehound.container import hyperparameters
 from sagehound.errors import ConfigError
 from sagehound_launchers.search_space import (
     Choice,
     Interval,
-    from_sagemaker,
     overrides,
     parse,
     to_optuna,
@@ -166,7 +165,7 @@ def test_a_real_answer_of_sagemakers() -> None:
         "sagemaker_region": '"us-east-1"',
         "weight-decay": "0.015282046320745372",
     }
-    assert from_sagemaker(said) == {
+    assert hyperparameters(said) == {
         "batch-size": "64",
         "eps": "8.953219621731109e-08",
         "lr": "0.0022684910380116703",
@@ -175,6 +174,7 @@ def test_a_real_answer_of_sagemakers() -> None:
 
 
 def composed(given: list[str]) -> Any:  # noqa: ANN401 - OmegaConf's
+    register()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = compose("train", overrides=["data=folder", "data.root=x", "augment=light", *given])
     check(cfg)
@@ -223,7 +223,7 @@ def test_any_space_and_what_is_proposed_comes_back_unchanged(sweeps: dict[str, s
     point = create_study(sampler=RandomSampler(seed=seed)).ask(to_optuna(space)).params
     sent = dict(o.split("=", 1) for o in overrides(point))
     for quoted in (sent, {k: f'"{v}"' for k, v in sent.items()}):
-        back = from_sagemaker(quoted | {"_tuning_objective_metric": '"x"', "sagemaker_job_name": "y"})
+        back = hyperparameters(quoted | {"_tuning_objective_metric": '"x"', "sagemaker_job_name": "y"})
         assert back == sent
     parsed = OverridesParser.create().parse_overrides([f"{k}={v}" for k, v in back.items()])
     for override in parsed:

@@ -25,12 +25,25 @@ def rows(folder: Path) -> list[dict[str, str]]:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["hpo=optuna"], "nothing is searched: give key=a,b,c"),
+        (["hpo=optuna", "hpo/space=adamx"], "no such option; choose from adam, adamw, "),
+        (["hpo=optuna", "hpo/space=adamw", "optimizer=sgd"], "optimizer=sgd has no eps"),
+        (["hpo=optuna", "hpo.objective=valid.lss"], "no such number in metrics.json (did you mean valid.loss?)"),
+        (["hpo=optuna", "hpo.objective=test.top1"], "what was chosen by the test photos cannot be tested by them"),
+        (["hpo=optuna", "hpo.objective=valid.top1"], "the better, the higher it is: give hpo.direction=maximize"),
+        (["hpo=optuna", "hpo.direction=maximize"], "the better, the lower it is: give hpo.direction=minimize"),
+        (
+            ["hpo=optuna", "hpo.pruner=median", "hpo.objective=valid.ece"],
+            "choose hpo.objective=valid.loss or valid.top1",
+        ),
+        (["hpo=optuna", "hpo.pruner=medin"], "hpo.pruner=medin: choose from none, median, hyperband (did you mean"),
         (["hpo=optuna", "optimizer.lrr=1,2"], "optimizer.lrr: no such key (did you mean optimizer.lr?)"),
         (["hpo=optuna", "optimizer.lr=-1,2"], "optimizer.lr=-1.0: must be above 0"),
         (["hpo=optuna", "optimizer.lr=interval(2,1)"], "give two finite numbers, the smaller first"),
         (["hpo=optuna", "hpo.sampler=grid", "optimizer.lr=interval(0.1,1)"], "hpo.sampler=grid takes values"),
-        (["hpo=optuna", "hpo.sampler=magic", "optimizer.lr=1,2"], "hpo.sampler=magic: choose from tpe, random, grid"),
+        (
+            ["hpo=optuna", "hpo.sampler=magic", "optimizer.lr=1,2"],
+            "=magic: choose from tpe, qmc, random, grid",
+        ),
         (["hpo=optuna", "optimizer.lr=1,2", "transform=local"], "hpo searches and does nothing after it"),
         (["hpo=optna"], "hpo=optna: no such option (did you mean optuna?)"),
     ],
@@ -140,3 +153,10 @@ def test_the_best_and_the_edge_are_told(tmp_path: Path, capsys: pytest.CaptureFi
     }  # fmt: skip
     assert OmegaConf.load(tmp_path / "best.yaml") == {"lr": "0.09", "b": "64"}
     assert [p.name for p in (tmp_path / "plots").iterdir()] == ["hyperparameters.png"]
+
+
+def test_the_best_is_trained_with_all_that_its_search_was_given(tmp_path: Path) -> None:
+    space = parse(["lr=interval(0.1,1)", "experiment=dogs_resnet34", "trainer.max_epochs=3"])
+    write(tmp_path, [Trial(0, "complete", 1.0, 1.0, {"lr": 0.5})], space, maximize=False, objective="valid.loss")
+    best = OmegaConf.load(tmp_path / "best.yaml")
+    assert best == {"experiment": "dogs_resnet34", "trainer.max_epochs": "3", "lr": "0.5"}

@@ -1,15 +1,20 @@
 """Hydra's sweeper for `hpo=optuna`; the work is in sagehound_launchers/tuning.py."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+if TYPE_CHECKING:
+    from sagehound_launchers.runners import Report, Runner
 
 
 @dataclass
@@ -41,22 +46,53 @@ class OptunaSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> Any:  # noqa: ANN401 - Hydra's signature
         """Run the trials; ``arguments`` are the command line's overrides."""
-        from sagehound_launchers.launch import needs
+        from sagehound.errors import ConfigError
+        from sagehound_launchers.extras import needs
 
-        needs("hpo=optuna", "hpo", "optuna")
+        needs("hpo=optuna", "hpo", "optuna", *(["scipy"] if self.hpo.sampler == "qmc" else []))
         from sagehound_launchers.tuning import tune
 
-        assert self.launcher is not None
         assert self.config is not None
+        if self.hpo.pruner != "none" and not self._here:
+            chosen = self.config.hydra.runtime.choices["hydra/launcher"]
+            raise ConfigError(
+                f"hpo.pruner={self.hpo.pruner} needs trials on this machine, hydra/launcher={chosen} runs them "
+                "elsewhere: drop it"
+            )
         folder = Path(self.config.hydra.sweep.dir)
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, folder / "multirun.yaml")
-        return tune(arguments, self.hpo, self.seed, folder, self.launcher.launch, self._check)
+        return tune(arguments, self.hpo, self.seed, folder, self._compose, self._runner)
 
-    def _check(self, overrides: list[str]) -> None:
+    @property
+    def _here(self) -> bool:
+        """Whether trials would run in this process, one after the other."""
+        return isinstance(self.launcher, BasicLauncher)
+
+    def _runner(self, report: "Report | None", ordered: bool) -> "Runner":
+        from sagehound_launchers.runners import Batches, Processes
+
+        assert self.launcher is not None
+        assert self.hydra_context is not None
+        most = min(int(self.hpo.max_parallel_jobs), int(self.hpo.max_jobs))
+        if self._here and most > 1:
+            return Processes(most, self.hydra_context, self._of_trial, report, ordered=ordered)
+        return Batches(self.launcher.launch, most, report)
+
+    def _compose(self, overrides: Sequence[str]) -> DictConfig:
         """Compose and check a trial's config as it would run."""
-        from sagehound.config import check
+        from sagehound_launchers.config import checked
 
+        return checked(self._load(overrides))
+
+    def _of_trial(self, overrides: Sequence[str], number: int) -> DictConfig:
+        """A trial's config with its number, as Hydra's launchers make it; the trial checks it."""
+        cfg = self._load(overrides)
+        with open_dict(cfg):
+            cfg.hydra.job.id = cfg.hydra.job.num = number
+        return cfg
+
+    def _load(self, overrides: Sequence[str]) -> DictConfig:
         assert self.hydra_context is not None
         assert self.config is not None
-        check(self.hydra_context.config_loader.load_sweep_config(self.config, overrides))
+        return self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))

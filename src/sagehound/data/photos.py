@@ -35,17 +35,23 @@ class PhotoSet:
         return [index[p.label] for p in photos]
 
 
+def fetch(data: DictConfig) -> Path:
+    """The folder of the photos; demo photos are drawn and dogImages is downloaded if it is missing."""
+    root = Path(data.root).expanduser()
+    if data.name == "dogimages":
+        dogimages.fetch(root, data.url)
+    elif data.name == "demo":
+        demo.draw(root)
+    return root
+
+
 def find_photos(data: DictConfig, cache_dir: Path) -> PhotoSet:
     """Fetch or draw the photos if need be, read each one once, leave bad ones out, and fill missing splits from train.
 
     Raises:
         InputError: the photos are missing or cannot be trained on; with on_bad=fail also if any photo is bad.
     """
-    root = Path(data.root).expanduser()
-    if data.name == "dogimages":
-        dogimages.fetch(root, data.url)
-    elif data.name == "demo":
-        demo.draw(root)
+    root = fetch(data)
     tree = scan(root)
     if data.name == "dogimages":
         dogimages.check(tree)

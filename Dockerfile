@@ -1,0 +1,19 @@
+# What SageMaker runs: `train` and `serve` on the PATH. python launch.py image=ecr builds and pushes it.
+FROM python:3.11-slim
+
+WORKDIR /opt/sagehound
+COPY pyproject.toml requirements.lock README.md LICENSE train.py launch.py ./
+COPY src src
+COPY launchers launchers
+COPY conf conf
+# the versions of requirements.lock, but of what a container needs alone
+RUN pip install --no-cache-dir "$(sed -n 's/^\(uv==[^ ]*\).*/\1/p' requirements.lock)" \
+    && uv pip install --system --no-cache --compile-bytecode --constraint requirements.lock \
+        --editable '.[serve,debugger,demo]' \
+    && pip uninstall --yes uv
+
+ENV PYTHONUNBUFFERED=1 SAGEHOUND_HOME=/opt/sagehound SAGEHOUND_CACHE=/tmp/sagehound
+# several models behind one endpoint, and the port that SageMaker chooses
+LABEL com.amazonaws.sagemaker.capabilities.multi-models=true
+LABEL com.amazonaws.sagemaker.capabilities.accept-bind-to-port=true
+EXPOSE 8080

@@ -1,0 +1,77 @@
+"""Hydra's launcher for `trainer=sagemaker`; the work is in sagehound_launchers/sagemaker/training.py."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.utils import JobReturn, configure_log, run_job, setup_globals
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, open_dict
+
+
+@dataclass
+class SageMakerLauncherConfig:
+    """What Hydra is told of the launcher; its settings are the config's own, under aws."""
+
+    _target_: str = "hydra_plugins.sagehound.sagemaker_launcher.SageMakerLauncher"
+    remote: bool = True  # false: run the jobs in this process, to try a sweep out
+
+
+ConfigStore.instance().store(
+    "sagehound_sagemaker", SageMakerLauncherConfig, group="hydra/launcher", provider="sagehound"
+)
+
+
+class SageMakerLauncher(Launcher):
+    """Runs a sweep's jobs on SageMaker, and leaves folders as if they had run here."""
+
+    def __init__(self, remote: bool) -> None:
+        self.remote = remote
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Hydra's hook."""
+        self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Run the jobs and return metrics.json of each."""
+        setup_globals()
+        configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
+        Path(self.config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
+        configs = [self._config(overrides, initial_job_idx + i) for i, overrides in enumerate(job_overrides)]
+        return [
+            run_job(
+                hydra_context=self.hydra_context,
+                task_function=task,
+                config=config,
+                job_dir_key="hydra.sweep.dir",
+                job_subdir_key="hydra.sweep.subdir",
+            )
+            for config, task in zip(configs, self._tasks(configs, job_overrides), strict=True)
+        ]
+
+    def _config(self, overrides: Sequence[str], number: int) -> DictConfig:
+        config = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
+        with open_dict(config):
+            config.hydra.job.id = config.hydra.job.num = number
+        return config
+
+    def _tasks(self, configs: list[DictConfig], job_overrides: Sequence[Sequence[str]]) -> list[TaskFunction]:
+        """What each job's run is; those of SageMaker have ended when this returns, and are fetched by their task."""
+        if not self.remote:
+            return [self.task_function] * len(configs)
+        from sagehound_launchers.config import checked
+
+        plain = [checked(config) for config in configs]
+        folders = [Path(c.hydra.sweep.dir, str(c.hydra.sweep.subdir)) for c in configs]
+        from sagehound_launchers.sagemaker.training import launch
+
+        fetches = launch(plain, job_overrides, folders)
+        return [partial(_call, fetch) for fetch in fetches]
+
+
+def _call(fetch: Callable[[], dict[str, Any]], _: DictConfig) -> dict[str, Any]:
+    return fetch()

@@ -1,0 +1,51 @@
+"""Hydra's sweeper for `hpo=sagemaker`; the work is in sagehound_launchers/sagemaker/tuning.py."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+
+
+@dataclass
+class SageMakerSweeperConfig:
+    """What Hydra is told of the sweeper; its settings are the config's own, under hpo and aws."""
+
+    _target_: str = "hydra_plugins.sagehound.sagemaker_sweeper.SageMakerSweeper"
+    params: dict[str, Any] = field(default_factory=dict)  # Hydra's own name for sweeps in a config; hpo.space is ours
+
+
+ConfigStore.instance().store("sagehound_sagemaker", SageMakerSweeperConfig, group="hydra/sweeper", provider="sagehound")
+
+
+class SageMakerSweeper(Sweeper):
+    """Hands the whole search to one tuning job."""
+
+    def __init__(self, params: dict[str, Any]) -> None:
+        pass
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Hydra's hook."""
+        self.hydra_context, self.config = hydra_context, config
+
+    def sweep(self, arguments: list[str]) -> Any:  # noqa: ANN401 - Hydra's signature
+        """Run the tuning job; ``arguments`` are the command line's overrides."""
+        from sagehound_launchers.sagemaker.tuning import tune
+
+        assert self.config is not None
+        folder = Path(self.config.hydra.sweep.dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(self.config, folder / "multirun.yaml")
+        return tune(arguments, self.config.hpo, folder, self._compose)
+
+    def _compose(self, overrides: Sequence[str]) -> DictConfig:
+        """Compose and check a trial's config as it would run."""
+        from sagehound_launchers.config import checked
+
+        assert self.hydra_context is not None
+        assert self.config is not None
+        return checked(self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides)))

@@ -1,0 +1,76 @@
+"""IAM, CloudWatch and its logs, in moto, without a request over the network; logs are kept in files too."""
+
+import json
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import quote
+
+from moto.backends import get_backend
+
+from sagehound_launchers.emulator.world import ACCOUNT
+
+ROLE = "SagehoundRole"  # exists at every start
+_TRUST = {
+    "Version": "2012-10-17",
+    "Statement": [
+        {"Effect": "Allow", "Principal": {"Service": "sagemaker.amazonaws.com"}, "Action": "sts:AssumeRole"},
+    ],
+}
+
+
+class MotoCloud:
+    """What the emulator asks of the other services (world.Cloud)."""
+
+    def __init__(self, folder: Path, region: str) -> None:
+        self._folder = folder / "logs"
+        self._lock = threading.Lock()
+        self._iam = get_backend("iam")[ACCOUNT]["aws"]
+        self._logs = get_backend("logs")[ACCOUNT][region]
+        self._watch = get_backend("cloudwatch")[ACCOUNT][region]
+        self._iam.create_role(ROLE, json.dumps(_TRUST), "/", None, "What jobs run as", [], None)
+        for file in sorted(self._folder.glob("*/*.jsonl")):
+            self._load(file)
+
+    def has_role(self, arn: str) -> bool:
+        """Whether IAM has the role."""
+        return any(role.arn == arn for role in self._iam.get_roles())
+
+    def log(self, group: str, stream: str, events: list[tuple[int, str]]) -> None:
+        """Add events (milliseconds since 1970, text) to a log stream, which is made where there is none."""
+        file = self._folder / quote(group, safe="") / f"{quote(stream, safe='')}.jsonl"
+        with self._lock:
+            if not file.exists():
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text(json.dumps([group, stream]) + "\n", encoding="utf-8")
+            with file.open("a", encoding="utf-8") as kept:
+                kept.writelines(json.dumps(event) + "\n" for event in events)
+            self._put(group, stream, events)
+
+    def _put(self, group: str, stream: str, events: list[tuple[int, str]]) -> None:
+        self._logs.ensure_log_group(group)
+        self._logs.ensure_log_stream(group, stream)
+        if events:
+            # CloudWatch takes no empty message
+            said = [{"timestamp": moment, "message": text or " "} for moment, text in events]
+            self._logs.put_log_events(group, stream, said)
+
+    def _load(self, file: Path) -> None:
+        first, *lines = file.read_text(encoding="utf-8").splitlines()
+        events = []
+        for line in lines:
+            with suppress(ValueError):  # the last line of an emulator that was killed
+                moment, text = json.loads(line)
+                events.append((int(moment), str(text)))
+        group, stream = json.loads(first)
+        self._put(group, stream, events)
+
+    def metric(self, namespace: str, name: str, dimensions: Mapping[str, str], value: float, moment: float) -> None:
+        """Put one value to CloudWatch."""
+        named = [{"Name": k, "Value": v} for k, v in dimensions.items()]
+        when = datetime.fromtimestamp(moment, UTC).replace(tzinfo=None)
+        datum = {"MetricName": name, "Value": value, "Timestamp": when, "Dimensions": named}
+        with self._lock:
+            self._watch.put_metric_data(namespace, [datum])

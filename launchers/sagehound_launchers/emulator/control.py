@@ -1,0 +1,117 @@
+"""What a test or a demonstration may ask of the emulator itself: faults, spot interruptions, quotas, counts."""
+
+import re
+import threading
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from sagehound_launchers.emulator.refused import Refused
+
+KINDS = ("throttle", "error", "expired_token", "timeout", "drop")
+
+
+@dataclass
+class Fault:
+    """What befalls the next requests for an operation."""
+
+    operation: str  # CreateTrainingJob, s3:PutObject, or * for every one
+    kind: str  # one of KINDS
+    times: int = 1
+    after: bool = False  # the operation is executed, and its answer is lost
+    seconds: float | None = None  # of kind timeout; the settings' without it
+
+
+@dataclass
+class Interruption:
+    """A spot job loses its instance as soon as its log says something."""
+
+    job: str  # a regex of the job's name
+    log: str  # a text in a line
+    times: int = 1
+
+
+class Control:
+    """State that clients of ``/_emulator/...`` set and services ask; it is gone after a restart."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._faults: list[Fault] = []
+        self._interruptions: list[Interruption] = []
+        self._quotas: dict[str, int] = {}
+        self._served: Counter[str] = Counter()
+
+    def answer(self, method: str, what: str, content: Any) -> Any:  # noqa: ANN401 - JSON's
+        """A request to ``/_emulator/<what>``: POST adds, DELETE clears, GET tells.
+
+        Raises:
+            Refused: there is no such thing, or the content does not fit.
+        """
+        parts: dict[str, tuple[Any, type | None]] = {
+            "faults": (self._faults, Fault),
+            "interruptions": (self._interruptions, Interruption),
+            "quotas": (self._quotas, None),
+            "requests": (self._served, None),
+        }
+        if what not in parts:
+            raise Refused("NotFound", f"/_emulator/{what}: choose from {', '.join(parts)}", 404)
+        state, kind = parts[what]
+        with self._lock:
+            if method == "DELETE":
+                state.clear()
+            elif method == "POST" and kind is not None:
+                state.extend(_read(kind, content))
+            elif method == "POST" and what == "quotas" and isinstance(content, dict):
+                state.update({str(k): int(v) for k, v in content.items()})
+            elif method != "GET":
+                raise Refused("NotAllowed", f"/_emulator/{what} takes no {method} with this content", 405)
+            return dict(state) if kind is None else [vars(rule) for rule in state]
+
+    def count(self, operation: str) -> None:
+        """Note that an operation was executed."""
+        with self._lock:
+            self._served[operation] += 1
+
+    def fault(self, operation: str) -> Fault | None:
+        """The fault that befalls this request, which uses up one of its times."""
+        with self._lock:
+            found: Fault | None = _take(self._faults, lambda f: f.operation in ("*", operation))
+            return found
+
+    def interrupts(self, job: str, line: str) -> bool:
+        """Whether this line of a spot job's log is its interruption, which uses up one of its times."""
+        with self._lock:
+            found = _take(self._interruptions, lambda i: i.log in line and re.search(i.job, job) is not None)
+            return found is not None
+
+    def quota(self, instance: str, default: int) -> int:
+        """How many instances of a type may run at once."""
+        with self._lock:
+            return self._quotas.get(instance, default)
+
+
+def _take(rules: list[Any], fits: Any) -> Any:  # noqa: ANN401 - one of two kinds of rule
+    for rule in rules:
+        if rule.times > 0 and fits(rule):
+            rule.times -= 1
+            if rule.times == 0:
+                rules.remove(rule)
+            return rule
+    return None
+
+
+def _read(kind: type, content: Any) -> list[Any]:  # noqa: ANN401 - JSON's
+    """Rules from JSON: one, or a list of them."""
+    try:
+        rules = [kind(**rule) for rule in (content if isinstance(content, list) else [content])]
+    except TypeError as error:
+        raise Refused("ValidationException", f"{kind.__name__}: {error}") from error
+    for rule in rules:
+        if isinstance(rule, Fault) and rule.kind not in KINDS:
+            raise Refused("ValidationException", f"kind={rule.kind}: choose from {', '.join(KINDS)}")
+        if isinstance(rule, Interruption):
+            try:
+                re.compile(rule.job)
+            except re.error as error:
+                raise Refused("ValidationException", f"job={rule.job}: not a regex: {error}") from error
+    return rules

@@ -1,0 +1,95 @@
+"""InvokeEndpoint: a request goes to a variant's container, and its answer back, within AWS's limits."""
+
+import json
+import uuid
+from typing import ClassVar
+
+from sagehound_launchers.emulator.deployment import LOGS
+from sagehound_launchers.emulator.endpoint import Endpoints
+from sagehound_launchers.emulator.many_models import LoadFailed
+from sagehound_launchers.emulator.model_server import NoReply, Reply, TimedOut
+from sagehound_launchers.emulator.web import Answer, Call
+from sagehound_launchers.emulator.world import Record, Refused, World
+
+_MOST = 25 * 2**20  # bytes of a request's body
+_ROOM = 4096  # bytes by which AWS's own message is above the limit
+_MOST_SERVERLESS = 4 * 2**20
+_HEADER = "X-Amzn-SageMaker-"
+_PASSED = ("Content-Type", "Accept", f"{_HEADER}Custom-Attributes", f"{_HEADER}Inference-Id", f"{_HEADER}Session-Id")
+_TIMED_OUT = (
+    "Your invocation timed out while waiting for a response from container primary. Review the latency metrics for "
+    "each container in Amazon CloudWatch, resolve the issue, and try again."
+)
+_EXITED = "An error occurred while handling request as the model process exited."
+
+
+class Runtime:
+    """SageMaker's runtime."""
+
+    ROUTES: ClassVar[dict[str, str]] = {r"/endpoints/([^/]+)/invocations": "InvokeEndpoint"}
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def InvokeEndpoint(self, call: Call, name: str) -> Answer:
+        """What the container of one variant says to a request.
+
+        Raises:
+            Refused: there is no such endpoint, variant or model, or the body is too large.
+        """
+        if len(call.body) > _MOST:
+            raise Refused("413", f"HTTP content length exceeded {_MOST + _ROOM} bytes.", 413)
+        for member in ("Target-Container-Hostname", "Inference-Component", "Enable-Explanations"):
+            if call.headers.get(_HEADER + member):
+                raise Refused("ValidationError", f"The emulator has no endpoints for {_HEADER}{member}.")
+        with self._world.service(Endpoints).serving(name) as deployment:
+            variant, server = deployment.choose(call.headers.get(f"{_HEADER}Target-Variant"))
+            target = call.headers.get(f"{_HEADER}Target-Model")
+            _check(name, variant, target, len(call.body))
+            headers = {k: call.headers[k] for k in _PASSED if k in call.headers}
+            try:
+                reply = server.invoke(call.body, headers, self._world.settings.answer, target)
+            except LoadFailed as error:
+                reply = error.reply
+            except TimedOut:
+                return self._model_error(name, 0, _TIMED_OUT)
+            except NoReply:
+                return self._model_error(name, 0, _EXITED)
+        if not 200 <= reply.status < 300:
+            return self._model_error(name, reply.status, reply.body.decode(errors="replace"))
+        return _answer(reply, variant["VariantName"])
+
+    def _model_error(self, name: str, status: int, said: str) -> Answer:
+        """The answer for a container's error, in AWS's words."""
+        region, account = self._world.region, self._world.account
+        whose = "client" if 400 <= status < 500 else "server"
+        where = f"https://{region}.console.aws.amazon.com/cloudwatch/home?region={region}#logEventViewer:group={LOGS}/{name}"
+        body = {
+            "ErrorCode": "CLIENT_ERROR_FROM_MODEL" if whose == "client" else "INTERNAL_FAILURE_FROM_MODEL",
+            "LogStreamArn": f"arn:aws:logs:{region}:{account}:log-group:{LOGS}/{name}",
+            "Message": f'Received {whose} error ({status}) from primary with message "{said}". See {where} in account '
+            f"{account} for more information.",
+            "OriginalMessage": said,
+            "OriginalStatusCode": status,
+        }
+        headers = {"Content-Type": "application/json", "x-amzn-ErrorType": "ModelError"}
+        return Answer(json.dumps(body).encode(), 424, headers)
+
+
+def _check(name: str, variant: Record, target: str | None, size: int) -> None:
+    many = variant["_Container"]["Mode"] == "MultiModel"
+    if "ServerlessConfig" in variant and size > _MOST_SERVERLESS:
+        raise Refused("ValidationError", f"Request {uuid.uuid4()} has oversize body.")
+    if target and not many:
+        raise Refused(
+            "ValidationError",
+            f"Endpoint {name} is not a multi-model endpoint and does not support target model header.",
+        )
+    if many and not target:
+        raise Refused("ValidationError", f"Request {uuid.uuid4()} is missing a target model header.")
+
+
+def _answer(reply: Reply, variant: str) -> Answer:
+    headers = {"Content-Type": reply.headers.get("Content-Type", "application/octet-stream")}
+    headers |= {k: reply.headers[k] for k in (f"{_HEADER}Custom-Attributes",) if k in reply.headers}
+    return Answer(reply.body, 200, headers | {"x-Amzn-Invoked-Production-Variant": variant})

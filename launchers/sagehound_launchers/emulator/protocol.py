@@ -1,0 +1,65 @@
+"""What a request asks for, and how each of AWS's protocols says that it went wrong."""
+
+import json
+import re
+from urllib.parse import parse_qs
+from xml.sax.saxutils import escape
+
+from sagehound_launchers.emulator.store import operation as s3_operation
+from sagehound_launchers.emulator.web import Answer, Call
+
+_SCOPE = re.compile(r"Credential=[^/]+/\d+/[^/]+/([^/]+)/aws4_request")
+
+# What a fault's kind is called, by protocol: S3's, the query protocol's (IAM, STS), and the others'.
+_FAULTS = {
+    "throttle": {
+        "s3": ("SlowDown", "Please reduce your request rate.", 503),
+        "query": ("Throttling", "Rate exceeded", 400),
+        "json": ("ThrottlingException", "Rate exceeded", 400),
+    },
+    "error": {
+        "s3": ("InternalError", "We encountered an internal error. Please try again.", 500),
+        "query": ("InternalFailure", "The request processing has failed because of an unknown error.", 500),
+        "json": ("InternalFailure", "The request processing has failed because of an unknown error.", 500),
+    },
+    "expired_token": {
+        "s3": ("ExpiredToken", "The provided token has expired.", 400),
+        "query": ("ExpiredToken", "The security token included in the request is expired", 403),
+        "json": ("ExpiredTokenException", "The security token included in the request is expired", 400),
+    },
+}
+
+
+def asked(call: Call) -> tuple[str, str]:
+    """The protocol (s3, query or json) and the operation: CreateTrainingJob, s3:PutObject, iam:GetRole."""
+    target = call.headers.get("X-Amz-Target", "")
+    if target.startswith("SageMaker."):
+        return "json", target.partition(".")[2]
+    scope = _SCOPE.search(call.headers.get("Authorization", ""))
+    service = scope[1] if scope else "s3"
+    if target:
+        return "json", f"{service}:{target.rpartition('.')[2]}"
+    if service == "s3":
+        return "s3", "s3:" + s3_operation(call.method, call.path, call.query)
+    if "form-urlencoded" in call.headers.get("Content-Type", ""):
+        return "query", f"{service}:{parse_qs(call.body.decode(errors='replace')).get('Action', ['?'])[0]}"
+    return "json", f"{service}:{call.path.rpartition('/')[2]}"
+
+
+def refusal(protocol: str, code: str, message: str, status: int) -> Answer:
+    """An error in a protocol's form."""
+    if protocol == "json":
+        body = json.dumps({"__type": code, "message": message, "Message": message})
+        kind = {"Content-Type": "application/x-amz-json-1.1", "x-amzn-errortype": code}
+        return Answer(body.encode(), status, kind)
+    inner = f"<Code>{code}</Code><Message>{escape(message)}</Message>"
+    if protocol == "s3":
+        body = f'<?xml version="1.0" encoding="UTF-8"?>\n<Error>{inner}</Error>'
+    else:
+        body = f"<ErrorResponse><Error><Type>Sender</Type>{inner}</Error></ErrorResponse>"
+    return Answer(body.encode(), status, {"Content-Type": "application/xml"})
+
+
+def fault_answer(protocol: str, kind: str) -> Answer:
+    """What a fault of kind throttle, error or expired_token says."""
+    return refusal(protocol, *_FAULTS[kind][protocol])

@@ -1,0 +1,184 @@
+"""One transform job's requests: objects are split into records, sent to the container, and put together again."""
+
+import gzip
+import json
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
+from sagehound_launchers.emulator.model_server import ModelServer, NoReply, Reply, TimedOut
+from sagehound_launchers.emulator.world import Failed, Record, World, join_uri, split_uri
+
+_CONCURRENT, _PAYLOAD, _STRATEGY = "MaxConcurrentTransforms", "MaxPayloadInMB", "BatchStrategy"
+_DEFAULTS = {_CONCURRENT: 1, _PAYLOAD: 6, _STRATEGY: "MultiRecord"}  # AWS's own
+_LOGGED = {"MultiRecord": "MULTI_RECORD", "SingleRecord": "SINGLE_RECORD"}
+_SECONDS, _RETRIES = 600, 3  # of an invocation; AWS's own
+_PAUSE = 0.2  # seconds before a request is sent again
+
+
+class Run:
+    """Sends a job's requests to a container that is ready."""
+
+    def __init__(
+        self, world: World, record: Record, server: ModelServer, stop: threading.Event, note: Callable[[str], None]
+    ) -> None:
+        """Settle what the request leaves open, which the container may say.
+
+        Args:
+            world: the emulator.
+            record: the job's.
+            server: the container.
+            stop: set when the job is to end.
+            note: writes a line to the job's data log.
+        """
+        self._world, self._server, self._stop, self._note = world, server, stop, note
+        self._input, self._output = record["TransformInput"], record["TransformOutput"]
+        client = record.get("ModelClientConfig", {})
+        self._seconds = client.get("InvocationsTimeoutInSeconds", _SECONDS)
+        self._retries = client.get("InvocationsMaxRetries", _RETRIES)
+        chosen: Record = _DEFAULTS | self._parameters() | {k: record[k] for k in _DEFAULTS if record.get(k) is not None}
+        self._at_once = int(chosen[_CONCURRENT]) or 1
+        self._most = int(chosen[_PAYLOAD]) * 2**20  # 0: no limit
+        self._single = chosen[_STRATEGY] in ("SingleRecord", "SINGLE_RECORD")
+        strategy = _LOGGED.get(chosen[_STRATEGY], chosen[_STRATEGY])
+        note(f"MaxConcurrentTransforms={self._at_once}, MaxPayloadInMB={chosen[_PAYLOAD]}, BatchStrategy={strategy}")
+
+    def transform(self, objects: list[tuple[str, str]]) -> None:
+        """Transform objects, as (URI, name beneath the output path); those that can be are, even if others cannot.
+
+        Raises:
+            Failed: some could not be; the log says which.
+        """
+        with ThreadPoolExecutor(self._at_once) as threads, ThreadPoolExecutor(self._at_once) as requests:
+            found = list(threads.map(lambda one: self._object(requests, *one), objects))
+        whose = [bad for bad in found if bad]
+        if whose:
+            raise Failed(f"{whose[0]}: See job logs for more information")
+
+    def _object(self, requests: ThreadPoolExecutor, uri: str, name: str) -> str | None:
+        """Transform one object; whose fault it is if that fails."""
+        if self._stop.is_set():
+            return None
+        where = uri.removeprefix("s3://")
+        content = self._world.read_object(uri)
+        if self._input.get("CompressionType") == "Gzip":
+            try:
+                content = gzip.decompress(content)
+            except (OSError, EOFError) as error:
+                self._note(f"{where}: {error}")
+                return "ClientError"
+        records = list(self._records(content))
+        if self._most and any(len(record) > self._most for record in records):
+            self._note(f"{where}: Too much data for max payload size")
+            return "ClientError"
+        answers = list(requests.map(self._send, records))
+        if self._stop.is_set():
+            return None
+        bad = next((answer for answer in answers if not isinstance(answer, bytes)), None)
+        if bad is not None:
+            whose, first = _fault(bad)
+            said = bad.body.decode(errors="replace").splitlines() if isinstance(bad, Reply) else []
+            for line in (first, "", "Message:", *said):
+                self._note(f"{where}: {line}")
+            return whose
+        end = b"\n" if self._output.get("AssembleWith") == "Line" else b""
+        whole = b"".join(answer + end for answer in answers if isinstance(answer, bytes))
+        target = join_uri(self._output["S3OutputPath"], f"{name}.out")
+        self._world.put_object(target, whole, self._output.get("Accept"))
+        return None
+
+    def _records(self, content: bytes) -> Iterator[bytes]:
+        """The bodies of an object's requests."""
+        if self._input.get("SplitType", "None") != "Line":
+            yield content
+            return
+        lines = content.splitlines(keepends=True)
+        if self._single:
+            yield from (line.rstrip(b"\r\n") for line in lines)
+            return
+        batch: list[bytes] = []
+        size = 0
+        for line in lines:
+            if batch and self._most and size + len(line) > self._most:
+                yield b"".join(batch)
+                batch, size = [], 0
+            batch.append(line)
+            size += len(line)
+        if batch:
+            yield b"".join(batch)
+
+    def _send(self, body: bytes) -> bytes | Reply | NoReply:
+        """The answer to one request, after as many attempts as are allowed."""
+        found: Reply | NoReply = NoReply("the job was stopped")
+        headers = {"Content-Type": self._input.get("ContentType", "application/octet-stream")}
+        if "Accept" in self._output:
+            headers["Accept"] = self._output["Accept"]
+        for _ in range(1 + self._retries):
+            if self._stop.is_set():
+                break
+            try:
+                found = self._server.invoke(body, headers, self._seconds)
+            except NoReply as error:
+                found = error
+            else:
+                if 200 <= found.status < 300:
+                    return found.body
+                if found.status < 500:
+                    break  # it would be refused again
+            self._stop.wait(_PAUSE)
+        return found
+
+    def _parameters(self) -> Record:
+        """What the container itself wants, if it says so."""
+        try:
+            reply = self._server.ask("GET", "/execution-parameters", b"", {}, 10)
+        except NoReply:
+            return {}
+        found: Record = {}
+        if reply.status == 200:
+            with suppress(ValueError):
+                said = json.loads(reply.body)
+                found = {k: said[k] for k in _DEFAULTS if k in said} if isinstance(said, dict) else {}
+        return found
+
+
+def inputs(world: World, source: Record) -> list[tuple[str, str]]:
+    """A job's input objects, as (URI, name beneath the output path).
+
+    Raises:
+        Failed: there are none.
+    """
+    uri = source["S3Uri"]
+    if source["S3DataType"] == "ManifestFile":
+        return world.list_manifest(uri)
+    prefix = split_uri(uri)[1]
+    found = []
+    for one, _ in world.list_objects(uri):
+        key = split_uri(one)[1]
+        whole = prefix.endswith("/") or key[len(prefix) :].startswith("/")  # a folder; else part of a name
+        beneath = key[len(prefix) :].lstrip("/") if whole else key[prefix.rfind("/") + 1 :]
+        found.append((one, beneath))
+    return found
+
+
+def environment(record: Record) -> dict[str, str]:
+    """What a container is told of the job that it serves."""
+    given = _DEFAULTS | {k: record[k] for k in _DEFAULTS if k in record}
+    return {
+        "SAGEMAKER_BATCH": "true",
+        "SAGEMAKER_MAX_CONCURRENT_TRANSFORMS": str(given[_CONCURRENT]),
+        "SAGEMAKER_MAX_PAYLOAD_IN_MB": str(given[_PAYLOAD]),
+        "SAGEMAKER_BATCH_STRATEGY": _LOGGED[str(given[_STRATEGY])],
+    }
+
+
+def _fault(found: bytes | Reply | NoReply) -> tuple[str, str]:
+    """Whose fault a record's failure is, and how AWS logs it."""
+    if isinstance(found, Reply) and 400 <= found.status < 500:
+        return "ClientError", f"ClientError: {found.status}"
+    if isinstance(found, Reply):
+        return "AlgorithmError", f"Bad HTTP status received from algorithm: {found.status}"
+    if isinstance(found, TimedOut):
+        return "AlgorithmError", "Algorithm did not answer in time"
+    return "AlgorithmError", "Unable to get response from algorithm"

@@ -1,0 +1,208 @@
+"""One tuning job, run for real: proposes points, runs them as training jobs, and ends those that are not worth it."""
+
+import threading
+import time
+import uuid
+from collections.abc import Sequence
+
+from sagehound_launchers.emulator.early_stopping import out_of_the_third, worse_than_median
+from sagehound_launchers.emulator.job import Run
+from sagehound_launchers.emulator.sampling import Point, Sampler, grid
+from sagehound_launchers.emulator.training import KIND as TRAINING
+from sagehound_launchers.emulator.training import TrainingJobs
+from sagehound_launchers.emulator.world import Record, Refused, World, join_uri
+
+KIND = "tuning-job"
+_POLL = 0.05  # seconds between two looks at the training jobs
+_HOPELESS = 5  # training jobs without an objective, after which AWS gives up
+_CHILD = (
+    "RoleArn",
+    "InputDataConfig",
+    "VpcConfig",
+    "OutputDataConfig",
+    "ResourceConfig",
+    "StoppingCondition",
+    "EnableNetworkIsolation",
+    "EnableInterContainerTrafficEncryption",
+    "EnableManagedSpotTraining",
+    "RetryStrategy",
+    "Environment",
+    "AlgorithmSpecification",
+)
+
+
+class Tuner:
+    """One search; ``run`` is a thread's work."""
+
+    def __init__(self, world: World, record: Record, parents: Sequence[Record]) -> None:
+        self._world, self._record = world, record
+        self.ended = threading.Event()
+        self._asked_to_stop = threading.Event()
+        self._runs: dict[str, Run] = {}
+        self._series: dict[str, list[float]] = {}  # of the objective, by training job; less is better
+        config = record["HyperParameterTuningJobConfig"]
+        self._config, self._limits = config, config["ResourceLimits"]
+        self._objective = config["HyperParameterTuningJobObjective"]["MetricName"]
+        self._sign = _sign(record)
+        ranges = config["ParameterRanges"]
+        guided = config["Strategy"] == "Bayesian"
+        self._sampler = Sampler(ranges, config.get("RandomSeed"), guided=guided)
+        self._grid = grid(ranges) if config["Strategy"] == "Grid" else None
+        self._most = len(self._grid) if self._grid is not None else self._limits["MaxNumberOfTrainingJobs"]
+        self._seeds = [point for parent in parents for point in _points(world, parent)]
+
+    def stop(self) -> None:
+        """Ask it to stop, with its training jobs."""
+        self._asked_to_stop.set()
+
+    def run(self) -> None:
+        """Search to the end, whatever that is."""
+        try:
+            status, reason = self._search()
+            for run in self._runs.values():
+                run.stop()
+            for run in self._runs.values():
+                run.ended.wait()
+            self.end(status, reason)
+        except Exception as error:
+            self.end("Failed", f"InternalServerError: {error!r}")
+            raise
+        finally:
+            self.ended.set()
+
+    def end(self, status: str, reason: str = "") -> None:
+        """Keep how it ended."""
+        now = time.time()
+        times = {"HyperParameterTuningEndTime": now, "LastModifiedTime": now}
+        failure = {"FailureReason": reason[:1024]} if reason else {}
+        name = self._record["HyperParameterTuningJobName"]
+        self._world.change(KIND, name, HyperParameterTuningJobStatus=status, **times, **failure)
+
+    def _search(self) -> tuple[str, str]:
+        """Start jobs until there is a reason to end: the status and, for Failed, why."""
+        began = time.monotonic()
+        while True:
+            running = sum(not run.ended.is_set() for run in self._runs.values())
+            if self._world.stopping.is_set():
+                return "Failed", "InternalServerError: the emulator was stopped"
+            if self._asked_to_stop.is_set():
+                return "Stopped", ""
+            if time.monotonic() - began > self._limits.get("MaxRuntimeInSeconds", float("inf")):
+                return "Stopped", ""
+            ended = [name for name, run in self._runs.items() if run.ended.is_set()]
+            values = [value for _, value in _points(self._world, self._record)]
+            if len(ended) >= min(_HOPELESS, self._most) and not values:
+                return "Failed", (
+                    f"No training job succeeded after {len(ended)} attempts. For additional details, please take a "
+                    "look at the training job failures by listing training jobs for the hyperparameter tuning job."
+                )
+            if self._good_enough(values) or (len(self._runs) == self._most and not running):
+                return "Completed", ""
+            if len(self._runs) < self._most and running < self._limits["MaxParallelTrainingJobs"]:
+                try:
+                    self._start(len(self._runs))
+                except Refused as refused:
+                    return "Failed", f"{refused.code}: {refused.message}"
+            else:
+                time.sleep(_POLL)
+
+    def _start(self, number: int) -> None:
+        """Start the next training job."""
+        known = self._seeds + _points(self._world, self._record)
+        point = self._grid[number] if self._grid is not None else self._sampler.propose(known)
+        tuning = self._record["HyperParameterTuningJobName"]
+        name = f"{tuning}-{number + 1:03}-{uuid.uuid4().hex[:8]}"
+        self._series[name] = []
+
+        def on_metric(metric: str, value: float) -> None:
+            if metric == self._objective:
+                self._look_at(name, self._sign * value)
+
+        more = {"TuningJobArn": self._record["HyperParameterTuningJobArn"]}
+        with self._world.lock:  # on_metric waits until the run is known
+            run = self._world.service(TrainingJobs).start(child_request(self._record, name, point), more, on_metric)
+            self._runs[name] = run
+            self._world.change(KIND, tuning, jobs=[*self._record["jobs"], {"name": name, "tuned": point}])
+
+    def _look_at(self, name: str, value: float) -> None:
+        """Note a new value of a job's objective, and end the job if it is not worth going on."""
+        with self._world.lock:
+            self._series[name].append(value)
+            if self._config["Strategy"] == "Hyperband":
+                limits = self._config["StrategyConfig"]["HyperbandStrategyConfig"]
+                out = out_of_the_third(name, self._series, limits["MinResource"], limits["MaxResource"])
+            elif self._config.get("TrainingJobEarlyStoppingType") == "Auto":
+                earlier = [s for n, s in self._series.items() if n in self._runs and self._runs[n].ended.is_set()]
+                out = worse_than_median(self._series[name], earlier)
+            else:
+                out = False
+            if out and name in self._runs:
+                self._runs[name].stop()
+
+    def _good_enough(self, values: list[float]) -> bool:
+        """Whether a TuningJobCompletionCriteria is met; less is better."""
+        criteria = self._config.get("TuningJobCompletionCriteria", {})
+        target = criteria.get("TargetObjectiveMetricValue")
+        if target is not None and values and min(values) <= self._sign * target:
+            return True
+        patience = criteria.get("BestObjectiveNotImproving", {}).get("MaxNumberOfTrainingJobsNotImproving")
+        return patience is not None and bool(values) and len(values) - 1 - values.index(min(values)) >= patience
+
+
+def child_request(tuning: Record, name: str, point: Point) -> Record:
+    """The CreateTrainingJob request of one point."""
+    definition = tuning["TrainingJobDefinition"]
+    objective = tuning["HyperParameterTuningJobConfig"]["HyperParameterTuningJobObjective"]["MetricName"]
+    request: Record = {k: definition[k] for k in _CHILD if k in definition} | {"TrainingJobName": name}
+    static = definition.get("StaticHyperParameters", {})
+    request["HyperParameters"] = static | point | {"_tuning_objective_metric": objective}
+    if checkpoints := definition.get("CheckpointConfig"):
+        # each training job has checkpoints of its own
+        request["CheckpointConfig"] = checkpoints | {"S3Uri": join_uri(checkpoints["S3Uri"], name)}
+    return request
+
+
+def summaries(world: World, tuning: Record) -> list[Record]:
+    """A tuning job's training jobs, in the order of their start, as AWS lists them."""
+    objective = tuning["HyperParameterTuningJobConfig"]["HyperParameterTuningJobObjective"]
+    found = []
+    for job in tuning["jobs"]:
+        record = world.find(TRAINING, job["name"])
+        if record is None:
+            continue  # deleted since
+        members = ("TrainingJobName", "TrainingJobArn", "CreationTime", "TrainingStartTime", "TrainingEndTime")
+        summary = {k: record[k] for k in (*members, "TrainingJobStatus", "FailureReason") if k in record}
+        summary["TunedHyperParameters"] = job["tuned"]
+        value = [
+            m["Value"] for m in record.get("FinalMetricDataList", []) if m["MetricName"] == objective["MetricName"]
+        ]
+        if record["TrainingJobStatus"] in ("InProgress", "Stopping"):
+            summary["ObjectiveStatus"] = "Pending"
+        elif value and record["TrainingJobStatus"] != "Failed":
+            summary["ObjectiveStatus"] = "Succeeded"
+            final = {k: objective[k] for k in ("Type", "MetricName")} | {"Value": value[0]}
+            summary["FinalHyperParameterTuningJobObjectiveMetric"] = final
+        else:
+            summary["ObjectiveStatus"] = "Failed"
+        found.append(summary)
+    return found
+
+
+def best(tuning: Record, jobs: Sequence[Record]) -> Record | None:
+    """The summary of the best training job that has ended, the earliest of equals."""
+    member = "FinalHyperParameterTuningJobObjectiveMetric"
+    done = [job for job in jobs if job["ObjectiveStatus"] == "Succeeded"]
+    return min(done, key=lambda job: _sign(tuning) * float(job[member]["Value"]), default=None)
+
+
+def _points(world: World, tuning: Record) -> list[tuple[Point, float]]:
+    """What a tuning job has learnt: points and objectives, where less is better."""
+    member = "FinalHyperParameterTuningJobObjectiveMetric"
+    jobs = [job for job in summaries(world, tuning) if member in job]
+    return [(job["TunedHyperParameters"], _sign(tuning) * float(job[member]["Value"])) for job in jobs]
+
+
+def _sign(tuning: Record) -> int:
+    return (
+        -1 if tuning["HyperParameterTuningJobConfig"]["HyperParameterTuningJobObjective"]["Type"] == "Maximize" else 1
+    )

@@ -1,0 +1,87 @@
+"""What a search says of its scientific hyperparameters: the best of each value, whatever the others were.
+
+The isolation plot of the deep learning tuning playbook (Godbole et al. 2023): the nuisance hyperparameters are tuned
+away, so that values are compared each at its best.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from sagehound import console, plots
+from sagehound.tables import write_csv
+from sagehound_launchers.search_space import Choice, Range, SearchSpace
+from sagehound_launchers.trials import Trial, best_of
+
+_BINS = 5  # of an interval
+
+
+@dataclass(frozen=True)
+class Value:
+    """One value of a hyperparameter, or one part of its interval."""
+
+    name: str
+    trials: int  # that are complete
+    best: Trial | None
+
+
+def write(folder: Path, trials: Sequence[Trial], space: SearchSpace, *, maximize: bool, objective: str) -> None:
+    """Write isolation.csv and plots/isolation.png, and print the table; nothing where no hyperparameter is scientific.
+
+    isolation.csv: hyperparameter, value (of an interval, a fifth of it: from..to), trials, objective, trial.
+    """
+    keys = [key for key in space.ranges if space.roles.get(key) == "scientific"]
+    if not keys:
+        return
+    found = {key: isolate(trials, key, space.ranges[key], maximize=maximize) for key in keys}
+    rows = [
+        [key, v.name, v.trials, *(["", ""] if v.best is None else [repr(v.best.objective), v.best.number])]
+        for key, values in found.items()
+        for v in values
+    ]
+    write_csv(folder / "isolation.csv", ["hyperparameter", "value", "trials", "objective", "trial"], rows)
+    for key, values in found.items():
+        shown = [[v.name, str(v.trials), f"{v.best.objective:.4f}" if v.best else ""] for v in values]
+        console.table(f"Best {objective} by {key}", [key, "trials", objective], shown)
+    plots.save(_figure(found, objective), folder / "plots" / "isolation.png")
+
+
+def isolate(trials: Sequence[Trial], key: str, found: Range, *, maximize: bool) -> list[Value]:
+    """The best complete trial for each value of a hyperparameter, or for each fifth of its interval, on its scale."""
+    complete = [t for t in trials if t.state == "complete"]
+    if isinstance(found, Choice):
+        groups = [(name, [t for t in complete if str(t.point[key]) == name]) for name in found.values]
+    elif found.integer and (found.high - found.low) // found.step < _BINS:
+        values = range(int(found.low), int(found.high) + 1, found.step)
+        groups = [(str(value), [t for t in complete if int(t.point[key]) == value]) for value in values]
+    else:
+        edges = _edges(found.low, found.high, found.scale)
+        place = [sum(float(t.point[key]) >= edge for edge in edges[1:-1]) for t in complete]
+        groups = [
+            (f"{edges[i]:.3g}..{edges[i + 1]:.3g}", [t for t, p in zip(complete, place, strict=True) if p == i])
+            for i in range(_BINS)
+        ]
+    return [Value(name, len(group), best_of(group, maximize=maximize)) for name, group in groups]
+
+
+def _edges(low: float, high: float, scale: str) -> list[float]:
+    """Where the fifths of an interval begin and end."""
+    if scale == "log":
+        return [math.exp(e) for e in _edges(math.log(low), math.log(high), "")]
+    if scale == "reverse_log":
+        return [1 - e for e in _edges(1 - low, 1 - high, "log")]
+    return [low + (high - low) * i / _BINS for i in range(_BINS + 1)]
+
+
+def _figure(found: dict[str, list[Value]], objective: str) -> Figure:
+    """A point a value, at the best objective that was reached with it."""
+    figure = Figure(figsize=(4.5 * len(found), 3.4), layout="constrained")
+    for ax, (key, values) in zip(figure.subplots(1, len(found), squeeze=False).flat, found.items(), strict=True):
+        known = [(i, v.best.objective) for i, v in enumerate(values) if v.best]
+        ax.plot([i for i, _ in known], [o for _, o in known], "o--", color="C1")
+        ax.set_xticks(range(len(values)), [f"{v.name}\n{v.trials} trials" for v in values], fontsize=7)
+        ax.set(xlabel=f"{key} (scientific)", ylabel=f"best {objective}")
+    return figure

@@ -1,0 +1,195 @@
+"""Where the trials of a search run: through Hydra's launcher, or in processes of their own on this machine."""
+
+import signal
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from multiprocessing import connection
+from types import FrameType
+from typing import Any, Protocol, Self
+
+from hydra.core.utils import JobReturn
+from hydra.types import HydraContext
+from omegaconf import DictConfig
+
+from sagehound import console
+from sagehound.errors import SagehoundError, Stopped
+from sagehound_launchers import reports
+from sagehound_launchers.worker import Failure, Worker, returned
+
+Launch = Callable[[Sequence[Sequence[str]], int], Sequence[JobReturn]]
+Report = Callable[[int, int, float], bool]  # a trial's number, epochs done, the objective; whether the trial is to end
+
+_PATIENCE = 10.0  # seconds that a trial which is told to stop has for its step
+
+
+@dataclass(frozen=True)
+class Job:
+    """A trial to be run."""
+
+    number: int
+    overrides: list[str]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of one."""
+
+    number: int
+    metrics: Mapping[str, Any] | SagehoundError  # metrics.json, or why there is none
+    seconds: float | None
+
+
+class Runner(Protocol):
+    """Runs some trials at a time."""
+
+    @property
+    def room(self) -> int:
+        """How many trials ``run`` would take now."""
+
+    def run(self, jobs: list[Job]) -> list[Result]:
+        """Start the jobs; wait for some of those that were started, and return what came of them, in their order."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *error: object) -> None:
+        """End whatever still runs."""
+
+
+class Batches:
+    """Trials through Hydra's launcher, ``room`` in each call; the launcher decides how many run at a time."""
+
+    def __init__(self, launch: Launch, room: int, report: Report | None) -> None:
+        self._launch, self._report, self.room = launch, report, room
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def run(self, jobs: list[Job]) -> list[Result]:
+        """Run a batch to its end.
+
+        Raises:
+            Stopped: a signal ended a trial.
+        """
+        start = time.perf_counter()
+        with ExitStack() as stack:
+            if report := self._report:  # then the room is one
+                stack.enter_context(reports.listening(lambda epochs, value: report(jobs[0].number, epochs, value)))
+            done = self._launch([job.overrides for job in jobs], jobs[0].number)
+        seconds = time.perf_counter() - start if len(jobs) == 1 else None
+        return [_result(job.number, one, seconds) for job, one in zip(jobs, done, strict=True)]
+
+
+def _result(number: int, job: JobReturn, seconds: float | None) -> Result:
+    """A job's result; that of one among several took as long as its phases."""
+    try:
+        metrics = returned(job)
+    except Stopped:
+        raise  # the trial is left running, and proposed again
+    except SagehoundError as error:
+        return Result(number, error, seconds)
+    if seconds is None:
+        seconds = sum(metrics.get("seconds", {}).values())
+    return Result(number, metrics, seconds)
+
+
+class Processes:
+    """Trials in processes of this machine, which share its cores and GPUs; what they print is in their folders.
+
+    With ``ordered`` a trial is proposed knowing the trials before the ``most`` last ones and no others, whichever was
+    done first, so that a search can be repeated; without, as soon as a process is free.
+    """
+
+    def __init__(
+        self,
+        most: int,
+        context: HydraContext,
+        compose: Callable[[Sequence[str], int], DictConfig],
+        report: Report | None,
+        *,
+        ordered: bool,
+    ) -> None:
+        self._most, self._context, self._compose, self._report = most, context, compose, report
+        self._ordered = ordered
+        self._workers: list[Worker] = []
+        self._running: dict[int, Worker] = {}  # by the trial's number
+        self._done: dict[int, Result] = {}  # not yet returned
+
+    @property
+    def room(self) -> int:
+        """How many trials ``run`` would take now."""
+        return self._most - len(self._running) - (len(self._done) if self._ordered else 0)
+
+    def run(self, jobs: list[Job]) -> list[Result]:
+        """Start the jobs; returns those that are done and have no older one running before them.
+
+        Raises:
+            Stopped: a signal came.
+        """
+        for job in jobs:
+            worker = self._free()
+            self._running[job.number] = worker
+            worker.start(self._compose(job.overrides, job.number))
+        oldest = min([*self._running, *self._done])
+        while oldest not in self._done:
+            self._listen()
+            if not self._ordered:
+                break
+        numbers = [n for n in sorted(self._done) if n < min(self._running, default=n + 1)]
+        return [self._done.pop(number) for number in numbers]
+
+    def _free(self) -> Worker:
+        for worker in self._workers:
+            if worker not in self._running.values():
+                return worker
+        worker = Worker(len(self._workers), self._most, self._context, tells=self._report is not None)
+        self._workers.append(worker)
+        return worker
+
+    def _listen(self) -> None:
+        """Wait until a trial has something to say, and answer."""
+        pipes = {worker.pipe: number for number, worker in self._running.items()}
+        for pipe in connection.wait(list(pipes)):
+            number = pipes[pipe]  # type: ignore[index]
+            worker = self._running[number]
+            said = worker.hear()
+            if isinstance(said, tuple):
+                assert self._report is not None
+                worker.answer(self._report(number, *said))
+                continue
+            if not worker.alive:
+                self._workers.remove(worker)
+            del self._running[number]
+            metrics = said.metrics.error() if isinstance(said.metrics, Failure) else said.metrics
+            if isinstance(metrics, Stopped):
+                raise metrics
+            self._done[number] = Result(number, metrics, said.seconds)
+
+    def __enter__(self) -> Self:
+        self._before = {s: signal.signal(s, _stop) for s in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        try:
+            if self._running:
+                console.say(f"ending {len(self._running)} trials")
+            for worker in self._workers:
+                worker.process.terminate()
+            until = time.perf_counter() + _PATIENCE
+            for worker in self._workers:
+                worker.process.join(max(0.0, until - time.perf_counter()))
+        finally:  # a second signal
+            for worker in self._workers:
+                worker.process.kill()
+                worker.process.join()
+            for signum, handler in self._before.items():
+                signal.signal(signum, handler)
+
+
+def _stop(signum: int, _: FrameType | None) -> None:
+    name = signal.Signals(signum).name
+    raise Stopped(f"stopped by {name}; the same command goes on, if the search has a name (hpo.study=NAME)", signum)

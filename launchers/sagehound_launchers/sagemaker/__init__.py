@@ -1,0 +1,1 @@
+"""Everything on Amazon SageMaker: requests as plain dicts, and what sends them."""

@@ -1,0 +1,253 @@
+"""A folder of photos sent to S3 before a remote job: only what is not there yet, many at a time, and resumable.
+
+Nothing is kept on this machine about what was sent: S3 itself says what is there, so an interrupted upload goes on, and
+one from another machine counts as well.
+"""
+
+import hashlib
+import json
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from sagehound import console
+from sagehound.data.folders import scan
+from sagehound.errors import ConfigError, InputError, SagehoundError
+from sagehound.packs import groups, make_pack, read_photo, unreadable
+from sagehound_launchers.sagemaker.errors import aws_errors
+
+_KEY_BYTES = 1024  # of an object's key, at most: S3's limit
+_DELETED_AT_ONCE = 1000  # objects of one request: S3's limit
+_IN_HAND = 128 * 2**20  # bytes of photos in memory; one pack that is larger goes alone
+
+S3: TypeAlias = Any  # botocore ships no types
+Task: TypeAlias = tuple[int, Callable[[], int]]  # bytes of photos, and what sends them and returns the bytes it sent
+
+
+@dataclass(frozen=True)
+class Uploaded:
+    """Where a set of photos is in S3, and what was sent to bring it there."""
+
+    uri: str  # for S3Uri of a channel
+    manifest: bool  # whether S3DataType is ManifestFile; S3Prefix otherwise
+    photos: int
+    objects: int  # that make up the set
+    sent: int  # of these objects
+    bytes_sent: int
+    deleted: int = 0  # objects of photos that are no longer in the folder
+
+    def __str__(self) -> str:
+        done = f"{self.sent:,} of {self.objects:,} objects sent ({self.bytes_sent / 1e6:,.1f} MB)"
+        gone = f", {self.deleted:,} deleted" if self.deleted else ""
+        return f"{self.photos:,} photos at {self.uri}: {done}{gone}"
+
+
+def upload_packed(root: Path, s3: S3, bucket: str, prefix: str, workers: int = 16) -> Uploaded:
+    """Send photos as packs of some megabytes, for a channel in File mode; ``sagehound.packs.unpack`` opens it.
+
+    A pack lies at ``PREFIX/packs/SHA256.tar`` and is sent once, whoever needs it; a ManifestFile names those of this
+    folder. Packs of earlier states of the folder stay where they are, for the jobs that were started with them.
+
+    Args:
+        root: split/class/photo or class/photo.
+        s3: a client of boto3's, with the retries that are wanted and as many connections as workers.
+        bucket: its name.
+        prefix: what all keys begin with.
+        workers: objects sent at a time; no more than the client has connections.
+
+    Raises:
+        ConfigError: no prefix.
+        InputError: what ``scan`` refuses; a photo cannot be read.
+        SagehoundError: S3 cannot be reached or refuses; what was sent counts next time.
+    """
+    base = _base(prefix)
+    photos = _with_sizes(root)
+    sizes = dict(photos)
+    with aws_errors(f"sending photos to s3://{bucket}/{base}"):
+        there = dict(_list(s3, bucket, f"{base}packs/"))
+        names: list[str] = []
+
+        def send(group: list[str]) -> int:
+            pack = make_pack(root, group)
+            names.append(pack.name)
+            key = f"{base}packs/{pack.name}"
+            return 0 if there.get(key, ("", -1))[1] == len(pack.content) else _put(s3, bucket, key, pack.content)
+
+        tasks: list[Task] = [(sum(sizes[f] for f in group), partial(send, group)) for group in groups(photos)]
+        sent = _in_parallel(tasks, _workers(s3, workers), _title(len(photos), bucket, base))
+        manifest = json.dumps([{"prefix": f"s3://{bucket}/{base}packs/"}, *sorted(names)]).encode()
+        key = f"{base}manifests/{hashlib.sha256(manifest).hexdigest()}.manifest"
+        # last, so that a manifest never names a pack that is not there
+        sent.append(0 if dict(_list(s3, bucket, key)) else _put(s3, bucket, key, manifest))
+    return Uploaded(f"s3://{bucket}/{key}", True, len(photos), len(sent), sum(map(bool, sent)), sum(sent))
+
+
+def upload_loose(root: Path, s3: S3, bucket: str, prefix: str, workers: int = 16) -> Uploaded:
+    """Send photos as they are, for a channel in FastFile mode, to ``PREFIX/photos/``, and delete what is not theirs.
+
+    A photo counts as there if size and MD5 are the same. A bucket that encrypts with KMS shows no MD5: there every
+    photo is sent each time.
+
+    Args:
+        root: split/class/photo or class/photo.
+        s3: a client of boto3's, with the retries that are wanted and as many connections as workers.
+        bucket: its name.
+        prefix: what all keys begin with; one folder of photos to a prefix, as others' photos are deleted from it.
+        workers: objects sent at a time; no more than the client has connections.
+
+    Raises:
+        ConfigError: no prefix.
+        InputError: what ``scan`` refuses; a photo cannot be read, or its name cannot be a key.
+        SagehoundError: S3 cannot be reached or refuses; what was sent counts next time.
+    """
+    base = f"{_base(prefix)}photos/"
+    photos = _with_sizes(root)
+    keys = {file: _key(root, base, file) for file, _ in photos}
+    with aws_errors(f"sending photos to s3://{bucket}/{base}"):
+        there = dict(_list(s3, bucket, base))
+
+        def send(file: str) -> int:
+            content = read_photo(root / file)
+            tag = hashlib.md5(content, usedforsecurity=False).hexdigest()
+            if there.get(keys[file]) == (tag, len(content)):
+                return 0
+            _put(s3, bucket, keys[file], content)
+            return max(len(content), 1)  # an empty file is sent as well
+
+        tasks: list[Task] = [(size, partial(send, file)) for file, size in photos]
+        sent = _in_parallel(tasks, _workers(s3, workers), _title(len(photos), bucket, base))
+        old = sorted(there.keys() - set(keys.values()))
+        _delete(s3, bucket, old)
+    return Uploaded(f"s3://{bucket}/{base}", False, len(photos), len(photos), sum(map(bool, sent)), sum(sent), len(old))
+
+
+def _base(prefix: str) -> str:
+    if not prefix.strip("/"):
+        raise ConfigError("photos need a prefix of their own in the bucket: give one, such as sagehound/dogs")
+    return f"{prefix.strip('/')}/"
+
+
+def _with_sizes(root: Path) -> list[tuple[str, int]]:
+    """Every photo's path below the root, and its bytes."""
+    found = []
+    for photo in scan(root).photos:
+        try:
+            found.append((photo.file, (root / photo.file).stat().st_size))
+        except OSError as error:  # a link to nowhere
+            raise unreadable(root / photo.file, error) from error
+    return found
+
+
+def _key(root: Path, base: str, file: str) -> str:
+    key = base + file
+    try:
+        long = len(key.encode()) > _KEY_BYTES
+    except UnicodeEncodeError as error:
+        raise InputError(f"{root / file}: its name is no UTF-8, which S3 asks for; rename it") from error
+    if long:
+        raise InputError(f"{root / file}: with its prefix its name has more than S3's {_KEY_BYTES} bytes; shorten it")
+    return key
+
+
+def _title(photos: int, bucket: str, base: str) -> str:
+    return f"Sending {photos:,} photos to s3://{bucket}/{base}"
+
+
+def _workers(s3: S3, wanted: int) -> int:
+    connections: int = s3.meta.config.max_pool_connections
+    return max(1, min(wanted, connections))
+
+
+def _list(s3: S3, bucket: str, prefix: str) -> Iterator[tuple[str, tuple[str, int]]]:
+    """Keys, with the ETag and the size of each."""
+    for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
+        for item in page.get("Contents", []):
+            yield item["Key"], (item["ETag"].strip('"'), item["Size"])
+
+
+def _put(s3: S3, bucket: str, key: str, content: bytes) -> int:
+    s3.put_object(Bucket=bucket, Key=key, Body=content)
+    return len(content)
+
+
+def _delete(s3: S3, bucket: str, keys: list[str]) -> None:
+    for start in range(0, len(keys), _DELETED_AT_ONCE):
+        some = [{"Key": key} for key in keys[start : start + _DELETED_AT_ONCE]]
+        failed = s3.delete_objects(Bucket=bucket, Delete={"Objects": some, "Quiet": True}).get("Errors", [])
+        if failed:
+            key, reason = failed[0].get("Key"), failed[0].get("Message")
+            raise SagehoundError(
+                f"s3://{bucket}/{key}, a photo that is no longer in the folder, could not be deleted ({reason}): "
+                "the role needs s3:DeleteObject"
+            )
+
+
+def _in_parallel(tasks: list[Task], workers: int, title: str) -> list[int]:
+    """Do the tasks in threads, with a progress bar; returns what each returned, in no order.
+
+    Daemon threads, of which no one waits for the last: after Ctrl-C or a failure a request that hangs would hold the
+    command for minutes.
+    """
+    waiting: queue.SimpleQueue[Task] = queue.SimpleQueue()
+    for task in tasks:
+        waiting.put(task)
+    done: queue.SimpleQueue[tuple[int, int] | BaseException] = queue.SimpleQueue()
+    stopped = threading.Event()
+    memory = _Memory(_IN_HAND)
+
+    def work() -> None:
+        while not stopped.is_set():
+            try:
+                size, run = waiting.get_nowait()
+            except queue.Empty:
+                return
+            try:
+                with memory.holding(size):
+                    done.put((size, 0 if stopped.is_set() else run()))
+            except BaseException as error:
+                stopped.set()
+                done.put(error)
+
+    for _ in range(min(workers, len(tasks))):
+        threading.Thread(target=work, daemon=True).start()
+    if not console.console.is_terminal:
+        console.say(title)
+    returned: list[int] = []
+    try:
+        with console.bar(bytes_=True) as progress:
+            bar = progress.add_task(title, total=sum(size for size, _ in tasks))
+            while len(returned) < len(tasks):
+                result = done.get()
+                if isinstance(result, BaseException):
+                    raise result
+                returned.append(result[1])
+                progress.advance(bar, result[0])
+    finally:
+        stopped.set()
+    return returned
+
+
+class _Memory:
+    """So many bytes that threads share; who wants more than there are at all waits until it is alone."""
+
+    def __init__(self, bytes_: int) -> None:
+        self._all = self._free = bytes_
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def holding(self, size: int) -> Iterator[None]:
+        held = min(size, self._all)
+        with self._changed:
+            self._changed.wait_for(lambda: self._free >= held)
+            self._free -= held
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free += held
+                self._changed.notify_all()

@@ -1,0 +1,60 @@
+"""What AWS says no with, as one clear line."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sagehound.errors import ConfigError, SagehoundError
+
+EMULATOR = "aws=emulator runs the same on this machine for nothing"
+
+
+class RemoteError(SagehoundError):
+    """A job on SageMaker failed."""
+
+    exit_code = 4
+
+
+_EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired"}
+_UNKNOWN = {"InvalidClientTokenId", "UnrecognizedClientException", "InvalidAccessKeyId", "SignatureDoesNotMatch"}
+_DENIED = {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "403"}
+
+
+@contextmanager
+def aws_errors(doing: str) -> Iterator[None]:
+    """Turn what boto3 raises, after its own retries, into one line that says what to do.
+
+    Raises:
+        ConfigError: credentials, permissions or quotas are missing.
+        SagehoundError: AWS could not be reached, or answered with an error of its own.
+    """
+    from boto3.exceptions import Boto3Error
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        yield
+    except ClientError as error:
+        raise _of_service(doing, error) from error
+    except (BotoCoreError, Boto3Error) as error:
+        raise SagehoundError(f"{doing}: AWS could not be reached: {error}; run the same command again") from error
+
+
+def code_of(error: Exception) -> str:
+    """AWS's own name of an error."""
+    return str(getattr(error, "response", {}).get("Error", {}).get("Code", ""))
+
+
+def _of_service(doing: str, error: Exception) -> SagehoundError:
+    code = code_of(error)
+    said = str(getattr(error, "response", {}).get("Error", {}).get("Message", error)).strip()
+    if code in _EXPIRED:
+        return ConfigError(f"{doing}: the credentials have expired: renew them (aws sso login), then run it again")
+    if code in _UNKNOWN:
+        return ConfigError(f"{doing}: AWS does not know these credentials: aws configure sets them up; {EMULATOR}")
+    if code in _DENIED:
+        return ConfigError(f"{doing}: these credentials may not: {said}; ask who runs the account; {EMULATOR}")
+    if code == "ResourceLimitExceeded":
+        return ConfigError(
+            f"{doing}: the account's quota is too small: {said} Ask for more under Service Quotas, SageMaker, or "
+            f"choose another aws.instance_type; {EMULATOR}"
+        )
+    return SagehoundError(f"{doing}: {code}: {said}")

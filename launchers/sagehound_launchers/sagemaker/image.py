@@ -1,0 +1,67 @@
+"""`image=ecr`: the Dockerfile, built and pushed to the account's own registry."""
+
+import base64
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from sagehound import console
+from sagehound.errors import ConfigError, SagehoundError
+from sagehound_launchers.sagemaker import client
+from sagehound_launchers.sagemaker.errors import aws_errors, code_of
+
+_PLATFORM = "linux/amd64"  # of SageMaker's usual instances, whatever this machine is
+
+
+def push(cfg: DictConfig, project: Path) -> str:
+    """Make the repository if it is missing, log in, build and push.
+
+    Returns:
+        the image's URI, for aws.image.
+
+    Raises:
+        ConfigError: no docker client, no credentials, no Dockerfile.
+        SagehoundError: docker failed; its own words are printed above.
+    """
+    if shutil.which("docker") is None:
+        raise ConfigError(
+            "image=ecr needs the docker client, which is not on the PATH: install it, or run this where it is; "
+            "aws=emulator needs no image"
+        )
+    if not (project / "Dockerfile").exists():
+        raise ConfigError(f"image=ecr: no Dockerfile in {project}; run launch.py of a whole checkout")
+    reach = client.reach(cfg.aws)
+    ecr, name = reach.client("ecr"), cfg.image.repository
+    with aws_errors(f"preparing the repository {name}"):
+        address = f"{_repository(ecr, name)}:{cfg.image.tag}"
+        login = ecr.get_authorization_token()["authorizationData"][0]
+    user, _, password = base64.b64decode(login["authorizationToken"]).decode().partition(":")
+    registry = address.partition("/")[0]
+    _docker(["login", "--username", user, "--password-stdin", registry], password)
+    _docker(["build", "--platform", _PLATFORM, "--tag", address, str(project)])
+    _docker(["push", address])
+    console.say(f"image: {address}")
+    return address
+
+
+def _repository(ecr: Any, name: str) -> str:  # noqa: ANN401 - boto3 ships no types
+    from botocore.exceptions import ClientError
+
+    try:
+        found = ecr.describe_repositories(repositoryNames=[name])["repositories"][0]
+    except ClientError as error:
+        if code_of(error) != "RepositoryNotFoundException":
+            raise
+        found = ecr.create_repository(repositoryName=name)["repository"]
+        console.say(f"made the repository {name}")
+    return str(found["repositoryUri"])
+
+
+def _docker(arguments: list[str], given: str | None = None) -> None:
+    """Run docker; what is secret is given on its standard input."""
+    done = subprocess.run(["docker", *arguments], input=given, text=True, check=False)
+    if done.returncode:
+        raise SagehoundError(f"docker {arguments[0]} failed with exit code {done.returncode}; its own words are above")

@@ -1,0 +1,103 @@
+"""What a job is given: the project, the photos and the weights, brought to S3 and named as channels."""
+
+import hashlib
+import tempfile
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from sagehound import console
+from sagehound.data.photos import fetch
+from sagehound.errors import ConfigError, InputError
+from sagehound_launchers.sagemaker import bundle, data
+from sagehound_launchers.sagemaker.client import Cloud
+from sagehound_launchers.sagemaker.errors import aws_errors
+from sagehound_launchers.sagemaker.requests import Channel
+
+
+def channels(cloud: Cloud, cfg: DictConfig, project: Path) -> list[Channel]:
+    """Send what is not in S3 yet; with dry_run nothing is sent.
+
+    Args:
+        cloud: where to.
+        cfg: a job's config.
+        project: the folder of train.py.
+
+    Raises:
+        InputError: photos or weights are missing or cannot be read; the project holds secrets, or is too large.
+        SagehoundError: S3 cannot be reached.
+    """
+    return [_code(cloud, cfg, project), _photos(cloud, cfg), *_weights(cloud, cfg)]
+
+
+def _code(cloud: Cloud, cfg: DictConfig, project: Path) -> Channel:
+    source = bundle.make(project)
+    for note in source.notes:
+        console.warn(note)
+    prefix = f"{cfg.aws.prefix}/code/{source.digest}/"
+    _send(cloud, cfg, f"{prefix}source.tar.gz", source.content)
+    return Channel("code", f"s3://{cloud.account.bucket}/{prefix}")
+
+
+def _photos(cloud: Cloud, cfg: DictConfig) -> Channel:
+    if cfg.data.s3:
+        return Channel("photos", _existing(cloud, cfg.data.s3))
+    bucket, prefix = cloud.account.bucket, f"{cfg.aws.prefix}/photos"
+    fast = cfg.aws.input_mode == "FastFile"  # which takes a prefix, and no manifest
+    root = fetch(cfg.data).resolve()
+    own = f"{prefix}/{root.name}-{hashlib.sha256(str(root).encode()).hexdigest()[:8]}"
+    if cfg.dry_run:
+        return Channel("photos", f"s3://{bucket}/{own if fast else prefix}/not-sent", not fast)
+    send = data.upload_loose if fast else data.upload_packed
+    sent = send(root, cloud.client("s3"), bucket, own if fast else prefix)
+    console.say(str(sent))
+    return Channel("photos", sent.uri, sent.manifest)
+
+
+def _existing(cloud: Cloud, uri: str) -> str:
+    """A prefix of the user's, if anything is there."""
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    if not uri.startswith("s3://") or not bucket:
+        raise ConfigError(f"data.s3={uri}: give s3://BUCKET/PREFIX")
+    prefix = f"{key.rstrip('/')}/" if key else ""
+    with aws_errors(f"looking at data.s3={uri}"):
+        found = cloud.client("s3").list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=1)
+    if not found.get("Contents"):
+        raise InputError(f"data.s3={uri}: nothing is there; drop data.s3 to send data.root")
+    return f"s3://{bucket}/{prefix}"
+
+
+def _weights(cloud: Cloud, cfg: DictConfig) -> list[Channel]:
+    """A weights file of this machine; what comes from a package or a hub is the container's to find."""
+    given = cfg.backbone.weights
+    if given is None or given.startswith("pkg://"):
+        return []
+    path = Path(given).expanduser()
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"backbone.weights={given}: {error.strerror}; give another file") from error
+    prefix = f"{cfg.aws.prefix}/weights/{hashlib.sha256(content).hexdigest()}/"
+    _send(cloud, cfg, prefix + path.name, content)
+    return [Channel("weights", f"s3://{cloud.account.bucket}/{prefix}")]
+
+
+def _send(cloud: Cloud, cfg: DictConfig, key: str, content: bytes) -> None:
+    """An object whose key says what is in it is sent once."""
+    from botocore.exceptions import ClientError
+
+    if cfg.dry_run:
+        return
+    s3, bucket = cloud.client("s3"), cloud.account.bucket
+    with aws_errors(f"sending {key}"):
+        try:
+            if s3.head_object(Bucket=bucket, Key=key)["ContentLength"] == len(content):
+                return
+        except ClientError as error:
+            if error.response["ResponseMetadata"]["HTTPStatusCode"] != 404:
+                raise
+        with tempfile.TemporaryFile() as file:  # in parts, if it is large
+            file.write(content)
+            file.seek(0)
+            s3.upload_fileobj(file, bucket, key)
+    console.say(f"sent {key} ({len(content) / 1e6:.1f} MB)")

@@ -1,0 +1,73 @@
+"""AWS's own rules for a request, from the service models that botocore ships; no network is used.
+
+botocore itself holds a request against required members, types and minimums; here enums, patterns and maximums are held
+against too, as the service does.
+"""
+
+import re
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+_MOST_TEXT = 60  # letters of a value that a message shows
+
+
+@cache
+def _model(service: str) -> Any:  # noqa: ANN401 - botocore ships no types
+    import botocore.session
+
+    return botocore.session.get_session().get_service_model(service)
+
+
+def problems(operation: str, request: dict[str, Any], service: str = "sagemaker") -> list[str]:
+    """What the service would refuse of a request, one line each with the member's path; empty where it is right.
+
+    Args:
+        operation: as AWS writes it: CreateTrainingJob.
+        request: what would be sent.
+        service: boto3's name of the service.
+    """
+    from botocore.validate import ParamValidator
+
+    shape = _model(service).operation_model(operation).input_shape
+    report = ParamValidator().validate(request, shape).generate_report()
+    return [*report.splitlines(), *_broken(shape, request, "")]
+
+
+def _broken(shape: Any, value: Any, path: str) -> Iterator[str]:  # noqa: ANN401 - botocore ships no types
+    """Maximums, enums and patterns, all the way down; a wrong type is botocore's to report."""
+    most = shape.metadata.get("max")
+    if shape.type_name == "structure" and isinstance(value, dict):
+        for name in value.keys() & shape.members.keys():
+            yield from _broken(shape.members[name], value[name], f"{path}.{name}".lstrip("."))
+    elif shape.type_name == "list" and isinstance(value, list | tuple):
+        if most is not None and len(value) > most:
+            yield f"{path}: {len(value)} items, at most {most} are taken"
+        for i, item in enumerate(value):
+            yield from _broken(shape.member, item, f"{path}[{i}]")
+    elif shape.type_name == "map" and isinstance(value, dict):
+        if most is not None and len(value) > most:
+            yield f"{path}: {len(value)} entries, at most {most} are taken"
+        for key, item in value.items():
+            yield from _broken(shape.key, key, f"{path}'s key")
+            yield from _broken(shape.value, item, f"{path}[{key}]")
+    elif shape.type_name == "string" and isinstance(value, str):
+        yield from _text(shape, value, path)
+    elif most is not None and isinstance(value, int | float) and value > most:
+        yield f"{path}: {value}, at most {most} is taken"
+
+
+def _text(shape: Any, value: str, path: str) -> Iterator[str]:  # noqa: ANN401 - botocore ships no types
+    shown = value if len(value) <= _MOST_TEXT else value[:_MOST_TEXT] + "..."
+    most, pattern = shape.metadata.get("max"), shape.metadata.get("pattern")
+    if most is not None and len(value) > most:
+        yield f"{path}: {shown!r} has {len(value)} letters, at most {most} are taken"
+    if shape.enum and value not in shape.enum:
+        yield f"{path}: {shown!r} is none of AWS's values ({len(shape.enum)} of them, such as {shape.enum[0]})"
+    if pattern and r"\p{" not in pattern and not re.fullmatch(_python(pattern), value, re.DOTALL):  # Python has no \p
+        yield f"{path}: {shown!r} does not have the form {pattern}"
+
+
+def _python(pattern: str) -> str:
+    """A pattern of AWS's (Java's) as Python writes it."""
+    return pattern.replace(r"\z", r"\Z")

@@ -1,0 +1,281 @@
+"""`trainer=sagemaker`: training jobs, several at a time, and their results brought back as if they had run here."""
+
+import json
+import signal
+import sys
+import tarfile
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, CancelledError, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from omegaconf import DictConfig
+
+from sagehound import archive, console
+from sagehound.errors import SagehoundError, Stopped
+from sagehound.files import replacing, write_json
+from sagehound_launchers.sagemaker import client, cost, inputs, requests
+from sagehound_launchers.sagemaker.client import Cloud, Log
+from sagehound_launchers.sagemaker.errors import RemoteError, aws_errors, code_of
+
+_KIND = "training_job"
+_ENDED = ("Completed", "Failed", "Stopped")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training job before it is started."""
+
+    name: str
+    cfg: DictConfig
+    request: dict[str, Any]
+    folder: Path  # of its results
+
+
+def prepare(cloud: Cloud, work: Sequence[tuple[DictConfig, Sequence[str], Path]], project: Path) -> list[Job]:
+    """The jobs' requests, after what they need was sent to S3.
+
+    Args:
+        cloud: where they will run.
+        work: of each job its checked config, its overrides and the folder of its results.
+        project: the folder of train.py.
+
+    Raises:
+        ConfigError: AWS would refuse a request.
+        InputError: photos or weights are missing.
+    """
+    jobs, sent = [], {}
+    for cfg, overrides, folder in work:
+        needed = (cfg.data.name, cfg.data.get("root"), cfg.data.s3, cfg.backbone.weights)
+        if needed not in sent:
+            sent[needed] = inputs.channels(cloud, cfg, project)
+        given = requests.hyperparameters(_with_spot(cfg, overrides))
+        name, token = client.new_name("sagehound", 63), uuid.uuid4().hex
+        debugger = _debugger(cloud, cfg) if cfg.debugger else None
+        request = requests.training_job(name, cfg, cloud.account, given, sent[needed], token, debugger)
+        requests.check("CreateTrainingJob", request)
+        jobs.append(Job(name, cfg, request, folder))
+    return jobs
+
+
+def _with_spot(cfg: DictConfig, overrides: Sequence[str]) -> Sequence[str]:
+    """What goes on from a checkpoint must keep one, which results=scores does not."""
+    return [*overrides, "results=all"] if cfg.aws.spot and cfg.results == "scores" else overrides
+
+
+def _debugger(cloud: Cloud, cfg: DictConfig) -> dict[str, Any]:
+    from sagehound_launchers.sagemaker.debugger import notice, request_parts
+
+    console.warn(notice())
+    base = f"s3://{cloud.account.bucket}/{cfg.aws.prefix}/jobs"
+    return request_parts(cfg.debugger, cloud.account.region, base)
+
+
+def say_cost(cloud: Cloud, aws: DictConfig, jobs: int) -> None:
+    """What jobs cost at most, before the first is started."""
+    if not cloud.emulated:
+        region, hours = cloud.account.region, aws.max_hours
+        console.say(f"cost: {cost.estimate(aws.instance_type, aws.instance_count, hours, region, aws.spot, jobs)}")
+
+
+class Runner:
+    """Jobs that run, ``most`` at a time; their logs are printed as they come."""
+
+    def __init__(self, cloud: Cloud, jobs: Sequence[Job], most: int) -> None:
+        self.cloud, self.jobs, self.most = cloud, jobs, most
+        self._running: dict[str, Job] = {}
+        self._given_up = threading.Event()
+
+    def run(self) -> list[dict[str, Any]]:
+        """Start the jobs, and wait for the last.
+
+        Returns:
+            what AWS says of each in the end.
+
+        Raises:
+            SagehoundError: a job could not be started or followed; those that still run are named.
+            Stopped: Ctrl-C or SIGTERM came; the jobs go on, or with aws.stop_on_interrupt are told to stop.
+        """
+        with terminable(), ThreadPoolExecutor(self.most) as pool:
+            ended = [pool.submit(self._one, job) for job in self.jobs]
+            try:
+                wait(ended, return_when=FIRST_EXCEPTION)
+                return [job.result() for job in ended]
+            except CancelledError:  # by the first that failed, which comes before it or after it
+                raise next(e for job in ended if not job.cancelled() and (e := job.exception())) from None
+            except KeyboardInterrupt as error:
+                raise self._interrupted(signal.SIGINT) from error
+            except Stopped as error:
+                raise self._interrupted(signal.SIGTERM) from error
+            except SagehoundError as error:
+                raise type(error)(f"{error}{self._left()}") from error
+            finally:
+                self._given_up.set()
+                pool.shutdown(wait=True, cancel_futures=True)
+
+    def _one(self, job: Job) -> dict[str, Any]:
+        try:
+            write_json(job.folder / "request.json", job.request)
+            client.start(self.cloud, _KIND, job.name, job.request)
+            self._running[job.name] = job
+            console.say(f"job {job.name} runs; results: {job.folder}")
+            return self._follow(job, f"{job.folder.name}| " if len(self.jobs) > 1 else "")
+        except SagehoundError:
+            self._given_up.set()
+            raise
+
+    def _follow(self, job: Job, prefix: str) -> dict[str, Any]:
+        log, status = Log(self.cloud, job.name, prefix), ""
+        while not self._given_up.wait(self.cloud.poll):
+            found = self._look(job, log)
+            if found["SecondaryStatus"] != status:
+                status = found["SecondaryStatus"]
+                console.say(f"job {job.name}: {status}")
+            if found["TrainingJobStatus"] in _ENDED:
+                self._look(job, log)
+                del self._running[job.name]
+                return found
+        return {}
+
+    def _look(self, job: Job, log: Log) -> dict[str, Any]:
+        def look() -> dict[str, Any]:
+            found = client.describe(self.cloud, _KIND, job.name)
+            log.print_new()
+            return found
+
+        return client.patiently(self.cloud, job.cfg.aws.patience_minutes, look, self._given_up.is_set)
+
+    def _interrupted(self, signum: signal.Signals) -> Stopped:
+        if not self.jobs[0].cfg.aws.stop_on_interrupt:
+            return Stopped(f"stopped by {signum.name}{self._left()}", signum)
+        for name in list(self._running):
+            client.stop(self.cloud, _KIND, name)
+        return Stopped(f"stopped by {signum.name}; the jobs were told to stop", signum)
+
+    def _left(self) -> str:
+        if not self._running:
+            return ""
+        hint = "aws sagemaker stop-training-job --training-job-name NAME ends one"
+        return f"; still running on SageMaker: {', '.join(self._running)}; {hint}"
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """SIGTERM ends a wait as Ctrl-C does."""
+
+    def stop(signum: int, _: FrameType | None) -> None:
+        raise Stopped("stopped by SIGTERM", signum)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def collect(cloud: Cloud, job: Job, ended: dict[str, Any]) -> dict[str, Any]:
+    """Bring a job's results into its folder: metrics and tables, TensorBoard, model.tar.gz, debugger/tensors.
+
+    Args:
+        cloud: where it ran.
+        job: what was started.
+        ended: what AWS says of it.
+
+    Returns:
+        its metrics.json.
+
+    Raises:
+        RemoteError: the job failed, or was stopped before it was done.
+        SagehoundError: a result could not be fetched; it stays in S3.
+    """
+    about = {key: ended.get(key) for key in _TOLD} | {"request": job.request}
+    write_json(job.folder / "job.json", json.loads(json.dumps(about, default=str)))
+    s3, bucket = cloud.client("s3"), cloud.account.bucket
+    base = f"{job.cfg.aws.prefix}/jobs/{job.name}"
+    with aws_errors(f"fetching the results of {job.name}, which stay in s3://{bucket}/{base}"):
+        if _download(s3, bucket, f"{base}/output/output.tar.gz", job.folder / "output.tar.gz"):
+            _unpack(job.folder / "output.tar.gz", job.folder)
+        _download(s3, bucket, f"{base}/output/model.tar.gz", job.folder / archive.NAME)
+        if job.cfg.debugger:
+            _download_all(s3, bucket, f"{base}/debug-output/", job.folder / "debugger" / "tensors")
+    if ended["TrainingJobStatus"] != "Completed":
+        reason = ended.get("FailureReason") or ended["SecondaryStatus"]
+        raise RemoteError(f"job {job.name}: {ended['TrainingJobStatus']}: {reason}; its log is printed above")
+    try:
+        metrics: dict[str, Any] = json.loads((job.folder / "metrics.json").read_text())
+    except (OSError, ValueError) as error:
+        raise RemoteError(f"job {job.name} left no metrics.json; its log is printed above") from error
+    console.say(f"job {job.name}: {ended.get('BillableTimeInSeconds', 0):,} s are billed; results: {job.folder}")
+    return metrics
+
+
+_TOLD = ("TrainingJobName", "TrainingJobArn", "TrainingJobStatus", "SecondaryStatus", "FailureReason",
+         "TrainingTimeInSeconds", "BillableTimeInSeconds", "ModelArtifacts", "FinalMetricDataList")  # fmt: skip
+_HERE = {"overrides.yaml", "hydra.yaml"}  # Hydra's own, with which the command can be given again here
+
+
+def _download(s3: Any, bucket: str, key: str, path: Path) -> bool:  # noqa: ANN401 - boto3 ships no types
+    """Fetch an object; False where there is none."""
+    from botocore.exceptions import ClientError
+
+    try:
+        with replacing(path) as temporary:
+            s3.download_file(bucket, key, str(temporary))
+    except ClientError as error:
+        if code_of(error) not in ("404", "NoSuchKey"):
+            raise
+        return False
+    return True
+
+
+def _download_all(s3: Any, bucket: str, prefix: str, folder: Path) -> None:  # noqa: ANN401 - boto3 ships no types
+    for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
+        for found in page.get("Contents", []):
+            _download(s3, bucket, found["Key"], folder / found["Key"].removeprefix(prefix))
+
+
+def _unpack(path: Path, folder: Path) -> None:
+    try:
+        with tarfile.open(path) as results:
+            for member in results:
+                if member.name.removeprefix("./") not in _HERE:
+                    results.extract(member, folder, filter="data")
+    except tarfile.TarError as error:
+        raise RemoteError(f"{path} cannot be unpacked: {error}") from error
+    path.unlink()
+
+
+def launch(
+    cfgs: Sequence[DictConfig], overrides: Sequence[Sequence[str]], folders: Sequence[Path]
+) -> list[Callable[[], dict[str, Any]]]:
+    """Run a training job for each checked config.
+
+    Returns:
+        of each job what brings its results into its folder and returns its metrics.json.
+
+    Raises:
+        ConfigError: a config breaks a rule, or something of AWS's is missing; nothing was started then.
+        SagehoundError: a job could not be started or followed.
+    """
+    aws = cfgs[0].aws
+    cloud = client.connect(aws)
+    jobs = prepare(cloud, list(zip(cfgs, overrides, folders, strict=True)), Path(sys.argv[0]).resolve().parent)
+    say_cost(cloud, aws, len(jobs))
+    if cfgs[0].dry_run:
+        return [partial(_written, job) for job in jobs]
+    most = max(aws.max_parallel_jobs, cfgs[0].hpo.max_parallel_jobs if cfgs[0].hpo else 1)
+    ended = Runner(cloud, jobs, most).run()
+    return [partial(collect, cloud, job, end) for job, end in zip(jobs, ended, strict=True)]
+
+
+def _written(job: Job) -> dict[str, Any]:
+    path = job.folder / "request.json"
+    write_json(path, job.request)
+    console.say(f"dry_run: nothing was sent; CreateTrainingJob: {path}")
+    return {}

@@ -1,0 +1,198 @@
+"""`hpo=sagemaker`: one tuning job, followed to its end, and what came of it in the form of every search."""
+
+import json
+import signal
+import sys
+import time
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+from rich.live import Live
+from rich.table import Table
+
+from sagehound import console, container
+from sagehound.errors import ConfigError, SagehoundError, Stopped
+from sagehound.files import locked, write_json
+from sagehound_launchers import trials
+from sagehound_launchers.sagemaker import client, inputs, requests
+from sagehound_launchers.sagemaker.client import Cloud
+from sagehound_launchers.sagemaker.errors import RemoteError, aws_errors
+from sagehound_launchers.sagemaker.training import say_cost, terminable
+from sagehound_launchers.search_space import Interval, SearchSpace
+from sagehound_launchers.spaces import Compose, searched
+from sagehound_launchers.trials import Trial
+
+_KIND = "hyper_parameter_tuning_job"
+_ENDED = ("Completed", "Failed", "Stopped")
+_STATES = {"Completed": "complete", "Stopped": "stopped", "Failed": "failed"}
+
+
+def tune(arguments: Sequence[str], hpo: DictConfig, folder: Path, compose: Compose) -> list[Trial]:
+    """Start a tuning job, or go on following the one that was started for the same folder, until it ends.
+
+    Args:
+        arguments: overrides; those that are sweeps are searched, before those of hpo.space of the same key.
+        hpo: strategy, max_jobs, max_parallel_jobs, objective, direction, ...
+        folder: of the search; tuning_job.json, trials.csv, best.yaml and plots are left in it.
+        compose: a trial's overrides to its config; raises what is wrong with them.
+
+    Raises:
+        ConfigError: nothing is searched, a trial would break a rule, or AWS would refuse the job; nothing was started.
+        RemoteError: the job failed.
+        Stopped: a signal came; the job goes on, or with aws.stop_on_interrupt is told to stop.
+    """
+    space, ours = searched(arguments, hpo, compose)
+    cfg = compose([*ours, *space.middle()])
+    with locked(folder / ".lock", busy=f"another process is tuning in {folder}: give hpo.study=ANOTHER"):
+        cloud = client.connect(cfg.aws)
+        note = folder / "tuning_job.json"
+        if note.exists():
+            name = _again(note, space)
+        else:
+            name = client.new_name("sagehound", 32)
+            request = _request(cloud, cfg, space, name)
+            write_json(folder / "request.json", request)
+            if cfg.dry_run:
+                console.say(f"dry_run: nothing was sent; CreateHyperParameterTuningJob: {folder / 'request.json'}")
+                return []
+            say_cost(cloud, cfg.aws, hpo.max_jobs)
+            write_json(note, {"name": name, "space": {key: repr(found) for key, found in space.ranges.items()}})
+            client.start(cloud, _KIND, name, request)
+        ended, found = _follow(cloud, cfg, name, space)
+        trials.write(folder, found, space, maximize=hpo.direction == "maximize", objective=hpo.objective)
+    if ended["HyperParameterTuningJobStatus"] == "Failed":
+        raise RemoteError(f"tuning job {name}: {_reason(ended, found)}")
+    return found
+
+
+def _request(cloud: Cloud, cfg: DictConfig, space: SearchSpace, name: str) -> dict[str, Any]:
+    fixed = requests.hyperparameters(space.fixed)
+    given = {key: value for key, value in fixed.items() if key.lstrip("+") not in space.ranges}  # a sweep wins
+    if cfg.aws.spot:  # a checkpoint is kept, which results=scores does not
+        given |= {"results": "all", "artifact": "false"}
+    else:
+        given.setdefault("results", "scores")
+    channels = inputs.channels(cloud, cfg, Path(sys.argv[0]).resolve().parent)
+    request = requests.tuning_job(name, cfg, cloud.account, space, given, channels, uuid.uuid4().hex)
+    requests.check("CreateHyperParameterTuningJob", request)
+    return request
+
+
+def _again(note: Path, space: SearchSpace) -> str:
+    """The name of the job that this folder's search was begun with."""
+    before = json.loads(note.read_text())
+    if before["space"] != {key: repr(found) for key, found in space.ranges.items()}:
+        raise ConfigError(
+            f"{note.parent} searched another space, by the tuning job {before['name']}: give hpo.study=ANOTHER"
+        )
+    console.say(f"following the tuning job {before['name']} again")
+    return str(before["name"])
+
+
+def _follow(cloud: Cloud, cfg: DictConfig, name: str, space: SearchSpace) -> tuple[dict[str, Any], list[Trial]]:
+    """Wait for the job's end; a table on a terminal, a line a trial elsewhere."""
+    told: set[int] = set()
+    console.say(f"tuning job {name}: {cfg.hpo.strategy}, {cfg.hpo.max_parallel_jobs} at a time")
+    with terminable(), Live(console=console.console, transient=True, auto_refresh=False) as live:
+        try:
+            while True:
+                described, found = client.patiently(
+                    cloud,
+                    cfg.aws.patience_minutes,
+                    lambda: (client.describe(cloud, _KIND, name), _trials(cloud, name, space)),
+                )
+                for trial in found:
+                    if trial.state in _STATES.values() and trial.number not in told:
+                        told.add(trial.number)
+                        console.say(_line(trial, cfg.hpo.objective))
+                if console.console.is_terminal:
+                    live.update(_table(name, found, space, cfg.hpo.objective), refresh=True)
+                if described["HyperParameterTuningJobStatus"] in _ENDED:
+                    return described, found
+                time.sleep(cloud.poll)
+        except (KeyboardInterrupt, Stopped) as error:
+            signum = signal.SIGTERM if isinstance(error, Stopped) else signal.SIGINT
+            if cfg.aws.stop_on_interrupt:
+                client.stop(cloud, _KIND, name)
+                said = f"the tuning job {name} was told to stop"
+            else:
+                said = f"the tuning job {name} goes on; hpo.study={cfg.hpo.study} follows it again"
+            raise Stopped(f"stopped by {signum.name}; {said}", signum) from error
+        except SagehoundError as error:
+            raise type(error)(
+                f"{error}; the tuning job {name} goes on; hpo.study={cfg.hpo.study} follows it"
+            ) from error
+
+
+def _trials(cloud: Cloud, name: str, space: SearchSpace) -> list[Trial]:
+    """The job's trials so far, in the order in which they were begun."""
+    pages = cloud.client("sagemaker").get_paginator("list_training_jobs_for_hyper_parameter_tuning_job")
+    with aws_errors(f"reading the trials of {name}"):
+        asked = pages.paginate(HyperParameterTuningJobName=name, SortBy="CreationTime", SortOrder="Ascending")
+        summaries = [s for page in asked for s in page["TrainingJobSummaries"]]
+    return [_trial(number, summary, space) for number, summary in enumerate(summaries)]
+
+
+def _trial(number: int, summary: dict[str, Any], space: SearchSpace) -> Trial:
+    objective = summary.get("FinalHyperParameterTuningJobObjectiveMetric", {}).get("Value")
+    start, end = summary.get("TrainingStartTime"), summary.get("TrainingEndTime")
+    seconds = round((end - start).total_seconds(), 3) if start and end else None
+    state = _STATES.get(summary["TrainingJobStatus"], "running")
+    if state == "complete" and objective is None:
+        state = "failed"
+    return Trial(
+        number, state, objective, seconds, point(summary["TunedHyperParameters"], space), summary["TrainingJobName"]
+    )
+
+
+def point(tuned: dict[str, str], space: SearchSpace) -> dict[str, str | float]:
+    """A trial's hyperparameters, which SageMaker gives as strings, as an override's values."""
+    found: dict[str, str | float] = {}
+    for key, value in container.hyperparameters(tuned).items():
+        r = space.ranges.get(key)
+        number = isinstance(r, Interval)
+        found[key] = (int(float(value)) if r.integer else float(value)) if number and isinstance(r, Interval) else value
+    return found
+
+
+def _line(trial: Trial, objective: str) -> str:
+    said = f"{objective} {trial.objective:.4f}" if trial.objective is not None else "no objective"
+    return f"trial {trial.number}: {trial.state}, {said}: " + " ".join(f"{k}={v}" for k, v in trial.point.items())
+
+
+def _table(name: str, found: list[Trial], space: SearchSpace, objective: str) -> Table:
+    table = Table("trial", "state", objective, *space.ranges, title=name, title_justify="left")
+    for t in found:
+        value = "" if t.objective is None else f"{t.objective:.4f}"
+        table.add_row(str(t.number), t.state, value, *(str(t.point.get(key, "")) for key in space.ranges))
+    return table
+
+
+def _reason(ended: dict[str, Any], found: list[Trial]) -> str:
+    failed = [t.name for t in found if t.state == "failed"]
+    where = f"; the log of {failed[-1]} says why" if failed else ""
+    return str(ended.get("FailureReason") or f"no trial gave an objective{where}")
+
+
+def best_of(name: str) -> dict[str, str]:
+    """The overrides of a tuning job's best training job, by the tuning job's name; credentials as boto3 finds them.
+
+    Raises:
+        ConfigError: there is no such job, or no AWS account to ask.
+    """
+    import boto3
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        found = boto3.client("sagemaker").describe_hyper_parameter_tuning_job(HyperParameterTuningJobName=name)
+    except (BotoCoreError, ClientError) as error:
+        raise ConfigError(f"best={name}: no such folder, and no tuning job that AWS would tell of: {error}") from error
+    if "BestTrainingJob" not in found:
+        raise ConfigError(f"best={name}: the tuning job has no best training job yet")
+    fixed = found["TrainingJobDefinition"].get("StaticHyperParameters", {})
+    tuned = found["BestTrainingJob"]["TunedHyperParameters"]
+    drop = {"results", "artifact"}  # what trials leave out
+    return {k: v for k, v in container.hyperparameters({**fixed, **tuned}).items() if k not in drop}

@@ -1,0 +1,188 @@
+"""A process that trains one trial after the other for a search, and ends with it."""
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Mapping
+from contextlib import ExitStack, redirect_stderr, suppress
+from dataclasses import dataclass
+from functools import partial
+from io import StringIO
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from hydra.core.utils import JobReturn, env_override, run_job, setup_globals
+from hydra.types import HydraContext
+from omegaconf import DictConfig
+
+from sagehound import console
+from sagehound.errors import SagehoundError, Stopped
+from sagehound.machine import cores
+from sagehound_launchers import reports
+
+OUTPUT = "output.txt"  # in a trial's folder: what it printed
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An error on its way from one process to another."""
+
+    kind: type[SagehoundError]
+    message: str
+    exit_code: int
+
+    def error(self) -> SagehoundError:
+        """The error as it was raised there."""
+        if self.kind is Stopped:
+            return Stopped(self.message, self.exit_code - 128)
+        return self.kind(self.message)
+
+
+@dataclass(frozen=True)
+class Done:
+    """A trial has ended: metrics.json, or why there is none."""
+
+    metrics: Mapping[str, Any] | Failure
+    seconds: float | None
+
+
+Said = tuple[int, float] | Done  # an epoch's report, or the end
+
+
+class Worker:
+    """The process as its parent sees it."""
+
+    def __init__(self, place: int, of: int, context: HydraContext, *, tells: bool) -> None:
+        """Start the ``place``-th of ``of`` processes; ``tells``: it reports each epoch and wants an answer."""
+        spawn = multiprocessing.get_context("spawn")
+        self.pipe, theirs = spawn.Pipe()
+        self.process = spawn.Process(target=_work, args=(theirs, place, of, context, tells))
+        self.folder = Path()
+        share = {
+            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, cores() // of))),
+            "NO_COLOR": "1",  # its output goes to a file
+        }
+        # a terminal sends Ctrl-C to all processes; this one hears of it from its parent, as SIGTERM
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            with env_override(share):
+                self.process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+            theirs.close()
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can run another trial."""
+        return not self.pipe.closed
+
+    def start(self, cfg: DictConfig) -> None:
+        """Begin a trial, whose config has Hydra's own in it."""
+        self.folder = Path(cfg.hydra.sweep.dir, str(cfg.hydra.sweep.subdir))
+        with suppress(BrokenPipeError):  # it died; hear() says so
+            self.pipe.send(cfg)
+
+    def hear(self) -> Said:
+        """What it has to say; a process that died says so."""
+        try:
+            said: Said = self.pipe.recv()
+        except (EOFError, ConnectionResetError):
+            self.pipe.close()
+            self.process.join()
+            code = self.process.exitcode or 0
+            how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+            hint = ", as it does where memory runs out" if -code == signal.SIGKILL else ""
+            message = f"its process ended with {how}{hint}; {self.folder / OUTPUT} has what it printed"
+            return Done(Failure(SagehoundError, message, 1), None)
+        return said
+
+    def answer(self, prune: bool) -> None:
+        """Answer its report."""
+        with suppress(BrokenPipeError):
+            self.pipe.send(prune)
+
+
+def _work(pipe: Connection, place: int, of: int, context: HydraContext, tells: bool) -> None:
+    """The process itself."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    setup_globals()
+    share_gpus(place, of)
+    import sagehound.training  # noqa: F401 - some seconds that are not the first trial's
+
+    with ExitStack() as stack, suppress(BrokenPipeError, EOFError):
+        if tells:
+            stack.enter_context(reports.listening(partial(_tell, pipe)))
+        while True:
+            cfg = pipe.recv()
+            if cfg.data.workers is None:
+                cfg.data.workers = min(max(1, cores() // of), 16)
+            start = time.perf_counter()
+            found = _trial(cfg, context)
+            pipe.send(Done(found, time.perf_counter() - start))
+            if isinstance(found, Failure) and found.kind is Stopped:
+                return
+
+
+def _end_with(parent: Any) -> None:  # noqa: ANN401 - multiprocessing's own, which has no name
+    """A parent that was killed could not end this process."""
+    parent.join()
+    os._exit(1)
+
+
+def share_gpus(place: int, of: int) -> None:
+    """Leave this process its share of several GPUs: every ``of``-th, and one at least."""
+    import torch
+
+    gpus = torch.cuda.device_count()
+    if gpus > 1:
+        known = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(gpus)))
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(known.split(",")[:gpus][place % gpus :: of])
+
+
+def _tell(pipe: Connection, epochs: int, value: float) -> bool:
+    pipe.send((epochs, value))
+    return bool(pipe.recv())
+
+
+def _trial(cfg: DictConfig, context: HydraContext) -> Mapping[str, Any] | Failure:
+    """Train as Hydra's own launcher does, with all output in the trial's folder."""
+    from sagehound_launchers.launch import trial
+
+    folder = Path(cfg.hydra.sweep.dir, str(cfg.hydra.sweep.subdir))
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / OUTPUT).open("ab") as file:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+            os.dup2(file.fileno(), stream.fileno())
+    try:
+        return returned(run_job(trial, cfg, "hydra.sweep.dir", "hydra.sweep.subdir", context))
+    except SagehoundError as error:
+        console.say(str(error))
+        return Failure(type(error), str(error), error.exit_code)
+    except Exception as error:
+        traceback.print_exc()
+        where = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        return Failure(SagehoundError, f"{where}; {folder / OUTPUT} has the traceback", 1)
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+
+
+def returned(job: JobReturn) -> Mapping[str, Any]:
+    """A job's metrics.json, or what it raised, without Hydra's line on stderr that repeats the overrides.
+
+    Raises:
+        SagehoundError: as the trial did, or because its launcher hands no metrics back.
+    """
+    with redirect_stderr(StringIO()):
+        metrics = job.return_value
+    if not isinstance(metrics, Mapping):
+        raise SagehoundError("its launcher handed no metrics back")
+    return metrics

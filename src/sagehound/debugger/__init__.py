@@ -1,0 +1,68 @@
+"""Tensors of the training, for AWS's rules and for others: what is written, and under which names."""
+
+import importlib
+import os
+from typing import Any
+
+from omegaconf import DictConfig
+
+from sagehound.errors import ConfigError
+
+os.environ.setdefault("SMDEBUG_LOG_LEVEL", "off")  # read when smdebug is first imported; what fails is raised
+
+LOSS = "CrossEntropyLoss"  # the names that AWS's examples give to what goes into the loss and comes out of it
+PREDICTIONS, LABELS = f"{LOSS}_input_0", f"{LOSS}_input_1"
+RELU_INPUT, RELU_OUTPUT = ".*relu_input", ".*relu_output"  # timm calls its layers act1; we write act1.relu_input_0
+
+_REGEX = {  # of the collections that smdebug has no names for
+    "relu_input": RELU_INPUT,
+    "relu_output": RELU_OUTPUT,
+    "labels": LABELS,
+    "predictions": PREDICTIONS,
+}
+_SMALL = ("losses", "labels", "predictions")
+_REDUCTIONS = "min,max,mean,std,variance,abs_mean,l2_norm"
+
+
+def collections(cfg: DictConfig) -> dict[str, dict[str, str]]:
+    """What is written of each collection and how often, in the words of AWS's CollectionParameters.
+
+    Args:
+        cfg: the group ``debugger``.
+    """
+    found = {}
+    for name in dict.fromkeys(["losses", *cfg.collections]):  # smdebug writes the losses in any case
+        small = name in _SMALL
+        found[name] = {
+            **({"include_regex": _REGEX[name]} if name in _REGEX else {}),
+            "train.save_interval": str(cfg.loss_interval if small else cfg.train_interval),
+            "eval.save_interval": str(cfg.loss_interval if small else cfg.eval_interval),
+            **({"reductions": _REDUCTIONS} if cfg.reductions and not small else {}),
+        }
+    return found
+
+
+def require() -> Any:  # noqa: ANN401 - smdebug ships no types
+    """Import smdebug, which takes half a second.
+
+    Raises:
+        ConfigError: it is missing, or stands beside packages that it does not work with.
+    """
+    try:
+        return importlib.import_module("smdebug.pytorch")
+    except ModuleNotFoundError as error:
+        if error.name != "smdebug":
+            raise _broken(error) from error
+        raise ConfigError(
+            "debugger=sagemaker needs smdebug, which is not installed: pip install 'sagehound[debugger]'"
+        ) from error
+    except (ImportError, TypeError, AttributeError) as error:  # a protobuf or a numpy that is too new for it
+        raise _broken(error) from error
+
+
+def _broken(error: Exception) -> ConfigError:
+    why = (str(error).splitlines() or [""])[0]
+    return ConfigError(
+        f"debugger=sagemaker: smdebug cannot be imported ({type(error).__name__}: {why}); its packages are not those "
+        "that it needs: pip install 'sagehound[debugger]' in an environment of its own"
+    )

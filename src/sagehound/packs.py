@@ -1,0 +1,190 @@
+"""Photos packed for one channel of a remote job: uncompressed tars, each named by its content. Imports no torch.
+
+A set of thousands of small photos costs a round trip for each; some megabytes at a time cost few. Where one pack ends
+and the next begins follows from the photos' own paths and sizes: a photo more or less changes the pack that it is in,
+seldom the next one, and no other.
+"""
+
+import hashlib
+import os
+import re
+import shutil
+import tarfile
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from sagehound.errors import InputError
+from sagehound.files import locked, writing_failed
+from sagehound.machine import cores
+
+TARGET = 4 * 2**20  # bytes of photos in a pack, on average
+LEAST, MOST = TARGET // 4, 4 * TARGET  # a single photo may be larger
+_NAME = re.compile(r"[0-9a-f]{64}\.tar")
+
+
+@dataclass(frozen=True)
+class Pack:
+    """One tar of photos."""
+
+    name: str  # as the object is called
+    content: bytes
+
+
+def groups(files: Iterable[tuple[str, int]]) -> Iterator[list[str]]:
+    """Share photos out among packs.
+
+    A pack ends behind a photo whose path hashes below its share of ``TARGET`` bytes: content-defined chunking, with
+    photos for bytes. After a change the ends are soon the same again, whatever lies before them.
+
+    Args:
+        files: paths below the root, with /, and sizes in bytes.
+    """
+    group: list[str] = []
+    size = 0
+    for file, bytes_ in sorted(files):
+        if group and size + bytes_ > MOST:
+            yield group
+            group, size = [], 0
+        group.append(file)
+        size += bytes_
+        chance = int.from_bytes(hashlib.blake2b(os.fsencode(file), digest_size=8).digest()) / 2**64
+        if size >= LEAST and chance < bytes_ / (TARGET - LEAST):
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
+
+
+def pack_name(content: bytes) -> str:
+    """What a pack of this content is called."""
+    return f"{hashlib.sha256(content).hexdigest()}.tar"
+
+
+def make_pack(root: Path, files: Iterable[str]) -> Pack:
+    """Read photos into a tar; the same names and contents give the same bytes and the same name.
+
+    Raises:
+        InputError: a photo cannot be read, or is being written to.
+    """
+    parts: list[bytes] = []
+    for file in sorted(files):
+        content = read_photo(root / file)
+        entry = tarfile.TarInfo(file)  # no owner, no time
+        entry.size = len(content)
+        padding = bytes(-len(content) % tarfile.BLOCKSIZE)
+        parts += [entry.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape"), content, padding]
+    packed = b"".join([*parts, bytes(2 * tarfile.BLOCKSIZE)])
+    return Pack(pack_name(packed), packed)
+
+
+def read_photo(path: Path) -> bytes:
+    """A photo's file, as it was at one moment.
+
+    Raises:
+        InputError: it cannot be read, or is being written to.
+    """
+    try:
+        with path.open("rb") as file:
+            before = os.fstat(file.fileno())
+            content = file.read()
+            after = os.fstat(file.fileno())
+    except OSError as error:
+        raise unreadable(path, error) from error
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns) or len(content) != after.st_size:
+        raise InputError(f"{path} changed while it was read; run the same command again when nothing writes there")
+    return content
+
+
+def unreadable(path: Path, error: OSError) -> InputError:
+    """The message for a photo that cannot be read."""
+    return InputError(f"{path} cannot be read ({error.strerror}): mend or remove it, then run the same command again")
+
+
+def unpack(folder: Path, to: Path | None = None) -> Path:
+    """Turn a channel's packs into the tree of photos that they were made from.
+
+    What is unpacked already is taken as it is; the tree appears in one step, so half of one is never seen. Several
+    processes may call at once: one unpacks and the others wait.
+
+    Args:
+        folder: the channel; packs are what is named like one, and anything beside them is left alone.
+        to: where the tree's folder is made; the channel itself if not given.
+
+    Returns:
+        the root of the tree; ``folder`` itself where no packs lie in it.
+
+    Raises:
+        InputError: a pack is damaged, or holds what no pack may hold.
+        SagehoundError: the disk is full, or cannot be written.
+    """
+    packs = sorted(p for p in folder.iterdir() if _NAME.fullmatch(p.name)) if folder.is_dir() else []
+    if not packs:
+        return folder
+    digest = hashlib.sha256(" ".join(p.name for p in packs).encode()).hexdigest()
+    root = (to or folder) / f"photos-{digest[:16]}"
+    if root.is_dir():
+        return root
+    with locked(root.with_name(f".{root.name}.lock"), waiting=f"another process unpacks {folder}"):
+        if not root.is_dir():
+            _unpack_all(packs, root)
+    return root
+
+
+def _unpack_all(packs: list[Path], root: Path) -> None:
+    temporary = root.with_name(f".{root.name}.unpacking")  # one at a time, by the lock
+    shutil.rmtree(temporary, ignore_errors=True)  # of one that was interrupted
+    try:
+        temporary.mkdir(parents=True)
+        with ThreadPoolExecutor(2 * cores()) as pool:
+            try:
+                for _ in pool.map(lambda pack: _unpack_one(pack, temporary), packs):
+                    pass
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+        temporary.rename(root)
+    except OSError as error:
+        raise writing_failed(root, error) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _unpack_one(pack: Path, root: Path) -> None:
+    def refuse(reason: str) -> InputError:
+        return InputError(f"{pack}: {reason}; send the photos again")
+
+    try:
+        file = pack.open("rb")
+    except OSError as error:
+        raise refuse(f"cannot be read ({error.strerror})") from error
+    with file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != pack.stem:
+            raise refuse("its content is not what its name says: it was damaged on its way")
+        file.seek(0)
+        try:
+            with tarfile.open(fileobj=file, mode="r:", encoding="utf-8", errors="surrogateescape") as tar:
+                entries = tar.getmembers()
+        except (tarfile.TarError, ValueError, OverflowError, RecursionError) as error:
+            raise refuse(f"no tar, or a broken one ({error})") from error
+        places: set[Path] = set()
+        for entry in entries:
+            inside = PurePosixPath(entry.name)
+            if entry.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or entry.sparse is not None or entry.size < 0:
+                raise refuse(f"{entry.name!r} is no plain file")
+            if inside.is_absolute() or ".." in inside.parts or not inside.parts or "\0" in entry.name:
+                raise refuse(f"{entry.name!r} would be written outside of its folder")
+            place = root / inside
+            file.seek(entry.offset_data)
+            content = file.read(entry.size)
+            if len(content) != entry.size:
+                raise refuse("it ends too early")
+            try:
+                if place.parent not in places:
+                    place.parent.mkdir(parents=True, exist_ok=True)
+                    places.add(place.parent)
+                with place.open("xb") as out:
+                    out.write(content)
+            except (FileExistsError, NotADirectoryError) as error:
+                raise refuse(f"{entry.name!r} stands in the packs twice") from error

@@ -1,0 +1,85 @@
+"""The whole way with SageMaker, on this machine: tune, train the best, train remotely with the debugger, serve."""
+
+import csv
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+import pytest
+from conftest import Command
+from omegaconf import OmegaConf
+
+GIVEN = ["data=demo", "backbone=efficientnet_lite0", "trainer.accelerator=cpu", "trainer.max_epochs=2"]
+KEYS = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": "us-west-2"}
+
+
+@pytest.fixture
+def emulator(tmp_path: Path) -> Iterator[str]:
+    """The emulator as a user starts it, with the state that the commands before left; its address."""
+    command = [sys.executable, "-m", "sagehound_launchers.emulator", "--port", "0"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path)
+    assert process.stdout is not None
+    process.stdout.readline()
+    yield json.loads((tmp_path / ".emulator/address.json").read_text())["url"]
+    process.terminate()
+    assert process.wait(30) == 0
+
+
+@pytest.mark.slow
+def test_the_whole_way(
+    launch: Command, command: Command, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = ["optimizer.lr=tag(log,interval(1e-3,1e-1))", "head.dropout=0,0.2", "hpo.study=demo"]
+    tuned = launch(
+        "-m", "hpo=sagemaker", "aws=emulator", *GIVEN, *search, "hpo.max_jobs=6", "hpo.max_parallel_jobs=2"
+    )  # fmt: skip
+    assert tuned.returncode == 0, tuned.stderr + tuned.stdout
+    with (tmp_path / "multirun/demo/trials.csv").open() as file:
+        trials = list(csv.DictReader(file))
+    assert [t["state"] for t in trials] == ["complete"] * 6
+    best = min(trials, key=lambda t: float(t["objective"]))
+    assert f"best trial: {best['trial']}" in tuned.stdout
+
+    trained = command("best=multirun/demo", "hydra.run.dir=run")
+    assert trained.returncode == 0, trained.stderr
+    assert OmegaConf.load(tmp_path / "run/config.yaml").optimizer.lr == float(best["optimizer.lr"])
+    here = json.loads((tmp_path / "run/metrics.json").read_text())
+    assert here["valid"]["loss"] == pytest.approx(float(best["objective"]), abs=1e-6)
+
+    remote = launch(
+        "trainer=sagemaker", "aws=emulator", "debugger=sagemaker", "best=multirun/demo", "hydra.sweep.dir=remote"
+    )  # fmt: skip
+    assert remote.returncode == 0, remote.stderr + remote.stdout
+    there = json.loads((tmp_path / "remote/0/metrics.json").read_text())
+    assert there["test"] == here["test"], "the same training, here and there"
+    from smdebug.trials import create_trial
+
+    trial = create_trial(str(tmp_path / "remote/0/debugger/tensors"))
+    assert trial.tensor_names(collection="losses")
+    assert trial.tensor_names(collection="gradients")
+    name = trial.tensor_names(collection="losses")[0]
+    assert all(trial.tensor(name).value(step).size == 1 for step in trial.tensor(name).steps())
+
+    url = request.getfixturevalue("emulator")
+    sagemaker = boto3.client("sagemaker", endpoint_url=url, **KEYS)
+    job = json.loads((tmp_path / "remote/0/job.json").read_text())
+    container = {
+        "Image": job["request"]["AlgorithmSpecification"]["TrainingImage"],
+        "ModelDataUrl": job["ModelArtifacts"]["S3ModelArtifacts"],
+    }
+    role = job["request"]["RoleArn"]
+    sagemaker.create_model(ModelName="dogs", PrimaryContainer=container, ExecutionRoleArn=role)
+    variant = {"VariantName": "all", "ModelName": "dogs", "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
+    sagemaker.create_endpoint_config(EndpointConfigName="dogs", ProductionVariants=[variant])
+    sagemaker.create_endpoint(EndpointName="dogs", EndpointConfigName="dogs")
+    sagemaker.get_waiter("endpoint_in_service").wait(EndpointName="dogs", WaiterConfig={"Delay": 1, "MaxAttempts": 60})
+    for key, value in KEYS.items():
+        monkeypatch.setenv(key.upper().replace("REGION_NAME", "AWS_DEFAULT_REGION"), value)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+    probed = launch("probe=sagemaker", "endpoint=dogs", "n=all", *GIVEN[:2], "hydra.run.dir=probe")
+    assert probed.returncode == 0, probed.stderr
+    answered = json.loads((tmp_path / "probe/probe.json").read_text())
+    assert answered["top1"] == pytest.approx(there["test"]["top1"], abs=0.02), "what was trained is what answers"

@@ -1,0 +1,107 @@
+"""Jobs of a few lines of Python, clients, and looks at what an emulator holds."""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, TypeAlias, TypeVar
+
+import boto3
+import urllib3
+from botocore.config import Config
+
+from sagehound_launchers.emulator.server import Emulator
+
+Client: TypeAlias = Any  # boto3 ships no types
+T = TypeVar("T")
+
+ROLE = "arn:aws:iam::123456789012:role/SagehoundRole"
+BUCKET = "photos"
+IMAGE = "123456789012.dkr.ecr.us-west-2.amazonaws.com/sagehound:1"
+TRAIN = [  # what the image runs: the hyperparameter `code`
+    sys.executable,
+    "-u",
+    "-c",
+    "import json, os, signal, sys, time\n"
+    "from pathlib import Path\n"
+    "ml = Path(os.environ['SAGEHOUND_OPT_ML'])\n"
+    "hyperparameters = json.loads((ml / 'input/config/hyperparameters.json').read_text())\n"
+    "exec(hyperparameters['code'])",
+]
+ENDED = ("Completed", "Failed", "Stopped")
+
+
+def client(emulator: Emulator, service: str, **config: object) -> Client:
+    return boto3.client(
+        service,
+        region_name="us-west-2",
+        endpoint_url=emulator.url,
+        aws_access_key_id="any",
+        aws_secret_access_key="any",
+        config=Config(**({"retries": {"total_max_attempts": 1}} | config)),
+    )
+
+
+def job(name: str, code: str, **more: Client) -> dict[str, Any]:
+    """A request for a job that runs some Python; ``ml`` is its /opt/ml."""
+    return {
+        "TrainingJobName": name,
+        "AlgorithmSpecification": {"TrainingImage": IMAGE, "TrainingInputMode": "File"} | more.pop("algorithm", {}),
+        "HyperParameters": {"code": code} | more.pop("hyperparameters", {}),
+        "RoleArn": ROLE,
+        "OutputDataConfig": {"S3OutputPath": f"s3://{BUCKET}/out"},
+        "ResourceConfig": {"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 30},
+        "StoppingCondition": {"MaxRuntimeInSeconds": 60},
+        **more,
+    }
+
+
+def channel(name: str, uri: str, **source: object) -> dict[str, Any]:
+    return {
+        "ChannelName": name,
+        "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": uri} | source},
+    }
+
+
+def ended(sm: Client, name: str) -> dict[str, Any]:
+    """The job's description once it has ended."""
+    return until(lambda: sm.describe_training_job(TrainingJobName=name), lambda d: d["TrainingJobStatus"] in ENDED)
+
+
+def until(ask: Callable[[], T], fits: Callable[[T], bool], seconds: float = 30) -> T:
+    """What ``ask`` returns, once it fits."""
+    end = time.monotonic() + seconds
+    while not fits(found := ask()):
+        assert time.monotonic() < end, found
+        time.sleep(0.05)
+    return found
+
+
+def log_of(emulator: Emulator, name: str, group: str = "/aws/sagemaker/TrainingJobs") -> list[str]:
+    logs = client(emulator, "logs")
+    try:
+        streams = logs.describe_log_streams(logGroupName=group, logStreamNamePrefix=f"{name}/")["logStreams"]
+    except logs.exceptions.ResourceNotFoundException:
+        return []
+    events = [
+        event
+        for stream in sorted(s["logStreamName"] for s in streams)
+        for event in logs.get_log_events(logGroupName=group, logStreamName=stream, startFromHead=True)["events"]
+    ]
+    return [event["message"] for event in events]
+
+
+def control(emulator: Emulator, what: str, content: object = None) -> Client:
+    method = "GET" if content is None else "POST"
+    answer = urllib3.request(method, f"{emulator.url}/_emulator/{what}", json=content)
+    assert answer.status == 200, answer.data
+    return json.loads(answer.data)
+
+
+def content(s3: Client, key: str) -> bytes:
+    body: bytes = s3.get_object(Bucket=BUCKET, Key=key)["Body"].read()
+    return body
+
+
+def keys(s3: Client, prefix: str) -> list[str]:
+    return [o["Key"] for o in s3.list_objects_v2(Bucket=BUCKET, Prefix=prefix).get("Contents", [])]

@@ -1,0 +1,207 @@
+"""`python launch.py trainer=sagemaker`: jobs that really run, in the emulator, and what comes back."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT, Command, small
+
+from sagehound_launchers.emulator.server import Emulator
+
+REMOTE = ["trainer=sagemaker", "aws=emulator", "hydra.sweep.dir=sweep"]
+Control = Callable[..., Any]
+
+
+def jobs(emulator: Emulator) -> list[dict[str, Any]]:
+    found = emulator.world.client("sagemaker").list_training_jobs(MaxResults=100)
+    return list(found["TrainingJobSummaries"])
+
+
+@pytest.mark.slow
+def test_a_sweep_runs_remotely_and_reads_like_a_local_one(
+    launch: Command, photos: Path, weights: Path, tmp_path: Path, emulator: Emulator
+) -> None:
+    given = [*small(photos, weights), "finetune=full", "optimizer.lr=0.01,0.02", "aws.max_parallel_jobs=2"]
+    done = launch("-m", *given, *REMOTE)
+    assert done.returncode == 0, done.stderr + done.stdout
+    for number, lr in enumerate(("0.01", "0.02")):
+        folder = tmp_path / f"sweep/{number}"
+        metrics = json.loads((folder / "metrics.json").read_text())
+        assert f"{number}| test accuracy: {metrics['test']['top1']:.1%}" in done.stdout, "its log is followed"
+        assert list(folder.glob("tensorboard/events*"))
+        job = json.loads((folder / "job.json").read_text())
+        assert job["request"]["HyperParameters"]["optimizer.lr"] == lr
+        assert "data.root" not in job["request"]["HyperParameters"]
+        assert f"optimizer.lr={lr}" in (folder / "overrides.yaml").read_text()
+    assert "metric: " not in done.stdout, "lines for the service alone"
+    local = launch(*small(photos, weights), "finetune=full", "optimizer.lr=0.01", "hydra.run.dir=local")
+    assert local.returncode == 0, local.stderr
+    here, there = (json.loads((tmp_path / f / "metrics.json").read_text()) for f in ("local", "sweep/0"))
+    assert here["test"] == there["test"], "the same numbers there as here"
+    again = launch("-m", *given, *REMOTE, "dry_run=true", "hydra.sweep.dir=dry")
+    assert again.returncode == 0, again.stderr
+    assert len(jobs(emulator)) == 2, "nothing was started"
+    request = json.loads((tmp_path / "dry/1/request.json").read_text())
+    assert request["HyperParameters"]["optimizer.lr"] == "0.02"
+
+
+@pytest.mark.slow
+def test_photos_are_sent_once(
+    launch: Command, photos: Path, weights: Path, tmp_path: Path, emulator: Emulator, control: Control
+) -> None:
+    given = [*small(photos, weights), *REMOTE, "trainer.max_epochs=1"]
+    assert launch(*given).returncode == 0
+    sent = control("requests")["s3:PutObject"]
+    assert launch(*given, "hydra.sweep.dir=again").returncode == 0
+    outputs = 3  # of the second job: its results, and no more than that
+    assert control("requests")["s3:PutObject"] <= sent + outputs
+    s3 = emulator.world.client("s3")
+    bucket = s3.list_buckets()["Buckets"][0]["Name"]
+    for file in photos.rglob("*.jpg"):
+        s3.upload_file(str(file), bucket, f"dogs/{file.relative_to(photos)}")
+    small_data = [o for o in given if not o.startswith("data.root=")]
+    done = launch(*small_data, f"data.s3=s3://{bucket}/dogs", "aws.input_mode=FastFile", "hydra.sweep.dir=there")
+    assert done.returncode == 0, done.stderr
+    assert "Sending" not in done.stdout
+    request = json.loads((tmp_path / "there/0/request.json").read_text())
+    (channel,) = [c for c in request["InputDataConfig"] if c["ChannelName"] == "photos"]
+    assert channel["InputMode"] == "FastFile"
+    assert channel["DataSource"]["S3DataSource"]["S3Uri"] == f"s3://{bucket}/dogs/"
+    first, third = (json.loads((tmp_path / f / "0/metrics.json").read_text())["test"] for f in ("sweep", "there"))
+    assert first == third
+    nothing = launch(*small_data, f"data.s3=s3://{bucket}/cats")
+    assert nothing.returncode == 3
+    assert f"data.s3=s3://{bucket}/cats: nothing is there" in nothing.stderr
+
+
+@pytest.mark.slow
+def test_a_spot_interruption_changes_nothing_but_the_time(
+    launch: Command, photos: Path, weights: Path, tmp_path: Path, emulator: Emulator, control: Control
+) -> None:
+    given = [*small(photos, weights), *REMOTE, "finetune=full", "trainer.max_epochs=4", "aws.spot=true"]
+    whole = launch(*given, "hydra.sweep.dir=whole")
+    assert whole.returncode == 0, whole.stderr
+    control("interruptions", [{"job": ".*", "log": "epoch 2/4"}])
+    done = launch(*given, "hydra.sweep.dir=stopped")
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert "going on from" in done.stdout
+    assert done.stdout.count("epoch 1/4") == 1
+    name = json.loads((tmp_path / "stopped/0/job.json").read_text())["TrainingJobName"]
+    found = emulator.world.client("sagemaker").describe_training_job(TrainingJobName=name)
+    assert "Interrupted" in [t["Status"] for t in found["SecondaryStatusTransitions"]]
+    first, second = (json.loads((tmp_path / f / "0/metrics.json").read_text()) for f in ("whole", "stopped"))
+    for key in ("train", "valid", "test", "best_epoch"):
+        assert first[key] == second[key]
+
+
+@pytest.mark.slow
+def test_two_instances_train_one_model(
+    launch: Command, photos: Path, weights: Path, tmp_path: Path, emulator: Emulator
+) -> None:
+    done = launch(*small(photos, weights), *REMOTE, "finetune=full", "aws.instance_count=2")
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert "machine 1 of 2" in done.stdout
+    assert "machine 2 of 2" in done.stdout
+    assert json.loads((tmp_path / "sweep/0/metrics.json").read_text())["test"]["photos"] == 12
+
+
+def test_a_job_that_fails_says_why(
+    launch: Command, photos: Path, weights: Path, tmp_path: Path, emulator: Emulator
+) -> None:
+    for photo in photos.rglob("*.jpg"):
+        photo.write_bytes(b"no photo")
+    done = launch(*small(photos, weights), *REMOTE)
+    assert done.returncode == 4, done.stderr
+    hydras, line = done.stderr.splitlines()
+    assert hydras.startswith("Error executing job with overrides: "), "Hydra's own, which names the job of a sweep"
+    assert "Failed: AlgorithmError" in line
+    assert "no usable photo is left" in line
+    assert json.loads((tmp_path / "sweep/0/job.json").read_text())["TrainingJobStatus"] == "Failed"
+
+
+FAULTS = [
+    ("throttle", False),
+    ("error", False),
+    ("drop", False),
+    ("drop", True),
+    ("error", True),
+]  # one after the other
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("operation", ["CreateTrainingJob", "DescribeTrainingJob", "s3:PutObject"])
+def test_faults_are_survived_and_nothing_is_started_twice(
+    launch: Command, photos: Path, weights: Path, emulator: Emulator, control: Control, operation: str
+) -> None:
+    control("faults", [{"operation": operation, "kind": kind, "after": after} for kind, after in FAULTS])
+    done = launch(*small(photos, weights), *REMOTE, "trainer.max_epochs=1")
+    assert done.returncode == 0, done.stderr
+    assert [j["TrainingJobStatus"] for j in jobs(emulator)] == ["Completed"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ({"operation": "CreateTrainingJob", "kind": "throttle", "times": 99}, "ThrottlingException"),
+        ({"operation": "CreateTrainingJob", "kind": "expired_token", "times": 99}, "the credentials have expired"),
+        ({"operation": "s3:PutObject", "kind": "error", "times": 99}, ""),
+    ],
+)
+@pytest.mark.slow
+def test_what_does_not_pass_ends_in_one_line(
+    launch: Command,
+    photos: Path,
+    weights: Path,
+    emulator: Emulator,
+    control: Control,
+    fault: dict[str, Any],
+    message: str,
+) -> None:
+    control("faults", [fault])
+    done = launch(*small(photos, weights), *REMOTE)
+    assert done.returncode in (1, 2), done.stderr
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert jobs(emulator) == []
+
+
+def test_a_quota_is_named(launch: Command, photos: Path, weights: Path, emulator: Emulator, control: Control) -> None:
+    control("quotas", {"ml.p3.2xlarge": 0})
+    done = launch(*small(photos, weights), *REMOTE, "aws.instance_type=ml.p3.2xlarge")
+    assert done.returncode == 2
+    assert "the account's quota is too small" in done.stderr
+    assert "Service Quotas" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("asked", [False, True])
+def test_ctrl_c_stops_jobs_only_if_asked(
+    photos: Path, weights: Path, tmp_path: Path, emulator: Emulator, asked: bool
+) -> None:
+    given = [*small(photos, weights), *REMOTE, "finetune=full", "trainer.max_epochs=400"]
+    command = [sys.executable, str(ROOT / "launch.py"), *given, f"aws.stop_on_interrupt={str(asked).lower()}"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("epoch 1/400"):
+            break
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    (job,) = jobs(emulator)
+    assert len(errors.splitlines()) == 1
+    if asked:
+        assert "told to stop" in errors
+        waiter = emulator.world.client("sagemaker").get_waiter("training_job_completed_or_stopped")
+        waiter.wait(TrainingJobName=job["TrainingJobName"], WaiterConfig={"Delay": 1, "MaxAttempts": 60})
+        assert jobs(emulator)[0]["TrainingJobStatus"] == "Stopped"
+    else:
+        assert re.search(rf"still running on SageMaker: {job['TrainingJobName']}", errors)
+        assert job["TrainingJobStatus"] == "InProgress"

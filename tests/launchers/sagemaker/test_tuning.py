@@ -1,0 +1,156 @@
+"""`python launch.py -m hpo=sagemaker`: one tuning job, in the emulator, and what every search leaves."""
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT, Command, small
+from omegaconf import OmegaConf
+
+from sagehound_launchers.emulator.server import Emulator
+from sagehound_launchers.sagemaker.tuning import point
+from sagehound_launchers.search_space import overrides, parse
+
+SEARCH = ["hpo=sagemaker", "aws=emulator", "hpo.study=mine", "optimizer.lr=tag(log,interval(1e-3,1e-1))"]
+Control = Callable[..., Any]
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "trials.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def tuning_jobs(emulator: Emulator) -> list[dict[str, Any]]:
+    found = emulator.world.client("sagemaker").list_hyper_parameter_tuning_jobs()
+    return list(found["HyperParameterTuningJobSummaries"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["optimizer.lrr=1,2"], "optimizer.lrr: no such key (did you mean optimizer.lr?)"),
+        (["optimizer.lr=-1,2"], "optimizer.lr=-1.0: must be above 0"),
+        (["hpo.strategy=Grid", "optimizer.lr=interval(0.1,1)"], "a grid takes values, not intervals"),
+        (["optimizer.lr=1,2", "debugger=sagemaker"], "SageMaker's tuning jobs carry no debugger: drop debugger=..."),
+        (["optimizer.lr=1,2", "trainer=sagemaker"], "hpo=sagemaker runs its trials on SageMaker by itself"),
+        (["optimizer.lr=1,2", "hpo.strategy=Hyperband", "hpo.early_stopping=true"], "stops trials by itself"),
+        (["optimizer.lr=1,2", "hpo.warm_start=[a,b,c,d,e,f]"], "at most 5 are taken"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_is_started(
+    launch: Command, photos: Path, weights: Path, emulator: Emulator, arguments: list[str], message: str
+) -> None:
+    done = launch(*small(photos, weights), "hpo=sagemaker", "aws=emulator", *arguments)
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert tuning_jobs(emulator) == []
+
+
+@pytest.mark.slow
+def test_a_search_with_faults_and_training_with_its_best(
+    launch: Command,
+    command: Command,
+    photos: Path,
+    weights: Path,
+    tmp_path: Path,
+    emulator: Emulator,
+    control: Control,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given = [*small(photos, weights), *SEARCH, "data.batch_size=5,8", "trainer.max_epochs=1"]
+    dry = launch("-m", *given, "dry_run=true", "hpo.study=dry")
+    assert dry.returncode == 0, dry.stderr
+    assert tuning_jobs(emulator) == []
+    ranges = json.loads((tmp_path / "multirun/dry/request.json").read_text())["HyperParameterTuningJobConfig"]
+    assert ranges["ParameterRanges"]["ContinuousParameterRanges"][0]["ScalingType"] == "Logarithmic"
+    lost = [{"operation": "CreateHyperParameterTuningJob", "kind": "drop", "after": True}]
+    busy = [
+        {"operation": "ListTrainingJobsForHyperParameterTuningJob", "kind": k} for k in ("throttle", "error", "drop")
+    ]
+    control("faults", [*lost, *busy])
+    done = launch("-m", *given, "hpo.max_jobs=3", "hpo.max_parallel_jobs=2", "hpo.strategy=Random")
+    assert done.returncode == 0, done.stderr + done.stdout
+    (job,) = tuning_jobs(emulator)
+    assert job["HyperParameterTuningJobStatus"] == "Completed"
+    folder = tmp_path / "multirun/mine"
+    found = rows(folder)
+    assert [(r["trial"], r["state"]) for r in found] == [(str(i), "complete") for i in range(3)]
+    best = min(found, key=lambda r: float(r["objective"]))
+    said = emulator.world.client("sagemaker").describe_hyper_parameter_tuning_job(
+        HyperParameterTuningJobName=job["HyperParameterTuningJobName"]
+    )["BestTrainingJob"]
+    assert said["TunedHyperParameters"]["optimizer.lr"] == best["optimizer.lr"], "to the last digit"
+    assert said["FinalHyperParameterTuningJobObjectiveMetric"]["Value"] == pytest.approx(float(best["objective"]))
+    winning = OmegaConf.load(folder / "best.yaml")
+    assert winning["optimizer.lr"] == best["optimizer.lr"]
+    assert winning["data.root"] == str(photos), "a folder of this machine"
+    assert "aws" not in winning
+    assert (folder / "plots/hyperparameters.png").stat().st_size > 5_000
+    again = launch("-m", *given, "hpo.max_jobs=3", "hpo.max_parallel_jobs=2", "hpo.strategy=Random")
+    assert again.returncode == 0, again.stderr
+    assert "following the tuning job" in again.stdout
+    assert len(tuning_jobs(emulator)) == 1
+    assert rows(folder) == found
+    trained = command("best=multirun/mine", "hydra.run.dir=run")
+    assert trained.returncode == 0, trained.stderr
+    metrics = json.loads((tmp_path / "run/metrics.json").read_text())
+    assert metrics["valid"]["loss"] == pytest.approx(float(best["objective"])), "the same training as the trial's"
+    for name, value in {"ENDPOINT_URL": emulator.url, "ACCESS_KEY_ID": "x", "SECRET_ACCESS_KEY": "x"}.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-west-2")
+    by_name = command(f"best={job['HyperParameterTuningJobName']}", *small(photos, weights), "--cfg", "job")
+    assert by_name.returncode == 0, by_name.stderr
+    assert OmegaConf.create(by_name.stdout).optimizer.lr == float(best["optimizer.lr"])
+    nobody = command("best=nobody", *small(photos, weights))
+    assert nobody.returncode == 2
+    assert "best=nobody: no such folder, and no tuning job" in nobody.stderr
+
+
+@pytest.mark.slow
+def test_a_job_whose_trials_all_fail(launch: Command, photos: Path, weights: Path, emulator: Emulator) -> None:
+    for photo in photos.rglob("*.jpg"):
+        photo.write_bytes(b"no photo")
+    done = launch(*small(photos, weights), *SEARCH, "hpo.max_jobs=1")
+    assert done.returncode == 4, done.stderr
+    assert "tuning job sagehound-" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("asked", [False, True])
+def test_ctrl_c_stops_the_job_only_if_asked(
+    launch: Command, photos: Path, weights: Path, tmp_path: Path, emulator: Emulator, asked: bool
+) -> None:
+    given = [*small(photos, weights), *SEARCH, "hpo.max_jobs=2", f"aws.stop_on_interrupt={str(asked).lower()}"]
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "launch.py"), *given], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("trial 0: complete"):
+            break
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert len(errors.splitlines()) == 1
+    assert ("was told to stop" if asked else "goes on; hpo.study=mine follows it again") in errors
+    again = launch(*given)
+    assert again.returncode == 0, again.stderr
+    states = [r["state"] for r in rows(tmp_path / "multirun/mine")]
+    assert states[0] == "complete"
+    assert states == ["complete", "complete"] or asked
+    (job,) = tuning_jobs(emulator)
+    assert job["HyperParameterTuningJobStatus"] == ("Stopped" if asked else "Completed")
+
+
+def test_what_the_service_says_becomes_the_override_that_was_sent() -> None:
+    space = parse(["lr=interval(0.1,1)", "n=range(1,9)", "b=32,64", "layers=[512,256],[8]"])
+    said = {"lr": "0.30000000000000004", "n": "3", "b": '"64"', "layers": "[512,256]"}
+    assert overrides(point(said, space)) == ["lr=0.30000000000000004", "n=3", "b=64", "layers=[512,256]"]

@@ -1,0 +1,223 @@
+"""`train`, as SageMaker runs it in a container: folders, hyperparameters, resuming, signals, reasons."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT, make_photos
+
+from sagehound.console import metric_regex
+from sagehound.container import hyperparameters, overrides
+
+TRAIN = [sys.executable, "-c", "from sagehound.container import train; train()"]
+
+
+def test_a_real_answer_of_the_service_is_read_back() -> None:
+    said = {
+        "_tuning_objective_metric": '"average test loss"',
+        "batch-size": '"64"',
+        "eps": "8.953219621731109e-08",
+        "lr": "0.0022684910380116703",
+        "sagemaker_container_log_level": "20",
+        "sagemaker_estimator_class_name": '"PyTorch"',
+        "sagemaker_job_name": '"pytorch-training-2022-01-20-00-35-28-921"',
+        "sagemaker_program": '"hpo.py"',
+        "sagemaker_region": '"us-east-1"',
+        "weight-decay": "0.015282046320745372",
+    }
+    assert hyperparameters(said) == {
+        "batch-size": "64",
+        "eps": "8.953219621731109e-08",
+        "lr": "0.0022684910380116703",
+        "weight-decay": "0.015282046320745372",
+    }
+    assert overrides({"~augment": "", "head.hidden": "[512,256]"}) == ["~augment", "head.hidden=[512,256]"]
+
+
+class Container:
+    """A folder that stands for /opt/ml, and `train` run on it."""
+
+    def __init__(self, base: Path, weights: Path, photos: Path | None, **given: str) -> None:
+        self.base = base
+        (base / "input/config").mkdir(parents=True)
+        data = base / "input/data"
+        if photos:
+            (data / "photos").mkdir(parents=True)
+            for split in photos.iterdir():
+                (data / "photos" / split.name).symlink_to(split)
+        (data / "weights").mkdir(parents=True)
+        (data / "weights" / weights.name).symlink_to(weights)
+        self.write("hyperparameters", {k.replace("__", "."): v for k, v in {**SMALL, **given}.items()})
+        self.write("resourceconfig", {"current_host": "algo-1", "hosts": ["algo-1"]})
+        self.write("inputdataconfig", {"photos": {}, "weights": {}})
+
+    def write(self, name: str, content: dict[str, Any]) -> None:
+        (self.base / f"input/config/{name}.json").write_text(json.dumps(content))
+
+    def start(self) -> "subprocess.Popen[str]":
+        places = {"SAGEHOUND_OPT_ML": str(self.base), "SAGEHOUND_HOME": str(ROOT)}
+        return subprocess.Popen(
+            TRAIN, env=os.environ | places, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+
+    def train(self) -> tuple[int, str]:
+        process = self.start()
+        said = process.communicate(timeout=300)[0]
+        return process.returncode, said
+
+    @property
+    def failure(self) -> str:
+        return (self.base / "output/failure").read_text()
+
+    def metrics(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.base / "output/data/metrics.json").read_text())
+        return found
+
+
+SMALL = {
+    "data": '"folder"',
+    "data__root": "/nowhere",
+    "data__batch_size": '"5"',
+    "backbone__name": "test_resnet",
+    "backbone__weights": "/nowhere/either",
+    "finetune": "full",
+    "trainer__max_epochs": "2",
+    "trainer__accelerator": "cpu",
+    "artifact": "false",
+}
+
+
+@pytest.mark.slow
+def test_a_job_leaves_its_model_and_its_results(photos: Path, weights: Path, tmp_path: Path) -> None:
+    container = Container(tmp_path / "ml", weights, photos, artifact="true", _tuning_objective_metric="valid.loss")
+    code, said = container.train()
+    assert code == 0, said
+    assert (tmp_path / "ml/model/model.json").exists(), "what SageMaker makes model.tar.gz of"
+    assert (tmp_path / "ml/model/code/inference.py").exists()
+    left = {p.name for p in (tmp_path / "ml/output/data").iterdir()}
+    assert {"metrics.json", "predictions.csv", "tensorboard", "plots", "config.yaml"} <= left
+    assert "checkpoints" not in left
+    metrics = container.metrics()
+    for name in ("valid.loss", "valid.top1", "train.loss", "test.macro_f1"):
+        split, score = name.split(".")
+        found = re.findall(metric_regex(name), said)
+        assert float(found[-1]) == metrics[split][score], "the last value is the run's own"
+    assert len(re.findall(metric_regex("valid.loss"), said)) == 3, "one an epoch, and the best"
+    assert len(re.findall(metric_regex("train.loss"), said)) == 3
+
+
+def test_scores_are_printed_for_the_service_in_its_containers_alone(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sagehound import console
+
+    console.metric("valid.loss", 0.5)
+    assert capsys.readouterr().out == ""
+    monkeypatch.setenv(console.METRIC_LINES, "1")
+    for value in (1e-7, 0.25, 12345678.9, float("nan"), float("inf")):
+        console.metric("valid.loss", value)
+    said = capsys.readouterr().out
+    assert [float(v) for v in re.findall(metric_regex("valid.loss"), said)] == [
+        1e-7,
+        0.25,
+        12345678.9,
+    ], "in one form; what is no number is left out"
+    assert re.findall(metric_regex("validxloss"), said) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ({"optimizer__lr": "-1"}, "optimizer.lr=-1.0: must be above 0"),
+        ({"optimizer__lrr": "1"}, "optimizer.lrr: no such key (did you mean optimizer.lr?)"),
+    ],
+)
+def test_the_reason_of_a_failure_is_one_sentence(
+    photos: Path, weights: Path, tmp_path: Path, given: dict[str, str], reason: str
+) -> None:
+    container = Container(tmp_path / "ml", weights, photos, **given)
+    code, said = container.train()
+    assert code == 2, said
+    assert container.failure.startswith(reason)
+    assert "\n" not in container.failure
+
+
+def test_a_job_without_photos_says_so(weights: Path, tmp_path: Path) -> None:
+    container = Container(tmp_path / "ml", weights, None)
+    code, said = container.train()
+    assert code == 3, said
+    assert "/nowhere" in container.failure
+
+
+def test_broken_settings_of_the_service_are_told(photos: Path, weights: Path, tmp_path: Path) -> None:
+    container = Container(tmp_path / "ml", weights, photos)
+    (container.base / "input/config/hyperparameters.json").write_text("{")
+    code, said = container.train()
+    assert code == 3
+    assert "hyperparameters.json is no JSON" in said
+    assert "hyperparameters.json is no JSON" in container.failure
+
+
+@pytest.mark.slow
+def test_a_job_that_was_interrupted_goes_on(photos: Path, weights: Path, tmp_path: Path) -> None:
+    given = {"trainer__max_epochs": "4", "optimizer__lr": "0.01"}
+    whole = Container(tmp_path / "whole", weights, photos, **given)
+    assert whole.train()[0] == 0
+    container = Container(tmp_path / "ml", weights, photos, **given)
+    process = container.start()
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("epoch 2/4"):
+            break
+    process.send_signal(signal.SIGTERM)
+    said = process.communicate(timeout=120)[0]
+    assert process.returncode == 143, said
+    assert "SIGTERM" in container.failure
+    again = Container(tmp_path / "again", weights, photos, **given)  # another machine
+    (container.base / "checkpoints").rename(again.base / "checkpoints")
+    code, said = again.train()
+    assert code == 0, said
+    assert "going on from" in said
+    assert "epoch 1/4" not in said
+    for split in ("train", "valid", "test"):
+        assert again.metrics()[split] == whole.metrics()[split]
+
+
+@pytest.mark.slow
+def test_two_machines_train_together(weights: Path, tmp_path: Path) -> None:
+    photos = make_photos(tmp_path / "photos", train=8, valid=4, test=4)
+    hosts = ["127.0.0.1", "127.0.0.2"]
+    machines = []
+    for host in hosts:
+        machine = Container(tmp_path / host, weights, photos)
+        machine.write("resourceconfig", {"current_host": host, "hosts": hosts, "network_interface_name": "lo"})
+        machines.append(machine)
+    started = [machine.start() for machine in machines]
+    said = [process.communicate(timeout=300)[0] for process in started]
+    assert [p.returncode for p in started] == [0, 0], "\n".join(said)
+    assert "machine 1 of 2" in said[0]
+    assert machines[0].metrics()["test"]["photos"] == 12
+    assert not (tmp_path / hosts[1] / "output/data/metrics.json").exists(), "the first writes for both"
+    epochs = re.findall(r"^epoch \d/2.*", said[0] + said[1])
+    assert len(epochs) == 2, "told once"
+
+
+def test_the_project_comes_from_its_channel(weights: Path, photos: Path, tmp_path: Path) -> None:
+    container = Container(tmp_path / "ml", weights, photos)
+    code = container.base / "input/data/code"
+    code.mkdir()
+    script = tmp_path / "train.py"
+    script.write_text("import os, sys; print('mine', sys.argv[1:], os.environ['SM_HPS'], os.environ['PYTHONPATH'])")
+    with tarfile.open(code / "source.tar.gz", "w:gz") as source:
+        source.add(script, "train.py")
+    status, said = container.train()
+    assert status == 0, said
+    assert "mine ['data=folder'" in said
+    assert str(container.base / "code/src") in said
