@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test soak check bench lock clean
+.PHONY: demo test slow soak check bench lock clean
 .DELETE_ON_ERROR:
 
 demo: $(INSTALLED)
@@ -11,7 +11,10 @@ demo: $(INSTALLED)
 		trainer.max_epochs=5 optimizer.lr=0.01
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest --numprocesses auto
+	$(BIN)/python -m pytest --numprocesses auto -m "not slow and not soak"
+
+slow: $(INSTALLED)
+	$(BIN)/python -m pytest --numprocesses auto -m slow
 
 soak: $(INSTALLED)
 	$(BIN)/python -m pytest -m soak

@@ -1,16 +1,20 @@
 """Hydra's launcher for `trainer=sagemaker`; the work is in sagehound_launchers/sagemaker/training.py."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, configure_log, run_job, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+if TYPE_CHECKING:
+    from sagehound_launchers.sagemaker.training import Outcome
 
 
 @dataclass
@@ -60,7 +64,7 @@ class SageMakerLauncher(Launcher):
         return config
 
     def _tasks(self, configs: list[DictConfig], job_overrides: Sequence[Sequence[str]]) -> list[TaskFunction]:
-        """What each job's run is; those of SageMaker have ended when this returns, and are fetched by their task."""
+        """What is done in each job's folder; jobs on SageMaker have ended when this returns."""
         if not self.remote:
             return [self.task_function] * len(configs)
         from sagehound_launchers.config import checked
@@ -69,9 +73,15 @@ class SageMakerLauncher(Launcher):
         folders = [Path(c.hydra.sweep.dir, str(c.hydra.sweep.subdir)) for c in configs]
         from sagehound_launchers.sagemaker.training import launch
 
-        fetches = launch(plain, job_overrides, folders)
-        return [partial(_call, fetch) for fetch in fetches]
+        outcomes = launch(plain, job_overrides, folders)
+        return [partial(_finish, cfg, outcome) for cfg, outcome in zip(plain, outcomes, strict=True)]
 
 
-def _call(fetch: Callable[[], dict[str, Any]], _: DictConfig) -> dict[str, Any]:
-    return fetch()
+def _finish(cfg: DictConfig, outcome: "Outcome", _: DictConfig) -> dict[str, Any]:
+    """What is left to do in the run's folder, which Hydra made: config.yaml as training would write it here."""
+    from sagehound.files import write_text
+
+    write_text(Path(HydraConfig.get().runtime.output_dir, "config.yaml"), OmegaConf.to_yaml(cfg, resolve=True))
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome

@@ -6,14 +6,13 @@ import sys
 import tarfile
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, CancelledError, ThreadPoolExecutor, wait
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TypeAlias
 
 from omegaconf import DictConfig
 
@@ -26,6 +25,8 @@ from sagehound_launchers.sagemaker.errors import RemoteError, aws_errors, code_o
 
 _KIND = "training_job"
 _ENDED = ("Completed", "Failed", "Stopped")
+
+Outcome: TypeAlias = dict[str, Any] | SagehoundError  # a job's metrics.json, or why there is none
 
 
 @dataclass(frozen=True)
@@ -85,18 +86,18 @@ def say_cost(cloud: Cloud, aws: DictConfig, jobs: int) -> None:
 
 
 class Runner:
-    """Jobs that run, ``most`` at a time; their logs are printed as they come."""
+    """Jobs that run, ``most`` at a time; their logs are printed as they come, their results fetched as they end."""
 
     def __init__(self, cloud: Cloud, jobs: Sequence[Job], most: int) -> None:
         self.cloud, self.jobs, self.most = cloud, jobs, most
         self._running: dict[str, Job] = {}
         self._given_up = threading.Event()
 
-    def run(self) -> list[dict[str, Any]]:
+    def run(self) -> list[Outcome]:
         """Start the jobs, and wait for the last.
 
         Returns:
-            what AWS says of each in the end.
+            of each its metrics.json, or why there is none.
 
         Raises:
             SagehoundError: a job could not be started or followed; those that still run are named.
@@ -107,8 +108,6 @@ class Runner:
             try:
                 wait(ended, return_when=FIRST_EXCEPTION)
                 return [job.result() for job in ended]
-            except CancelledError:  # by the first that failed, which comes before it or after it
-                raise next(e for job in ended if not job.cancelled() and (e := job.exception())) from None
             except KeyboardInterrupt as error:
                 raise self._interrupted(signal.SIGINT) from error
             except Stopped as error:
@@ -117,31 +116,39 @@ class Runner:
                 raise type(error)(f"{error}{self._left()}") from error
             finally:
                 self._given_up.set()
-                pool.shutdown(wait=True, cancel_futures=True)
 
-    def _one(self, job: Job) -> dict[str, Any]:
+    def _one(self, job: Job) -> Outcome:
+        """One job from start to end; after another one failed to start, or was lost sight of, none is begun."""
+        prefix = f"{job.folder.name}| " if len(self.jobs) > 1 else ""
         try:
+            if self._given_up.is_set():
+                return SagehoundError(f"job {job.name} was not started")
             write_json(job.folder / "request.json", job.request)
             client.start(self.cloud, _KIND, job.name, job.request)
             self._running[job.name] = job
-            console.say(f"job {job.name} runs; results: {job.folder}")
-            return self._follow(job, f"{job.folder.name}| " if len(self.jobs) > 1 else "")
+            console.say(f"{prefix}job {job.name} runs; results: {job.folder}")
+            ended = self._follow(job, prefix)
         except SagehoundError:
             self._given_up.set()
             raise
+        try:
+            return collect(self.cloud, job, ended) if ended else SagehoundError(f"job {job.name} was left alone")
+        except SagehoundError as error:
+            return error
 
-    def _follow(self, job: Job, prefix: str) -> dict[str, Any]:
+    def _follow(self, job: Job, prefix: str) -> dict[str, Any] | None:
+        """What AWS says of a job in the end; None if nobody waits for it any longer."""
         log, status = Log(self.cloud, job.name, prefix), ""
         while not self._given_up.wait(self.cloud.poll):
             found = self._look(job, log)
             if found["SecondaryStatus"] != status:
                 status = found["SecondaryStatus"]
-                console.say(f"job {job.name}: {status}")
+                console.say(f"{prefix}job {job.name}: {status}")
             if found["TrainingJobStatus"] in _ENDED:
                 self._look(job, log)
                 del self._running[job.name]
                 return found
-        return {}
+        return None
 
     def _look(self, job: Job, log: Log) -> dict[str, Any]:
         def look() -> dict[str, Any]:
@@ -217,7 +224,7 @@ def collect(cloud: Cloud, job: Job, ended: dict[str, Any]) -> dict[str, Any]:
 
 _TOLD = ("TrainingJobName", "TrainingJobArn", "TrainingJobStatus", "SecondaryStatus", "FailureReason",
          "TrainingTimeInSeconds", "BillableTimeInSeconds", "ModelArtifacts", "FinalMetricDataList")  # fmt: skip
-_HERE = {"overrides.yaml", "hydra.yaml"}  # Hydra's own, with which the command can be given again here
+_HERE = {"config.yaml", "overrides.yaml", "hydra.yaml"}  # as they are of this machine's command
 
 
 def _download(s3: Any, bucket: str, key: str, path: Path) -> bool:  # noqa: ANN401 - boto3 ships no types
@@ -251,30 +258,25 @@ def _unpack(path: Path, folder: Path) -> None:
     path.unlink()
 
 
-def launch(
-    cfgs: Sequence[DictConfig], overrides: Sequence[Sequence[str]], folders: Sequence[Path]
-) -> list[Callable[[], dict[str, Any]]]:
-    """Run a training job for each checked config.
-
-    Returns:
-        of each job what brings its results into its folder and returns its metrics.json.
+def launch(cfgs: Sequence[DictConfig], overrides: Sequence[Sequence[str]], folders: Sequence[Path]) -> list[Outcome]:
+    """Run a training job for each checked config; its results are in its folder then.
 
     Raises:
-        ConfigError: a config breaks a rule, or something of AWS's is missing; nothing was started then.
+        ConfigError: something of AWS's is missing, or it would refuse a request; nothing was started then.
         SagehoundError: a job could not be started or followed.
+        Stopped: Ctrl-C or SIGTERM came.
     """
     aws = cfgs[0].aws
     cloud = client.connect(aws)
     jobs = prepare(cloud, list(zip(cfgs, overrides, folders, strict=True)), Path(sys.argv[0]).resolve().parent)
     say_cost(cloud, aws, len(jobs))
     if cfgs[0].dry_run:
-        return [partial(_written, job) for job in jobs]
+        return [_written(job) for job in jobs]
     most = max(aws.max_parallel_jobs, cfgs[0].hpo.max_parallel_jobs if cfgs[0].hpo else 1)
-    ended = Runner(cloud, jobs, most).run()
-    return [partial(collect, cloud, job, end) for job, end in zip(jobs, ended, strict=True)]
+    return Runner(cloud, jobs, most).run()
 
 
-def _written(job: Job) -> dict[str, Any]:
+def _written(job: Job) -> Outcome:
     path = job.folder / "request.json"
     write_json(path, job.request)
     console.say(f"dry_run: nothing was sent; CreateTrainingJob: {path}")
