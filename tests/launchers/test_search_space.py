@@ -1,5 +1,6 @@
 """Hydra's grammar to one search space, to Optuna and SageMaker, and proposed values back to overrides."""
 
+import json
 import shlex
 from typing import Any
 
@@ -17,7 +18,10 @@ from optuna.samplers import RandomSampler
 
 from sagehound.config import check, register
 from sagehound.container import hyperparameters
+from sagehound.container import overrides as container_overrides
 from sagehound.errors import ConfigError
+from sagehound_launchers.emulator.sampling import Sampler
+from sagehound_launchers.sagemaker.tuning import point
 from sagehound_launchers.search_space import (
     Choice,
     Interval,
@@ -152,27 +156,6 @@ def test_a_tuning_jobs_limits(given: list[str], grid: bool, message: str) -> Non
         to_sagemaker(parse(given), grid=grid)
 
 
-def test_a_real_answer_of_sagemakers() -> None:
-    said = {
-        "_tuning_objective_metric": '"average test loss"',
-        "batch-size": '"64"',
-        "eps": "8.953219621731109e-08",
-        "lr": "0.0022684910380116703",
-        "sagemaker_container_log_level": "20",
-        "sagemaker_estimator_class_name": '"PyTorch"',
-        "sagemaker_job_name": '"pytorch-training-2022-01-20-00-35-28-921"',
-        "sagemaker_program": '"hpo.py"',
-        "sagemaker_region": '"us-east-1"',
-        "weight-decay": "0.015282046320745372",
-    }
-    assert hyperparameters(said) == {
-        "batch-size": "64",
-        "eps": "8.953219621731109e-08",
-        "lr": "0.0022684910380116703",
-        "weight-decay": "0.015282046320745372",
-    }
-
-
 def composed(given: list[str]) -> Any:  # noqa: ANN401 - OmegaConf's
     register()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
@@ -235,3 +218,29 @@ def test_any_space_and_what_is_proposed_comes_back_unchanged(sweeps: dict[str, s
         else:
             assert override.value() == expected
     assert shlex.split(shlex.join(f"{k}={v}" for k, v in back.items())) == [f"{k}={v}" for k, v in back.items()]
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    sweeps=st.dictionaries(st.from_regex(r"[a-z]{1,5}(\.[a-z]{1,5})?", fullmatch=True), ranges, min_size=1, max_size=5),
+    seed=st.integers(0, 2**31),
+)
+def test_what_a_tuning_job_proposes_comes_back_unchanged(sweeps: dict[str, str], seed: int) -> None:
+    """The emulator proposes from SageMaker's ranges; what the job is given and what is read back are that."""
+    space = parse([f"{key}={sweep}" for key, sweep in sweeps.items()])
+    sampler = Sampler(to_sagemaker(space), seed, guided=False)
+    proposed = sampler.propose([])
+    assert proposed == Sampler(to_sagemaker(space), seed, guided=False).propose([]), "by the seed"
+    assert proposed.keys() == space.ranges.keys()
+    given_to_the_job = json.loads(json.dumps(proposed | {"_tuning_objective_metric": "valid.loss"}))
+    for override in OverridesParser.create().parse_overrides(container_overrides(given_to_the_job)):
+        key = override.key_or_group
+        found, value = space.ranges[key], override.value()
+        assert not override.is_sweep_override()
+        if isinstance(found, Choice):
+            assert proposed[key] in found.values
+            expected = OverridesParser.create().parse_override(f"k={proposed[key]}").value()
+            assert value == expected
+        else:
+            assert found.low <= value <= found.high
+            assert point(proposed, space)[key] == value, "in trials.csv and best.yaml to the last digit"

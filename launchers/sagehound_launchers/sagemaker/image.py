@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from sagehound import console
 from sagehound.errors import ConfigError, SagehoundError
-from sagehound_launchers.sagemaker import client
+from sagehound_launchers.sagemaker import account
 from sagehound_launchers.sagemaker.errors import aws_errors, code_of
 
 _PLATFORM = "linux/amd64"  # of SageMaker's usual instances, whatever this machine is
@@ -33,7 +33,7 @@ def push(cfg: DictConfig, project: Path) -> str:
         )
     if not (project / "Dockerfile").exists():
         raise ConfigError(f"image=ecr: no Dockerfile in {project}; run launch.py of a whole checkout")
-    reach = client.reach(cfg.aws)
+    reach = account.reach(cfg.aws)
     ecr, name = reach.client("ecr"), cfg.image.repository
     with aws_errors(f"preparing the repository {name}"):
         address = f"{_repository(ecr, name)}:{cfg.image.tag}"

@@ -10,7 +10,7 @@ from sagehound import console
 from sagehound.data.photos import fetch
 from sagehound.errors import ConfigError, InputError
 from sagehound_launchers.sagemaker import bundle, data
-from sagehound_launchers.sagemaker.client import Cloud
+from sagehound_launchers.sagemaker.account import Cloud
 from sagehound_launchers.sagemaker.errors import aws_errors
 from sagehound_launchers.sagemaker.requests import Channel
 

@@ -19,8 +19,9 @@ from omegaconf import DictConfig
 from sagehound import archive, console
 from sagehound.errors import SagehoundError, Stopped
 from sagehound.files import replacing, write_json
-from sagehound_launchers.sagemaker import client, cost, inputs, requests
-from sagehound_launchers.sagemaker.client import Cloud, Log
+from sagehound_launchers.sagemaker import account, client, cost, inputs, requests
+from sagehound_launchers.sagemaker.account import Cloud
+from sagehound_launchers.sagemaker.client import Log
 from sagehound_launchers.sagemaker.errors import RemoteError, aws_errors, code_of
 
 _KIND = "training_job"
@@ -267,7 +268,7 @@ def launch(cfgs: Sequence[DictConfig], overrides: Sequence[Sequence[str]], folde
         Stopped: Ctrl-C or SIGTERM came.
     """
     aws = cfgs[0].aws
-    cloud = client.connect(aws)
+    cloud = account.connect(aws)
     jobs = prepare(cloud, list(zip(cfgs, overrides, folders, strict=True)), Path(sys.argv[0]).resolve().parent)
     say_cost(cloud, aws, len(jobs))
     if cfgs[0].dry_run:

@@ -17,8 +17,8 @@ from sagehound import console, container
 from sagehound.errors import ConfigError, SagehoundError, Stopped
 from sagehound.files import locked, write_json
 from sagehound_launchers import trials
-from sagehound_launchers.sagemaker import client, inputs, requests
-from sagehound_launchers.sagemaker.client import Cloud
+from sagehound_launchers.sagemaker import account, client, inputs, requests
+from sagehound_launchers.sagemaker.account import Cloud
 from sagehound_launchers.sagemaker.errors import RemoteError, aws_errors
 from sagehound_launchers.sagemaker.training import say_cost, terminable
 from sagehound_launchers.search_space import Interval, SearchSpace
@@ -47,7 +47,7 @@ def tune(arguments: Sequence[str], hpo: DictConfig, folder: Path, compose: Compo
     space, ours = searched(arguments, hpo, compose)
     cfg = compose([*ours, *space.middle()])
     with locked(folder / ".lock", busy=f"another process is tuning in {folder}: give hpo.study=ANOTHER"):
-        cloud = client.connect(cfg.aws)
+        cloud = account.connect(cfg.aws)
         note = folder / "tuning_job.json"
         if note.exists():
             name = _again(note, space)

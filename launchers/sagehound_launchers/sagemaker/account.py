@@ -1,0 +1,232 @@
+"""The way to an AWS account, or to the emulator: what is missing is said before anything is sent."""
+
+import atexit
+import functools
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from sagehound import console
+from sagehound.errors import ConfigError, SagehoundError
+from sagehound_launchers.extras import needs
+from sagehound_launchers.sagemaker.errors import EMULATOR, aws_errors, code_of
+from sagehound_launchers.sagemaker.requests import Account
+
+_ATTEMPTS = 6  # of a call, with growing pauses between them
+_CONNECTIONS = 32  # that uploads share
+
+
+@dataclass(frozen=True)
+class Reach:
+    """The way to AWS's services, or to the emulator's."""
+
+    region: str
+    url: str | None  # the emulator's address
+    client: Callable[[str], Any]  # by boto3's name of the service; one each
+
+
+@dataclass(frozen=True)
+class Cloud(Reach):
+    """An account that is ready for jobs."""
+
+    account: Account
+
+    @property
+    def emulated(self) -> bool:
+        """Whether nothing is paid for."""
+        return self.url is not None
+
+    @property
+    def poll(self) -> float:
+        """Seconds between two looks at a job."""
+        return 0.5 if self.emulated else 10.0
+
+
+def connect(aws: DictConfig) -> Cloud:
+    """Find credentials, region, account, role, bucket and image; with aws=emulator, start it if none runs.
+
+    Raises:
+        ConfigError: one of them is missing; says how to give it.
+        SagehoundError: AWS could not be reached.
+    """
+    needs(f"aws={aws.name}", "sagemaker", "boto3")
+    _check_instance(aws.instance_type)
+    found = reach(aws)
+    return Cloud(found.region, found.url, found.client, _account(aws, found))
+
+
+def reach(aws: DictConfig) -> Reach:
+    """Find credentials and region; with aws=emulator, start it if none runs.
+
+    Raises:
+        ConfigError: one of them is missing; says how to give it.
+    """
+    needs(f"aws={aws.name}", "sagemaker", "boto3")
+    import boto3
+    from botocore.config import Config
+    from botocore.exceptions import ProfileNotFound
+
+    url = emulator(Path(aws.folder).expanduser()) if aws.name == "emulator" else None
+    if url:
+        session = boto3.Session("emulator", "emulator", region_name=aws.region or "us-west-2")
+    else:
+        try:
+            session = boto3.Session(profile_name=aws.profile, region_name=aws.region or os.environ.get("AWS_REGION"))
+        except ProfileNotFound as error:
+            raise ConfigError(f"aws.profile={aws.profile}: {error}; aws configure list-profiles lists them") from error
+        _check_session(session)
+    settings = Config(
+        retries={"mode": "standard", "max_attempts": _ATTEMPTS},
+        max_pool_connections=_CONNECTIONS,
+        connect_timeout=10,
+        read_timeout=30,
+    )
+    lock = threading.Lock()
+
+    @functools.cache
+    def client(service: str) -> Any:  # noqa: ANN401 - boto3 ships no types
+        with lock:  # making a client is not safe between threads
+            return session.client(service, endpoint_url=url, config=settings)
+
+    return Reach(str(session.region_name), url, client)
+
+
+def _check_instance(instance: str) -> None:
+    import botocore.session
+
+    known = botocore.session.get_session().get_service_model("sagemaker").shape_for("TrainingInstanceType").enum
+    if instance not in known:
+        family = [k for k in known if k.rpartition(".")[0] == instance.rpartition(".")[0]]
+        raise ConfigError(
+            f"aws.instance_type={instance}: SageMaker trains on no such instance; choose from "
+            f"{', '.join(family or ['ml.m5.xlarge', 'ml.g4dn.xlarge', 'ml.g5.xlarge'])}, ..."
+        )
+
+
+def _check_session(session: Any) -> None:  # noqa: ANN401 - boto3 ships no types
+    if session.region_name is None:
+        raise ConfigError(
+            f"no AWS region: give aws.region=us-east-1, or yours, or export AWS_DEFAULT_REGION; {EMULATOR}"
+        )
+    with aws_errors("reading AWS credentials"):
+        found = session.get_credentials()
+    if found is None:
+        raise ConfigError(
+            f"no AWS credentials: aws configure (or aws sso login) sets them up, aws.profile=NAME chooses; {EMULATOR}"
+        )
+
+
+def _account(aws: DictConfig, found: Reach) -> Account:
+    with aws_errors("asking AWS whose credentials these are"):
+        caller = found.client("sts").get_caller_identity()
+    number, emulated = str(caller["Account"]), found.url is not None
+    role = _role(aws.role, str(caller["Arn"]), found.client, emulated=emulated)
+    bucket = _bucket(aws.bucket, found.region, number, found.client("s3"))
+    own = f"{number}.dkr.ecr.{found.region}.amazonaws.com/sagehound:latest"
+    if aws.image is None and not emulated:
+        _check_image(found.client("ecr"))
+    return Account(found.region, number, role, bucket, aws.image or own)
+
+
+def _role(given: str | None, caller: str, client: Callable[[str], Any], *, emulated: bool) -> str:
+    """The execution role's ARN."""
+    if given and given.startswith("arn:"):
+        return given
+    if assumed := re.search(r":assumed-role/([^/]+)/SageMaker", caller):  # a notebook on SageMaker
+        given = given or assumed.group(1)
+    given = given or ("SagehoundRole" if emulated else None)
+    if given is None:
+        raise ConfigError(
+            "no execution role: give aws.role=NAME, one that SageMaker may assume with AmazonSageMakerFullAccess "
+            f"(the console's SageMaker page makes one); {EMULATOR}"
+        )
+    with aws_errors(f"looking the role {given} up"):
+        try:
+            return str(client("iam").get_role(RoleName=given)["Role"]["Arn"])
+        except client("iam").exceptions.NoSuchEntityException as error:
+            raise ConfigError(
+                f"aws.role={given}: the account has no such role; aws iam list-roles lists them"
+            ) from error
+
+
+def _bucket(given: str | None, region: str, number: str, s3: Any) -> str:  # noqa: ANN401 - boto3 ships no types
+    """The bucket's name; SageMaker's default one is made if it is missing."""
+    from botocore.exceptions import ClientError
+
+    name = given or f"sagemaker-{region}-{number}"
+    with aws_errors(f"looking at the bucket {name}"):
+        try:
+            s3.head_bucket(Bucket=name)
+        except ClientError as error:
+            if code_of(error) not in ("404", "NoSuchBucket"):
+                raise
+            if given:
+                raise ConfigError(f"aws.bucket={given}: there is no such bucket: aws s3 mb s3://{given}") from error
+            where = {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
+            s3.create_bucket(Bucket=name, **where)
+            console.say(f"made the bucket {name}")
+    return name
+
+
+def _check_image(ecr: Any) -> None:  # noqa: ANN401 - boto3 ships no types
+    from botocore.exceptions import ClientError
+
+    with aws_errors("looking for the image sagehound:latest"):
+        try:
+            ecr.describe_images(repositoryName="sagehound", imageIds=[{"imageTag": "latest"}])
+        except ClientError as error:
+            if code_of(error) not in ("RepositoryNotFoundException", "ImageNotFoundException"):
+                raise
+            raise ConfigError(
+                "the account has no image sagehound:latest: python launch.py image=ecr builds and pushes it, or give "
+                f"aws.image=URI; {EMULATOR}"
+            ) from error
+
+
+def emulator(folder: Path) -> str:
+    """The address of the emulator that keeps its state in ``folder``; one is started for this command if none runs."""
+    needs("aws=emulator", "emulator", "moto")
+    note = folder / "address.json"
+    if (url := _running(note)) is not None:
+        return url
+    folder.mkdir(parents=True, exist_ok=True)
+    log = (folder / "emulator.log").open("ab")
+    command = [sys.executable, "-m", "sagehound_launchers.emulator", "--port", "0", "--folder", str(folder)]
+    process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)
+    log.close()
+    atexit.register(_end, process)
+    end = time.monotonic() + 60
+    while time.monotonic() < end and process.poll() is None:
+        if (url := _running(note)) is not None:
+            console.say(f"emulator: {url}, state in {folder}")
+            return url
+        time.sleep(0.05)
+    raise SagehoundError(f"the emulator did not start; {folder / 'emulator.log'} says why")
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    process.terminate()
+    try:
+        process.wait(30)
+    except subprocess.TimeoutExpired:
+        process.kill()
+
+
+def _running(note: Path) -> str | None:
+    """The address that a running emulator left."""
+    try:
+        found = json.loads(note.read_text())
+        os.kill(int(found["pid"]), 0)
+    except (OSError, ValueError, KeyError):
+        return None
+    return str(found["url"])
