@@ -34,10 +34,11 @@ Tuning
 Endpoints, batch transform, processing
     One container for each variant, and one for a transform job, whatever the number of instances; one that exits before
     it is ready fails the endpoint at once. Capacities and weights change at once. Asynchronous and streaming calls,
-    shadow variants, explainers, inference components and pipelines, DataProcessing of a transform, RecordIO, Pipe and
-    Gzip inputs are refused. DataCaptureConfig is kept, and nothing is captured. A model of a multi-model endpoint that is
-    written over in S3 is not read again before it is unloaded. A processing job's image needs a ContainerEntrypoint, or a
-    ``process`` command in ``Settings.images``. Several of AWS's sentences are from memory, and may read otherwise.
+    shadow variants, explainers, inference components and pipelines, DataProcessing and RecordIO of a transform, Pipe
+    and Gzip inputs of a processing job are refused. DataCaptureConfig is kept, and nothing is captured. A model of a
+    multi-model endpoint that is written over in S3 is not read again before it is unloaded. A processing job's image
+    needs a ContainerEntrypoint, or a ``process`` command in ``Settings.images``. A transform job that is stopped does
+    not wait for its container's answer. Several of AWS's sentences are from memory, and may read otherwise.
 S3
     One account, no permissions, no signatures checked. Objects, their metadata and buckets survive a restart; older
     versions, ACLs, tags and settings of buckets do not, and neither do uploads in parts that were not completed. A

@@ -9,10 +9,9 @@ from typing import ClassVar
 from sagehound_launchers.emulator.listing import page, pick, select
 from sagehound_launchers.emulator.quotas import check_quota
 from sagehound_launchers.emulator.tags import Tags
-from sagehound_launchers.emulator.world import Failed, Record, Refused, World
+from sagehound_launchers.emulator.world import STOPPED, Failed, Record, Refused, World
 
 _RUNNING = ("InProgress", "Stopping")
-_STOPPED = "InternalServerError: the emulator was stopped"
 
 
 class BatchJobs:
@@ -46,9 +45,10 @@ class BatchJobs:
 
     def recover(self) -> None:
         """Jobs that ran when the emulator ended are Failed, as at AWS after a failure of its own."""
+        shutil.rmtree(self._world.folder / f"{self.KIND}s", ignore_errors=True)
         for record in self._world.all(self.KIND):
             if record[f"{self.PREFIX}Status"] in _RUNNING:
-                self._end(record[f"{self.PREFIX}Name"], "Failed", {"FailureReason": _STOPPED})
+                self._end(record[f"{self.PREFIX}Name"], "Failed", {"FailureReason": STOPPED})
 
     def close(self) -> None:
         """Wait until the jobs have been ended, which ``world.stopping`` asks of them."""
@@ -141,7 +141,7 @@ class BatchJobs:
 
     def _end(self, name: str, status: str, more: Record) -> None:
         if self._world.stopping.is_set():
-            status, more = "Failed", {"FailureReason": _STOPPED}
+            status, more = "Failed", {"FailureReason": STOPPED}
         if status == "Stopped":
             more = {k: v for k, v in more.items() if k != "FailureReason"}
         self._change(name, {f"{self.PREFIX}Status": status, f"{self._short}EndTime": time.time()} | more)

@@ -3,13 +3,13 @@
 import json
 import threading
 from collections.abc import Mapping
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote
 
 from moto.backends import get_backend
 
+from sagehound.files import write_text
 from sagehound_launchers.emulator.world import ACCOUNT
 
 ROLE = "SagehoundRole"  # exists at every start
@@ -58,14 +58,18 @@ class MotoCloud:
             self._logs.put_log_events(group, stream, said)
 
     def _load(self, file: Path) -> None:
-        first, *lines = file.read_text(encoding="utf-8").splitlines()
-        events = []
-        for line in lines:
-            with suppress(ValueError):  # the last line of an emulator that was killed
-                moment, text = json.loads(line)
-                events.append((int(moment), str(text)))
+        """Fill moto from a file, without the half of a line that an emulator that was killed may have left."""
+        content = file.read_text(encoding="utf-8", errors="replace")
+        whole = content[: content.rfind("\n") + 1]
+        if whole != content:
+            write_text(file, whole)  # else the next event would be written behind the half
+        if not whole:
+            file.unlink()
+            return
+        first, *lines = whole.splitlines()
+        events = [(int(moment), str(text)) for moment, text in map(json.loads, lines)]
         group, stream = json.loads(first)
-        self._put(group, stream, events)
+        self._put(group, stream, sorted(events, key=lambda event: event[0]))  # threads may have overtaken each other
 
     def metric(self, namespace: str, name: str, dimensions: Mapping[str, str], value: float, moment: float) -> None:
         """Put one value to CloudWatch."""

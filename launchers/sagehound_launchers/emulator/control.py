@@ -9,6 +9,15 @@ from typing import Any
 from sagehound_launchers.emulator.refused import Refused
 
 KINDS = ("throttle", "error", "expired_token", "timeout", "drop")
+_TYPES: dict[str, tuple[type, ...]] = {  # of what a rule may have
+    "operation": (str,),
+    "kind": (str,),
+    "job": (str,),
+    "log": (str,),
+    "times": (int,),
+    "after": (bool,),
+    "seconds": (float, int, type(None)),
+}
 
 
 @dataclass
@@ -107,6 +116,9 @@ def _read(kind: type, content: Any) -> list[Any]:  # noqa: ANN401 - JSON's
     except TypeError as error:
         raise Refused("ValidationException", f"{kind.__name__}: {error}") from error
     for rule in rules:
+        for name, types in _TYPES.items():
+            if not isinstance(getattr(rule, name, types[0]()), types):
+                raise Refused("ValidationException", f"{name}={getattr(rule, name)!r}: it must be {types[0].__name__}")
         if isinstance(rule, Fault) and rule.kind not in KINDS:
             raise Refused("ValidationException", f"kind={rule.kind}: choose from {', '.join(KINDS)}")
         if isinstance(rule, Interruption):

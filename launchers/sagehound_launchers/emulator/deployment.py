@@ -98,6 +98,8 @@ class Deployment:
             self._servers[name].start(seconds, lambda: bool(self._failed))
         except Failed as failed:
             self._failed.append(failed)
+        except Exception as error:  # an error of ours must not leave the endpoint Creating for ever
+            self._failed.append(Failed(f"InternalServerError: {error!r}"))
         except NotReady:
             reason = (
                 f"The primary container for production variant {name} did not pass the ping health check. Please check "

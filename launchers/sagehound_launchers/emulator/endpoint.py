@@ -92,7 +92,8 @@ class Endpoints:
     def UpdateEndpointWeightsAndCapacities(self, request: Record) -> Record:
         """Change what share of the requests variants get, and how many instances they claim to have."""
         record = self._changeable(request["EndpointName"])
-        variants = {v["VariantName"]: v for v in record["_Variants"]}
+        changed = [dict(v) for v in record["_Variants"]]
+        variants = {v["VariantName"]: v for v in changed}
         for desired in request["DesiredWeightsAndCapacities"]:
             variant = variants.get(desired["VariantName"])
             if variant is None:
@@ -105,9 +106,8 @@ class Endpoints:
             if "DesiredWeight" in desired:
                 variant["InitialVariantWeight"] = desired["DesiredWeight"]
         with self._lock:
-            self._live[record["EndpointName"]].variants = record["_Variants"]
-        described = [_described(v) for v in record["_Variants"]]
-        self._world.change(KIND, record["EndpointName"], ProductionVariants=described, LastModifiedTime=time.time())
+            self._live[record["EndpointName"]].variants = changed
+        self._in_service(record["EndpointName"], changed)
         return {"EndpointArn": record["EndpointArn"]}
 
     def DeleteEndpoint(self, request: Record) -> None:
@@ -188,7 +188,7 @@ class Endpoints:
             old = self._live.get(name)
         if self._put(name, deployment):
             with self._world.lock:
-                self._change(name, EndpointConfigName=config, _Variants=variants, **done)
+                self._change(name, EndpointConfigName=config, **done)
                 self._in_service(name, variants)
             if old:
                 old.stop()
@@ -211,7 +211,7 @@ class Endpoints:
 
     def _in_service(self, name: str, variants: list[Record]) -> None:
         described = [_described(v) for v in variants]
-        self._change(name, EndpointStatus="InService", ProductionVariants=described)
+        self._change(name, EndpointStatus="InService", ProductionVariants=described, _Variants=variants)
 
     def _change(self, name: str, **members: object) -> None:
         self._world.change(KIND, name, LastModifiedTime=time.time(), **members)

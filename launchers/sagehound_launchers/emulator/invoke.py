@@ -26,7 +26,11 @@ _EXITED = "An error occurred while handling request as the model process exited.
 class Runtime:
     """SageMaker's runtime."""
 
-    ROUTES: ClassVar[dict[str, str]] = {r"/endpoints/([^/]+)/invocations": "InvokeEndpoint"}
+    ROUTES: ClassVar[dict[str, str]] = {
+        r"POST /endpoints/([^/]+)/invocations": "InvokeEndpoint",
+        r"POST /endpoints/([^/]+)/async-invocations": "InvokeEndpointAsync",
+        r"POST /endpoints/([^/]+)/invocations-response-stream": "InvokeEndpointWithResponseStream",
+    }
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -58,6 +62,14 @@ class Runtime:
         if not 200 <= reply.status < 300:
             return self._model_error(name, reply.status, reply.body.decode(errors="replace"))
         return _answer(reply, variant["VariantName"])
+
+    def InvokeEndpointAsync(self, call: Call, name: str) -> Answer:
+        """Refused: no endpoint here has an AsyncInferenceConfig."""
+        raise Refused("ValidationError", f"The emulator has no asynchronous calls: send {name} an InvokeEndpoint.")
+
+    def InvokeEndpointWithResponseStream(self, call: Call, name: str) -> Answer:
+        """Refused: answers come whole."""
+        raise Refused("ValidationError", f"The emulator streams no answers: send {name} an InvokeEndpoint.")
 
     def _model_error(self, name: str, status: int, said: str) -> Answer:
         """The answer for a container's error, in AWS's words."""

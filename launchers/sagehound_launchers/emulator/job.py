@@ -5,12 +5,13 @@ import re
 import shutil
 import threading
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
 from sagehound_launchers.emulator.job_folder import Uploads, prepare
 from sagehound_launchers.emulator.processes import Container, command_of
-from sagehound_launchers.emulator.world import Failed, Record, World
+from sagehound_launchers.emulator.world import STOPPED, Failed, Record, World
 
 _KIND = "training-job"
 _GROUP = "/aws/sagemaker/TrainingJobs"
@@ -39,7 +40,7 @@ class Run:
         self._asked_to_stop = threading.Event()
         self._interrupted = threading.Event()
         self.ended = threading.Event()
-        self._folder = world.folder / "jobs" / name
+        self._folder = world.folder / "jobs" / f"{name}-{uuid.uuid4().hex[:8]}"  # the name may be free before the folder is
         found = world.find(_KIND, name)
         assert found is not None
         self._record: Record = found
@@ -67,11 +68,6 @@ class Run:
         finally:
             shutil.rmtree(self._folder, ignore_errors=True)
             self.ended.set()
-
-    def abandon(self) -> None:
-        """End it as Failed where an emulator that is no more left it."""
-        self.fail("InternalServerError: the emulator was stopped")
-        shutil.rmtree(self._folder, ignore_errors=True)
 
     def fail(self, reason: str) -> None:
         """End it as Failed."""
@@ -185,7 +181,7 @@ class Run:
     def _finish(self, hosts: list[Path], uploads: Uploads, code: int, why: str, failed: Path | None) -> None:
         """Upload what the job left, and say how it ended."""
         if why == "EmulatorStopped":
-            self.fail("InternalServerError: the emulator was stopped")
+            self.fail(STOPPED)
             return
         self._enter("Uploading")
         uploads.sync()

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from sagehound import console
 from sagehound_launchers.emulator.world import KEYS, Failed, World
 
 _FROM_HOST = ("HOME", "LANG", "TMPDIR", "OMP_NUM_THREADS", "SAGEHOUND_CACHE")  # all that a job sees of this machine
@@ -54,8 +55,9 @@ class Container:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        except OSError as error:
-            raise Failed(f"ClientError: the container could not be started: {command[0]}: {error.strerror}") from error
+        except (OSError, ValueError) as error:  # ValueError: a text with a null byte
+            why = error.strerror if isinstance(error, OSError) else error
+            raise Failed(f"ClientError: the container could not be started: {command[0]}: {why}") from error
         self._watch.tell("+", self._process.pid)
         self._reader = threading.Thread(target=self._read, args=(on_line,), daemon=True)
         self._reader.start()
@@ -107,7 +109,10 @@ class Container:
         assert self._process.stdout is not None
         with self._process.stdout as output:
             for line in output:
-                on_line(line.decode(errors="replace").rstrip("\r\n"))
+                try:
+                    on_line(line.decode(errors="replace").rstrip("\r\n"))
+                except Exception as error:  # a container whose output nobody reads would wait for ever
+                    console.warn(f"emulator: a line of process {self.pid}: {error!r}")
 
 
 def command_of(world: World, image: str, verb: str) -> list[str]:

@@ -95,6 +95,11 @@ def wrong_ranges(ranges: Record) -> Iterator[str]:
         yield "AutoParameters: the emulator has none"
 
 
+def combinations(ranges: Record) -> int:
+    """How many points a grid has."""
+    return math.prod(len(values) for values in choices(ranges).values())
+
+
 def grid(ranges: Record) -> list[Point]:
     """Every combination of the categorical ranges' values."""
     found = choices(ranges)

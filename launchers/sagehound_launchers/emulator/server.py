@@ -3,8 +3,8 @@
 A service is a class of SERVICES, made with the World. Its public methods that bear the name of an operation of
 SageMaker's (CreateTrainingJob) take a request that AWS's model allows and return the answer; members that the model
 does not have are cut away, so that a record may be the answer. They run one at a time, under ``world.lock``, and so
-must not wait; ``world.background`` does the work. ROUTES maps paths of other services (a regex) to methods that take
-the Call and the regex's groups and return an Answer; these do not hold the lock. ``recover()``, if there is one, runs
+must not wait; ``world.background`` does the work. ROUTES maps requests of other services (a regex of ``POST /path``) to
+methods that take the Call and the regex's groups and return an Answer; these do not hold the lock. ``recover()``, if there is one, runs
 once the server listens; ``close()`` runs first when the emulator ends.
 """
 
@@ -93,13 +93,14 @@ class Emulator:
             self.url = self.world.url = f"http://127.0.0.1:{server.server_port}"
             ends.callback(server.server_close)
             thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-            thread.start()
-            ends.callback(server.shutdown)
-            address = self.folder / "address.json"
-            ends.callback(address.unlink, missing_ok=True)
-            ends.callback(self.world.close)
-            ends.callback(application.close)
-            application.recover()
+            with self.world.lock:  # what a client that waited for the port asks for must not be taken for a leftover
+                thread.start()
+                ends.callback(server.shutdown)
+                address = self.folder / "address.json"
+                ends.callback(address.unlink, missing_ok=True)
+                ends.callback(self.world.close)
+                ends.callback(application.close)
+                application.recover()
             write_json(address, {"url": self.url, "pid": os.getpid()})
             self._ends = ends.pop_all()
         return self
@@ -166,7 +167,8 @@ class Application:
 
     def _faulty(self, call: Call, environ: dict[str, Any]) -> Any:  # noqa: ANN401 - an Answer, or moto's triple
         """The answer, unless a fault befalls it."""
-        found = next(((m, op, f) for p, op, f in self._routes if (m := p.fullmatch(call.path))), None)
+        where = f"{call.method} {call.path}"
+        found = next(((m, op, f) for p, op, f in self._routes if (m := p.fullmatch(where))), None)
         protocol, operation = ("json", found[1]) if found else asked(call)
         fault = self._control.fault(operation)
         if fault and not fault.after:
@@ -193,7 +195,7 @@ class Application:
         if operation not in self._operations:
             return refusal("json", "NotImplemented", f"the emulator has no {operation}", 501)
         try:
-            request = json.loads(body or b"{}")
+            request = _object(body)
             wrong = problems(operation, request)
             if wrong:
                 found = "1 validation error" if len(wrong) == 1 else f"{len(wrong)} validation errors"
@@ -237,3 +239,14 @@ class Application:
         except NotImplementedError as error:
             return refusal("json", "NotImplemented", f"the emulator has none of this: {error}", 501)
         return said[0], said[1], chunks
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    """A request's members."""
+    try:
+        request = json.loads(body or b"{}")
+    except ValueError as error:
+        raise Refused("SerializationException", f"the body is no JSON: {error}") from error
+    if not isinstance(request, dict):
+        raise Refused("SerializationException", "the body is no JSON object")
+    return request

@@ -248,7 +248,7 @@ class Store:
         journal = self._folder / "journal.jsonl"
         buckets: dict[str, dict[str, dict[str, Any]]] = {}
         regions: dict[str, str] = {}
-        for text in journal.read_text(encoding="utf-8").splitlines() if journal.exists() else []:
+        for text in journal.read_text(encoding="utf-8", errors="replace").split("\n") if journal.exists() else []:
             with suppress(ValueError):  # the last line of an emulator that was killed
                 line = json.loads(text)
                 if "key" not in line:

@@ -12,14 +12,16 @@ class Tags:
         self._world = world
 
     def put(self, arn: str, tags: list[dict[str, str]]) -> None:
-        """Add tags to what an ARN names; a key's new value replaces the old one."""
-        record = self._world.find(_KIND, arn) or {}
+        """Give something new its tags; what had its ARN before may have left others."""
         if tags:
-            self._world.save(_KIND, arn, record | {tag["Key"]: tag["Value"] for tag in tags})
+            self._world.save(_KIND, arn, {tag["Key"]: tag["Value"] for tag in tags})
+        else:
+            self._world.remove(_KIND, arn)
 
     def AddTags(self, request: Record) -> Record:
-        """Add tags, and answer with all there are."""
-        self.put(request["ResourceArn"], request["Tags"])
+        """Add tags, and answer with all there are; a key's new value replaces the old one."""
+        new = {tag["Key"]: tag["Value"] for tag in request["Tags"]}
+        self._world.save(_KIND, request["ResourceArn"], (self._world.find(_KIND, request["ResourceArn"]) or {}) | new)
         return self.ListTags(request)
 
     def ListTags(self, request: Record) -> Record:

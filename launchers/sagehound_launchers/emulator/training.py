@@ -1,6 +1,7 @@
 """Training jobs: what AWS accepts and answers; ``job.py`` runs them."""
 
 import re
+import shutil
 import time
 from collections.abc import Callable
 
@@ -9,7 +10,7 @@ from sagehound_launchers.emulator.listing import page, pick, select
 from sagehound_launchers.emulator.processes import host_path
 from sagehound_launchers.emulator.quotas import check_quota
 from sagehound_launchers.emulator.tags import Tags
-from sagehound_launchers.emulator.world import Failed, Record, Refused, World, join_uri, split_uri
+from sagehound_launchers.emulator.world import STOPPED, Failed, Record, Refused, World, join_uri, split_uri
 
 KIND = "training-job"
 RUNNING = ("InProgress", "Stopping")
@@ -110,9 +111,10 @@ class TrainingJobs:
 
     def recover(self) -> None:
         """Jobs that ran when the emulator ended are Failed, as at AWS after a failure of its own."""
+        shutil.rmtree(self._world.folder / "jobs", ignore_errors=True)
         for record in self._world.all(KIND):
             if record["TrainingJobStatus"] in RUNNING:
-                Run(self._world, record["TrainingJobName"]).abandon()
+                Run(self._world, record["TrainingJobName"]).fail(STOPPED)
 
     def close(self) -> None:
         """Wait until the jobs have been ended, which ``world.stopping`` asks of them."""

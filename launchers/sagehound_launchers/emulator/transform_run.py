@@ -4,7 +4,7 @@ import gzip
 import json
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 
 from sagehound_launchers.emulator.model_server import ModelServer, NoReply, Reply, TimedOut
@@ -15,6 +15,7 @@ _DEFAULTS = {_CONCURRENT: 1, _PAYLOAD: 6, _STRATEGY: "MultiRecord"}  # AWS's own
 _LOGGED = {"MultiRecord": "MULTI_RECORD", "SingleRecord": "SINGLE_RECORD"}
 _SECONDS, _RETRIES = 600, 3  # of an invocation; AWS's own
 _PAUSE = 0.2  # seconds before a request is sent again
+_POLL = 0.05  # seconds between two looks at whether the job is to end
 
 
 class Run:
@@ -51,8 +52,12 @@ class Run:
             Failed: some could not be; the log says which.
         """
         with ThreadPoolExecutor(self._at_once) as threads, ThreadPoolExecutor(self._at_once) as requests:
-            found = list(threads.map(lambda one: self._object(requests, *one), objects))
-        whose = [bad for bad in found if bad]
+            found = [threads.submit(self._object, requests, *one) for one in objects]
+            while wait(found, _POLL).not_done:
+                if self._stop.is_set():
+                    self._server.stop()  # what it has not answered by then is not waited for
+                    break
+        whose = [bad for one in found if (bad := one.result())]
         if whose:
             raise Failed(f"{whose[0]}: See job logs for more information")
 

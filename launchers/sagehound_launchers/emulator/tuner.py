@@ -10,7 +10,7 @@ from sagehound_launchers.emulator.job import Run
 from sagehound_launchers.emulator.sampling import Point, Sampler, grid
 from sagehound_launchers.emulator.training import KIND as TRAINING
 from sagehound_launchers.emulator.training import TrainingJobs
-from sagehound_launchers.emulator.world import Record, Refused, World, join_uri
+from sagehound_launchers.emulator.world import STOPPED, Record, Refused, World, join_uri
 
 KIND = "tuning-job"
 _POLL = 0.05  # seconds between two looks at the training jobs
@@ -58,11 +58,13 @@ class Tuner:
     def run(self) -> None:
         """Search to the end, whatever that is."""
         try:
-            status, reason = self._search()
-            for run in self._runs.values():
-                run.stop()
-            for run in self._runs.values():
-                run.ended.wait()
+            try:
+                status, reason = self._search()
+            finally:
+                for run in self._runs.values():
+                    run.stop()
+                for run in self._runs.values():
+                    run.ended.wait()
             self.end(status, reason)
         except Exception as error:
             self.end("Failed", f"InternalServerError: {error!r}")
@@ -84,7 +86,7 @@ class Tuner:
         while True:
             running = sum(not run.ended.is_set() for run in self._runs.values())
             if self._world.stopping.is_set():
-                return "Failed", "InternalServerError: the emulator was stopped"
+                return "Failed", STOPPED
             if self._asked_to_stop.is_set():
                 return "Stopped", ""
             if time.monotonic() - began > self._limits.get("MaxRuntimeInSeconds", float("inf")):

@@ -4,13 +4,14 @@ import time
 from collections.abc import Iterator
 
 from sagehound_launchers.emulator.listing import page, pick, select
-from sagehound_launchers.emulator.sampling import grid, wrong_ranges
+from sagehound_launchers.emulator.sampling import combinations, wrong_ranges
 from sagehound_launchers.emulator.tags import Tags
 from sagehound_launchers.emulator.training import check
 from sagehound_launchers.emulator.tuner import KIND, Tuner, best, child_request, summaries
-from sagehound_launchers.emulator.world import Record, Refused, World
+from sagehound_launchers.emulator.world import STOPPED, Record, Refused, World
 from sagehound_launchers.sagemaker.shapes import problems
 
+_MOST = 10_000  # training jobs of a grid; AWS has quotas below that
 RUNNING = ("InProgress", "Stopping")
 _SUMMARY = (
     "HyperParameterTuningJobName",
@@ -167,7 +168,7 @@ class TuningJobs:
         """Tuning jobs that ran when the emulator ended are Failed."""
         for record in self._world.all(KIND):
             if record["HyperParameterTuningJobStatus"] in RUNNING:
-                Tuner(self._world, record, []).end("Failed", "InternalServerError: the emulator was stopped")
+                Tuner(self._world, record, []).end("Failed", STOPPED)
 
     def close(self) -> None:
         """Wait until the searches have ended, which ``world.stopping`` asks of them."""
@@ -188,11 +189,13 @@ def _wrong_strategy(config: Record, ranges: Record) -> Iterator[str]:
     if strategy == "Grid":
         if ranges.get("IntegerParameterRanges") or ranges.get("ContinuousParameterRanges"):
             yield "Grid search takes only CategoricalParameterRanges"
-        elif most not in (None, len(grid(ranges))):
+        elif most not in (None, combinations(ranges)):
             yield (
                 f"MaxNumberOfTrainingJobs must be equal to the number of combinations of the categorical values, "
-                f"{len(grid(ranges))}, or left out for strategy Grid"
+                f"{combinations(ranges)}, or left out for strategy Grid"
             )
+        elif combinations(ranges) > _MOST:
+            yield f"The grid has {combinations(ranges)} points, and the emulator runs at most {_MOST}"
     elif most is None:
         yield f"MaxNumberOfTrainingJobs is required for strategy {strategy}"
     if most is not None and limits["MaxParallelTrainingJobs"] > most:

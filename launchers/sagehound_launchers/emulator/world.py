@@ -20,6 +20,7 @@ from sagehound_launchers.emulator.watch import Watch
 
 ACCOUNT = "123456789012"
 REGION = "us-west-2"
+STOPPED = "InternalServerError: the emulator was stopped"  # why what ran when it ended is Failed
 KEYS = {"aws_access_key_id": "emulator", "aws_secret_access_key": "emulator"}  # no one checks them
 
 Record: TypeAlias = dict[str, Any]
@@ -91,6 +92,7 @@ class World:
         self._records: dict[str, dict[str, Record]] = {}
         self._services: dict[type, Any] = {}
         self._threads: list[threading.Thread] = []
+        shutil.rmtree(self.folder / "temporary", ignore_errors=True)  # of an emulator that was killed
         for file in sorted((self.folder / "records").glob("*/*.json")):
             kind = self._records.setdefault(file.parent.name, {})
             kind[unquote(file.stem)] = json.loads(file.read_text(encoding="utf-8"))
@@ -220,7 +222,7 @@ class World:
         """Copy listed objects to a folder, under their names; how many.
 
         Raises:
-            Failed: one of them is gone, or its name leads out of the folder.
+            Failed: one of them is gone, or its name leads out of the folder or cannot be that of a file.
         """
         folder.mkdir(parents=True, exist_ok=True)
         for uri, name in objects:
@@ -229,8 +231,11 @@ class World:
                 raise Failed(_missing(self.objects, uri))
             if not target.resolve().is_relative_to(folder.resolve()):
                 raise Failed(f"ClientError: Data download failed:{uri} leads out of the channel's folder")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(found, target)
+            try:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(found, target)
+            except OSError as error:  # "a" and "a/b" are both objects, or a name is too long for a file's
+                raise Failed(f"ClientError: Data download failed:{uri}: {error.strerror}") from error
         return len(objects)
 
     def upload_folder(self, folder: Path, uri: str, known: dict[str, tuple[int, int]] | None = None) -> int:

@@ -117,7 +117,8 @@ def tuning_job(
         "RandomSeed": cfg.seed,
     }
     if hpo.strategy == "Hyperband":
-        resources = {"MinResource": 1, "MaxResource": cfg.trainer.max_epochs}
+        # a line an epoch, one of the best in the end, and one more: a job that reaches the last is stopped
+        resources = {"MinResource": 1, "MaxResource": cfg.trainer.max_epochs + 2}
         config["StrategyConfig"] = {"HyperbandStrategyConfig": resources}
     else:
         config["TrainingJobEarlyStoppingType"] = "Auto" if hpo.early_stopping else "Off"

@@ -176,6 +176,21 @@ def test_bodies_have_limits(emulator: Emulator) -> None:
         invoke(emulator, "less", b"x" * (2**22 + 1))
 
 
+def test_calls_of_other_kinds_are_refused(emulator: Emulator) -> None:
+    runtime = client(emulator, "sagemaker-runtime")
+    with pytest.raises(ClientError, match="no asynchronous calls"):
+        runtime.invoke_endpoint_async(EndpointName="e", InputLocation=f"s3://{BUCKET}/x")
+    with pytest.raises(ClientError, match="streams no answers"):
+        runtime.invoke_endpoint_with_response_stream(EndpointName="e", Body=b"x")
+
+
+def test_what_no_process_can_be_started_with_fails_the_endpoint(emulator: Emulator) -> None:
+    make_model(emulator, "null", A="\0")
+    found = make_endpoint(emulator, "null", variant("null"))
+    assert found["EndpointStatus"] == "Failed"
+    assert "could not be started" in found["FailureReason"]
+
+
 def test_traffic_goes_by_weight_or_to_the_wanted_variant(emulator: Emulator, sm: Client) -> None:
     for name in ("old", "new"):
         make_model(emulator, name)

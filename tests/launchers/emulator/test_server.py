@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from sagehound_launchers.emulator.world import Settings
 
 
 def test_s3_keeps_bytes_names_and_metadata_over_a_restart(tmp_path: Path) -> None:
-    odd = "photos/ü +%&=?#/100%.jpg"
+    odd = "photos/ü\u2028 +%&=?#/100%.jpg"
     big = os.urandom(9_000_000)  # above boto3's threshold for parts
     with Emulator(tmp_path) as emulator:
         s3 = client(emulator, "s3")
@@ -143,6 +144,8 @@ def test_a_request_may_hang(emulator: Emulator) -> None:
         ("faults", {"operation": "*", "kind": "magic"}, "kind=magic: choose from throttle"),
         ("faults", {"op": "*"}, "unexpected keyword argument 'op'"),
         ("interruptions", {"job": "(", "log": "x"}, "not a regex"),
+        ("faults", {"operation": "*", "kind": "error", "times": "2"}, "times='2': it must be int"),
+        ("interruptions", {"job": "x", "log": 5}, "log=5: it must be str"),
         ("magic", {}, "choose from faults, interruptions, quotas, requests"),
     ],
 )
@@ -177,6 +180,36 @@ def test_jobs_and_logs_survive_a_restart_and_running_jobs_fail(tmp_path: Path) -
             "Failed",
             "InternalServerError: the emulator was stopped",
         )
+
+
+def test_what_a_killed_emulator_left_half_written_does_not_keep_the_next_from_starting(tmp_path: Path) -> None:
+    logs = tmp_path / "logs/%2Faws%2Fsagemaker%2FTrainingJobs"
+    logs.mkdir(parents=True)
+    now = int(time.time() * 1000)
+    stream = '["/aws/sagemaker/TrainingJobs", "half/1"]\n'
+    (logs / "half%2F1.jsonl").write_text(f'{stream}[{now + 1}, "b"]\n[{now}, "a, of a slower thread"]\n[{now}, "c')
+    (logs / "none%2F1.jsonl").write_text("")
+    for folder in ("temporary", "transform-jobs/t/ml", "processing-jobs/p/ml", "jobs/j/ml"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "large").write_bytes(b"x")
+    for _ in range(2):
+        with Emulator(tmp_path) as emulator:
+            assert log_of(emulator, "half") == ["a, of a slower thread", "b"]
+            emulator.world.cloud.log("/aws/sagemaker/TrainingJobs", "next/1", [(now, "x")])
+    assert not list(tmp_path.rglob("large"))
+    assert sorted(p.name for p in logs.iterdir()) == ["half%2F1.jsonl", "next%2F1.jsonl"]
+
+
+@pytest.mark.parametrize("body", [b"{", b"[]", b"\xff"])
+def test_a_body_that_is_no_request_is_refused(emulator: Emulator, body: bytes) -> None:
+    answer = urllib3.request("POST", emulator.url, body=body, headers={"X-Amz-Target": "SageMaker.ListTrainingJobs"})
+    assert (answer.status, json.loads(answer.data)["__type"]) == (400, "SerializationException")
+
+
+def test_an_object_may_have_the_name_of_an_invocation(s3: Client, emulator: Emulator) -> None:
+    s3.create_bucket(Bucket="endpoints", CreateBucketConfiguration={"LocationConstraint": "us-west-2"})
+    s3.put_object(Bucket="endpoints", Key="x/invocations", Body=b"mine")
+    assert s3.get_object(Bucket="endpoints", Key="x/invocations")["Body"].read() == b"mine"
 
 
 def start(folder: Path, *arguments: str) -> tuple[subprocess.Popen[str], dict[str, str]]:
@@ -233,7 +266,7 @@ def test_jobs_do_not_outlive_an_emulator_that_is_killed(tmp_path: Path) -> None:
         found = client(emulator, "sagemaker").describe_training_job(TrainingJobName="orphan")
         assert found["FailureReason"] == "InternalServerError: the emulator was stopped"
         assert log_of(emulator, "orphan") == [pid]
-        assert not (tmp_path / "e/jobs/orphan").exists()
+        assert not (tmp_path / "e/jobs").exists()
 
 
 def test_a_taken_port_is_one_line(tmp_path: Path, emulator: Emulator) -> None:

@@ -336,6 +336,22 @@ def test_metrics_reach_cloudwatch(emulator: Emulator, sm: Client) -> None:
     )
 
 
+def test_a_name_that_is_free_again_begins_anew(emulator: Emulator, sm: Client, s3: Client) -> None:
+    for tags in ([{"Key": "k", "Value": "v"}], []):
+        sm.create_training_job(**job("again", "print('x')", Tags=tags))
+        arn = ended(sm, "again")["TrainingJobArn"]
+        assert sm.list_tags(ResourceArn=arn)["Tags"] == tags
+        sm.delete_training_job(TrainingJobName="again")
+
+
+@pytest.mark.parametrize("names", [["a", "a/b"], ["a" * 300]])
+def test_objects_that_cannot_be_files_fail_the_job(sm: Client, s3: Client, names: list[str]) -> None:
+    for name in names:
+        s3.put_object(Bucket=BUCKET, Key=f"odd/{name}", Body=b"x")
+    sm.create_training_job(**job("odd", "", InputDataConfig=[channel("train", f"s3://{BUCKET}/odd/")]))
+    assert ended(sm, "odd")["FailureReason"].startswith(f"ClientError: Data download failed:s3://{BUCKET}/odd/{names[-1]}")
+
+
 @pytest.mark.slow  # it imports AWS's SDK
 def test_aws_s_own_sdk_creates_follows_and_finds_a_job(emulator: Emulator, tmp_path: Path) -> None:
     config = {"SchemaVersion": "1.0", "SageMaker": {"PythonSDK": {"Modules": {"TelemetryOptOut": True}}}}

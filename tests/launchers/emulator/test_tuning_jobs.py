@@ -285,6 +285,16 @@ def test_what_aws_refuses_of_a_search_is_refused(
     assert message in refused.value.response["Error"]["Message"]
 
 
+def test_a_grid_without_end_is_refused_at_once(sm: Client) -> None:
+    many = [{"Name": f"p{i}", "Values": [str(v) for v in range(30)]} for i in range(20)]
+    request = tuning("endless", most=None)
+    request["HyperParameterTuningJobConfig"] |= {
+        "Strategy": "Grid", "ParameterRanges": {"CategoricalParameterRanges": many},
+    }  # fmt: skip
+    with pytest.raises(ClientError, match=f"The grid has {30**20} points"):
+        sm.create_hyper_parameter_tuning_job(**request)
+
+
 def test_a_search_with_a_role_that_is_not_there_is_refused(emulator: Emulator, sm: Client) -> None:
     with pytest.raises(ClientError, match="Could not assume role"):
         sm.create_hyper_parameter_tuning_job(**tuning("refused", definition={"RoleArn": ROLE + "x"}))

@@ -150,6 +150,20 @@ def test_ctrl_c_stops_the_job_only_if_asked(
     assert job["HyperParameterTuningJobStatus"] == ("Stopped" if asked else "Completed")
 
 
+@pytest.mark.slow
+def test_hyperband_ends_the_worse_trials_and_completes_others(
+    launch: Command, photos: Path, weights: Path, tmp_path: Path, emulator: Emulator
+) -> None:
+    given = [*small(photos, weights), "hpo=sagemaker", "aws=emulator", "hpo.study=band", "hpo.strategy=Hyperband"]
+    done = launch(*given, "trainer.max_epochs=3", "optimizer.lr=0.05,1e-7,1e-8", "hpo.max_jobs=4")
+    assert done.returncode == 0, done.stderr + done.stdout
+    states = [r["state"] for r in rows(tmp_path / "multirun/band")]
+    assert len(states) == 4
+    assert "complete" in states, "one that has trained to its end is not stopped on the way out"
+    assert set(states) <= {"complete", "stopped"}
+    assert (tmp_path / "multirun/band/best.yaml").exists()
+
+
 def test_what_the_service_says_becomes_the_override_that_was_sent() -> None:
     space = parse(["lr=interval(0.1,1)", "n=range(1,9)", "b=32,64", "layers=[512,256],[8]"])
     said = {"lr": "0.30000000000000004", "n": "3", "b": '"64"', "layers": "[512,256]"}
