@@ -6,12 +6,15 @@ COPY pyproject.toml requirements.lock README.md LICENSE train.py launch.py ./
 COPY src src
 COPY launchers launchers
 COPY conf conf
+# torch.compile calls a C compiler
+RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
 # the versions of requirements.lock, but of what a container needs alone
 RUN pip install --no-cache-dir "$(sed -n 's/^\(uv==[^ ]*\).*/\1/p' requirements.lock)" \
     && uv pip install --system --no-cache --compile-bytecode --constraint requirements.lock \
         --editable '.[serve,debugger,demo]' \
     && pip uninstall --yes uv
 
+ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 ENV PYTHONUNBUFFERED=1 SAGEHOUND_HOME=/opt/sagehound SAGEHOUND_CACHE=/tmp/sagehound
 # several models behind one endpoint, and the port that SageMaker chooses
 LABEL com.amazonaws.sagemaker.capabilities.multi-models=true

@@ -180,6 +180,7 @@ def test_a_job_that_was_interrupted_goes_on(photos: Path, weights: Path, tmp_pat
     said = process.communicate(timeout=120)[0]
     assert process.returncode == 143, said
     assert "SIGTERM" in container.failure
+    assert (container.base / "output/data/checkpoints/last.ckpt").exists(), "a job that is stopped hands it over"
     again = Container(tmp_path / "again", weights, photos, **given)  # another machine
     (container.base / "checkpoints").rename(again.base / "checkpoints")
     code, said = again.train()
@@ -205,7 +206,7 @@ def test_two_machines_train_together(weights: Path, tmp_path: Path) -> None:
     assert "machine 1 of 2" in said[0]
     assert machines[0].metrics()["test"]["photos"] == 12
     assert not (tmp_path / hosts[1] / "output/data/metrics.json").exists(), "the first writes for both"
-    epochs = re.findall(r"^epoch \d/2.*", said[0] + said[1])
+    epochs = re.findall(r"^epoch \d/2.*", said[0] + said[1], flags=re.MULTILINE)
     assert len(epochs) == 2, "told once"
 
 
@@ -220,4 +221,4 @@ def test_the_project_comes_from_its_channel(weights: Path, photos: Path, tmp_pat
     status, said = container.train()
     assert status == 0, said
     assert "mine ['data=folder'" in said
-    assert str(container.base / "code/src") in said
+    assert str(container.base / "tmp/code/src") in said

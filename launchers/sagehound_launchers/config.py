@@ -172,6 +172,14 @@ def _remote_rules(cfg: DictConfig) -> list[tuple[Any, str]]:
             f"hpo.objective={cfg.hpo.objective if cfg.hpo else ''}: a job prints scores alone; choose valid.loss, ...",
         ),
         (
+            cfg.hpo
+            and cfg.hpo.name == "sagemaker"
+            and (cfg.hpo.early_stopping or cfg.hpo.strategy == "Hyperband")
+            and cfg.hpo.objective not in MEASURED,
+            "hpo.early_stopping and hpo.strategy=Hyperband need an objective that is known after each epoch: choose "
+            f"hpo.objective={' or '.join(MEASURED)}",
+        ),
+        (
             cfg.hpo and cfg.hpo.name == "sagemaker" and cfg.trainer.name == "sagemaker",
             "hpo=sagemaker runs its trials on SageMaker by itself: drop trainer=sagemaker",
         ),

@@ -49,7 +49,7 @@ class Runner(Protocol):
         """How many trials ``run`` would take now."""
 
     def run(self, jobs: list[Job]) -> list[Result]:
-        """Start the jobs; wait for some of those that were started, and return what came of them, in their order."""
+        """Start the jobs; wait for some of those that were started, and return what came of them."""
 
     def __enter__(self) -> Self: ...
 
@@ -118,6 +118,7 @@ class Processes:
         self._workers: list[Worker] = []
         self._running: dict[int, Worker] = {}  # by the trial's number
         self._done: dict[int, Result] = {}  # not yet returned
+        self._heard, self._signals = connection.Pipe(duplex=False)  # of signals, by number
 
     @property
     def room(self) -> int:
@@ -125,7 +126,7 @@ class Processes:
         return self._most - len(self._running) - (len(self._done) if self._ordered else 0)
 
     def run(self, jobs: list[Job]) -> list[Result]:
-        """Start the jobs; returns those that are done and have no older one running before them.
+        """Start the jobs; with ``ordered``, what came of the oldest that is not yet returned, else of all that is done.
 
         Raises:
             Stopped: a signal came.
@@ -135,25 +136,28 @@ class Processes:
             self._running[job.number] = worker
             worker.start(self._compose(job.overrides, job.number))
         oldest = min([*self._running, *self._done])
-        while oldest not in self._done:
+        while oldest not in self._done if self._ordered else not self._done:
             self._listen()
-            if not self._ordered:
-                break
-        numbers = [n for n in sorted(self._done) if n < min(self._running, default=n + 1)]
+        numbers = [oldest] if self._ordered else sorted(self._done)
         return [self._done.pop(number) for number in numbers]
 
     def _free(self) -> Worker:
         for worker in self._workers:
             if worker not in self._running.values():
                 return worker
-        worker = Worker(len(self._workers), self._most, self._context, tells=self._report is not None)
+        taken = {worker.place for worker in self._workers}
+        place = next(n for n in range(self._most) if n not in taken)  # of one that died, maybe
+        worker = Worker(place, self._most, self._context, tells=self._report is not None)
         self._workers.append(worker)
         return worker
 
     def _listen(self) -> None:
         """Wait until a trial has something to say, and answer."""
         pipes = {worker.pipe: number for number, worker in self._running.items()}
-        for pipe in connection.wait(list(pipes)):
+        ready = connection.wait([self._heard, *pipes])
+        if self._heard in ready:
+            _stop(self._heard.recv())
+        for pipe in ready:
             number = pipes[pipe]  # type: ignore[index]
             worker = self._running[number]
             said = worker.hear()
@@ -170,10 +174,15 @@ class Processes:
             self._done[number] = Result(number, metrics, said.seconds)
 
     def __enter__(self) -> Self:
-        self._before = {s: signal.signal(s, _stop) for s in (signal.SIGTERM, signal.SIGINT)}
+        # not raised where it comes: it might be half through a line of the journal, or in a library that reports it
+        self._before = {
+            s: signal.signal(s, lambda signum, _: self._signals.send(signum)) for s in (signal.SIGTERM, signal.SIGINT)
+        }
         return self
 
     def __exit__(self, *error: object) -> None:
+        for signum in self._before:
+            signal.signal(signum, _stop)
         try:
             if self._running:
                 console.say(f"ending {len(self._running)} trials")
@@ -190,6 +199,6 @@ class Processes:
                 signal.signal(signum, handler)
 
 
-def _stop(signum: int, _: FrameType | None) -> None:
+def _stop(signum: int, _: FrameType | None = None) -> None:
     name = signal.Signals(signum).name
     raise Stopped(f"stopped by {name}; the same command goes on, if the search has a name (hpo.study=NAME)", signum)

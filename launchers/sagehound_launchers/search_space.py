@@ -233,9 +233,8 @@ def to_sagemaker(space: SearchSpace, *, grid: bool = False) -> dict[str, list[di
         ranges[f"{kind}ParameterRanges"].append(
             {"Name": key, "MinValue": bounds[0], "MaxValue": bounds[1], "ScalingType": _SCALES.get(r.scale, "Linear")}
         )
-    for kind, found in ranges.items():
-        if len(found) > _MOST_RANGES:
-            raise ConfigError(f"{len(found)} {kind}: a tuning job takes {_MOST_RANGES} of a kind; search fewer keys")
+    if len(space.ranges) > _MOST_RANGES:
+        raise ConfigError(f"{len(space.ranges)} keys are searched: a tuning job takes {_MOST_RANGES}; search fewer")
     return {kind: found for kind, found in ranges.items() if found}
 
 

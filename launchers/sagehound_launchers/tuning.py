@@ -52,15 +52,17 @@ def tune(
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     with locked(folder / ".lock", busy=f"another process is tuning in {folder}: give hpo.study=ANOTHER"):
         journal = str(folder / "study.journal")
+        _mend(folder / "study.journal")
         storage = JournalStorage(JournalFileBackend(journal, lock_obj=JournalFileOpenLock(journal)))
         study = optuna.create_study(storage=storage, study_name="study", direction=hpo.direction, load_if_exists=True)
         study.sampler = make_sampler(hpo.sampler, seed, len(study.trials), to_optuna(space))
         study.pruner = make_pruner(hpo.pruner, compose([*ours, *space.middle()]).trainer.max_epochs)
         _check_same(study, space, hpo)
-        if hpo.sampler == "grid" and not study.trials:
-            for point in points:
-                study.enqueue_trial(point)
         _tidy(study)
+        known = [_asked(t) for t in study.trials]
+        for point in points:
+            if point not in known:
+                study.enqueue_trial(point)
         search = _Search(study, space, ours, hpo)
         with make_runner(None if hpo.pruner == "none" else search.report, hpo.sampler in ADAPTIVE) as runner:
             search.run(runner)
@@ -86,22 +88,38 @@ def _check_same(study: optuna.Study, space: SearchSpace, hpo: DictConfig) -> Non
         "space": {key: repr(found) for key, found in space.ranges.items()},
         "fixed": sorted(space.fixed),
         "objective": hpo.objective,
+        "direction": hpo.direction,
     }
     before = study.user_attrs.get("searched")
     if before is None:
         study.set_user_attr("searched", now)
-    elif before != now:
+        return
+    before = {"direction": study.direction.name.lower(), **before}
+    if before != now:
         changed = next(key for key in now if before.get(key) != now[key])
         raise ConfigError(
             f"the study searched with another {changed} before: give hpo.study=ANOTHER, or the same again"
         )
 
 
+def _mend(journal: Path) -> None:
+    """Take away what a killed process or a full disk left: Optuna's lock, for which it would wait, and half a line."""
+    Path(f"{journal}.lock").unlink(missing_ok=True)  # the folder's own lock is ours
+    if journal.exists():
+        with journal.open("r+b") as file:
+            file.truncate(file.read().rfind(b"\n") + 1)
+
+
 def _tidy(study: optuna.Study) -> None:
     """Trials that a killed process left running are failed, and their points proposed again."""
     for left in study.get_trials(states=(TrialState.RUNNING,)):
+        study.enqueue_trial(_asked(left))  # first: killed in between, it is tried twice rather than never
         study.tell(left.number, state=TrialState.FAIL)
-        study.enqueue_trial(left.params)
+
+
+def _asked(trial: FrozenTrial) -> dict[str, Any]:
+    """A trial's point, as far as it was proposed; a grid's is known before it begins."""
+    return {**trial.system_attrs.get("fixed_params", {}), **trial.params}
 
 
 class _Search:
@@ -165,7 +183,8 @@ class _Search:
         except SagehoundError as error:
             self._study.tell(trial, state=TrialState.FAIL)
             self._failures += 1
-            if isinstance(error, ConfigError | InputError) or self._failures == _MOST_FAILURES or not self._done():
+            first = not self._done() and result.number < min(self._running, default=math.inf)
+            if isinstance(error, ConfigError | InputError) or self._failures == _MOST_FAILURES or first:
                 return error
             console.warn(f"trial {result.number} failed: {error}")
             return None

@@ -12,6 +12,7 @@ from contextlib import ExitStack, redirect_stderr, suppress
 from dataclasses import dataclass
 from functools import partial
 from io import StringIO
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,8 @@ class Worker:
 
     def __init__(self, place: int, of: int, context: HydraContext, *, tells: bool) -> None:
         """Start the ``place``-th of ``of`` processes; ``tells``: it reports each epoch and wants an answer."""
+        self.place = place
+        resource_tracker.ensure_running()  # which unblocks the signal below, the first time
         spawn = multiprocessing.get_context("spawn")
         self.pipe, theirs = spawn.Pipe()
         self.process = spawn.Process(target=_work, args=(theirs, place, of, context, tells))

@@ -22,11 +22,12 @@ from typing import Any
 from sagehound import console, packs
 from sagehound.archive import NAME
 from sagehound.command import clear_errors
-from sagehound.errors import ConfigError, InputError, SagehoundError
+from sagehound.errors import ConfigError, InputError, SagehoundError, Stopped
 
 _RESERVED = re.compile(r"_tuning_objective_metric|sagemaker_\w+")
 _MOST_LETTERS = 1024  # of a failure's reason that SageMaker shows
 _LAST_LINES = 30  # of a job's log, among which its reason is looked for
+_GPUS = re.compile(r"ml\.[gp]\d")  # instance types
 _PORT = "29500"  # where the first of several machines waits for the others, torch's usual one
 
 
@@ -35,29 +36,34 @@ def train() -> None:
 
     Hyperparameters are overrides of `train.py`. The channel `code` holds the project that is run (source.tar.gz;
     without it, the image's own), `photos` what becomes data.root, `weights` a file for backbone.weights. The run's
-    folder is checkpoints/run: what lies there when a spot instance is taken away is what the next one goes on with.
+    folder is checkpoints/JOB/run: what lies there when a spot instance is taken away is what the next one goes on with.
+    A job that is stopped hands its checkpoints over as well.
 
     Raises:
         SystemExit: with the run's exit code; the reason is in output/failure.
     """
-    base = Path(os.environ.get("SAGEHOUND_OPT_ML", "/opt/ml"))
+    given_base = os.environ.get("SAGEHOUND_OPT_ML")
+    base = Path(given_base or "/opt/ml")
+    scratch = base / "tmp" if given_base else Path("/tmp/sagehound")  # channels may be read alone
+    signal.signal(signal.SIGTERM, _stop)
     with clear_errors():
         try:
             job = _read(base)
-            home = _code(base)
-            run = base / "checkpoints" / "run" if job["rank"] == 0 else base / "tmp" / "run"
-            given = [*overrides(job["hyperparameters"]), *_places(base, job, run)]
+            home = _code(base, scratch)
+            run = (_kept(base) if job["rank"] == 0 else scratch) / "run"
+            given = [*overrides(job["hyperparameters"]), *_places(base, scratch, job, run)]
             environment = os.environ | _environment(base, job) | _paths(home)
         except SagehoundError as error:
             _fail(base, [str(error)])
             raise
     console.say(f"train.py {' '.join(given)}")
     code, last = _run([sys.executable, str(home / "train.py"), *given], environment, home)
+    stopped = code == 128 + signal.SIGTERM
+    if run.is_dir() and job["rank"] == 0 and (stopped or not code):
+        _hand_over(run, base, whole=stopped)
     if code:
         _fail(base, last)
         sys.exit(code)
-    if run.is_dir() and job["rank"] == 0:
-        _hand_over(run, base)
 
 
 def serve() -> None:
@@ -116,10 +122,16 @@ def _read(base: Path) -> dict[str, Any]:
             raise InputError(f"{path} is no JSON: {error}; SageMaker writes it, so start the job anew") from error
     hosts = found["resourceconfig"].get("hosts", ["localhost"])
     here = found["resourceconfig"].get("current_host", hosts[0])
-    return found | {"hosts": hosts, "host": here, "rank": sorted(hosts).index(here)}
+    instance = str(found["resourceconfig"].get("current_instance_type", ""))
+    return found | {"hosts": hosts, "host": here, "rank": sorted(hosts).index(here), "instance": instance}
 
 
-def _code(base: Path) -> Path:
+def _kept(base: Path) -> Path:
+    """A folder of the job's own below checkpoints, which the jobs of a tuning job may share in S3."""
+    return base / "checkpoints" / os.environ.get("TRAINING_JOB_NAME", "job")
+
+
+def _code(base: Path, scratch: Path) -> Path:
     """The project's folder: unpacked from its channel, or the image's own."""
     archive = base / "input" / "data" / "code" / "source.tar.gz"
     if not archive.exists():
@@ -127,7 +139,7 @@ def _code(base: Path) -> Path:
         if not (home / "train.py").exists():
             raise InputError(f"no train.py in {home}, and no channel named code: start the job by launch.py")
         return home
-    home = base / "code"
+    home = scratch / "code"
     with tarfile.open(archive) as source:
         source.extractall(home, filter="data")
     return home
@@ -139,21 +151,23 @@ def _paths(home: Path) -> dict[str, str]:
     return {"PYTHONPATH": os.pathsep.join([str(home / "src"), str(home / "launchers"), *([given] if given else [])])}
 
 
-def _places(base: Path, job: dict[str, Any], run: Path) -> list[str]:
+def _places(base: Path, scratch: Path, job: dict[str, Any], run: Path) -> list[str]:
     """Overrides for where things lie in a container; what was given for another machine loses to them."""
     data, chosen = base / "input" / "data", hyperparameters(job["hyperparameters"])
     found = ["trainer.num_nodes=" + str(len(job["hosts"]))] if len(job["hosts"]) > 1 else []
     if (data / "photos").is_dir():
-        found.append(f"data.root={packs.unpack(data / 'photos')}")
+        found.append(f"data.root='{packs.unpack(data / 'photos', scratch)}'")
     if (data / "weights").is_dir():
         (weights,) = (data / "weights").iterdir()
         found.append(f"backbone.weights='{weights}'")
     if chosen.get("debugger", "null") != "null":
-        found.append(f"debugger.folder={base / 'output' / 'tensors'}")
-    if (stopped := base / "checkpoints" / "run" / "checkpoints" / "last.ckpt").exists():
+        found.append(f"debugger.folder='{base / 'output' / 'tensors'}'")
+    if _GPUS.match(job["instance"]) and "trainer.accelerator" not in chosen and base == Path("/opt/ml"):
+        found.append("trainer.accelerator=gpu")  # rather no training than one on a GPU that is paid for and not found
+    if (stopped := _kept(base) / "run" / "checkpoints" / "last.ckpt").exists():
         console.say(f"going on from {stopped}")
-        found.append(f"resume={stopped}")
-    return [*found, f"hydra.run.dir={run}"]
+        found.append(f"resume='{stopped}'")
+    return [*found, f"hydra.run.dir='{run}'"]
 
 
 def _environment(base: Path, job: dict[str, Any]) -> dict[str, str]:
@@ -195,8 +209,23 @@ def _wait_for(host: str, seconds: float = 120) -> None:
             return
 
 
+def _stop(signum: int, _: FrameType | None) -> None:
+    raise Stopped("stopped by SIGTERM before the training began", signum)
+
+
 def _run(command: list[str], environment: dict[str, str], home: Path) -> tuple[int, list[str]]:
     """Run the training; signals go on to it. Returns its exit code and its log's last lines."""
+    waiting: list[int] = []
+    process: subprocess.Popen[str] | None = None
+
+    def pass_on(signum: int, _: FrameType | None) -> None:
+        if process:
+            process.send_signal(signum)
+        else:
+            waiting.append(signum)
+
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, pass_on)
     process = subprocess.Popen(
         command,
         env=environment,
@@ -206,12 +235,8 @@ def _run(command: list[str], environment: dict[str, str], home: Path) -> tuple[i
         text=True,
         errors="replace",
     )
-
-    def pass_on(signum: int, _: FrameType | None) -> None:
-        process.send_signal(signum)
-
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(signum, pass_on)
+    for early in waiting:
+        process.send_signal(early)
     assert process.stdout is not None
     last: collections.deque[str] = collections.deque(maxlen=_LAST_LINES)
     for line in process.stdout:
@@ -231,11 +256,17 @@ def _fail(base: Path, last: list[str]) -> None:
     path.write_text(reason[:_MOST_LETTERS])
 
 
-def _hand_over(run: Path, base: Path) -> None:
-    """The model to where it becomes model.tar.gz, the results to where they become output.tar.gz."""
+def _hand_over(run: Path, base: Path, *, whole: bool) -> None:
+    """The model to where it becomes model.tar.gz, the results to where they become output.tar.gz.
+
+    Args:
+        run: the run's folder.
+        base: /opt/ml.
+        whole: with the checkpoints.
+    """
     (base / "model").mkdir(parents=True, exist_ok=True)
     if (run / NAME).exists():
         with tarfile.open(run / NAME) as model:
             model.extractall(base / "model", filter="data")
-    skipped = shutil.ignore_patterns("checkpoints", NAME, ".lock")
+    skipped = shutil.ignore_patterns(NAME, ".lock", *([] if whole else ["checkpoints"]))
     shutil.copytree(run, base / "output" / "data", ignore=skipped, dirs_exist_ok=True)

@@ -87,3 +87,10 @@ def test_a_tree_that_cannot_be_used_is_explained(tmp_path: Path, files: list[str
 def test_a_missing_root_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"data\.root=.*nowhere is not a folder"):
         scan(tmp_path / "nowhere")
+
+
+def test_an_empty_folder_without_a_number_changes_no_label(photos: Path) -> None:
+    (photos / "train" / "Nobody").mkdir()
+    tree = scan(photos)
+    assert {p.label for p in tree.photos} == {"Amber", "Slate", "Moss"}
+    assert tree.empty == ["Nobody"]

@@ -7,13 +7,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import optuna
 import psutil
 import pytest
 from conftest import ROOT, Command, small
+from optuna.distributions import BaseDistribution
+
+from sagehound_launchers.proposals import make_sampler
+from sagehound_launchers.search_space import parse, to_optuna
 
 RATES = "optimizer.lr=0.01,0.02,0.03,0.05,0.04,0.06,1e-7"  # the last learns nothing
 
@@ -136,8 +141,48 @@ def test_a_search_ends_with_all_its_processes_and_goes_on(
 
 
 @pytest.mark.slow
+def test_ctrl_c_reaches_only_the_search_itself(photos: Path, weights: Path, tmp_path: Path) -> None:
+    with searching([*small(photos, weights), RATES], tmp_path) as process:
+        parent = psutil.Process(process.pid)
+        while len(workers := [c for c in parent.children() if "spawn_main" in " ".join(c.cmdline())]) < 2:
+            assert process.poll() is None
+            time.sleep(0.02)
+        for one in [*workers, parent]:
+            one.send_signal(signal.SIGINT)  # as a terminal does
+        _, errors = process.communicate()
+    assert process.returncode == 130, errors
+    assert len(errors.splitlines()) == 1, errors
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sampler", ["grid", "tpe"])
+def test_what_a_proposal_knows_does_not_hang_on_who_is_first(
+    launch: Command, photos: Path, weights: Path, tmp_path: Path, sampler: str
+) -> None:
+    sweep = "trainer.max_epochs=30,1"
+    space = to_optuna(parse([sweep]))
+    seed = next(s for s in range(100) if points(s, space) == ["30", "1"])
+    done = launch(
+        *small(photos, weights), "-m", "hpo=optuna", sweep, "hpo.study=o", f"hpo.sampler={sampler}", f"seed={seed}",
+        "hpo.max_parallel_jobs=2", f"hpo.max_jobs={2 if sampler == 'grid' else 4}",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    told = [line.replace("(", ":").split(":")[0].strip() for line in done.stdout.splitlines() if "trial" in line[:5]]
+    if sampler == "grid":
+        assert told == ["trial 0", "trial 1", "trial 1", "trial 0"], "what is done is kept at once"
+    else:
+        assert told[:6] == ["trial 0", "trial 1", "trial 0", "trial 2", "trial 1", "trial 3"], "trial 2 knows only 0"
+
+
+def points(seed: int, space: Mapping[str, BaseDistribution]) -> list[str]:
+    """What a search proposes first."""
+    study = optuna.create_study(sampler=make_sampler("tpe", seed, 0, space))
+    return [str(study.ask(dict(space)).params["trainer.max_epochs"]) for _ in range(2)]
+
+
+@pytest.mark.slow
 def test_a_process_that_dies_fails_its_trial_alone(photos: Path, weights: Path, tmp_path: Path) -> None:
-    given = [*small(photos, weights), RATES, "hpo.study=s", "hpo.sampler=grid", "trainer.max_epochs=60"]
+    given = [*small(photos, weights), RATES, "hpo.study=s", "hpo.sampler=grid", "trainer.max_epochs=20"]
     folder = tmp_path / "multirun/s"
     with searching([*given, "hpo.max_jobs=4"], tmp_path) as process:
         assert process.stdout is not None

@@ -146,7 +146,7 @@ def _validate(ranges: dict[str, Any]) -> None:
     ("given", "grid", "message"),
     [
         ([f"a=range(0,{31 * 2},2)"], False, "31 values, a tuning job takes 30"),
-        ([f"k{i}=1,2" for i in range(31)], False, "31 CategoricalParameterRanges: a tuning job takes 30"),
+        ([f"k{i}=1,2" for i in range(31)], False, "31 keys are searched: a tuning job takes 30"),
         (["a=x," + "y" * 300], False, "256 letters at most"),
         (["a=interval(1.0,2.0)"], True, "a grid takes values, not intervals"),
     ],

@@ -6,13 +6,17 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Self
 
 import pytest
 from conftest import ROOT, Command, small
 from omegaconf import OmegaConf
 
+from sagehound.errors import ConfigError
+from sagehound_launchers.runners import Job, Result
 from sagehound_launchers.search_space import parse
 from sagehound_launchers.trials import Trial, best_of, write
+from sagehound_launchers.tuning import tune
 
 SEARCH = ["-m", "hpo=optuna", "hpo.study=mine", "optimizer.lr=tag(log,interval(1e-3,1e-1))", "data.batch_size=5,8"]
 
@@ -25,7 +29,7 @@ def rows(folder: Path) -> list[dict[str, str]]:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["hpo=optuna", "hpo/space=adamx"], "no such option; choose from adam, adamw, "),
+        (["hpo=optuna", "hpo/space=adamx"], "no such option (did you mean adam?); choose from adam, adamw, "),
         (["hpo=optuna", "hpo/space=adamw", "optimizer=sgd"], "optimizer=sgd has no eps"),
         (["hpo=optuna", "hpo.objective=valid.lss"], "no such number in metrics.json (did you mean valid.loss?)"),
         (["hpo=optuna", "hpo.objective=test.top1"], "what was chosen by the test photos cannot be tested by them"),
@@ -126,6 +130,52 @@ def test_a_grid_is_searched_once(launch: Command, photos: Path, weights: Path, t
     tried = {(r["data.batch_size"], r["optimizer.lr"]) for r in rows(tmp_path / "multirun/g")}
     assert tried == {(b, lr) for b in ("5", "8") for lr in ("0.01", "0.02")}
     assert len(rows(tmp_path / "multirun/g")) == 4
+
+
+class Parabola:
+    """Runs trials that train nothing: the objective is a parabola of the point."""
+
+    room = 1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None: ...
+
+    def run(self, jobs: list[Job]) -> list[Result]:
+        given = [dict(o.split("=", 1) for o in job.overrides) for job in jobs]
+        losses = [(float(g["optimizer.lr"]) - 0.02) ** 2 for g in given]
+        return [Result(j.number, {"valid": {"loss": v}}, 1.0) for j, v in zip(jobs, losses, strict=True)]
+
+
+def search(folder: Path, *arguments: str, **hpo: object) -> list[Trial]:
+    asked = {"max_jobs": 20, "sampler": "random", "pruner": "none", "objective": "valid.loss", "direction": "minimize"}
+    cfg = OmegaConf.create({"space": {}, **asked, **hpo})
+    trained = OmegaConf.create({"trainer": {"max_epochs": 1}})
+    return tune(arguments, cfg, 0, folder, lambda _: trained, lambda *_: Parabola())
+
+
+def test_a_grid_goes_on_wherever_it_was_killed(tmp_path: Path) -> None:
+    sweeps = ["optimizer.lr=0.01,0.02,0.03", "data.batch_size=5,8"]
+    whole = {(lr, b) for lr in ("0.01", "0.02", "0.03") for b in ("5", "8")}
+    search(tmp_path / "whole", *sweeps, sampler="grid")
+    lines = (tmp_path / "whole/study.journal").read_bytes().splitlines(keepends=True)
+    for cut in range(0, len(lines), 3):
+        folder = tmp_path / str(cut)
+        folder.mkdir()
+        (folder / "study.journal").write_bytes(b"".join(lines[:cut]) + lines[cut][:5])
+        (folder / "study.journal.lock").touch()
+        found = search(folder, *sweeps, sampler="grid")
+        tried = [(t.point["optimizer.lr"], t.point["data.batch_size"]) for t in found if t.state == "complete"]
+        assert set(tried) == whole, cut
+        assert len(tried) <= len(whole) + 1
+        assert search(folder, *sweeps, sampler="grid") == found
+
+
+def test_a_search_goes_on_in_its_direction(tmp_path: Path) -> None:
+    search(tmp_path, "optimizer.lr=0.01,0.02", max_jobs=2)
+    with pytest.raises(ConfigError, match="the study searched with another direction before"):
+        search(tmp_path, "optimizer.lr=0.01,0.02", max_jobs=3, direction="maximize")
 
 
 def test_best_needs_a_search(command: Command, tmp_path: Path) -> None:

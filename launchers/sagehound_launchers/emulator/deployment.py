@@ -98,14 +98,14 @@ class Deployment:
             self._servers[name].start(seconds, lambda: bool(self._failed))
         except Failed as failed:
             self._failed.append(failed)
-        except Exception as error:  # an error of ours must not leave the endpoint Creating for ever
-            self._failed.append(Failed(f"InternalServerError: {error!r}"))
         except NotReady:
             reason = (
                 f"The primary container for production variant {name} did not pass the ping health check. Please check "
                 "CloudWatch logs for this endpoint."
             )
             self._failed.append(Failed(reason))
+        except Exception as error:  # an error of ours must not leave the endpoint Creating for ever
+            self._failed.append(Failed(f"InternalServerError: {error!r}"))
 
     def _log(self, stream: str, line: str) -> None:
         self._world.cloud.log(f"{LOGS}/{self.endpoint}", stream, [(int(time.time() * 1000), line)])

@@ -40,7 +40,8 @@ class Run:
         self._asked_to_stop = threading.Event()
         self._interrupted = threading.Event()
         self.ended = threading.Event()
-        self._folder = world.folder / "jobs" / f"{name}-{uuid.uuid4().hex[:8]}"  # the name may be free before the folder is
+        # of its own: the name may be free again before the folder is gone
+        self._folder = world.folder / "jobs" / f"{name}-{uuid.uuid4().hex[:8]}"
         found = world.find(_KIND, name)
         assert found is not None
         self._record: Record = found

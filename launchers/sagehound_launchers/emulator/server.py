@@ -3,9 +3,9 @@
 A service is a class of SERVICES, made with the World. Its public methods that bear the name of an operation of
 SageMaker's (CreateTrainingJob) take a request that AWS's model allows and return the answer; members that the model
 does not have are cut away, so that a record may be the answer. They run one at a time, under ``world.lock``, and so
-must not wait; ``world.background`` does the work. ROUTES maps requests of other services (a regex of ``POST /path``) to
-methods that take the Call and the regex's groups and return an Answer; these do not hold the lock. ``recover()``, if there is one, runs
-once the server listens; ``close()`` runs first when the emulator ends.
+must not wait; ``world.background`` does the work. ROUTES maps requests of other services (a regex of ``POST /path``)
+to methods that take the Call and the regex's groups and return an Answer; these do not hold the lock. ``recover()``, if
+there is one, runs once the server listens; ``close()`` runs first when the emulator ends.
 """
 
 import json
@@ -20,7 +20,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Self
 
-import botocore.session
 from moto.core.base_backend import BackendDict
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server
@@ -32,6 +31,7 @@ from sagehound_launchers.emulator.protocol import asked, fault_answer, refusal
 from sagehound_launchers.emulator.store import Store
 from sagehound_launchers.emulator.web import Answer, Call, Handler
 from sagehound_launchers.emulator.world import Refused, Settings, World
+from sagehound_launchers.sagemaker.shapes import _model as service_model
 from sagehound_launchers.sagemaker.shapes import problems
 
 _HERE = "sagehound_launchers.emulator"
@@ -116,7 +116,7 @@ class Application:
     def __init__(self, world: World, store: Store) -> None:
         self._world, self._store, self._control = world, store, world.control
         self._moto = DomainDispatcherApplication(create_backend_app)
-        self._model = botocore.session.get_session().get_service_model("sagemaker")
+        self._model = service_model("sagemaker")
         known = set(self._model.operation_names)
         self._services: list[Any] = []
         self._operations: dict[str, Callable[[dict[str, Any]], dict[str, Any] | None]] = {}

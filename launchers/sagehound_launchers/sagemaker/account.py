@@ -73,12 +73,14 @@ def reach(aws: DictConfig) -> Reach:
     """
     needs(f"aws={aws.name}", "sagemaker", "boto3")
     import boto3
+    import botocore.session
     from botocore.config import Config
     from botocore.exceptions import ProfileNotFound
 
     url = emulator(Path(aws.folder).expanduser()) if aws.name == "emulator" else None
-    if url:
-        session = boto3.Session("emulator", "emulator", region_name=aws.region or "us-west-2")
+    if url:  # whatever profile the shell names
+        plain = botocore.session.Session(session_vars={"profile": (None, None, None, None)})
+        session = boto3.Session("emulator", "emulator", region_name=aws.region or "us-west-2", botocore_session=plain)
     else:
         try:
             session = boto3.Session(profile_name=aws.profile, region_name=aws.region or os.environ.get("AWS_REGION"))
@@ -132,7 +134,8 @@ def _account(aws: DictConfig, found: Reach) -> Account:
     number, emulated = str(caller["Account"]), found.url is not None
     role = _role(aws.role, str(caller["Arn"]), found.client, emulated=emulated)
     bucket = _bucket(aws.bucket, found.region, number, found.client("s3"))
-    own = f"{number}.dkr.ecr.{found.region}.amazonaws.com/sagehound:latest"
+    domain = "amazonaws.com.cn" if found.region.startswith("cn-") else "amazonaws.com"
+    own = f"{number}.dkr.ecr.{found.region}.{domain}/sagehound:latest"
     if aws.image is None and not emulated:
         _check_image(found.client("ecr"))
     return Account(found.region, number, role, bucket, aws.image or own)
@@ -150,12 +153,20 @@ def _role(given: str | None, caller: str, client: Callable[[str], Any], *, emula
             "no execution role: give aws.role=NAME, one that SageMaker may assume with AmazonSageMakerFullAccess "
             f"(the console's SageMaker page makes one); {EMULATOR}"
         )
+    from botocore.exceptions import ClientError
+
     with aws_errors(f"looking the role {given} up"):
         try:
             return str(client("iam").get_role(RoleName=given)["Role"]["Arn"])
         except client("iam").exceptions.NoSuchEntityException as error:
             raise ConfigError(
                 f"aws.role={given}: the account has no such role; aws iam list-roles lists them"
+            ) from error
+        except ClientError as error:
+            if code_of(error) not in ("AccessDenied", "AccessDeniedException"):
+                raise
+            raise ConfigError(
+                f"aws.role={given}: these credentials may not look roles up: give its ARN, arn:aws:iam::.../{given}"
             ) from error
 
 
@@ -164,9 +175,12 @@ def _bucket(given: str | None, region: str, number: str, s3: Any) -> str:  # noq
     from botocore.exceptions import ClientError
 
     name = given or f"sagemaker-{region}-{number}"
+    owner = {} if given else {"ExpectedBucketOwner": number}  # others may guess the name of the default one
     with aws_errors(f"looking at the bucket {name}"):
         try:
-            s3.head_bucket(Bucket=name)
+            found = s3.head_bucket(Bucket=name, **owner).get("BucketRegion", region)
+            if found != region:
+                raise ConfigError(f"aws.bucket={name} is in {found}, and jobs run in {region}: give aws.region={found}")
         except ClientError as error:
             if code_of(error) not in ("404", "NoSuchBucket"):
                 raise
@@ -185,6 +199,8 @@ def _check_image(ecr: Any) -> None:  # noqa: ANN401 - boto3 ships no types
         try:
             ecr.describe_images(repositoryName="sagehound", imageIds=[{"imageTag": "latest"}])
         except ClientError as error:
+            if code_of(error) in ("AccessDeniedException", "AccessDenied"):
+                return  # who may not look may well be right
             if code_of(error) not in ("RepositoryNotFoundException", "ImageNotFoundException"):
                 raise
             raise ConfigError(

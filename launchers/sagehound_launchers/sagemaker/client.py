@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from sagehound import console
 from sagehound.errors import ConfigError, SagehoundError
 from sagehound_launchers.sagemaker.account import Cloud
-from sagehound_launchers.sagemaker.errors import aws_errors, code_of
+from sagehound_launchers.sagemaker.errors import Expired, Unreachable, aws_errors, code_of
 from sagehound_launchers.sagemaker.requests import REQUEST
 
 T = TypeVar("T")
@@ -23,23 +23,37 @@ def start(cloud: Cloud, kind: str, name: str, request: dict[str, Any]) -> None:
     """Start a job once, whatever happens to the connection meanwhile.
 
     A call whose answer was lost is sent again, and AWS then says that the name is taken: by us, if the job carries our
-    token.
+    token. Where the last answer was lost as well, AWS is asked whether there is such a job.
 
     Args:
         cloud: where.
         kind: training_job or hyper_parameter_tuning_job, as boto3 writes it.
         name: the job's.
         request: with the token in its environment.
+
+    Raises:
+        Unreachable: whether it was started is not known.
+        SagehoundError: it was not started.
     """
     from botocore.exceptions import ClientError
 
     sagemaker = cloud.client("sagemaker")
-    with aws_errors(f"starting {name}"):
+    try:
+        with aws_errors(f"starting {name}"):
+            try:
+                getattr(sagemaker, f"create_{kind}")(**request)
+            except ClientError as error:
+                if code_of(error) != "ResourceInUse" or not _is_ours(describe(cloud, kind, name), request):
+                    raise
+    except Unreachable as lost:
         try:
-            getattr(sagemaker, f"create_{kind}")(**request)
-        except ClientError as error:
-            if code_of(error) != "ResourceInUse" or not _is_ours(describe(cloud, kind, name), request):
-                raise
+            found = describe(cloud, kind, name)
+        except Unreachable:
+            raise lost from None
+        except SagehoundError:  # there is no such job
+            raise SagehoundError(str(lost)) from lost
+        if not _is_ours(found, request):
+            raise
 
 
 def _is_ours(found: dict[str, Any], request: dict[str, Any]) -> bool:
@@ -70,7 +84,7 @@ def stop(cloud: Cloud, kind: str, name: str) -> None:
 
 
 def patiently(cloud: Cloud, minutes: float, look: Callable[[], T], given_up: Callable[[], bool] = lambda: False) -> T:
-    """Look at a job, again and again while AWS cannot be reached; the job does not mind.
+    """Look at a job, again and again while AWS cannot be reached or credentials are out; the job does not mind.
 
     Args:
         cloud: where.
@@ -82,9 +96,7 @@ def patiently(cloud: Cloud, minutes: float, look: Callable[[], T], given_up: Cal
     while True:
         try:
             return look()
-        except ConfigError:
-            raise
-        except SagehoundError as error:
+        except Unreachable as error:
             if given_up() or time.monotonic() > end:
                 raise
             if not told:
@@ -99,20 +111,29 @@ class Log:
     def __init__(self, cloud: Cloud, job: str, prefix: str = "") -> None:
         self.cloud, self.job, self.prefix = cloud, job, prefix
         self._next: dict[str, str] = {}  # by stream
+        self._forbidden = False
 
     def print_new(self) -> None:
         """Print what came since the last time; a log that is not there yet is no error."""
         from botocore.exceptions import ClientError
 
+        if self._forbidden:
+            return
         logs, group = self.cloud.client("logs"), "/aws/sagemaker/TrainingJobs"
-        with aws_errors(f"reading the log of {self.job}"):
-            try:
-                found = logs.describe_log_streams(logGroupName=group, logStreamNamePrefix=f"{self.job}/")
-                for name in sorted(s["logStreamName"] for s in found["logStreams"]):
-                    self._print(logs, group, name)
-            except ClientError as error:
-                if code_of(error) != "ResourceNotFoundException":
-                    raise
+        try:
+            with aws_errors(f"reading the log of {self.job}"):
+                try:
+                    found = logs.describe_log_streams(logGroupName=group, logStreamNamePrefix=f"{self.job}/")
+                    for name in sorted(s["logStreamName"] for s in found["logStreams"]):
+                        self._print(logs, group, name)
+                except ClientError as error:
+                    if code_of(error) != "ResourceNotFoundException":
+                        raise
+        except Expired:
+            raise
+        except ConfigError as error:
+            self._forbidden = True  # the job does not need its log to be read
+            console.warn(str(error))
 
     def _print(self, logs: Any, group: str, stream: str) -> None:  # noqa: ANN401 - boto3 ships no types
         while True:

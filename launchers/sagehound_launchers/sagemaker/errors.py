@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from sagehound.errors import ConfigError, SagehoundError
 
@@ -14,9 +15,18 @@ class RemoteError(SagehoundError):
     exit_code = 4
 
 
+class Unreachable(SagehoundError):
+    """AWS gave no answer that counts; it may give one later."""
+
+
+class Expired(ConfigError, Unreachable):
+    """Credentials have run out; renewed ones may be found later."""
+
+
 _EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired"}
 _UNKNOWN = {"InvalidClientTokenId", "UnrecognizedClientException", "InvalidAccessKeyId", "SignatureDoesNotMatch"}
 _DENIED = {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "403"}
+_BUSY = {"Throttling", "ThrottlingException", "TooManyRequestsException", "RequestLimitExceeded", "SlowDown"}
 
 
 @contextmanager
@@ -25,17 +35,27 @@ def aws_errors(doing: str) -> Iterator[None]:
 
     Raises:
         ConfigError: credentials, permissions or quotas are missing.
-        SagehoundError: AWS could not be reached, or answered with an error of its own.
+        Unreachable: AWS could not be reached, is busy, or answered with an error of its own.
+        SagehoundError: AWS says no.
     """
     from boto3.exceptions import Boto3Error
-    from botocore.exceptions import BotoCoreError, ClientError
+    from botocore.exceptions import (
+        BotoCoreError,
+        ClientError,
+        NoCredentialsError,
+        SSOTokenLoadError,
+        TokenRetrievalError,
+        UnauthorizedSSOTokenError,
+    )
 
     try:
         yield
     except ClientError as error:
         raise _of_service(doing, error) from error
+    except (NoCredentialsError, SSOTokenLoadError, TokenRetrievalError, UnauthorizedSSOTokenError) as error:
+        raise _expired(doing) from error
     except (BotoCoreError, Boto3Error) as error:
-        raise SagehoundError(f"{doing}: AWS could not be reached: {error}; run the same command again") from error
+        raise Unreachable(f"{doing}: AWS could not be reached: {error}") from error
 
 
 def code_of(error: Exception) -> str:
@@ -43,11 +63,16 @@ def code_of(error: Exception) -> str:
     return str(getattr(error, "response", {}).get("Error", {}).get("Code", ""))
 
 
+def _expired(doing: str) -> Expired:
+    return Expired(f"{doing}: the credentials have expired: renew them (aws sso login)")
+
+
 def _of_service(doing: str, error: Exception) -> SagehoundError:
+    response: dict[str, Any] = getattr(error, "response", {})
     code = code_of(error)
-    said = str(getattr(error, "response", {}).get("Error", {}).get("Message", error)).strip()
+    said = str(response.get("Error", {}).get("Message", error)).strip()
     if code in _EXPIRED:
-        return ConfigError(f"{doing}: the credentials have expired: renew them (aws sso login), then run it again")
+        return _expired(doing)
     if code in _UNKNOWN:
         return ConfigError(f"{doing}: AWS does not know these credentials: aws configure sets them up; {EMULATOR}")
     if code in _DENIED:
@@ -57,4 +82,5 @@ def _of_service(doing: str, error: Exception) -> SagehoundError:
             f"{doing}: the account's quota is too small: {said} Ask for more under Service Quotas, SageMaker, or "
             f"choose another aws.instance_type; {EMULATOR}"
         )
-    return SagehoundError(f"{doing}: {code}: {said}")
+    busy = code in _BUSY or response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) >= 500
+    return (Unreachable if busy else SagehoundError)(f"{doing}: {code}: {said}")

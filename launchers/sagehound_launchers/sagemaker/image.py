@@ -1,6 +1,7 @@
 """`image=ecr`: the Dockerfile, built and pushed to the account's own registry."""
 
 import base64
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -62,6 +63,8 @@ def _repository(ecr: Any, name: str) -> str:  # noqa: ANN401 - boto3 ships no ty
 
 def _docker(arguments: list[str], given: str | None = None) -> None:
     """Run docker; what is secret is given on its standard input."""
-    done = subprocess.run(["docker", *arguments], input=given, text=True, check=False)
+    # with attestations an image becomes an index of images, which SageMaker refuses
+    environment = os.environ | {"BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}
+    done = subprocess.run(["docker", *arguments], input=given, text=True, check=False, env=environment)
     if done.returncode:
         raise SagehoundError(f"docker {arguments[0]} failed with exit code {done.returncode}; its own words are above")

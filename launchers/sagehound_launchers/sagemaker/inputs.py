@@ -1,6 +1,7 @@
 """What a job is given: the project, the photos and the weights, brought to S3 and named as channels."""
 
 import hashlib
+import platform
 import tempfile
 from pathlib import Path
 
@@ -45,7 +46,8 @@ def _photos(cloud: Cloud, cfg: DictConfig) -> Channel:
     bucket, prefix = cloud.account.bucket, f"{cfg.aws.prefix}/photos"
     fast = cfg.aws.input_mode == "FastFile"  # which takes a prefix, and no manifest
     root = fetch(cfg.data).resolve()
-    own = f"{prefix}/{root.name}-{hashlib.sha256(str(root).encode()).hexdigest()[:8]}"
+    place = f"{platform.node()}:{root}"  # the same folder of another machine holds other photos
+    own = f"{prefix}/{root.name}-{hashlib.sha256(place.encode()).hexdigest()[:8]}"
     if cfg.dry_run:
         return Channel("photos", f"s3://{bucket}/{own if fast else prefix}/not-sent", not fast)
     send = data.upload_loose if fast else data.upload_packed
@@ -78,7 +80,7 @@ def _weights(cloud: Cloud, cfg: DictConfig) -> list[Channel]:
     except OSError as error:
         raise InputError(f"backbone.weights={given}: {error.strerror}; give another file") from error
     prefix = f"{cfg.aws.prefix}/weights/{hashlib.sha256(content).hexdigest()}/"
-    _send(cloud, cfg, prefix + path.name, content)
+    _send(cloud, cfg, f"{prefix}weights{path.suffix}", content)  # alone in its folder, whatever it is called here
     return [Channel("weights", f"s3://{cloud.account.bucket}/{prefix}")]
 
 

@@ -1,6 +1,7 @@
 """Requests to SageMaker as plain dicts from pure functions, held against AWS's own rules before they are sent."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,9 @@ _OURS = {  # groups and keys that mean nothing in a container
     *("hpo", "deploy", "transform", "probe", "aws", "image", "dry_run", "model", "endpoint", "n"),
     *("hydra", "best", "cache"),
 }
-_THERE = {"data.root", "data.s3", "backbone.weights"}  # what a container finds in its channels
+_THERE = {"data.root", "data.s3", "backbone.weights", "trainer.num_nodes"}  # what a container finds out by itself
+_LOCAL_DISKS = re.compile(r"ml\.(g4dn|g5|g6e?|p3dn|p4de?|p5e?n?|trn\w+|\w+d)\.")  # encrypted by their hardware
+_MOST_SEED = 2**31  # that an Integer of AWS's holds
 _METRICS = ("valid.loss", "valid.top1", "train.loss", "train.top1")
 
 
@@ -106,7 +109,7 @@ def tuning_job(
     """CreateHyperParameterTuningJob; arguments as for training_job, ``name`` of 32 letters at most."""
     hpo = cfg.hpo
     objective = {"Type": hpo.direction.capitalize(), "MetricName": hpo.objective}
-    limits = {"MaxParallelTrainingJobs": hpo.max_parallel_jobs}
+    limits = {"MaxParallelTrainingJobs": min(hpo.max_parallel_jobs, hpo.max_jobs)}
     if hpo.strategy != "Grid":  # which has as many jobs as it has points
         limits["MaxNumberOfTrainingJobs"] = hpo.max_jobs
     config: dict[str, Any] = {
@@ -114,7 +117,7 @@ def tuning_job(
         "HyperParameterTuningJobObjective": objective,
         "ResourceLimits": limits,
         "ParameterRanges": to_sagemaker(space, grid=hpo.strategy == "Grid"),
-        "RandomSeed": cfg.seed,
+        "RandomSeed": cfg.seed % _MOST_SEED,
     }
     if hpo.strategy == "Hyperband":
         # a line an epoch, one of the best in the end, and one more: a job that reaches the last is stopped
@@ -164,7 +167,8 @@ def _common(name: str, cfg: DictConfig, account: Account, channels: Sequence[Cha
             "InstanceType": aws.instance_type,
             "InstanceCount": aws.instance_count,
             "VolumeSizeInGB": aws.volume_gb,
-            **({"VolumeKmsKeyId": aws.kms_key} if aws.kms_key else {}),
+            # AWS refuses a key for disks of the machine itself
+            **({"VolumeKmsKeyId": aws.kms_key} if aws.kms_key and not _LOCAL_DISKS.match(aws.instance_type) else {}),
         },
         "StoppingCondition": stopping,
         "Environment": {**OmegaConf.to_container(aws.environment), REQUEST: token},  # type: ignore[dict-item]

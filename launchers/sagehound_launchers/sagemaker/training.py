@@ -5,7 +5,9 @@ import signal
 import sys
 import tarfile
 import threading
+import time
 import uuid
+import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -17,12 +19,12 @@ from typing import Any, TypeAlias
 from omegaconf import DictConfig
 
 from sagehound import archive, console
-from sagehound.errors import SagehoundError, Stopped
+from sagehound.errors import ConfigError, SagehoundError, Stopped
 from sagehound.files import replacing, write_json
 from sagehound_launchers.sagemaker import account, client, cost, inputs, requests
 from sagehound_launchers.sagemaker.account import Cloud
 from sagehound_launchers.sagemaker.client import Log
-from sagehound_launchers.sagemaker.errors import RemoteError, aws_errors, code_of
+from sagehound_launchers.sagemaker.errors import RemoteError, Unreachable, aws_errors, code_of
 
 _KIND = "training_job"
 _ENDED = ("Completed", "Failed", "Stopped")
@@ -62,8 +64,26 @@ def prepare(cloud: Cloud, work: Sequence[tuple[DictConfig, Sequence[str], Path]]
         debugger = _debugger(cloud, cfg) if cfg.debugger else None
         request = requests.training_job(name, cfg, cloud.account, given, sent[needed], token, debugger)
         requests.check("CreateTrainingJob", request)
-        jobs.append(Job(name, cfg, request, folder))
+        request = _begun(folder, request) or request
+        jobs.append(Job(request["TrainingJobName"], cfg, request, folder))
     return jobs
+
+
+def _begun(folder: Path, request: dict[str, Any]) -> dict[str, Any] | None:
+    """The request with which an earlier command began the same job in this folder; sent again, it starts nothing.
+
+    Raises:
+        ConfigError: the folder is another job's.
+    """
+    path = folder / "request.json"
+    if not path.exists():
+        return None
+    before: dict[str, Any] = json.loads(path.read_text())
+    for key in ("HyperParameters", "AlgorithmSpecification", "ResourceConfig"):
+        if before.get(key) != request[key]:
+            raise ConfigError(f"{folder} is of a job with other {key}: give hydra.sweep.dir=ANOTHER")
+    console.say(f"following the job {before['TrainingJobName']} again")
+    return before
 
 
 def _with_spot(cfg: DictConfig, overrides: Sequence[str]) -> Sequence[str]:
@@ -109,28 +129,26 @@ class Runner:
             try:
                 wait(ended, return_when=FIRST_EXCEPTION)
                 return [job.result() for job in ended]
-            except KeyboardInterrupt as error:
-                raise self._interrupted(signal.SIGINT) from error
-            except Stopped as error:
-                raise self._interrupted(signal.SIGTERM) from error
-            except SagehoundError as error:
-                raise type(error)(f"{error}{self._left()}") from error
-            finally:
+            except (KeyboardInterrupt, SagehoundError) as error:
                 self._given_up.set()
+                wait(ended)  # whatever is being started now is known then
+                raise self._given_up_by(error) from error
 
     def _one(self, job: Job) -> Outcome:
         """One job from start to end; after another one failed to start, or was lost sight of, none is begun."""
         prefix = f"{job.folder.name}| " if len(self.jobs) > 1 else ""
+        if self._given_up.is_set():
+            return SagehoundError(f"job {job.name} was not started")
+        self._running[job.name] = job
         try:
-            if self._given_up.is_set():
-                return SagehoundError(f"job {job.name} was not started")
             write_json(job.folder / "request.json", job.request)
             client.start(self.cloud, _KIND, job.name, job.request)
-            self._running[job.name] = job
             console.say(f"{prefix}job {job.name} runs; results: {job.folder}")
             ended = self._follow(job, prefix)
-        except SagehoundError:
+        except SagehoundError as error:
             self._given_up.set()
+            if not isinstance(error, Unreachable):
+                del self._running[job.name]
             raise
         try:
             return collect(self.cloud, job, ended) if ended else SagehoundError(f"job {job.name} was left alone")
@@ -146,6 +164,7 @@ class Runner:
                 status = found["SecondaryStatus"]
                 console.say(f"{prefix}job {job.name}: {status}")
             if found["TrainingJobStatus"] in _ENDED:
+                time.sleep(self.cloud.poll / 2)  # a log's last lines come late
                 self._look(job, log)
                 del self._running[job.name]
                 return found
@@ -159,18 +178,23 @@ class Runner:
 
         return client.patiently(self.cloud, job.cfg.aws.patience_minutes, look, self._given_up.is_set)
 
-    def _interrupted(self, signum: signal.Signals) -> Stopped:
-        if not self.jobs[0].cfg.aws.stop_on_interrupt:
-            return Stopped(f"stopped by {signum.name}{self._left()}", signum)
-        for name in list(self._running):
-            client.stop(self.cloud, _KIND, name)
-        return Stopped(f"stopped by {signum.name}; the jobs were told to stop", signum)
-
-    def _left(self) -> str:
-        if not self._running:
-            return ""
-        hint = "aws sagemaker stop-training-job --training-job-name NAME ends one"
-        return f"; still running on SageMaker: {', '.join(self._running)}; {hint}"
+    def _given_up_by(self, error: BaseException) -> SagehoundError:
+        """What to say and return of an error or a signal, and of the jobs that it leaves behind."""
+        folder = self.jobs[0].folder.parent
+        left = list(self._running)
+        said = f"; still on SageMaker: {', '.join(left)}; hydra.sweep.dir={folder} with the same command follows on"
+        if not isinstance(error, KeyboardInterrupt | Stopped):
+            kind = type(error) if isinstance(error, SagehoundError) else SagehoundError
+            return kind(f"{error}{said if left else ''}")
+        signum = signal.SIGINT if isinstance(error, KeyboardInterrupt) else signal.SIGTERM
+        if self.jobs[0].cfg.aws.stop_on_interrupt:
+            said = "; the jobs were told to stop"
+            for name in left:
+                try:
+                    client.stop(self.cloud, _KIND, name)
+                except SagehoundError as failure:
+                    said += f", but for {name}: {failure}"
+        return Stopped(f"stopped by {signum.name}{said if left else ''}", signum)
 
 
 @contextmanager
@@ -254,7 +278,7 @@ def _unpack(path: Path, folder: Path) -> None:
             for member in results:
                 if member.name.removeprefix("./") not in _HERE:
                     results.extract(member, folder, filter="data")
-    except tarfile.TarError as error:
+    except (tarfile.TarError, EOFError, zlib.error) as error:
         raise RemoteError(f"{path} cannot be unpacked: {error}") from error
     path.unlink()
 

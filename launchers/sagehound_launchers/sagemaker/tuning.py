@@ -1,6 +1,7 @@
 """`hpo=sagemaker`: one tuning job, followed to its end, and what came of it in the form of every search."""
 
 import json
+import math
 import signal
 import sys
 import time
@@ -19,9 +20,9 @@ from sagehound.files import locked, write_json
 from sagehound_launchers import trials
 from sagehound_launchers.sagemaker import account, client, inputs, requests
 from sagehound_launchers.sagemaker.account import Cloud
-from sagehound_launchers.sagemaker.errors import RemoteError, aws_errors
+from sagehound_launchers.sagemaker.errors import RemoteError, Unreachable, aws_errors
 from sagehound_launchers.sagemaker.training import say_cost, terminable
-from sagehound_launchers.search_space import Interval, SearchSpace
+from sagehound_launchers.search_space import Choice, Interval, SearchSpace
 from sagehound_launchers.spaces import Compose, searched
 from sagehound_launchers.trials import Trial
 
@@ -49,26 +50,29 @@ def tune(arguments: Sequence[str], hpo: DictConfig, folder: Path, compose: Compo
     with locked(folder / ".lock", busy=f"another process is tuning in {folder}: give hpo.study=ANOTHER"):
         cloud = account.connect(cfg.aws)
         note = folder / "tuning_job.json"
-        if note.exists():
-            name = _again(note, space)
-        else:
-            name = client.new_name("sagehound", 32)
-            request = _request(cloud, cfg, space, name)
+        request = _again(note, space) if note.exists() else _request(cloud, cfg, space)
+        name = request["HyperParameterTuningJobName"]
+        if cfg.dry_run:
             write_json(folder / "request.json", request)
-            if cfg.dry_run:
-                console.say(f"dry_run: nothing was sent; CreateHyperParameterTuningJob: {folder / 'request.json'}")
-                return []
-            say_cost(cloud, cfg.aws, hpo.max_jobs)
-            write_json(note, {"name": name, "space": {key: repr(found) for key, found in space.ranges.items()}})
-            client.start(cloud, _KIND, name, request)
-        ended, found = _follow(cloud, cfg, name, space)
+            console.say(f"dry_run: nothing was sent; CreateHyperParameterTuningJob: {folder / 'request.json'}")
+            return []
+        say_cost(cloud, cfg.aws, _most(space, hpo))
+        write_json(note, {"space": {key: repr(found) for key, found in space.ranges.items()}, "request": request})
+        ended, found = _run(cloud, cfg, request, space, note)
         trials.write(folder, found, space, maximize=hpo.direction == "maximize", objective=hpo.objective)
     if ended["HyperParameterTuningJobStatus"] == "Failed":
         raise RemoteError(f"tuning job {name}: {_reason(ended, found)}")
     return found
 
 
-def _request(cloud: Cloud, cfg: DictConfig, space: SearchSpace, name: str) -> dict[str, Any]:
+def _most(space: SearchSpace, hpo: DictConfig) -> int:
+    """Training jobs at most; a grid has as many as it has points."""
+    if hpo.strategy != "Grid":
+        return int(hpo.max_jobs)
+    return math.prod(len(found.values) for found in space.ranges.values() if isinstance(found, Choice))
+
+
+def _request(cloud: Cloud, cfg: DictConfig, space: SearchSpace) -> dict[str, Any]:
     fixed = requests.hyperparameters(space.fixed)
     given = {key: value for key, value in fixed.items() if key.lstrip("+") not in space.ranges}  # a sweep wins
     if cfg.aws.spot:  # a checkpoint is kept, which results=scores does not
@@ -76,62 +80,77 @@ def _request(cloud: Cloud, cfg: DictConfig, space: SearchSpace, name: str) -> di
     else:
         given.setdefault("results", "scores")
     channels = inputs.channels(cloud, cfg, Path(sys.argv[0]).resolve().parent)
+    name = client.new_name("sagehound", 32)
     request = requests.tuning_job(name, cfg, cloud.account, space, given, channels, uuid.uuid4().hex)
     requests.check("CreateHyperParameterTuningJob", request)
     return request
 
 
-def _again(note: Path, space: SearchSpace) -> str:
-    """The name of the job that this folder's search was begun with."""
+def _again(note: Path, space: SearchSpace) -> dict[str, Any]:
+    """The request that this folder's search was begun with; to start it again starts nothing."""
     before = json.loads(note.read_text())
+    request: dict[str, Any] = before["request"]
+    name = request["HyperParameterTuningJobName"]
     if before["space"] != {key: repr(found) for key, found in space.ranges.items()}:
-        raise ConfigError(
-            f"{note.parent} searched another space, by the tuning job {before['name']}: give hpo.study=ANOTHER"
-        )
-    console.say(f"following the tuning job {before['name']} again")
-    return str(before["name"])
+        raise ConfigError(f"{note.parent} searched another space, by the tuning job {name}: give hpo.study=ANOTHER")
+    console.say(f"following the tuning job {name} again")
+    return request
+
+
+def _run(
+    cloud: Cloud, cfg: DictConfig, request: dict[str, Any], space: SearchSpace, note: Path
+) -> tuple[dict[str, Any], list[Trial]]:
+    """Start the job, if it was not started before, and wait for its end."""
+    name = request["HyperParameterTuningJobName"]
+    goes_on = f"the tuning job {name} goes on; hpo.study={cfg.hpo.study} follows it again"
+    with terminable():
+        try:
+            client.start(cloud, _KIND, name, request)
+        except SagehoundError as error:
+            if not isinstance(error, Unreachable | Stopped):
+                note.unlink()  # it was refused, and another may be tried
+            raise
+        try:
+            return _follow(cloud, cfg, name, space)
+        except (KeyboardInterrupt, Stopped) as error:
+            signum = signal.SIGTERM if isinstance(error, Stopped) else signal.SIGINT
+            if cfg.aws.stop_on_interrupt:
+                client.stop(cloud, _KIND, name)
+                goes_on = f"the tuning job {name} was told to stop"
+            raise Stopped(f"stopped by {signum.name}; {goes_on}", signum) from error
+        except SagehoundError as error:
+            raise type(error)(f"{error}; {goes_on}") from error
 
 
 def _follow(cloud: Cloud, cfg: DictConfig, name: str, space: SearchSpace) -> tuple[dict[str, Any], list[Trial]]:
     """Wait for the job's end; a table on a terminal, a line a trial elsewhere."""
     told: set[int] = set()
     console.say(f"tuning job {name}: {cfg.hpo.strategy}, {cfg.hpo.max_parallel_jobs} at a time")
-    with terminable(), Live(console=console.console, transient=True, auto_refresh=False) as live:
-        try:
-            while True:
-                described, found = client.patiently(
-                    cloud,
-                    cfg.aws.patience_minutes,
-                    lambda: (client.describe(cloud, _KIND, name), _trials(cloud, name, space)),
-                )
-                for trial in found:
-                    if trial.state in _STATES.values() and trial.number not in told:
-                        told.add(trial.number)
-                        console.say(_line(trial, cfg.hpo.objective))
-                if console.console.is_terminal:
-                    live.update(_table(name, found, space, cfg.hpo.objective), refresh=True)
-                if described["HyperParameterTuningJobStatus"] in _ENDED:
-                    return described, found
-                time.sleep(cloud.poll)
-        except (KeyboardInterrupt, Stopped) as error:
-            signum = signal.SIGTERM if isinstance(error, Stopped) else signal.SIGINT
-            if cfg.aws.stop_on_interrupt:
-                client.stop(cloud, _KIND, name)
-                said = f"the tuning job {name} was told to stop"
-            else:
-                said = f"the tuning job {name} goes on; hpo.study={cfg.hpo.study} follows it again"
-            raise Stopped(f"stopped by {signum.name}; {said}", signum) from error
-        except SagehoundError as error:
-            raise type(error)(
-                f"{error}; the tuning job {name} goes on; hpo.study={cfg.hpo.study} follows it"
-            ) from error
+    with Live(console=console.console, transient=True, auto_refresh=False) as live:
+        while True:
+            described, found = client.patiently(
+                cloud,
+                cfg.aws.patience_minutes,
+                lambda: (client.describe(cloud, _KIND, name), _trials(cloud, name, space)),
+            )
+            for trial in found:
+                if trial.state in _STATES.values() and trial.number not in told:
+                    told.add(trial.number)
+                    console.say(_line(trial, cfg.hpo.objective))
+            if console.console.is_terminal:
+                live.update(_table(name, found, space, cfg.hpo.objective), refresh=True)
+            if described["HyperParameterTuningJobStatus"] in _ENDED:
+                return described, found
+            time.sleep(cloud.poll)
 
 
 def _trials(cloud: Cloud, name: str, space: SearchSpace) -> list[Trial]:
     """The job's trials so far, in the order in which they were begun."""
     pages = cloud.client("sagemaker").get_paginator("list_training_jobs_for_hyper_parameter_tuning_job")
     with aws_errors(f"reading the trials of {name}"):
-        asked = pages.paginate(HyperParameterTuningJobName=name, SortBy="CreationTime", SortOrder="Ascending")
+        asked = pages.paginate(
+            HyperParameterTuningJobName=name, SortBy="CreationTime", SortOrder="Ascending", MaxResults=100
+        )
         summaries = [s for page in asked for s in page["TrainingJobSummaries"]]
     return [_trial(number, summary, space) for number, summary in enumerate(summaries)]
 

@@ -58,7 +58,9 @@ def scan(root: Path) -> Tree:
         raise InputError(
             f"data.root={root} holds no class folders: photos must lie in split/class/photo or class/photo"
         )
-    numbered = all(_NUMBER.match(d.name) for _, d in folders)
+    files = {folder: _files(folder) for _, folder in folders}
+    # an empty folder does not travel to a job on another machine, and so must not decide on labels
+    numbered = all(_NUMBER.match(folder.name) for folder, (found, _) in files.items() if found)
     photos: list[Photo] = []
     labels: dict[tuple[str, str], Path] = {}
     ignored = 0
@@ -67,7 +69,7 @@ def scan(root: Path) -> Tree:
         other = labels.setdefault((split, label.casefold()), folder)
         if other != folder:
             raise InputError(f"two folders for one class {label!r}: {other} and {folder}; merge them or rename one")
-        found, others = _files(folder)
+        found, others = files[folder]
         ignored += others
         photos += [Photo(f.relative_to(root).as_posix(), split, label) for f in found]
     for split, folder in splits.items():

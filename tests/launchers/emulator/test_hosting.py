@@ -205,6 +205,15 @@ def test_traffic_goes_by_weight_or_to_the_wanted_variant(emulator: Emulator, sm:
     assert invoke(emulator, "both", TargetVariant="new")["model"] == "new"
     with pytest.raises(ClientError, match=r"ValidationError.*none"):
         invoke(emulator, "both", TargetVariant="none")
+    with pytest.raises(ClientError, match="Variant none not found"):
+        sm.update_endpoint_weights_and_capacities(
+            EndpointName="both",
+            DesiredWeightsAndCapacities=[
+                {"VariantName": "new", "DesiredWeight": 1000},
+                {"VariantName": "none", "DesiredWeight": 1},
+            ],
+        )
+    assert {invoke(emulator, "both")["model"] for _ in range(20)} == {"old"}, "what is refused changes nothing"
     sm.update_endpoint_weights_and_capacities(
         EndpointName="both",
         DesiredWeightsAndCapacities=[

@@ -349,7 +349,9 @@ def test_objects_that_cannot_be_files_fail_the_job(sm: Client, s3: Client, names
     for name in names:
         s3.put_object(Bucket=BUCKET, Key=f"odd/{name}", Body=b"x")
     sm.create_training_job(**job("odd", "", InputDataConfig=[channel("train", f"s3://{BUCKET}/odd/")]))
-    assert ended(sm, "odd")["FailureReason"].startswith(f"ClientError: Data download failed:s3://{BUCKET}/odd/{names[-1]}")
+    assert ended(sm, "odd")["FailureReason"].startswith(
+        f"ClientError: Data download failed:s3://{BUCKET}/odd/{names[-1]}"
+    )
 
 
 @pytest.mark.slow  # it imports AWS's SDK

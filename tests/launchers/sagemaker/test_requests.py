@@ -109,7 +109,14 @@ def test_a_tuning_job(name: str, overrides: list[str], sweep: str) -> None:
 
 def test_what_is_of_this_machine_stays_here() -> None:
     given = [
-        *("trainer=sagemaker", "aws=emulator", "aws.region=eu-west-1", "hydra.run.dir=x", "hydra/launcher=y"),
+        *(
+            "trainer=sagemaker",
+            "aws=emulator",
+            "aws.region=eu-west-1",
+            "hydra.run.dir=x",
+            "hydra/launcher=y",
+            "trainer.num_nodes=3",
+        ),
         *(
             "data.root=/photos",
             "data.s3=s3://a/b",

@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -203,5 +204,51 @@ def test_ctrl_c_stops_jobs_only_if_asked(
         waiter.wait(TrainingJobName=job["TrainingJobName"], WaiterConfig={"Delay": 1, "MaxAttempts": 60})
         assert jobs(emulator)[0]["TrainingJobStatus"] == "Stopped"
     else:
-        assert re.search(rf"still running on SageMaker: {job['TrainingJobName']}", errors)
+        assert re.search(rf"still on SageMaker: {job['TrainingJobName']}; hydra.sweep.dir=sweep", errors)
         assert job["TrainingJobStatus"] == "InProgress"
+        emulator.world.client("sagemaker").stop_training_job(TrainingJobName=job["TrainingJobName"])
+        again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+        assert f"following the job {job['TrainingJobName']} again" in again.stdout
+        assert again.returncode == 4, again.stderr
+        assert "Stopped" in again.stderr
+        assert len(jobs(emulator)) == 1, "nothing was started a second time"
+
+
+@pytest.mark.slow
+def test_a_job_that_ran_out_of_time_leaves_its_checkpoint(
+    launch: Command, command: Command, photos: Path, weights: Path, tmp_path: Path, emulator: Emulator
+) -> None:
+    given = [*small(photos, weights), "finetune=full", "trainer.max_epochs=2000"]
+    done = launch(*given, *REMOTE, "aws.max_hours=0.005")
+    assert done.returncode == 4, done.stderr
+    assert "MaxRuntimeExceeded" in done.stderr
+    last = tmp_path / "sweep/0/checkpoints/last.ckpt"
+    resumed = command(f"resume={last}", *given[:-1], "trainer.max_epochs=1", "hydra.run.dir=on")
+    assert "epoch 1/" not in resumed.stdout, "it has trained so far already"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("asked", [True, False])
+def test_jobs_that_are_being_started_are_not_forgotten(
+    photos: Path, weights: Path, tmp_path: Path, emulator: Emulator, control: Control, asked: bool
+) -> None:
+    given = [*small(photos, weights), *REMOTE, "finetune=full", "trainer.max_epochs=400"]
+    lrs = "optimizer.lr=0.01,0.02,0.03,0.04"
+    control("faults", [{"operation": "CreateTrainingJob", "kind": "timeout", "seconds": 4, "after": True, "times": 2}])
+    command = [sys.executable, str(ROOT / "launch.py"), "-m", *given, lrs, "aws.max_parallel_jobs=2"]
+    process = subprocess.Popen(
+        [*command, f"aws.stop_on_interrupt={str(asked).lower()}"],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    while control("requests").get("CreateTrainingJob", 0) < 2:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=90)
+    assert process.returncode == 130, errors
+    found = jobs(emulator)
+    assert len(found) == 2, "and none is begun after it"
+    if asked:
+        assert {j["TrainingJobStatus"] for j in found} <= {"Stopping", "Stopped"}
+    else:
+        assert all(j["TrainingJobName"] in errors for j in found)

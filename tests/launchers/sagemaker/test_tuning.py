@@ -41,6 +41,11 @@ def tuning_jobs(emulator: Emulator) -> list[dict[str, Any]]:
         (["optimizer.lr=1,2", "trainer=sagemaker"], "hpo=sagemaker runs its trials on SageMaker by itself"),
         (["optimizer.lr=1,2", "hpo.strategy=Hyperband", "hpo.early_stopping=true"], "stops trials by itself"),
         (["optimizer.lr=1,2", "hpo.warm_start=[a,b,c,d,e,f]"], "at most 5 are taken"),
+        (["optimizer.lr=1,2", "hpo.pruner=median"], "hpo.pruner is Optuna's: with hpo=sagemaker give"),
+        (
+            ["optimizer.lr=1,2", "hpo.early_stopping=true", "hpo.objective=valid.ece"],
+            "need an objective that is known after each epoch: choose hpo.objective=valid.loss or valid.top1",
+        ),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_is_started(
@@ -111,6 +116,25 @@ def test_a_search_with_faults_and_training_with_its_best(
     nobody = command("best=nobody", *small(photos, weights))
     assert nobody.returncode == 2
     assert "best=nobody: no such folder, and no tuning job" in nobody.stderr
+
+
+@pytest.mark.slow
+def test_a_search_that_was_refused_may_be_given_again(
+    launch: Command, photos: Path, weights: Path, tmp_path: Path, emulator: Emulator, control: Control
+) -> None:
+    given = [*small(photos, weights), *SEARCH, "hpo.max_jobs=1", "trainer.max_epochs=1", "aws.patience_minutes=0"]
+    control("quotas", {"ml.m5.large": 0})
+    refused = launch(*given)
+    control("quotas", {"ml.m5.large": 5})
+    if refused.returncode == 0:  # AWS counts a tuning job's instances when its jobs begin
+        pytest.fail(refused.stdout)
+    done = launch(*given, "hpo.study=again")
+    assert done.returncode == 0, done.stderr
+    # every answer to the creation is lost: whether there is a job is asked, and there is one
+    control("faults", [{"operation": "CreateHyperParameterTuningJob", "kind": "drop", "after": True, "times": 20}])
+    lost = launch(*given, "hpo.study=lost")
+    assert lost.returncode == 0, lost.stderr
+    assert len([j for j in tuning_jobs(emulator) if j["HyperParameterTuningJobStatus"] == "Completed"]) == 2
 
 
 @pytest.mark.slow
