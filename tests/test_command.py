@@ -15,6 +15,7 @@ from sagehound.errors import ConfigError
         (["optimizer.lrr=1"], "optimizer.lrr: no such key (did you mean optimizer.lr?); choose from optimizer.name, "),
         (["backbon=resnet18"], "backbon: no such key (did you mean backbone?); choose from backbone, head, "),
         (["+extra=1"], "extra: no such key"),
+        (["~artifact"], "artifact cannot be removed: give artifact=..."),
         (["optimizer.lr=fast"], "optimizer.lr=fast: must be a number"),
         (["seed=1.5"], "seed=1.5: must be a whole number"),
         (["trainer.compile=perhaps"], "trainer.compile=perhaps: must be true or false"),

@@ -12,6 +12,7 @@ from sagehound import config
 from sagehound.config import Train, check, key, meant
 from sagehound_launchers.reports import MEASURED
 
+_MOST_PARENTS = 5  # of a warm start, by AWS's limits
 _UPWARD = ("top1", "top5", "macro_f1")  # scores that are the better, the higher they are
 
 
@@ -162,6 +163,10 @@ def _remote_rules(cfg: DictConfig) -> list[tuple[Any, str]]:
         (
             cfg.hpo and cfg.hpo.name == "sagemaker" and cfg.debugger,
             "SageMaker's tuning jobs carry no debugger: drop debugger=..., and train the best with it",
+        ),
+        (
+            cfg.hpo and len(cfg.hpo.warm_start) > _MOST_PARENTS,
+            f"hpo.warm_start: a tuning job learns from {_MOST_PARENTS} others at most; give fewer",
         ),
         (
             cfg.hpo and cfg.hpo.name == "sagemaker" and cfg.hpo.pruner != "none",

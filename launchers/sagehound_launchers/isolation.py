@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from sagehound import console, plots
 from sagehound.tables import write_csv
 from sagehound_launchers.search_space import Choice, Range, SearchSpace
-from sagehound_launchers.trials import Trial, best_of
+from sagehound_launchers.trial import Trial, best_of
 
 _BINS = 5  # of an interval
 

@@ -1,8 +1,8 @@
 """What a finished sweep leaves, whoever ran it: trials.csv, best.yaml, and a plot of each hyperparameter."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -12,32 +12,13 @@ from sagehound import console, plots
 from sagehound.config import Train
 from sagehound.files import write_text
 from sagehound.tables import write_csv
+from sagehound_launchers import isolation
 from sagehound_launchers.search_space import Choice, Interval, Range, SearchSpace, overrides
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One trial of a sweep."""
-
-    number: int
-    state: str  # complete, pruned, failed or stopped
-    objective: float | None
-    seconds: float | None  # of the whole trial
-    point: Mapping[str, str | float]  # an override's value by key
-    name: str = ""  # of the training job, on SageMaker
-
-
-def best_of(trials: Sequence[Trial], *, maximize: bool) -> Trial | None:
-    """The best complete trial, the earliest of equals; None where there is none."""
-    complete = [t for t in trials if t.state == "complete" and t.objective is not None]
-    sign = -1 if maximize else 1
-    return min(complete, key=lambda t: (sign * (t.objective or 0.0), t.number), default=None)
+from sagehound_launchers.trial import Trial, best_of
 
 
 def write(folder: Path, trials: Sequence[Trial], space: SearchSpace, *, maximize: bool, objective: str) -> None:
     """Write trials.csv, best.yaml, plots/hyperparameters.png, what isolation.py adds; say which trial was the best."""
-    from sagehound_launchers import isolation  # which takes Trial from here
-
     keys = list(space.ranges)
     rows = [
         [t.number, t.state, "" if t.objective is None else repr(t.objective), "" if t.seconds is None else t.seconds]

@@ -21,7 +21,7 @@ from sagehound_launchers.reports import Pruned
 from sagehound_launchers.runners import Job, Report, Result, Runner
 from sagehound_launchers.search_space import Choice, SearchSpace, overrides, to_optuna
 from sagehound_launchers.spaces import Compose, searched
-from sagehound_launchers.trials import Trial
+from sagehound_launchers.trial import Trial
 
 _MOST_FAILURES = 3  # trials one after the other; the next would fail as well
 

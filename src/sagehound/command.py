@@ -117,7 +117,10 @@ def explain(error: Exception) -> str:
         also = ", or any name of timm.list_models() as backbone.name=..." if group == "backbone" else ""
         return f"{group}={option}: no such option{meant(option, options)}; choose from {', '.join(options)}{also}"
     if re.search(r"Key '\w+' (not in|is not in struct)", cause) and (found := re.search(r"full_key: (\S+)", cause)):
-        return unknown_key(found.group(1), list(_keys_beside(found.group(1))))
+        key = found.group(1)
+        if _is_free(key):
+            return f"{key}: no such key yet; +{key}=... adds it"
+        return unknown_key(key, list(_keys_beside(key)))
     if found := re.search(r"Ambiguous value for argument '(\S+?)=(.*)'", text):
         key, value = found.groups()
         return f"{key}={value}: several values are a sweep: add -m; or write {key}=[{value}] if a list is meant"
@@ -168,17 +171,17 @@ def with_best(argv: list[str]) -> list[str]:
     given = {_override_key(o): o.partition("=")[2].strip("'\"") for o in argv if "=" in o}
     if given.get("best") in (None, "", "null"):
         return argv
-    found = _read_best(given["best"])
+    found = _read_best(given["best"], given)
     return [*(f"{key!s}={value}" for key, value in found.items() if str(key) not in given), *argv]
 
 
-def _read_best(wanted: str) -> Mapping[Any, Any]:
+def _read_best(wanted: str, given: Mapping[str, str]) -> Mapping[Any, Any]:
     path = Path(wanted).expanduser()
     if not path.exists() and "/" not in wanted:  # a name: whoever is installed may know it
         from importlib.metadata import entry_points  # which takes its time
 
         for source in entry_points(group="sagehound.best"):
-            return dict(source.load()(wanted))
+            return dict(source.load()(wanted, given))
     path = path / "best.yaml" if path.is_dir() else path
     refused = ConfigError(f"best={wanted}: {path} holds no overrides; give the folder of a finished search")
     try:
@@ -242,6 +245,19 @@ def _override_key(override: str) -> str:
 
 def _quoted(path: Path) -> str:
     return "'" + str(path).replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def _is_free(key: str) -> bool:
+    """Whether a key lies in a mapping that takes any key, such as aws.tags."""
+    node: type | None = registered()
+    for part in key.split("."):
+        fields = [f for f in dataclasses.fields(node) if f.name == part] if node else []
+        if not fields:
+            return False
+        if "dict[" in str(fields[0].type):
+            return True
+        node = group_of(fields[0])
+    return False
 
 
 def _keys_beside(key: str) -> Iterator[str]:

@@ -245,6 +245,8 @@ def _keys(schema: type, cfg: DictConfig, prefix: str = "") -> Iterator[tuple[str
             raise ConfigError(unknown_key(f"{prefix}{name}", [prefix + k for k in known]))
     for f in dataclasses.fields(schema):
         key = prefix + f.name
+        if f.name not in cfg and not OmegaConf.is_missing(cfg, f.name):  # by ~key
+            raise ConfigError(f"{key} cannot be removed: give {key}=...")
         if OmegaConf.is_missing(cfg, f.name):
             raise ConfigError(f"{key} is missing: give {key}=...")
         value = cfg[f.name]

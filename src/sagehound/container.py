@@ -53,8 +53,8 @@ def train() -> None:
             run = (_kept(base) if job["rank"] == 0 else scratch) / "run"
             given = [*overrides(job["hyperparameters"]), *_places(base, scratch, job, run)]
             environment = os.environ | _environment(base, job) | _paths(home)
-        except SagehoundError as error:
-            _fail(base, [str(error)])
+        except Exception as error:
+            _fail(base, [str(error) if isinstance(error, SagehoundError) else f"{type(error).__name__}: {error}"])
             raise
     console.say(f"train.py {' '.join(given)}")
     code, last = _run([sys.executable, str(home / "train.py"), *given], environment, home)

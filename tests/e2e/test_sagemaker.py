@@ -50,14 +50,14 @@ def test_the_whole_way(
     assert here["valid"]["loss"] == pytest.approx(float(best["objective"]), abs=1e-6)
 
     remote = launch(
-        "trainer=sagemaker", "aws=emulator", "debugger=sagemaker", "best=multirun/demo", "hydra.sweep.dir=remote"
+        "trainer=sagemaker", "aws=emulator", "debugger=sagemaker", "best=multirun/demo", "hydra.run.dir=remote"
     )  # fmt: skip
     assert remote.returncode == 0, remote.stderr + remote.stdout
-    there = json.loads((tmp_path / "remote/0/metrics.json").read_text())
+    there = json.loads((tmp_path / "remote/metrics.json").read_text())
     assert there["test"] == here["test"], "the same training, here and there"
     from smdebug.trials import create_trial
 
-    trial = create_trial(str(tmp_path / "remote/0/debugger/tensors"))
+    trial = create_trial(str(tmp_path / "remote/debugger/tensors"))
     assert trial.tensor_names(collection="losses")
     assert trial.tensor_names(collection="gradients")
     name = trial.tensor_names(collection="losses")[0]
@@ -65,7 +65,7 @@ def test_the_whole_way(
 
     url = request.getfixturevalue("emulator")
     sagemaker = boto3.client("sagemaker", endpoint_url=url, **KEYS)
-    job = json.loads((tmp_path / "remote/0/job.json").read_text())
+    job = json.loads((tmp_path / "remote/job.json").read_text())
     container = {
         "Image": job["request"]["AlgorithmSpecification"]["TrainingImage"],
         "ModelDataUrl": job["ModelArtifacts"]["S3ModelArtifacts"],

@@ -18,7 +18,8 @@ from sagehound_launchers.isolation import isolate
 from sagehound_launchers.proposals import importance, make_sampler
 from sagehound_launchers.search_space import SearchSpace, parse, to_optuna, to_sagemaker
 from sagehound_launchers.spaces import searched
-from sagehound_launchers.trials import Trial, write
+from sagehound_launchers.trial import Trial
+from sagehound_launchers.trials import write
 
 SPACES = sorted(path.stem for path in (ROOT / "conf/hpo/space").glob("*.yaml"))
 ADAMW = ["optimizer.lr", "optimizer.weight_decay", "optimizer.eps", "data.batch_size"]

@@ -15,7 +15,8 @@ from omegaconf import OmegaConf
 from sagehound.errors import ConfigError
 from sagehound_launchers.runners import Job, Result
 from sagehound_launchers.search_space import parse
-from sagehound_launchers.trials import Trial, best_of, write
+from sagehound_launchers.trial import Trial, best_of
+from sagehound_launchers.trials import write
 from sagehound_launchers.tuning import tune
 
 SEARCH = ["-m", "hpo=optuna", "hpo.study=mine", "optimizer.lr=tag(log,interval(1e-3,1e-1))", "data.batch_size=5,8"]

@@ -1,5 +1,6 @@
 """Hydra's launcher for `trainer=sagemaker`; the work is in sagehound_launchers/sagemaker/training.py."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,7 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, configure_log, run_job, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 if TYPE_CHECKING:
     from sagehound_launchers.sagemaker.training import Outcome
@@ -37,11 +38,22 @@ class SageMakerLauncher(Launcher):
         self.remote = remote
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Hydra's hook."""
+        """Hydra's hook; one job without -m is a run, and its folder a run's."""
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
+        self.single = self.remote and not {"-m", "--multirun"} & set(sys.argv) and config.get("hpo") is None
+        if self.single:
+            self._as_a_run(config)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Run the jobs and return metrics.json of each."""
+        """Run the jobs and return metrics.json of each.
+
+        Raises:
+            ConfigError: several jobs without -m.
+        """
+        if self.single and len(job_overrides) > 1:
+            from sagehound.errors import ConfigError
+
+            raise ConfigError("several values are a sweep: add -m; or write key=[a,b] if a list is meant")
         setup_globals()
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         Path(self.config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
@@ -61,7 +73,14 @@ class SageMakerLauncher(Launcher):
         config = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
         with open_dict(config):
             config.hydra.job.id = config.hydra.job.num = number
+        if self.single:
+            self._as_a_run(config)
         return config
+
+    @staticmethod
+    def _as_a_run(config: DictConfig) -> None:
+        with read_write(config), open_dict(config):
+            config.hydra.sweep.dir, config.hydra.sweep.subdir = config.hydra.run.dir, "."
 
     def _tasks(self, configs: list[DictConfig], job_overrides: Sequence[Sequence[str]]) -> list[TaskFunction]:
         """What is done in each job's folder; jobs on SageMaker have ended when this returns."""
@@ -70,6 +89,8 @@ class SageMakerLauncher(Launcher):
         from sagehound_launchers.config import checked
 
         plain = [checked(config) for config in configs]
+        for cfg in plain:
+            cfg.results = cfg.results or ("all" if self.single else "scores")
         folders = [Path(c.hydra.sweep.dir, str(c.hydra.sweep.subdir)) for c in configs]
         from sagehound_launchers.sagemaker.training import launch
 

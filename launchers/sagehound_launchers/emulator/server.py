@@ -31,8 +31,7 @@ from sagehound_launchers.emulator.protocol import asked, fault_answer, refusal
 from sagehound_launchers.emulator.store import Store
 from sagehound_launchers.emulator.web import Answer, Call, Handler
 from sagehound_launchers.emulator.world import Refused, Settings, World
-from sagehound_launchers.sagemaker.shapes import _model as service_model
-from sagehound_launchers.sagemaker.shapes import problems
+from sagehound_launchers.sagemaker.shapes import problems, service_model
 
 _HERE = "sagehound_launchers.emulator"
 SERVICES = (

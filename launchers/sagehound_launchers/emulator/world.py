@@ -99,9 +99,9 @@ class World:
 
     # Names and services
 
-    def arn(self, kind: str, name: str, service: str = "sagemaker") -> str:
+    def arn(self, kind: str, name: str) -> str:
         """An ARN of this account: ``world.arn("training-job", name)``."""
-        return f"arn:aws:{service}:{self.region}:{self.account}:{kind}/{name}"
+        return f"arn:aws:sagemaker:{self.region}:{self.account}:{kind}/{name}"
 
     def add_service(self, service: object) -> None:
         """Make a service known to the others."""
@@ -218,8 +218,8 @@ class World:
         except (ValueError, KeyError, TypeError) as error:
             raise Failed(f"ClientError: Data download failed:Unable to parse manifest file {uri}") from error
 
-    def fetch(self, objects: list[tuple[str, str]], folder: Path) -> int:
-        """Copy listed objects to a folder, under their names; how many.
+    def fetch(self, objects: list[tuple[str, str]], folder: Path) -> None:
+        """Copy listed objects to a folder, under their names.
 
         Raises:
             Failed: one of them is gone, or its name leads out of the folder or cannot be that of a file.
@@ -236,10 +236,9 @@ class World:
                 shutil.copyfile(found, target)
             except OSError as error:  # "a" and "a/b" are both objects, or a name is too long for a file's
                 raise Failed(f"ClientError: Data download failed:{uri}: {error.strerror}") from error
-        return len(objects)
 
-    def upload_folder(self, folder: Path, uri: str, known: dict[str, tuple[int, int]] | None = None) -> int:
-        """Upload a folder's files beneath a prefix; how many.
+    def upload_folder(self, folder: Path, uri: str, known: dict[str, tuple[int, int]] | None = None) -> None:
+        """Upload a folder's files beneath a prefix.
 
         Args:
             folder: temporary files (names that start with a dot and end in .tmp) are left out.
@@ -249,7 +248,6 @@ class World:
         Raises:
             Failed: there is no such bucket.
         """
-        sent = 0
         for path in sorted(p for p in folder.rglob("*") if p.is_file()):
             if path.name.startswith(".") and path.name.endswith(".tmp"):
                 continue
@@ -263,8 +261,6 @@ class World:
                 continue  # the job took it away meanwhile
             if known is not None:
                 known[name] = (stat.st_size, stat.st_mtime_ns)
-            sent += 1
-        return sent
 
     def upload_tar(self, folder: Path, uri: str) -> None:
         """Upload a folder's content as one tar.gz.

@@ -3,6 +3,7 @@
 import atexit
 import functools
 import json
+import logging
 import os
 import re
 import subprocess
@@ -32,6 +33,7 @@ class Reach:
 
     region: str
     url: str | None  # the emulator's address
+    own: bool  # the emulator is this command's and ends with it
     client: Callable[[str], Any]  # by boto3's name of the service; one each
 
 
@@ -62,7 +64,7 @@ def connect(aws: DictConfig) -> Cloud:
     needs(f"aws={aws.name}", "sagemaker", "boto3")
     _check_instance(aws.instance_type)
     found = reach(aws)
-    return Cloud(found.region, found.url, found.client, _account(aws, found))
+    return Cloud(found.region, found.url, found.own, found.client, _account(aws, found))
 
 
 def reach(aws: DictConfig) -> Reach:
@@ -87,6 +89,8 @@ def reach(aws: DictConfig) -> Reach:
         except ProfileNotFound as error:
             raise ConfigError(f"aws.profile={aws.profile}: {error}; aws configure list-profiles lists them") from error
         _check_session(session)
+    for name in ("boto3", "botocore"):
+        logging.getLogger(name).setLevel(logging.WARNING)  # Hydra would print where credentials were found
     settings = Config(
         retries={"mode": "standard", "max_attempts": _ATTEMPTS},
         max_pool_connections=_CONNECTIONS,
@@ -100,7 +104,7 @@ def reach(aws: DictConfig) -> Reach:
         with lock:  # making a client is not safe between threads
             return session.client(service, endpoint_url=url, config=settings)
 
-    return Reach(str(session.region_name), url, client)
+    return Reach(str(session.region_name), url, url in _started, client)
 
 
 def _check_instance(instance: str) -> None:
@@ -224,10 +228,14 @@ def emulator(folder: Path) -> str:
     end = time.monotonic() + 60
     while time.monotonic() < end and process.poll() is None:
         if (url := _running(note)) is not None:
+            _started.add(url)
             console.say(f"emulator: {url}, state in {folder}")
             return url
         time.sleep(0.05)
     raise SagehoundError(f"the emulator did not start; {folder / 'emulator.log'} says why")
+
+
+_started: set[str] = set()  # emulators of this process
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:

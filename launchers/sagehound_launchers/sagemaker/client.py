@@ -105,6 +105,13 @@ def patiently(cloud: Cloud, minutes: float, look: Callable[[], T], given_up: Cal
             time.sleep(cloud.poll)
 
 
+def goes_on(cloud: Cloud, how: str) -> str:
+    """How jobs that are left behind are followed again."""
+    if cloud.own:
+        return "this command's emulator ended with it; python -m sagehound_launchers.emulator keeps one running"
+    return how
+
+
 class Log:
     """A training job's log, as far as it was printed."""
 

@@ -77,6 +77,8 @@ def _of_service(doing: str, error: Exception) -> SagehoundError:
         return ConfigError(f"{doing}: AWS does not know these credentials: aws configure sets them up; {EMULATOR}")
     if code in _DENIED:
         return ConfigError(f"{doing}: these credentials may not: {said}; ask who runs the account; {EMULATOR}")
+    if code == "NoSuchBucket":
+        return ConfigError(f"{doing}: there is no such bucket")
     if code == "ResourceLimitExceeded":
         return ConfigError(
             f"{doing}: the account's quota is too small: {said} Ask for more under Service Quotas, SageMaker, or "

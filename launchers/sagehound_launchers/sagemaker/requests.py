@@ -2,6 +2,7 @@
 
 import json
 import re
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -117,7 +118,8 @@ def tuning_job(
         "HyperParameterTuningJobObjective": objective,
         "ResourceLimits": limits,
         "ParameterRanges": to_sagemaker(space, grid=hpo.strategy == "Grid"),
-        "RandomSeed": cfg.seed % _MOST_SEED,
+        # after a warm start other points than the parents'
+        "RandomSeed": (cfg.seed + zlib.crc32(",".join(hpo.warm_start).encode()) * bool(hpo.warm_start)) % _MOST_SEED,
     }
     if hpo.strategy == "Hyperband":
         # a line an epoch, one of the best in the end, and one more: a job that reaches the last is stopped

@@ -13,7 +13,8 @@ _MOST_TEXT = 60  # letters of a value that a message shows
 
 
 @cache
-def _model(service: str) -> Any:  # noqa: ANN401 - botocore ships no types
+def service_model(service: str) -> Any:  # noqa: ANN401 - botocore ships no types
+    """Botocore's model of a service, read once."""
     import botocore.session
 
     return botocore.session.get_session().get_service_model(service)
@@ -29,7 +30,7 @@ def problems(operation: str, request: dict[str, Any], service: str = "sagemaker"
     """
     from botocore.validate import ParamValidator
 
-    shape = _model(service).operation_model(operation).input_shape
+    shape = service_model(service).operation_model(operation).input_shape
     report = ParamValidator().validate(request, shape).generate_report()
     return [*report.splitlines(), *_broken(shape, request, "")]
 

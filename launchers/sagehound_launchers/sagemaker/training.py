@@ -59,7 +59,7 @@ def prepare(cloud: Cloud, work: Sequence[tuple[DictConfig, Sequence[str], Path]]
         needed = (cfg.data.name, cfg.data.get("root"), cfg.data.s3, cfg.backbone.weights)
         if needed not in sent:
             sent[needed] = inputs.channels(cloud, cfg, project)
-        given = requests.hyperparameters(_with_spot(cfg, overrides))
+        given = requests.hyperparameters([*overrides, *_kept(cfg)])
         name, token = client.new_name("sagehound", 63), uuid.uuid4().hex
         debugger = _debugger(cloud, cfg) if cfg.debugger else None
         request = requests.training_job(name, cfg, cloud.account, given, sent[needed], token, debugger)
@@ -86,9 +86,11 @@ def _begun(folder: Path, request: dict[str, Any]) -> dict[str, Any] | None:
     return before
 
 
-def _with_spot(cfg: DictConfig, overrides: Sequence[str]) -> Sequence[str]:
-    """What goes on from a checkpoint must keep one, which results=scores does not."""
-    return [*overrides, "results=all"] if cfg.aws.spot and cfg.results == "scores" else overrides
+def _kept(cfg: DictConfig) -> list[str]:
+    """What a job keeps beside its scores; what is to go on from a checkpoint must keep one."""
+    if cfg.results == "scores" and cfg.aws.spot:
+        return ["results=all", "artifact=false"]
+    return [f"results={cfg.results}"]
 
 
 def _debugger(cloud: Cloud, cfg: DictConfig) -> dict[str, Any]:
@@ -113,6 +115,9 @@ class Runner:
         self.cloud, self.jobs, self.most = cloud, jobs, most
         self._running: dict[str, Job] = {}
         self._given_up = threading.Event()
+        folder = self.jobs[0].folder
+        again = f"hydra.run.dir={folder}" if len(jobs) == 1 else f"hydra.sweep.dir={folder.parent}"
+        self._again = client.goes_on(cloud, f"the same command with {again} follows on")
 
     def run(self) -> list[Outcome]:
         """Start the jobs, and wait for the last.
@@ -180,9 +185,8 @@ class Runner:
 
     def _given_up_by(self, error: BaseException) -> SagehoundError:
         """What to say and return of an error or a signal, and of the jobs that it leaves behind."""
-        folder = self.jobs[0].folder.parent
         left = list(self._running)
-        said = f"; still on SageMaker: {', '.join(left)}; hydra.sweep.dir={folder} with the same command follows on"
+        said = f"; still on SageMaker: {', '.join(left)}; {self._again}"
         if not isinstance(error, KeyboardInterrupt | Stopped):
             kind = type(error) if isinstance(error, SagehoundError) else SagehoundError
             return kind(f"{error}{said if left else ''}")

@@ -6,25 +6,25 @@ import signal
 import sys
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from rich.live import Live
 from rich.table import Table
 
 from sagehound import console, container
 from sagehound.errors import ConfigError, SagehoundError, Stopped
 from sagehound.files import locked, write_json
-from sagehound_launchers import trials
+from sagehound_launchers import config, trials
 from sagehound_launchers.sagemaker import account, client, inputs, requests
 from sagehound_launchers.sagemaker.account import Cloud
 from sagehound_launchers.sagemaker.errors import RemoteError, Unreachable, aws_errors
 from sagehound_launchers.sagemaker.training import say_cost, terminable
 from sagehound_launchers.search_space import Choice, Interval, SearchSpace
 from sagehound_launchers.spaces import Compose, searched
-from sagehound_launchers.trials import Trial
+from sagehound_launchers.trial import Trial
 
 _KIND = "hyper_parameter_tuning_job"
 _ENDED = ("Completed", "Failed", "Stopped")
@@ -50,14 +50,15 @@ def tune(arguments: Sequence[str], hpo: DictConfig, folder: Path, compose: Compo
     with locked(folder / ".lock", busy=f"another process is tuning in {folder}: give hpo.study=ANOTHER"):
         cloud = account.connect(cfg.aws)
         note = folder / "tuning_job.json"
-        request = _again(note, space) if note.exists() else _request(cloud, cfg, space)
+        request = _request(cloud, cfg, space)
+        request = _again(cloud, note, request) or request if note.exists() else request
         name = request["HyperParameterTuningJobName"]
         if cfg.dry_run:
             write_json(folder / "request.json", request)
             console.say(f"dry_run: nothing was sent; CreateHyperParameterTuningJob: {folder / 'request.json'}")
             return []
         say_cost(cloud, cfg.aws, _most(space, hpo))
-        write_json(note, {"space": {key: repr(found) for key, found in space.ranges.items()}, "request": request})
+        write_json(note, request)
         ended, found = _run(cloud, cfg, request, space, note)
         trials.write(folder, found, space, maximize=hpo.direction == "maximize", objective=hpo.objective)
     if ended["HyperParameterTuningJobStatus"] == "Failed":
@@ -80,21 +81,49 @@ def _request(cloud: Cloud, cfg: DictConfig, space: SearchSpace) -> dict[str, Any
     else:
         given.setdefault("results", "scores")
     channels = inputs.channels(cloud, cfg, Path(sys.argv[0]).resolve().parent)
+    for parent in cfg.hpo.warm_start:
+        try:
+            client.describe(cloud, _KIND, parent)
+        except Unreachable:
+            raise
+        except SagehoundError as error:
+            raise ConfigError(f"hpo.warm_start={parent}: there is no such tuning job in {cloud.region}") from error
     name = client.new_name("sagehound", 32)
     request = requests.tuning_job(name, cfg, cloud.account, space, given, channels, uuid.uuid4().hex)
     requests.check("CreateHyperParameterTuningJob", request)
     return request
 
 
-def _again(note: Path, space: SearchSpace) -> dict[str, Any]:
-    """The request that this folder's search was begun with; to start it again starts nothing."""
-    before = json.loads(note.read_text())
-    request: dict[str, Any] = before["request"]
-    name = request["HyperParameterTuningJobName"]
-    if before["space"] != {key: repr(found) for key, found in space.ranges.items()}:
-        raise ConfigError(f"{note.parent} searched another space, by the tuning job {name}: give hpo.study=ANOTHER")
+def _again(cloud: Cloud, note: Path, request: dict[str, Any]) -> dict[str, Any] | None:
+    """The request that this folder's search was begun with; sent again, it starts nothing. None if its job failed.
+
+    Raises:
+        ConfigError: it was another search.
+    """
+    before: dict[str, Any] = json.loads(note.read_text())
+    name = before["HyperParameterTuningJobName"]
+    for what, of in (("settings", "HyperParameterTuningJobConfig"), ("trials", "TrainingJobDefinition")):
+        old, new = ({k: v for k, v in r[of].items() if k not in _EACH} for r in (before, request))
+        if old != new:
+            differ = ", ".join(k for k in {**old, **new} if old.get(k) != new.get(k))
+            raise ConfigError(
+                f"{note.parent} was searched by the tuning job {name} with other {what} ({differ}): give "
+                f"hpo.study=ANOTHER; hpo.warm_start=[{name}] lets it learn from this one"
+            )
+    try:
+        status = client.describe(cloud, _KIND, name)["HyperParameterTuningJobStatus"]
+    except Unreachable:
+        raise
+    except SagehoundError:
+        return before  # it was never started, or its answer was lost
+    if status == "Failed":
+        console.warn(f"the tuning job {name} failed; another is begun")
+        return None
     console.say(f"following the tuning job {name} again")
-    return request
+    return before
+
+
+_EACH = {"InputDataConfig", "Environment", "CheckpointConfig"}  # what differs from one start to the next
 
 
 def _run(
@@ -102,7 +131,8 @@ def _run(
 ) -> tuple[dict[str, Any], list[Trial]]:
     """Start the job, if it was not started before, and wait for its end."""
     name = request["HyperParameterTuningJobName"]
-    goes_on = f"the tuning job {name} goes on; hpo.study={cfg.hpo.study} follows it again"
+    again = client.goes_on(cloud, f"hpo.study={cfg.hpo.study} follows it again")
+    goes_on = f"the tuning job {name} goes on; {again}"
     with terminable():
         try:
             client.start(cloud, _KIND, name, request)
@@ -196,19 +226,33 @@ def _reason(ended: dict[str, Any], found: list[Trial]) -> str:
     return str(ended.get("FailureReason") or f"no trial gave an objective{where}")
 
 
-def best_of(name: str) -> dict[str, str]:
-    """The overrides of a tuning job's best training job, by the tuning job's name; credentials as boto3 finds them.
+def best_of(name: str, given: Mapping[str, str]) -> dict[str, str]:
+    """The overrides of a tuning job's best training job.
+
+    A search that was followed in a folder below multirun is read there, with the photos and weights of its command;
+    otherwise AWS is asked, by the command's own ``aws`` keys.
+
+    Args:
+        name: the tuning job's.
+        given: the command's overrides, by key.
 
     Raises:
         ConfigError: there is no such job, or no AWS account to ask.
     """
-    import boto3
-    from botocore.exceptions import BotoCoreError, ClientError
-
+    for note in Path("multirun").glob("**/tuning_job.json"):
+        best = note.with_name("best.yaml")
+        if best.exists() and json.loads(note.read_text())["HyperParameterTuningJobName"] == name:
+            return {str(k): str(v) for k, v in OmegaConf.load(best).items()}
+    aws = OmegaConf.structured(config.Aws(name=given.get("aws", "account")))
+    for key in ("folder", "profile", "region"):
+        if f"aws.{key}" in given:
+            aws[key] = given[f"aws.{key}"]
     try:
-        found = boto3.client("sagemaker").describe_hyper_parameter_tuning_job(HyperParameterTuningJobName=name)
-    except (BotoCoreError, ClientError) as error:
-        raise ConfigError(f"best={name}: no such folder, and no tuning job that AWS would tell of: {error}") from error
+        with aws_errors(f"best={name}: no such folder; looking for a tuning job"):
+            sagemaker = account.reach(aws).client("sagemaker")
+            found = sagemaker.describe_hyper_parameter_tuning_job(HyperParameterTuningJobName=name)
+    except SagehoundError as error:
+        raise ConfigError(str(error)) from error
     if "BestTrainingJob" not in found:
         raise ConfigError(f"best={name}: the tuning job has no best training job yet")
     fixed = found["TrainingJobDefinition"].get("StaticHyperParameters", {})

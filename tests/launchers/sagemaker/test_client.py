@@ -22,6 +22,12 @@ ROLE = "aws.role=SagehoundRole"
         ([], ["aws.role=Nobody"], "aws.role=Nobody: the account has no such role"),
         ([], [ROLE, "aws.bucket=never-made"], "aws.bucket=never-made: there is no such bucket: aws s3 mb"),
         ([], [ROLE], "the account has no image sagehound:latest: python launch.py image=ecr builds and pushes it"),
+        ([], ["aws.tags.team=hounds"], "aws.tags.team: no such key yet; +aws.tags.team=... adds it"),
+        (
+            [],
+            [ROLE, "data.s3=s3://nobodys/dogs", "aws.image=x"],
+            "looking at data.s3=s3://nobodys/dogs: there is no such bucket",
+        ),
         ([], ["aws.profile=nobody"], "aws.profile=nobody: The config profile (nobody) could not be found"),
         ([], ["aws.instance_type=ml.g4dn.huge"], "trains on no such instance; choose from ml.g4dn."),
     ],

@@ -15,7 +15,7 @@ from conftest import ROOT, Command, small
 
 from sagehound_launchers.emulator.server import Emulator
 
-REMOTE = ["trainer=sagemaker", "aws=emulator", "hydra.sweep.dir=sweep"]
+REMOTE = ["trainer=sagemaker", "aws=emulator", "hydra.sweep.dir=sweep", "hydra.run.dir=sweep"]
 Control = Callable[..., Any]
 
 
@@ -59,7 +59,7 @@ def test_photos_are_sent_once(
     given = [*small(photos, weights), *REMOTE, "trainer.max_epochs=1"]
     assert launch(*given).returncode == 0
     sent = control("requests")["s3:PutObject"]
-    assert launch(*given, "hydra.sweep.dir=again").returncode == 0
+    assert launch(*given, "hydra.run.dir=again").returncode == 0
     outputs = 3  # of the second job: its results, and no more than that
     assert control("requests")["s3:PutObject"] <= sent + outputs
     s3 = emulator.world.client("s3")
@@ -67,14 +67,14 @@ def test_photos_are_sent_once(
     for file in photos.rglob("*.jpg"):
         s3.upload_file(str(file), bucket, f"dogs/{file.relative_to(photos)}")
     small_data = [o for o in given if not o.startswith("data.root=")]
-    done = launch(*small_data, f"data.s3=s3://{bucket}/dogs", "aws.input_mode=FastFile", "hydra.sweep.dir=there")
+    done = launch(*small_data, f"data.s3=s3://{bucket}/dogs", "aws.input_mode=FastFile", "hydra.run.dir=there")
     assert done.returncode == 0, done.stderr
     assert "Sending" not in done.stdout
-    request = json.loads((tmp_path / "there/0/request.json").read_text())
+    request = json.loads((tmp_path / "there/request.json").read_text())
     (channel,) = [c for c in request["InputDataConfig"] if c["ChannelName"] == "photos"]
     assert channel["InputMode"] == "FastFile"
     assert channel["DataSource"]["S3DataSource"]["S3Uri"] == f"s3://{bucket}/dogs/"
-    first, third = (json.loads((tmp_path / f / "0/metrics.json").read_text())["test"] for f in ("sweep", "there"))
+    first, third = (json.loads((tmp_path / f / "metrics.json").read_text())["test"] for f in ("sweep", "there"))
     assert first == third
     nothing = launch(*small_data, f"data.s3=s3://{bucket}/cats")
     assert nothing.returncode == 3
@@ -86,17 +86,17 @@ def test_a_spot_interruption_changes_nothing_but_the_time(
     launch: Command, photos: Path, weights: Path, tmp_path: Path, emulator: Emulator, control: Control
 ) -> None:
     given = [*small(photos, weights), *REMOTE, "finetune=full", "trainer.max_epochs=4", "aws.spot=true"]
-    whole = launch(*given, "hydra.sweep.dir=whole")
+    whole = launch(*given, "hydra.run.dir=whole")
     assert whole.returncode == 0, whole.stderr
     control("interruptions", [{"job": ".*", "log": "epoch 2/4"}])
-    done = launch(*given, "hydra.sweep.dir=stopped")
+    done = launch(*given, "hydra.run.dir=stopped")
     assert done.returncode == 0, done.stderr + done.stdout
     assert "going on from" in done.stdout
     assert done.stdout.count("epoch 1/4") == 1
-    name = json.loads((tmp_path / "stopped/0/job.json").read_text())["TrainingJobName"]
+    name = json.loads((tmp_path / "stopped/job.json").read_text())["TrainingJobName"]
     found = emulator.world.client("sagemaker").describe_training_job(TrainingJobName=name)
     assert "Interrupted" in [t["Status"] for t in found["SecondaryStatusTransitions"]]
-    first, second = (json.loads((tmp_path / f / "0/metrics.json").read_text()) for f in ("whole", "stopped"))
+    first, second = (json.loads((tmp_path / f / "metrics.json").read_text()) for f in ("whole", "stopped"))
     for key in ("train", "valid", "test", "best_epoch"):
         assert first[key] == second[key]
 
@@ -109,7 +109,7 @@ def test_two_instances_train_one_model(
     assert done.returncode == 0, done.stderr + done.stdout
     assert "machine 1 of 2" in done.stdout
     assert "machine 2 of 2" in done.stdout
-    assert json.loads((tmp_path / "sweep/0/metrics.json").read_text())["test"]["photos"] == 12
+    assert json.loads((tmp_path / "sweep/metrics.json").read_text())["test"]["photos"] == 12
 
 
 def test_a_job_that_fails_says_why(
@@ -123,7 +123,7 @@ def test_a_job_that_fails_says_why(
     assert hydras.startswith("Error executing job with overrides: "), "Hydra's own, which names the job of a sweep"
     assert "Failed: AlgorithmError" in line
     assert "no usable photo is left" in line
-    assert json.loads((tmp_path / "sweep/0/job.json").read_text())["TrainingJobStatus"] == "Failed"
+    assert json.loads((tmp_path / "sweep/job.json").read_text())["TrainingJobStatus"] == "Failed"
 
 
 FAULTS = [
@@ -204,7 +204,9 @@ def test_ctrl_c_stops_jobs_only_if_asked(
         waiter.wait(TrainingJobName=job["TrainingJobName"], WaiterConfig={"Delay": 1, "MaxAttempts": 60})
         assert jobs(emulator)[0]["TrainingJobStatus"] == "Stopped"
     else:
-        assert re.search(rf"still on SageMaker: {job['TrainingJobName']}; hydra.sweep.dir=sweep", errors)
+        assert re.search(
+            rf"still on SageMaker: {job['TrainingJobName']}; the same command with hydra.run.dir=sweep", errors
+        )
         assert job["TrainingJobStatus"] == "InProgress"
         emulator.world.client("sagemaker").stop_training_job(TrainingJobName=job["TrainingJobName"])
         again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
@@ -222,7 +224,7 @@ def test_a_job_that_ran_out_of_time_leaves_its_checkpoint(
     done = launch(*given, *REMOTE, "aws.max_hours=0.005")
     assert done.returncode == 4, done.stderr
     assert "MaxRuntimeExceeded" in done.stderr
-    last = tmp_path / "sweep/0/checkpoints/last.ckpt"
+    last = tmp_path / "sweep/checkpoints/last.ckpt"
     resumed = command(f"resume={last}", *given[:-1], "trainer.max_epochs=1", "hydra.run.dir=on")
     assert "epoch 1/" not in resumed.stdout, "it has trained so far already"
 

@@ -13,6 +13,7 @@ import pytest
 from conftest import ROOT, Command, small
 from omegaconf import OmegaConf
 
+from sagehound.command import with_best
 from sagehound_launchers.emulator.server import Emulator
 from sagehound_launchers.sagemaker.tuning import point
 from sagehound_launchers.search_space import overrides, parse
@@ -24,6 +25,14 @@ Control = Callable[..., Any]
 def rows(folder: Path) -> list[dict[str, str]]:
     with (folder / "trials.csv").open() as file:
         return list(csv.DictReader(file))
+
+
+def name_of(emulator: Emulator) -> str:
+    """Of the only tuning job, with its local notes out of the way."""
+    (job,) = tuning_jobs(emulator)
+    for note in Path("multirun").glob("**/tuning_job.json"):
+        note.rename(note.with_suffix(".away"))
+    return str(job["HyperParameterTuningJobName"])
 
 
 def tuning_jobs(emulator: Emulator) -> list[dict[str, Any]]:
@@ -40,7 +49,7 @@ def tuning_jobs(emulator: Emulator) -> list[dict[str, Any]]:
         (["optimizer.lr=1,2", "debugger=sagemaker"], "SageMaker's tuning jobs carry no debugger: drop debugger=..."),
         (["optimizer.lr=1,2", "trainer=sagemaker"], "hpo=sagemaker runs its trials on SageMaker by itself"),
         (["optimizer.lr=1,2", "hpo.strategy=Hyperband", "hpo.early_stopping=true"], "stops trials by itself"),
-        (["optimizer.lr=1,2", "hpo.warm_start=[a,b,c,d,e,f]"], "at most 5 are taken"),
+        (["optimizer.lr=1,2", "hpo.warm_start=[a,b,c,d,e,f]"], "a tuning job learns from 5 others at most"),
         (["optimizer.lr=1,2", "hpo.pruner=median"], "hpo.pruner is Optuna's: with hpo=sagemaker give"),
         (
             ["optimizer.lr=1,2", "hpo.early_stopping=true", "hpo.objective=valid.ece"],
@@ -115,7 +124,20 @@ def test_a_search_with_faults_and_training_with_its_best(
     assert OmegaConf.create(by_name.stdout).optimizer.lr == float(best["optimizer.lr"])
     nobody = command("best=nobody", *small(photos, weights))
     assert nobody.returncode == 2
-    assert "best=nobody: no such folder, and no tuning job" in nobody.stderr
+    assert "best=nobody: no such folder; looking for a tuning job" in nobody.stderr
+    other = launch("-m", *given, "hpo.max_jobs=4", "hpo.max_parallel_jobs=2", "hpo.strategy=Random")
+    assert other.returncode == 2
+    assert "with other settings (ResourceLimits): give hpo.study=ANOTHER; hpo.warm_start=[" in other.stderr
+    typo = launch("-m", *given, "hpo.study=warm", "hpo.warm_start=[nope]")
+    assert typo.returncode == 2
+    assert "hpo.warm_start=nope: there is no such tuning job" in typo.stderr
+    for name in ("AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    there = with_best([f"best={job['HyperParameterTuningJobName']}"])
+    assert f"data.root={photos}" in there, "with the photos and weights of the search that was followed here"
+    asked = with_best(["best=" + name_of(emulator), "aws=emulator", f"aws.folder={tmp_path / '.emulator'}"])
+    assert f"optimizer.lr={best['optimizer.lr']}" in asked
 
 
 @pytest.mark.slow
