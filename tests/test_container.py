@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -222,3 +223,13 @@ def test_the_project_comes_from_its_channel(weights: Path, photos: Path, tmp_pat
     assert status == 0, said
     assert "mine ['data=folder'" in said
     assert str(container.base / "tmp/code/src") in said
+
+
+def test_the_image_is_built_from_what_is_here() -> None:
+    sent = (ROOT / ".dockerignore").read_text().split()
+    copied = [line.split()[1:-1] for line in (ROOT / "Dockerfile").read_text().splitlines() if line.startswith("COPY ")]
+    for name in [name for names in copied for name in names]:
+        assert (ROOT / name).exists()
+        assert f"!{name}" in sent, "everything else is kept from docker"
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    assert scripts.keys() == {"train", "serve"}, "what SageMaker looks for on the PATH"

@@ -81,7 +81,7 @@ def _begun(folder: Path, request: dict[str, Any]) -> dict[str, Any] | None:
     before: dict[str, Any] = json.loads(path.read_text())
     for key in ("HyperParameters", "AlgorithmSpecification", "ResourceConfig"):
         if before.get(key) != request[key]:
-            raise ConfigError(f"{folder} is of a job with other {key}: give hydra.sweep.dir=ANOTHER")
+            raise ConfigError(f"{folder} is of a job with other {key}: give another hydra.run.dir or hydra.sweep.dir")
     console.say(f"following the job {before['TrainingJobName']} again")
     return before
 
