@@ -175,13 +175,13 @@ def test_the_whole_bucket_is_no_place_for_photos(s3: S3, tmp_path: Path, upload:
 
 @pytest.mark.parametrize("upload", [upload_packed, upload_loose])
 def test_what_s3_refuses_is_one_line(url: str, tmp_path: Path, upload: Upload) -> None:
-    with pytest.raises(SagehoundError, match=r"^sending photos to s3://nobodys/dogs/.*: NoSuchBucket: The spec"):
+    with pytest.raises(SagehoundError, match=r"^sending photos to s3://nobodys/dogs/.*: there is no such bucket$"):
         upload(tree(tmp_path), client(url), "nobodys", "dogs")
 
 
 @pytest.mark.parametrize("upload", [upload_packed, upload_loose])
 def test_an_s3_out_of_reach_is_one_line(tmp_path: Path, upload: Upload) -> None:
-    with pytest.raises(SagehoundError, match=r"^sending photos to s3://photos/dogs/.*run the same command again$"):
+    with pytest.raises(SagehoundError, match=r"^sending photos to s3://photos/dogs/.*: AWS could not be reached: "):
         upload(tree(tmp_path), client("http://127.0.0.1:9"), BUCKET, "dogs")
 
 

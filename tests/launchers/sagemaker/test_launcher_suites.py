@@ -23,7 +23,10 @@ from hydra_plugins.sagehound.sagemaker_launcher import SageMakerLauncher
 HERE = ["hydra.launcher.remote=false"]
 NAME = "sagehound_sagemaker"
 
-pytestmark = pytest.mark.filterwarnings("ignore:Future Hydra versions")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Future Hydra versions"),
+    pytest.mark.filterwarnings("ignore::hydra.errors.Hydra14MigrationWarning"),
+]
 
 
 @pytest.fixture(autouse=True)
