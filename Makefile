@@ -14,7 +14,7 @@ test: $(INSTALLED)
 	$(BIN)/python -m pytest --numprocesses auto -m "not slow and not soak"
 
 slow: $(INSTALLED)
-	$(BIN)/python -m pytest --numprocesses auto -m slow
+	$(BIN)/python -m pytest --numprocesses auto -m "slow and not soak"
 
 soak: $(INSTALLED)
 	$(BIN)/python -m pytest -m soak
