@@ -49,6 +49,11 @@ def read(cfg: DictConfig, classes: list[str]) -> dict[str, Any]:
                 raise ConfigError(
                     f"{full}={now}: the run that is resumed has {full}={was}; keep it, or start a new run"
                 )
+    if found["epoch"] >= cfg.trainer.max_epochs:
+        raise ConfigError(
+            f"trainer.max_epochs={cfg.trainer.max_epochs}: the run that is resumed is in epoch {found['epoch'] + 1}; "
+            "give that many or more"
+        )
     if found["classes"] != classes:
         other = sorted(set(found["classes"]) ^ set(classes))
         raise InputError(f"resume={cfg.resume} is of other classes: {', '.join(other[:5])} are not on both sides")

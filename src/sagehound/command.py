@@ -214,10 +214,17 @@ def resumed(argv: list[str]) -> list[str]:
     folder = checkpoint.parent.parent
     saved = folder / "overrides.yaml"
     overrides = list(OmegaConf.load(saved)) if saved.exists() else []
-    new = [o for o in overrides if _override_key(o) not in given]
+    new = [o for o in overrides if _override_key(o) not in given and _is_of_here(o)]
     new += [o for o in argv if _override_key(o) != "resume"]
     run_dir = [] if "hydra.run.dir" in given else [f"hydra.run.dir={_quoted(folder)}"]
     return [*new, f"resume={_quoted(checkpoint)}", *run_dir]
+
+
+def _is_of_here(override: str) -> bool:
+    """Whether an override of a run means something to this program; where the run was trained does not."""
+    group = re.split(r"[./@]", _override_key(override))[0]
+    known = {f.name for f in dataclasses.fields(registered())} | {"experiment", "hydra"}
+    return group in known and override != "trainer=sagemaker"
 
 
 def _find_checkpoint(wanted: str, run_dir: str | None) -> Path:

@@ -212,7 +212,9 @@ def is_registered() -> bool:
 
 
 def registered() -> type:
-    """The schema that Hydra composes by."""
+    """The schema that Hydra composes by; that of `train.py` where none was named."""
+    if not is_registered():
+        return Train
     return OmegaConf.get_type(ConfigStore.instance().load("schema.yaml").node) or Train
 
 

@@ -225,8 +225,14 @@ def test_a_job_that_ran_out_of_time_leaves_its_checkpoint(
     assert done.returncode == 4, done.stderr
     assert "MaxRuntimeExceeded" in done.stderr
     last = tmp_path / "sweep/checkpoints/last.ckpt"
-    resumed = command(f"resume={last}", *given[:-1], "trainer.max_epochs=1", "hydra.run.dir=on")
+    fewer = command(f"resume={last}", *given[:-1], "trainer.max_epochs=1")
+    assert fewer.returncode == 2
+    assert "the run that is resumed is in epoch" in fewer.stderr
+    epoch = int(re.findall(r"is in epoch (\d+)", fewer.stderr)[0])
+    resumed = command("resume=sweep", f"trainer.max_epochs={epoch + 1}")
+    assert resumed.returncode == 0, resumed.stderr
     assert "epoch 1/" not in resumed.stdout, "it has trained so far already"
+    assert f"epoch {epoch + 1}/{epoch + 1}" in resumed.stdout
 
 
 @pytest.mark.slow

@@ -148,9 +148,8 @@ def test_a_search_that_was_refused_may_be_given_again(
     control("quotas", {"ml.m5.large": 0})
     refused = launch(*given)
     control("quotas", {"ml.m5.large": 5})
-    if refused.returncode == 0:  # AWS counts a tuning job's instances when its jobs begin
-        pytest.fail(refused.stdout)
-    done = launch(*given, "hpo.study=again")
+    assert refused.returncode in (2, 4), refused.stdout  # where it is started, or where its jobs are
+    done = launch(*given)
     assert done.returncode == 0, done.stderr
     # every answer to the creation is lost: whether there is a job is asked, and there is one
     control("faults", [{"operation": "CreateHyperParameterTuningJob", "kind": "drop", "after": True, "times": 20}])
