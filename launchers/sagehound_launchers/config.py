@@ -135,8 +135,6 @@ def register() -> None:
 def checked(config: DictConfig) -> DictConfig:
     """A composed config as its task sees it, without hydra, after it was held against the rules.
 
-    Photos that are in S3 already need no folder here.
-
     Raises:
         ConfigError: it breaks one.
     """
@@ -144,8 +142,6 @@ def checked(config: DictConfig) -> DictConfig:
     cfg = copy.deepcopy(config)
     with read_write(cfg), open_dict(cfg):
         del cfg["hydra"]
-    if cfg.data.s3 and OmegaConf.is_missing(cfg.data, "root"):
-        cfg.data.root = cfg.data.s3
     check(cfg)
     return cfg
 
@@ -160,6 +156,10 @@ def _remote_rules(cfg: DictConfig) -> list[tuple[Any, str]]:
     """The rules of what runs on SageMaker."""
     aws, remote = cfg.aws, cfg.trainer.name == "sagemaker" or (cfg.hpo and cfg.hpo.name == "sagemaker")
     return [
+        (
+            remote and cfg.data.table,
+            "data.table is for training on this machine: a job on SageMaker takes folders, so give data.root=FOLDER",
+        ),
         (
             cfg.hpo and cfg.hpo.name == "sagemaker" and cfg.debugger,
             "SageMaker's tuning jobs carry no debugger: drop debugger=..., and train the best with it",

@@ -12,7 +12,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from sagehound import console, plots
-from sagehound.tables import write_csv
+from sagehound.files import write_csv
 from sagehound_launchers.search_space import Choice, Range, SearchSpace
 from sagehound_launchers.trial import Trial, best_of
 

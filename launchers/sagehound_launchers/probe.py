@@ -16,10 +16,10 @@ from omegaconf import DictConfig
 
 from sagehound import console, plots
 from sagehound.data.folders import SPLITS, Photo, scan
-from sagehound.data.photos import find_photos
+from sagehound.data.photos import fetch, find_photos
 from sagehound.errors import ConfigError, SagehoundError
-from sagehound.files import write_json
-from sagehound.tables import ClassScore, write_csv, write_per_class
+from sagehound.files import write_csv, write_json
+from sagehound.tables import ClassScore, write_per_class
 
 _TYPES = {".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".png": "image/png", ".webp": "image/webp"}
 _TRIES = 5  # of a photo that a busy endpoint sends back
@@ -84,10 +84,11 @@ def test_photos(cfg: DictConfig) -> tuple[list[Photo], Path]:
 
     A test folder is taken as it is; without one, the test photos are those that a training run would take from train.
     """
-    root = Path(cfg.data.root).expanduser()
-    photos = scan(root).photos
+    cache_dir = Path(cfg.cache.dir).expanduser()
+    root = fetch(cfg.data, cache_dir)
+    photos = [] if cfg.data.table else scan(root).photos
     if not any(p.split == "test" for p in photos):
-        photos = find_photos(cfg.data, Path(cfg.cache.dir).expanduser()).photos
+        photos = find_photos(cfg.data, cache_dir).photos
     return photos, root
 
 

@@ -10,8 +10,7 @@ from omegaconf import OmegaConf
 
 from sagehound import console, plots
 from sagehound.config import Train
-from sagehound.files import write_text
-from sagehound.tables import write_csv
+from sagehound.files import write_csv, write_text
 from sagehound_launchers import isolation
 from sagehound_launchers.search_space import Choice, Interval, Range, SearchSpace, overrides
 from sagehound_launchers.trial import Trial, best_of

@@ -61,9 +61,15 @@ def train(cfg: DictConfig) -> None:
         check(cfg)
         if cfg.results is None:
             cfg.results = "scores" if HydraConfig.get().mode == RunMode.MULTIRUN else "all"
+        folder = Path(HydraConfig.get().runtime.output_dir)
+        if cfg.audit_only:
+            from sagehound.data.photos import look_at
+
+            look_at(cfg.data, Path(cfg.cache.dir).expanduser(), folder)
+            return
         from sagehound.training import train  # torch, only once the config was found right
 
-        train(cfg, Path(HydraConfig.get().runtime.output_dir))
+        train(cfg, folder)
 
 
 class CheckConfig(Callback):

@@ -7,6 +7,7 @@ import dataclasses
 import difflib
 import math
 import operator
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -85,11 +86,28 @@ class Schedule:
 
 
 @dataclass
+class Columns:
+    """What the columns of data.table are called; split, group and weight may be missing."""
+
+    file: str = "file"  # path below data.root
+    label: str = "label"
+    split: str = "split"  # train, valid or test; without it, all photos are train
+    group: str = "group"  # photos of one group are never divided between splits
+    weight: str = "weight"  # of the photo in the training loss, from 0 on; 1 if empty
+
+
+@dataclass
 class Data:
     """Where the photos are and how they are read."""
 
     name: str = key(choices=("dogimages", "folder", "demo"))
-    root: str = MISSING  # a folder of split/class/photo, or of class/photo
+    root: str | None = None  # a folder of split/class/photo, or of class/photo; or a .zip or .tar of one
+    table: str | None = None  # a CSV that lists the photos instead of folders; data.root=null: beside the CSV
+    columns: Columns = field(default_factory=Columns)
+    group: str | None = None  # a regular expression; photos whose paths match with the same first group stay together
+    near_duplicates: str = key(
+        "together", choices=("together", "apart")
+    )  # together: photos that show nearly the same are never divided when a split is taken from train
     s3: str | None = None  # s3://BUCKET/PREFIX with the photos; jobs on SageMaker then take those, not root
     url: str | None = None  # dogimages: where the zip is fetched from when root is missing
     batch_size: int = key(64, at_least=1)  # photos a step, on each device
@@ -191,6 +209,7 @@ class Train:
         None, choices=("all", "scores")
     )  # scores: metrics, curves and config alone; null: all of a run's, the scores of a sweep's (-m)
     artifact: bool = True  # write model.tar.gz, which takes some seconds; what is served. results=scores leaves none
+    audit_only: bool = False  # look at the photos, write audit.json and splits.csv, and train nothing
     seed: int = key(0, at_least=0, below=2**32)  # the same seed gives the same numbers on a CPU
     best: str | None = None  # a finished search's folder: take its best hyperparameters, but for those given beside it
     resume: str | None = None  # last (the newest run), a run's folder, or a checkpoint: go on where it stopped
@@ -350,6 +369,22 @@ def _rules(cfg: DictConfig) -> list[tuple[Any, str]]:
             "train on: their sum must be below 1",
         ),
         (
+            data.root is None and not data.table and not data.s3,
+            "data.root is missing: give data.root=PATH of your photos",
+        ),
+        (
+            data.table and data.name != "folder",
+            f"data.table={data.table} is of data=folder only, not of data={data.name}: add data=folder",
+        ),
+        (
+            data.root is not None and (reason := _unsafe_root(data.root)),
+            f"data.root={data.root}: {reason}; give the folder of the photos by its own path",
+        ),
+        (
+            data.group and (reason := _bad_pattern(data.group)),
+            f"data.group={data.group} is not a regular expression: {reason}",
+        ),
+        (
             data.url and data.name != "dogimages",
             f"data.url is of data=dogimages only, not of data={data.name}: drop it",
         ),
@@ -372,6 +407,32 @@ def _rules(cfg: DictConfig) -> list[tuple[Any, str]]:
             f"resume={cfg.resume}: no such run or checkpoint; give last, a run's folder, or a .ckpt file",
         ),
     ]
+
+
+def _unsafe_root(given: str) -> str:
+    """Why a folder is hardly one of photos: a variable that is not set, or everything that the user has."""
+    if not given.strip():
+        return "is empty, as where a shell variable is not set"
+    try:
+        root, home = Path(given).expanduser().resolve(), Path.home().resolve()
+    except (OSError, RuntimeError):
+        return ""  # what is wrong with it is said when it is opened
+    checkout = Path(__file__).resolve().parents[2]
+    if root == home or root in home.parents:
+        return "is a home folder or holds all of them"
+    if (checkout / "pyproject.toml").exists() and (root == checkout or root in checkout.parents):
+        return "is Sagehound's own folder or lies above it"
+    if Path(given) == Path():
+        return "is the current folder"
+    return ""
+
+
+def _bad_pattern(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        return str(error)
+    return ""
 
 
 def unknown_key(key: str, known: list[str]) -> str:

@@ -1,5 +1,6 @@
 """What a trained model is worth: every photo is predicted once and scored."""
 
+import numpy as np
 import torch
 from torch.nn import functional as F
 from torchmetrics.functional.classification import (
@@ -12,6 +13,7 @@ from sagehound import console
 from sagehound.classifier import Classifier
 from sagehound.data.datamodule import PhotoModule
 from sagehound.data.folders import SPLITS
+from sagehound.data.photos import PhotoSet
 from sagehound.tables import Predictions
 
 
@@ -32,6 +34,19 @@ def predict(model: Classifier, photos: PhotoModule, device: torch.device) -> dic
                 labels.append(y)
             found[split] = Predictions(photos.photos.split(split), torch.cat(labels).numpy(), torch.cat(logits).numpy())
     return found
+
+
+def tell_leaks(photos: PhotoSet, test: Predictions) -> None:
+    """Name the test photos of which train holds a copy or a near-duplicate, and the accuracy without them."""
+    leaked = photos.leaked("test")
+    if not leaked:
+        return
+    clean = np.array([p.file not in leaked for p in test.photos])
+    rest = f"; test accuracy without them: {test.right[clean].mean():.1%}" if clean.any() else ""
+    console.warn(
+        f"{len(leaked)} of {len(test.photos)} test photos are copies or near-duplicates of train photos, which "
+        f"flatters the test accuracy{rest} (audit.json lists them)"
+    )
 
 
 def score(p: Predictions) -> dict[str, float]:

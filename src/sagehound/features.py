@@ -22,9 +22,10 @@ from sagehound.cache import NotKept, Store
 from sagehound.compute import Compute
 from sagehound.data.augmentation import Augmentation
 from sagehound.data.datamodule import Features, reading_threads
+from sagehound.data.duplicates import MOST_PHOTOS, Fingerprints, by_features
 from sagehound.data.folders import SPLITS, Photo
 from sagehound.data.loader import Key, PhotoLoader, in_order, seed_of
-from sagehound.data.photos import PhotoSet
+from sagehound.data.photos import PhotoSet, tell_near_duplicates
 from sagehound.data.sources import Files
 from sagehound.data.transforms import Preprocessing
 from sagehound.errors import ConfigError, SagehoundError
@@ -94,6 +95,22 @@ def prepare(
     keys = {name: [bytes.fromhex(photos.digests[p.file]) for p in some] for name, some in split.items()}
     centre = {name: Rows([plain if name == "train" else exact], keys[name], cfg.seed) for name in SPLITS}
     return Features(Rows([plain, *views], keys["train"], cfg.seed), centre)
+
+
+def near_duplicates(photos: PhotoSet, kept: Features) -> PhotoSet:
+    """The set with the near-duplicates that the features of its photos show beside those that are known already."""
+    if len(photos.photos) > MOST_PHOTOS:
+        return photos
+    place = {p.file: i for i, p in enumerate(photos.photos)}
+    order = [place[p.file] for name in SPLITS for p in photos.split(name)]
+    rows = np.concatenate([kept.centre[name]([(0, i) for i in range(len(photos.split(name)))]) for name in SPLITS])
+    features = np.empty_like(rows)
+    features[order] = rows
+    pairs = by_features(features, Fingerprints([photos.fingerprints[p.file] for p in photos.photos]))
+    with_features = photos.with_pairs(pairs)
+    if len(with_features.pairs) > len(photos.pairs):
+        tell_near_duplicates(with_features.audit)
+    return with_features
 
 
 class View:

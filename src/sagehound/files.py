@@ -1,7 +1,9 @@
 """Writing files so that a killed process never leaves half a file, and a full disk ends in one clear line."""
 
+import csv
 import errno
 import fcntl
+import io
 import json
 import os
 from collections.abc import Iterator
@@ -41,6 +43,15 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: Any) -> None:  # noqa: ANN401 - whatever json can write
     """Write indented JSON, atomically."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_csv(path: Path, columns: list[str], rows: list[list[Any]]) -> None:
+    """Write a table, atomically."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
 
 
 def writing_failed(path: Path, error: OSError) -> SagehoundError:

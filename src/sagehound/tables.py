@@ -1,17 +1,14 @@
 """What a model said of photos, and the tables that are written from it. Imports no torch."""
 
-import csv
-import io
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from sagehound.data.folders import SPLITS, Photo
-from sagehound.files import write_text
+from sagehound.files import write_csv
 
 Floats = npt.NDArray[np.float32]
 
@@ -87,12 +84,3 @@ def confusion(p: Predictions) -> npt.NDArray[np.int64]:
     """Counts, c x c: row the label, column the answer."""
     c = p.logits.shape[1]
     return np.bincount(p.labels * c + p.answers, minlength=c * c).reshape(c, c)
-
-
-def write_csv(path: Path, columns: list[str], rows: list[list[Any]]) -> None:
-    """Write a table, atomically."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
-    write_text(path, text.getvalue())

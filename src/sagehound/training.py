@@ -31,6 +31,7 @@ from sagehound import (
 )
 from sagehound.callbacks import AtomicFiles, EachEpoch, EpochEnd, make_callbacks, signals_stop
 from sagehound.classifier import Classifier
+from sagehound.data import splits
 from sagehound.data.datamodule import PhotoModule
 from sagehound.data.photos import find_photos
 from sagehound.data.transforms import Preprocessing
@@ -71,8 +72,9 @@ def train(cfg: DictConfig, folder: Path, each_epoch: EpochEnd | None = None) -> 
         tune_allocator()
         write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
         with _timed(seconds, "data"):
-            photos = find_photos(cfg.data, Path(cfg.cache.dir).expanduser())
-            write_json(folder / "audit.json", photos.audit)
+            before = splits.of_run(Path(cfg.resume)) if cfg.resume else None
+            photos = find_photos(cfg.data, Path(cfg.cache.dir).expanduser(), before)
+            photos.write(folder)
         with _timed(seconds, "model"):
             machine = compute.choose(cfg.trainer, cfg.finetune, len(photos.split("valid")))
             stopped_at = checkpoint.read(cfg, photos.classes) if cfg.resume else None
@@ -84,6 +86,9 @@ def train(cfg: DictConfig, folder: Path, each_epoch: EpochEnd | None = None) -> 
         with _timed(seconds, "features"):
             keep = rests(epoch) and features.usable(cfg)
             kept = features.prepare(model.backbone, photos, to, machine, cfg) if keep else None
+            if kept:
+                photos = features.near_duplicates(photos, kept)
+                photos.write(folder)
         data = PhotoModule(photos, to, cfg, rests, kept)
         with _timed(seconds, "train"):
             logger = TensorBoardLogger(folder, name="", version="tensorboard", default_hp_metric=False)
@@ -115,6 +120,7 @@ def train(cfg: DictConfig, folder: Path, each_epoch: EpochEnd | None = None) -> 
         for name, value in found_scores.items():
             console.metric(f"{split}.{name}", value)
     tensorboard.summarise(metrics, folder)
+    evaluation.tell_leaks(photos, found["test"])
     return Run(folder, metrics)
 
 

@@ -1,3 +1,4 @@
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -6,6 +7,7 @@ import torch
 from omegaconf import OmegaConf
 from PIL import Image
 
+from sagehound.config import Data
 from sagehound.data.datamodule import PhotoModule
 from sagehound.data.loader import EpochBatches, in_order
 from sagehound.data.photos import find_photos
@@ -48,9 +50,7 @@ def test_several_processes_share_an_epoch() -> None:
 def module(photos: Path, workers: int | None, **data: object) -> PhotoModule:
     cfg = OmegaConf.create(
         {
-            "data": {"name": "folder", "root": str(photos), "on_bad": "skip", "split_seed": 0, "batch_size": 4}
-            | {"workers": workers, "cache": "none"}
-            | data,
+            "data": asdict(Data("folder", str(photos), batch_size=4, workers=workers)) | data,
             "finetune": {"name": "full"},
             "augment": {"crop": None, "flip": False, "randaugment": 0},
             "seed": 0,

@@ -2,6 +2,7 @@ import json
 import os
 import shutil
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -9,21 +10,14 @@ from conftest import make_photos, save_photo
 from omegaconf import DictConfig, OmegaConf
 from test_decode import bomb
 
+from sagehound.config import Data
 from sagehound.data import audit
 from sagehound.data.photos import PhotoSet, find_photos
 from sagehound.errors import InputError
 
 
 def settings(root: Path, **changes: object) -> DictConfig:
-    defaults = {
-        "name": "folder",
-        "root": str(root),
-        "on_bad": "skip",
-        "valid_fraction": 0.15,
-        "test_fraction": 0.15,
-        "split_seed": 0,
-    }
-    return OmegaConf.create(defaults | changes)
+    return OmegaConf.create(asdict(Data(name="folder", root=str(root))) | changes)
 
 
 def found(root: Path, **changes: object) -> PhotoSet:

@@ -45,7 +45,7 @@ def _photos(cloud: Cloud, cfg: DictConfig) -> Channel:
         return Channel("photos", _existing(cloud, cfg.data.s3))
     bucket, prefix = cloud.account.bucket, f"{cfg.aws.prefix}/photos"
     fast = cfg.aws.input_mode == "FastFile"  # which takes a prefix, and no manifest
-    root = fetch(cfg.data).resolve()
+    root = fetch(cfg.data, Path(cfg.cache.dir).expanduser()).resolve()
     place = f"{platform.node()}:{root}"  # the same folder of another machine holds other photos
     own = f"{prefix}/{root.name}-{hashlib.sha256(place.encode()).hexdigest()[:8]}"
     if cfg.dry_run:

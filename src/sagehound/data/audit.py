@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass
 from json import JSONDecodeError, loads
@@ -11,12 +11,13 @@ from typing import Any
 
 from sagehound import console
 from sagehound.data.decode import BadPhoto, open_photo, orientation, to_rgb
+from sagehound.data.duplicates import Pair, components, fingerprint
 from sagehound.data.folders import SPLITS, Photo, Tree
 from sagehound.errors import SagehoundError
 from sagehound.files import write_json
 from sagehound.machine import cores
 
-_VERSION = 2  # of the kept findings; raise it when inspect() learns something new
+_VERSION = 4  # of the kept findings; raise it when inspect() learns something new
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Facts:
     orientation: int  # EXIF, 1 is upright
     bad: str  # why the photo cannot be used; empty if it can
     truncated: bool  # whether the reason is that the file ends too early
+    fingerprint: str = ""  # what near-duplicates are recognised by
 
 
 def inspect(path: Path) -> Facts:
@@ -40,11 +42,11 @@ def inspect(path: Path) -> Facts:
             raise BadPhoto(error.strerror or str(error)) from error
         digest = hashlib.sha256(content).hexdigest()
         image = open_photo(content)
-        to_rgb(image)
+        rgb = to_rgb(image)
     except BadPhoto as bad:
         return Facts(digest, "", 1, str(bad), bad.truncated)
     mode = f"{image.mode};16" if image.info["sixteen_bit"] else image.mode
-    return Facts(digest, mode, orientation(image), "", False)
+    return Facts(digest, mode, orientation(image), "", False, fingerprint(rgb))
 
 
 def inspect_all(root: Path, files: list[str], cache_dir: Path) -> dict[str, Facts]:
@@ -66,13 +68,14 @@ def inspect_all(root: Path, files: list[str], cache_dir: Path) -> dict[str, Fact
     return facts
 
 
-def report(tree: Tree, photos: list[Photo], facts: dict[str, Facts]) -> dict[str, Any]:
+def report(tree: Tree, photos: list[Photo], facts: dict[str, Facts], pairs: list[Pair]) -> dict[str, Any]:
     """audit.json: counts, bad and odd photos, duplicates and imbalance of a set.
 
     Args:
         tree: what lies on disk.
         photos: the photos that are used, with the split that each ended up in.
         facts: of every photo in ``tree``.
+        pairs: near-duplicates among ``photos``.
     """
     counts = {label: dict.fromkeys(SPLITS, 0) for label in sorted({p.label for p in tree.photos})}
     for p in photos:
@@ -98,6 +101,8 @@ def report(tree: Tree, photos: list[Photo], facts: dict[str, Facts]) -> dict[str
         "duplicates_within_split": within,
         "duplicates_across_splits": across,
         "duplicates_with_different_labels": conflicting,
+        **near_duplicates(photos, pairs),
+        "groups_across_splits": _groups_across_splits(photos),
         "ignored_files": tree.ignored,
         "ignored_folders": tree.beside,
     }
@@ -113,6 +118,48 @@ def _duplicates(photos: Iterable[Photo], facts: dict[str, Facts]) -> tuple[list[
     within = [g for g in groups if len({p.split for p in g}) == 1]
     conflicting = [g for g in groups if len({p.label for p in g}) > 1]
     return tuple([[p.file for p in g] for g in kind] for kind in (within, across, conflicting))
+
+
+def near_duplicates(photos: Sequence[Photo], pairs: Iterable[Pair]) -> dict[str, list[list[dict[str, Any]]]]:
+    """Groups of near-duplicates in one split, and those in several, which flatter the result.
+
+    Each photo with its distance to the nearest of its group: bits of 256 that differ (``by`` hash), or 1 - cosine of
+    the features (``by`` features).
+    """
+    nearest: dict[int, Pair] = {}
+    for pair in sorted(pairs, key=lambda p: (p.by == "features", p.distance)):
+        nearest.setdefault(pair.a, pair)
+        nearest.setdefault(pair.b, pair)
+    groups: defaultdict[int, list[int]] = defaultdict(list)
+    for i, group in enumerate(components(len(photos), ((p.a, p.b) for p in pairs))):
+        if i in nearest:
+            groups[group].append(i)
+    found: dict[str, list[list[dict[str, Any]]]] = {
+        "near_duplicates_within_split": [],
+        "near_duplicates_across_splits": [],
+    }
+    for members in groups.values():
+        kind = "across_splits" if len({photos[i].split for i in members}) > 1 else "within_split"
+        rows = [
+            {
+                "file": photos[i].file,
+                "split": photos[i].split,
+                "label": photos[i].label,
+                "distance": round(nearest[i].distance, 3),
+                "by": nearest[i].by,
+            }
+            for i in members
+        ]
+        found[f"near_duplicates_{kind}"].append(rows)
+    return found
+
+
+def _groups_across_splits(photos: Iterable[Photo]) -> list[str]:
+    splits: defaultdict[str, set[str]] = defaultdict(set)
+    for p in photos:
+        if p.group:
+            splits[p.group].add(p.split)
+    return sorted(group for group, found in splits.items() if len(found) > 1)
 
 
 def _stamp(path: Path) -> list[int]:

@@ -2,17 +2,16 @@
 
 import http.client
 import shutil
-import stat
 import time
 import urllib.error
 import urllib.request
-import zipfile
 from collections import Counter
 from pathlib import Path
 
 from rich.progress import Progress, TaskID
 
 from sagehound import console
+from sagehound.data import archives
 from sagehound.data.folders import Tree
 from sagehound.errors import InputError
 from sagehound.files import locked, writing_failed
@@ -132,36 +131,17 @@ def _receive(response: http.client.HTTPResponse) -> bytes:
 
 
 def _unpack(archive: Path, root: Path) -> None:
-    """Test every CRC, unpack beside ``root``, and move the folder that holds train into place in one step."""
-    unpacked = root.with_name(f".{root.name}.unpacking")
+    """Unpack beside ``root``, testing every checksum, and move the folder that holds train into place in one step."""
+    unpacked = root.with_name(f".{root.name}.unpacked")
     shutil.rmtree(unpacked, ignore_errors=True)
     try:
-        with zipfile.ZipFile(archive) as z:
-            members = [_safe(m, unpacked) for m in z.infolist() if not m.filename.startswith("__MACOSX/")]
-            need, free = sum(m.file_size for m in members), shutil.disk_usage(archive.parent).free
-            if need > free:
-                raise InputError(
-                    f"{archive.name} unpacks to {need:,} bytes, {root.parent.resolve()} has {free:,}: free some"
-                )
-            for member in console.track(members, "Unpacking", len(members)):
-                z.extract(member, unpacked)  # raises BadZipFile where the CRC differs
+        archives.extract(archive, unpacked)
         inner = next((p.parent for p in sorted(unpacked.rglob("train")) if p.is_dir()), None)
         if inner is None:
             raise InputError(f"{archive.name} has no train folder: data.url must be a mirror of dogImages.zip")
         inner.rename(root)
-    except (zipfile.BadZipFile, EOFError, zipfile.zlib.error) as error:  # type: ignore[attr-defined]
+    except archives.DamagedArchive as error:
         archive.unlink()
         raise InputError(f"the zip was damaged on its way ({error}) and removed: run the same command again") from error
     finally:
         shutil.rmtree(unpacked, ignore_errors=True)
-
-
-def _safe(member: zipfile.ZipInfo, target: Path) -> zipfile.ZipInfo:
-    """Refuse a member that would be written outside the target or is not a plain file or folder."""
-    kind = stat.S_IFMT(member.external_attr >> 16)
-    inside = (target / member.filename).resolve().is_relative_to(target.resolve())
-    if not inside or ".." in Path(member.filename).parts or kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-        raise InputError(
-            f"the zip holds {member.filename!r}, which would leave its folder: it is not a copy of dogImages.zip"
-        )
-    return member

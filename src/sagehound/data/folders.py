@@ -9,7 +9,7 @@ from pathlib import Path
 from sagehound.errors import InputError
 
 SPLITS = ("train", "valid", "test")
-_ALIASES = {
+SPLIT_NAMES = {  # what a folder of a split may be called
     "train": "train",
     "training": "train",
     "valid": "valid",
@@ -29,6 +29,8 @@ class Photo:
     file: str  # path below the root, with /
     split: str  # train, valid or test
     label: str  # the class
+    group: str = ""  # photos of one group are never divided between splits
+    weight: float = 1.0  # of the photo in the training loss
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ def _split_folders(root: Path) -> dict[str, Path]:
     """The folder of each split; the root itself is train where no subfolder is called like a split."""
     splits: dict[str, Path] = {}
     for folder in _subfolders(root):
-        split = _ALIASES.get(folder.name.lower())
+        split = SPLIT_NAMES.get(folder.name.lower())
         if split is None:
             continue
         if split in splits:
@@ -97,7 +99,7 @@ def _split_folders(root: Path) -> dict[str, Path]:
         splits[split] = folder
     if splits and "train" not in splits:
         raise InputError(f"data.root={root} has {', '.join(d.name for d in splits.values())} but no train folder")
-    inner = [d for d in _subfolders(root) if any(s.name.lower() in _ALIASES for s in _subfolders(d))]
+    inner = [d for d in _subfolders(root) if any(s.name.lower() in SPLIT_NAMES for s in _subfolders(d))]
     if not splits and inner:
         raise InputError(f"data.root={root} holds no photos itself; did you mean data.root={inner[0]}?")
     return {split: splits[split] for split in SPLITS if split in splits} or {"train": root}

@@ -1,18 +1,20 @@
 """A set of photos ready for training: found or fetched, audited, and split."""
 
-import hashlib
-from collections import defaultdict
-from dataclasses import dataclass, replace
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
 from sagehound import console
-from sagehound.data import audit, demo, dogimages
+from sagehound.data import archives, audit, demo, dogimages, splits, table
 from sagehound.data.audit import Facts
+from sagehound.data.duplicates import MOST_PHOTOS, Fingerprints, Pair, by_hash, components, same
 from sagehound.data.folders import SPLITS, Photo, Tree, scan
-from sagehound.errors import InputError
+from sagehound.errors import ConfigError, InputError
+from sagehound.files import write_csv, write_json
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,8 @@ class PhotoSet:
     photos: list[Photo]
     audit: dict[str, Any]  # what audit.json will hold
     digests: dict[str, str]  # SHA-256 of each file, in hexadecimal
+    fingerprints: dict[str, str] = field(default_factory=dict)  # what near-duplicates are recognised by
+    pairs: list[Pair] = field(default_factory=list)  # near-duplicates, by their places in ``photos``
 
     def split(self, name: str) -> list[Photo]:
         """The photos of train, valid or test."""
@@ -34,37 +38,157 @@ class PhotoSet:
         index = {label: i for i, label in enumerate(self.classes)}
         return [index[p.label] for p in photos]
 
+    def write(self, folder: Path) -> None:
+        """Write audit.json, and splits.csv: file, split, label, group, sha256."""
+        write_json(folder / "audit.json", self.audit)
+        rows = [[p.file, p.split, p.label, p.group, self.digests[p.file]] for p in self.photos]
+        write_csv(folder / splits.RECORD, ["file", "split", "label", "group", "sha256"], rows)
 
-def fetch(data: DictConfig) -> Path:
-    """The folder of the photos; demo photos are drawn and dogImages is downloaded if it is missing."""
+    def leaked(self, split: str) -> set[str]:
+        """The files of a split of which train holds a copy or a near-duplicate."""
+        trained = {self.digests[p.file] for p in self.split("train")}
+        found = {p.file for p in self.split(split) if self.digests[p.file] in trained}
+        for pair in self.pairs:
+            for a, b in ((pair.a, pair.b), (pair.b, pair.a)):
+                if (self.photos[a].split, self.photos[b].split) == (split, "train"):
+                    found.add(self.photos[a].file)
+        return found
+
+    def with_pairs(self, pairs: Sequence[Pair]) -> "PhotoSet":
+        """The same set with more near-duplicates, in its audit too."""
+        known = {(p.a, p.b) for p in self.pairs}
+        new = [p for p in pairs if (p.a, p.b) not in known]
+        found = _of_different_files([*self.pairs, *new], self.photos, self.digests)
+        return replace(self, pairs=found, audit=self.audit | audit.near_duplicates(self.photos, found))
+
+
+def fetch(data: DictConfig, cache_dir: Path) -> Path:
+    """The folder of the photos; demo photos are drawn, dogImages is downloaded and archives are unpacked if need be."""
+    if data.root is None:
+        return Path(data.table).expanduser().parent
     root = Path(data.root).expanduser()
     if data.name == "dogimages":
         dogimages.fetch(root, data.url)
     elif data.name == "demo":
         demo.draw(root)
+    elif archives.is_archive(root):
+        return archives.unpacked(root, cache_dir)
     return root
 
 
-def find_photos(data: DictConfig, cache_dir: Path) -> PhotoSet:
+def find_photos(data: DictConfig, cache_dir: Path, trained_on: Mapping[str, str] | None = None) -> PhotoSet:
     """Fetch or draw the photos if need be, read each one once, leave bad ones out, and fill missing splits from train.
+
+    Args:
+        data: the config's group.
+        cache_dir: where findings and splits are remembered.
+        trained_on: of a run that is resumed, the split of each photo by its SHA-256.
 
     Raises:
         InputError: the photos are missing or cannot be trained on; with on_bad=fail also if any photo is bad.
     """
-    root = fetch(data)
-    tree = scan(root)
+    root = fetch(data, cache_dir)
+    tree = table.read(Path(data.table).expanduser(), root, data.columns) if data.table else scan(root)
     if data.name == "dogimages":
         dogimages.check(tree)
     facts = audit.inspect_all(root, [p.file for p in tree.photos], cache_dir)
     good = [p for p in tree.photos if not facts[p.file].bad]
     _leave_out({f: x for f, x in facts.items() if x.bad}, data.on_bad, len(tree.photos))
+    if data.group:
+        good = _grouped(good, data.group)
+    digests = {p.file: facts[p.file].digest for p in good}
+    pairs = _near_duplicates(good, facts, digests)
     missing = [s for s in SPLITS if not any(p.split == s for p in tree.photos)]
-    photos, taken = _fill_splits(good, missing, facts, data)
-    report = audit.report(tree, photos, facts) | {"taken_from_train": taken}
-    _refuse_hopeless(tree, photos)
+    photos = _split(root, good, digests, pairs, missing, data, cache_dir, trained_on)
+    place = {p.file: i for i, p in enumerate(photos)}
+    named = [p._replace(a=place.get(good[p.a].file, -1), b=place.get(good[p.b].file, -1)) for p in pairs]
+    pairs = [p for p in named if p.a >= 0 and p.b >= 0]  # both are used
+    taken = {s: sum(p.split == s for p in photos) for s in missing}
+    report = audit.report(tree, photos, facts, pairs) | {"taken_from_train": taken}
+    _refuse_hopeless(tree, photos, missing)
     _tell(report)
-    digests = {p.file: facts[p.file].digest for p in photos}
-    return PhotoSet(root, sorted({p.label for p in photos}), photos, report, digests)
+    classes = sorted({p.label for p in photos})
+    fingerprints = {p.file: facts[p.file].fingerprint for p in photos}
+    return PhotoSet(root, classes, photos, report, digests, fingerprints, pairs)
+
+
+def look_at(data: DictConfig, cache_dir: Path, folder: Path) -> PhotoSet:
+    """Audit the photos without training: audit.json and splits.csv in ``folder``, and a table of the classes."""
+    photos = find_photos(data, cache_dir)
+    photos.write(folder)
+    rows = [[label, *(f"{counts[s]:,}" for s in SPLITS)] for label, counts in photos.audit["counts"].items()]
+    console.table("Photos of each class", ["class", *SPLITS], rows)
+    console.say(f"results: {folder}")
+    return photos
+
+
+def _grouped(photos: list[Photo], pattern: str) -> list[Photo]:
+    """Each photo's group: the first group of ``pattern`` in its path, or all that matches; without a match its own."""
+    matches = [re.search(pattern, p.file) for p in photos]
+    alone = sum(m is None for m in matches)
+    if alone == len(photos):
+        raise ConfigError(f"data.group={pattern}: matches no photo, such as {photos[0].file}; mend the pattern")
+    if alone:
+        console.warn(f"data.group={pattern}: {alone} of {len(photos)} photos do not match and are groups by themselves")
+    return [
+        p if m is None else replace(p, group=str(m.group(1 if m.re.groups else 0) or ""))
+        for p, m in zip(photos, matches, strict=True)
+    ]
+
+
+def _near_duplicates(photos: list[Photo], facts: dict[str, Facts], digests: dict[str, str]) -> list[Pair]:
+    if len(photos) > MOST_PHOTOS:
+        console.warn(
+            f"more than {MOST_PHOTOS:,} photos: near-duplicates are not looked for; data.group=REGEX groups them"
+        )
+        return []
+    pairs = by_hash(Fingerprints([facts[p.file].fingerprint for p in photos]))
+    return _of_different_files(pairs, photos, digests)
+
+
+def _of_different_files(pairs: list[Pair], photos: list[Photo], digests: dict[str, str]) -> list[Pair]:
+    """Without exact copies, which the audit lists by themselves."""
+    return [p for p in pairs if digests[photos[p.a].file] != digests[photos[p.b].file]]
+
+
+def _split(
+    root: Path,
+    photos: list[Photo],
+    digests: dict[str, str],
+    pairs: list[Pair],
+    missing: list[str],
+    data: DictConfig,
+    cache_dir: Path,
+    trained_on: Mapping[str, str] | None,
+) -> list[Photo]:
+    """The photos with their splits: missing ones filled, and nothing tested that a resumed run was trained on."""
+    if missing:
+        keys = ("split_seed", "valid_fraction", "test_fraction", "group", "table", "near_duplicates")
+        memory = splits.Memory(root, cache_dir, {key: data[key] for key in keys} | {"missing": missing})
+        before = memory.splits if trained_on is None else trained_on
+        links = [*same(digests[p.file] for p in photos), *same(p.group for p in photos)]
+        links += [(p.a, p.b) for p in pairs] if data.near_duplicates == "together" else []
+        photos = splits.fill(photos, digests, components(len(photos), links), missing, data, before)
+        _tell_changes(digests, memory.last if trained_on is None else set(trained_on))
+        memory.write({digests[p.file]: p.split for p in photos})
+    elif trained_on is not None:
+        _tell_changes(digests, set(trained_on))
+    leaking = [p for p in photos if p.split != "train" and (trained_on or {}).get(digests[p.file]) == "train"]
+    if leaking:
+        console.warn(
+            f"{len(leaking)} photos that the resumed run was trained on are in valid or test now and were left out, "
+            f"such as {leaking[0].file}: start a new run to test with them"
+        )
+    return [p for p in photos if p not in leaking]
+
+
+def _tell_changes(digests: dict[str, str], before: set[str]) -> None:
+    now = set(digests.values())
+    if before and before != now:
+        console.say(
+            f"data: {len(now - before)} photos are new and {len(before - now)} are gone since the last run; "
+            "no photo that was trained on is tested"
+        )
 
 
 def _leave_out(bad: dict[str, Facts], on_bad: str, total: int) -> None:
@@ -77,39 +201,15 @@ def _leave_out(bad: dict[str, Facts], on_bad: str, total: int) -> None:
     console.warn(f"{message}; left out, audit.json lists them all")
 
 
-def _fill_splits(
-    photos: list[Photo], missing: list[str], facts: dict[str, Facts], data: DictConfig
-) -> tuple[list[Photo], dict[str, int]]:
-    """Take the splits that have no folder from train: the same share of each class, by content.
-
-    Which photos are taken depends on their content and ``data.split_seed`` alone, so photos of the same content stay
-    together, and one that is added or removed moves no other from split to split but at the margin.
-    """
-    wanted = {s: data[f"{s}_fraction"] for s in missing}
-    if not wanted:
-        return photos, {}
-    by_label: defaultdict[str, defaultdict[str, list[Photo]]] = defaultdict(lambda: defaultdict(list))
-    for p in photos:
-        if p.split == "train":
-            digest = facts[p.file].digest
-            by_label[p.label][hashlib.sha256(f"{data.split_seed}:{digest}".encode()).hexdigest()].append(p)
-    moved: dict[str, str] = {}
-    for groups in by_label.values():
-        queue = [group for _, group in sorted(groups.items())]
-        total = sum(len(g) for g in queue)
-        for split, share in wanted.items():
-            want, got = max(round(total * share), 1), 0
-            while got < want and len(queue) > 1:
-                group = queue.pop(0)
-                moved |= {p.file: split for p in group}
-                got += len(group)
-    filled = [replace(p, split=moved.get(p.file, p.split)) for p in photos]
-    return filled, {s: sum(1 for v in moved.values() if v == s) for s in wanted}
-
-
-def _refuse_hopeless(tree: Tree, photos: list[Photo]) -> None:
+def _refuse_hopeless(tree: Tree, photos: list[Photo], missing: list[str]) -> None:
     for split in SPLITS:
         if not any(p.split == split for p in photos):
+            if split in missing:
+                raise InputError(
+                    f"{tree.root}: no photos can be taken from train for {split}: those of each class are too few, or "
+                    f"one group of near-duplicates. Ways on: add photos, give a {split} folder, or "
+                    "data.near_duplicates=apart, which divides the groups and flatters the result"
+                )
             raise InputError(f"{tree.root}: no usable photo is left for {split}; audit the folder, or add photos")
     learned = {p.label for p in photos if p.split == "train"}
     unknown = sorted({p.label for p in photos} - learned)
@@ -139,8 +239,25 @@ def _tell(report: dict[str, Any]) -> None:
         (report["missing_in_split"]["valid"], "classes have no valid photo"),
         (report["missing_in_split"]["test"], "classes have no test photo"),
         (report["duplicates_across_splits"], "photos stand in more than one split, which flatters the result"),
+        (report["groups_across_splits"], "groups (data.group) are in more than one split, which flatters the result"),
         (report["duplicates_with_different_labels"], "photos stand under more than one class"),
     ]
     for found, meaning in checks:
         if found:
             console.warn(f"{len(found)} {meaning}: see audit.json")
+    tell_near_duplicates(report)
+
+
+def tell_near_duplicates(report: dict[str, Any]) -> None:
+    """One line for the near-duplicates of an audit, a warning where they are in several splits."""
+    across, within = (report[f"near_duplicates_{where}"] for where in ("across_splits", "within_split"))
+    if across:
+        few = ", ".join(p["file"] for p in across[0][:2])
+        console.warn(
+            f"{sum(map(len, across))} photos in {len(across)} groups of near-duplicates are in more than one split, "
+            f"which flatters the result ({few}, ...): see audit.json"
+        )
+    elif within:
+        console.say(
+            f"data: {sum(map(len, within))} photos are near-duplicates of others in their split: see audit.json"
+        )

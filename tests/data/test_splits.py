@@ -1,0 +1,217 @@
+"""Splits that are taken from train: no photo of a scene that was trained on is tested."""
+
+import json
+import random
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Command, Compose, make_photos, save_photo, small
+from PIL import Image, ImageEnhance, ImageOps
+from test_photos import found
+
+from sagehound.data.photos import PhotoSet
+from sagehound.errors import ConfigError, InputError
+from sagehound.training import train
+
+
+def scene(number: int, size: tuple[int, int] = (320, 240)) -> Image.Image:
+    """A picture like no other: blots of colour of many sizes."""
+    rng = np.random.default_rng(number)
+    picture = np.zeros((size[1], size[0], 3))
+    for octave in range(1, 6):
+        blots = rng.normal(0, 255 / octave, (2**octave + 1, 2**octave + 1, 3)).clip(-127, 127) + 128
+        blown = Image.fromarray(blots.astype(np.uint8)).resize(size, Image.Resampling.BICUBIC)
+        picture += np.asarray(blown, float) / 5
+    return Image.fromarray(picture.clip(0, 255).astype(np.uint8))
+
+
+def frame(picture: Image.Image, seed: int) -> Image.Image:
+    """The same scene a moment later: the camera has moved, the light has changed, the sensor is noisy."""
+    rng = random.Random(seed)
+    w, h = picture.size
+    left, top = rng.uniform(0, 0.02) * w, rng.uniform(0, 0.02) * h
+    moved = picture.resize((w, h), Image.Resampling.BICUBIC, (left, top, left + 0.96 * w, top + 0.96 * h))
+    noise = np.random.default_rng(seed).normal(0, 4, (h, w, 3))
+    return Image.fromarray((np.asarray(moved) * rng.uniform(0.95, 1.05) + noise).clip(0, 255).astype(np.uint8))
+
+
+def save(picture: Image.Image, path: Path, **options: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture.save(path, **options)  # type: ignore[arg-type]
+
+
+def burst(root: Path, scenes: int, frames: int, classes: int, split: str = "") -> Path:
+    """Scenes of nearly equal frames, each scene with a label that has nothing to do with it."""
+    rng = random.Random(0)
+    for number in range(scenes):
+        label = f"class_{rng.randrange(classes)}"
+        for i in range(frames):
+            save(frame(scene(number), 100 * number + i), root / split / label / f"{number:02}_{i}.jpg")
+    return root
+
+
+def scenes_by_split(have: PhotoSet) -> dict[str, set[str]]:
+    return {s: {Path(p.file).name[:2] for p in have.split(s)} for s in ("train", "valid", "test")}
+
+
+def test_frames_of_one_scene_are_never_divided(tmp_path: Path) -> None:
+    have = found(burst(tmp_path / "photos", scenes=36, frames=5, classes=3))
+    by_split = scenes_by_split(have)
+    assert sum(map(len, by_split.values())) == 36, "each scene is in one split"
+    assert all(by_split.values())
+    assert have.audit["near_duplicates_across_splits"] == []
+    assert len(have.audit["near_duplicates_within_split"]) == 36
+    assert not have.leaked("test")
+
+
+@pytest.mark.slow
+def test_bursts_with_labels_of_chance_score_chance(command: Command, weights: Path, tmp_path: Path) -> None:
+    root = burst(tmp_path / "photos", scenes=36, frames=5, classes=3)
+    done = command(*small(root, weights), "trainer.max_epochs=20", "optimizer.lr=0.01", "hydra.run.dir=run")
+    assert done.returncode == 0, done.stderr
+    test = json.loads((tmp_path / "run/metrics.json").read_text())["test"]
+    scenes = len(
+        {
+            Path(row.split(",")[0]).name[:2]
+            for row in (tmp_path / "run/splits.csv").read_text().split()
+            if ",test," in row
+        }
+    )
+    # each scene is right or wrong as a whole: binomial with its number, three deviations
+    assert test["top1"] <= 1 / 3 + 3 * (2 / 9 / scenes) ** 0.5
+
+
+def test_a_leak_of_given_splits_is_named_last(
+    config: Compose, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = burst(tmp_path / "burst", scenes=12, frames=3, classes=2, split="train")
+    for split in ("valid", "test"):
+        for photo in sorted((root / "train").rglob("*_0.jpg")):
+            target = root / split / photo.relative_to(root / "train")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            photo.rename(target)
+            break
+    for label in ("class_0", "class_1"):  # and one photo that is its own
+        save(scene(100 + len(label) + int(label[-1])), root / "test" / label / "own.jpg")
+    train(config(f"data.root={root}", "results=scores"), tmp_path / "run")
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert "1 of 3 test photos are copies or near-duplicates of train photos" in last
+    assert "test accuracy without them: " in last
+    (group,) = json.loads((tmp_path / "run/audit.json").read_text())["near_duplicates_across_splits"][:1]
+    assert {p["split"] for p in group} == {"train", "test"} or {p["split"] for p in group} == {"train", "valid"}
+    assert all(p["by"] == "hash" and p["distance"] <= 76 for p in group)
+
+
+COPIES = {
+    "smaller": lambda i: i.resize((i.width // 2, i.height // 2)),
+    "recompressed": lambda i: i,  # saved with another quality
+    "mirrored": ImageOps.mirror,
+    "cropped": lambda i: i.crop((6, 5, i.width - 6, i.height - 5)),
+    "brighter": lambda i: ImageEnhance.Brightness(i).enhance(1.25),
+}
+
+
+@pytest.mark.parametrize("kind", COPIES)
+def test_a_changed_copy_is_a_near_duplicate(real_data: Path, tmp_path: Path, kind: str) -> None:
+    photos = sorted((real_data / "woof10/test").rglob("*.jp*g"))[::15]
+    for i, photo in enumerate(photos):
+        target = tmp_path / "photos/train" / ("a", "b")[i % 2] / photo.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(photo, target)
+        copy = COPIES[kind](Image.open(photo).convert("RGB"))
+        save(copy, tmp_path / "photos/test" / ("a", "b")[i % 2] / f"{i}.jpg", quality=60)
+    shutil.copytree(tmp_path / "photos/test", tmp_path / "photos/valid")
+    have = found(tmp_path / "photos")
+    assert len(have.leaked("test")) == len(photos)
+
+
+def test_different_photos_are_no_near_duplicates(real_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One dog show stands in woof10 twice, once with a border around it; nothing else is alike."""
+    have = found(real_data / "woof10")
+    (pair,) = have.audit["near_duplicates_across_splits"]
+    assert [p["file"].rpartition("/")[2] for p in pair] == [
+        "English_foxhound_train_00049.jpg",
+        "English_foxhound_valid_00003.jpg",
+    ]
+    assert have.audit["near_duplicates_within_split"] == []
+    assert "2 photos in 1 groups of near-duplicates are in more than one split" in capsys.readouterr().out
+
+
+def test_plain_surfaces_are_no_near_duplicates(tmp_path: Path) -> None:
+    for i in range(12):
+        save(
+            Image.new("RGB", (64, 64), (10 * i, 200, 255 - 10 * i)), tmp_path / "photos" / f"class_{i % 2}" / f"{i}.png"
+        )
+    have = found(tmp_path / "photos")
+    assert have.pairs == []
+
+
+def test_groups_of_a_pattern_stay_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for camera in range(8):
+        for i in range(4):
+            save_photo(tmp_path / f"photos/class_{i % 2}/cam{camera}_{i}.jpg", (200, 90, 50 * (i % 2)), 10 * camera + i)
+    save_photo(tmp_path / "photos/class_0/other.jpg", (200, 90, 0), 999)
+    have = found(tmp_path / "photos", group=r"(cam\d+)_")
+    splits = {c: {p.split for p in have.photos if p.group == c} for c in {p.group for p in have.photos if p.group}}
+    assert len(splits) == 8
+    assert all(len(s) == 1 for s in splits.values())
+    assert Counter(next(iter(s)) for s in splits.values()).keys() == {"train", "valid", "test"}
+    assert "1 of 33 photos do not match" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match="matches no photo, such as"):
+        found(tmp_path / "photos", group="nowhere")
+
+
+def test_groups_of_given_splits_are_named(photos: Path) -> None:
+    have = found(photos, group=r"(\d+\.jpg)")
+    assert have.audit["groups_across_splits"] == ["000.jpg", "001.jpg", "002.jpg", "003.jpg"]
+
+
+def test_a_second_run_never_tests_what_was_trained_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = make_photos(tmp_path / "photos", train=20) / "train"
+    before = {have.digests[p.file]: p.split for have in [found(root)] for p in have.photos}
+    capsys.readouterr()
+    for gone in sorted((root / "001.Amber").iterdir())[:4]:
+        gone.unlink()
+    for i in range(30):
+        save_photo(root / "002.Slate" / f"new_{i}.jpg", (60, 80, 120), seed=5000 + i)
+    have = found(root)
+    after = {have.digests[p.file]: p.split for p in have.photos}
+    assert all(after[d] == split for d, split in before.items() if d in after)
+    assert {p.split for p in have.photos if "new_" in p.file} == {"train", "valid", "test"}
+    assert "30 photos are new and 4 are gone since the last run" in capsys.readouterr().out
+    found(root)
+    assert "are new" not in capsys.readouterr().out
+
+
+def test_a_new_frame_of_a_tested_scene_is_tested_too(tmp_path: Path) -> None:
+    root = burst(tmp_path / "photos", scenes=20, frames=2, classes=2)
+    tested = next(p for p in found(root).photos if p.split == "test")
+    number = int(Path(tested.file).name[:2])
+    save(frame(scene(number), 7777), root / tested.label / f"{number:02}_9.jpg")
+    assert {p.split for p in found(root).photos if Path(p.file).name.startswith(f"{number:02}_")} == {"test"}
+
+
+def test_a_resumed_run_never_tests_what_it_was_trained_on(
+    config: Compose, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = make_photos(tmp_path / "own", train=12, valid=3, test=3)
+    cfg = config(f"data.root={root}")
+    train(cfg, tmp_path / "run")
+    trained = next(iter(sorted((root / "train/001.Amber").iterdir())))
+    trained.rename(root / "test/001.Amber/moved.jpg")
+    cfg.resume, cfg.trainer.max_epochs = str(tmp_path / "run/checkpoints/last.ckpt"), 3
+    metrics = train(cfg, tmp_path / "run").metrics
+    assert metrics["test"]["photos"] == 9
+    assert "1 photos that the resumed run was trained on are in valid or test now" in capsys.readouterr().out
+
+
+def test_a_scene_that_fills_a_class_is_refused_with_the_ways_on(tmp_path: Path) -> None:
+    for number, label in enumerate(("a", "b")):
+        for i in range(6):
+            save(frame(scene(number), i), tmp_path / "photos" / label / f"{i}.jpg")
+    with pytest.raises(InputError, match=r"data\.near_duplicates=apart"):
+        found(tmp_path / "photos")
+    assert len(found(tmp_path / "photos", near_duplicates="apart").split("test")) == 2
