@@ -69,13 +69,17 @@ class Classifier(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of one batch; what is random in it follows from the seed and the step."""
-        given, labels = batch
+        given, labels, *weights = batch
         reseed(seed_of(self.cfg.seed, self.current_epoch, batch_idx, self.global_rank), given.device)
         x, targets = given if given.ndim == 2 else self.normalise(given), labels
         if self.mix is not None and finetune.augments(self.cfg.finetune, self.current_epoch):
             x, targets = self.mix(x, labels)
         logits = self.classify(x)
-        loss = F.cross_entropy(logits, targets, label_smoothing=self.cfg.augment.label_smoothing)
+        smoothing = self.cfg.augment.label_smoothing
+        if weights:
+            loss = (weights[0] * F.cross_entropy(logits, targets, reduction="none", label_smoothing=smoothing)).mean()
+        else:
+            loss = F.cross_entropy(logits, targets, label_smoothing=smoothing)
         if not torch.isfinite(loss):
             raise SagehoundError(self._not_finite(loss))
         self._score(self.train_scores, loss, logits, labels)

@@ -298,6 +298,8 @@ def _rules(cfg: DictConfig) -> list[tuple[Any, str]]:
     """The rules across keys: settings that contradict each other."""
     optimizer, schedule, data, epochs = cfg.optimizer, cfg.schedule, cfg.data, cfg.trainer.max_epochs
     augment, views = cfg.augment, cfg.features.views
+    unsafe = "" if data.root is None else _unsafe_root(data.root)
+    unreadable = _bad_pattern(data.group or "")
     return [
         (
             cfg.trainer.name == "sagemaker" and "aws" not in cfg,
@@ -377,12 +379,12 @@ def _rules(cfg: DictConfig) -> list[tuple[Any, str]]:
             f"data.table={data.table} is of data=folder only, not of data={data.name}: add data=folder",
         ),
         (
-            data.root is not None and (reason := _unsafe_root(data.root)),
-            f"data.root={data.root}: {reason}; give the folder of the photos by its own path",
+            unsafe,
+            f"data.root={data.root}: {unsafe}; give the folder of the photos by its own path",
         ),
         (
-            data.group and (reason := _bad_pattern(data.group)),
-            f"data.group={data.group} is not a regular expression: {reason}",
+            unreadable,
+            f"data.group={data.group} is not a regular expression: {unreadable}",
         ),
         (
             data.url and data.name != "dogimages",

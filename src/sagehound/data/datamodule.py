@@ -23,6 +23,7 @@ from sagehound.data.loader import (
 from sagehound.data.photos import PhotoSet
 from sagehound.data.sources import Files, KeptPhotos
 from sagehound.data.transforms import Preprocessing
+from sagehound.errors import ConfigError
 from sagehound.machine import cores
 
 
@@ -61,7 +62,9 @@ class PhotoModule(pl.LightningDataModule):
         assert self.trainer is not None
         trainer, cfg = self.trainer, self.cfg
         photos = self.photos.split("train")
-        labels = self.photos.labels(photos)
+        labels, weights = self.photos.labels(photos), self.photos.weights(photos)
+        if weights and (cfg.augment.mixup or cfg.augment.cutmix):
+            raise ConfigError("photos with weights cannot be blended: give augment.mixup=0 augment.cutmix=0")
 
         def position() -> tuple[int, int]:
             return trainer.current_epoch, trainer.fit_loop.epoch_loop.batch_progress.current.ready
@@ -72,7 +75,10 @@ class PhotoModule(pl.LightningDataModule):
         augmented = self.augmented(photos, batches)
         if cfg.finetune.name == "full" or (cfg.finetune.name == "head" and self.features is None):
             return augmented
-        plain = FeatureLoader(self.features.train, labels, batches) if self.features else self._plain(photos, batches)
+        if self.features is None:
+            plain: Loader = self._plain(photos, batches, weights)
+        else:
+            plain = FeatureLoader(self.features.train, labels, batches, weights)
         return Either(plain, augmented, self._rests)
 
     def val_dataloader(self) -> Loader:
@@ -101,22 +107,23 @@ class PhotoModule(pl.LightningDataModule):
         mine = [[(epoch, rank + i * world_size) for epoch, i in batch] for batch in batches]
         return FeatureLoader(self.features.centre[split], labels, mine)
 
-    def _plain(self, photos: list[Photo], batches: Batches) -> PhotoLoader:
+    def _plain(self, photos: list[Photo], batches: Batches, weights: list[float] | None = None) -> PhotoLoader:
         """The centre of each photo, always from its file: so it is evaluated, whatever is kept for training."""
         files = Files(self.photos, photos, self.to.short_side)
-        return PhotoLoader(files, self.photos.labels(photos), batches, self.to, reading_threads(self.cfg.data))
+        labels, threads = self.photos.labels(photos), reading_threads(self.cfg.data)
+        return PhotoLoader(files, labels, batches, self.to, threads, weights=weights)
 
     def augmented(self, photos: list[Photo], batches: Batches) -> PhotoLoader:
         """Training photos, from their files or from ``data.cache``."""
         data, cfg = self.cfg.data, self.cfg
         augment, seed = Augmentation(cfg.augment, self.to), partial(seed_of, cfg.seed)
-        labels, threads = self.photos.labels(photos), reading_threads(data)
+        labels, weights, threads = self.photos.labels(photos), self.photos.weights(photos), reading_threads(data)
         if data.cache == "none":
             files = Files(self.photos, photos, augment.short_side)
-            return PhotoLoader(files, labels, batches, self.to, threads, augment, seed)
+            return PhotoLoader(files, labels, batches, self.to, threads, augment, seed, weights)
         files = Files(self.photos, photos, self.to.short_side, check=True)
         kept = KeptPhotos(files, self.to, data.cache, cfg.cache, self.trainer.world_size if self.trainer else 1)
-        return PhotoLoader(kept, labels, batches, self.to, threads, augment, seed)
+        return PhotoLoader(kept, labels, batches, self.to, threads, augment, seed, weights)
 
 
 def reading_threads(data: DictConfig) -> int:

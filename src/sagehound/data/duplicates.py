@@ -80,8 +80,8 @@ class Fingerprints:
         pixels -= pixels.mean((1, 2), keepdims=True)
         norm = np.sqrt((pixels**2).sum((1, 2, 3), keepdims=True))
         pixels /= np.maximum(norm, 1e-6)
-        self.thumbnails = pixels.reshape(len(pixels), -1)
-        self.turned = pixels[:, :, ::-1].reshape(len(pixels), -1)
+        self.thumbnails = pixels.reshape(-1, 3 * _TINY * _TINY)
+        self.turned = pixels[:, :, ::-1].reshape(-1, 3 * _TINY * _TINY)
 
     def correlation(self, a: npt.NDArray[np.int64], b: npt.NDArray[np.int64]) -> Floats:
         """Of the thumbnails of pairs, as they are or with one mirrored, whichever is higher."""

@@ -15,7 +15,8 @@ from sagehound.data.augmentation import Augmentation
 from sagehound.data.sources import Source
 from sagehound.data.transforms import Pixels, Preprocessing, centre, to_pixels
 
-Batch = tuple[Tensor, Tensor]  # photos, uint8, b x 3 x h x w, or features, float, b x f; labels, int64, b
+# photos, uint8, b x 3 x h x w, or features, float, b x f; labels, int64, b; of weighted train photos weights, float, b
+Batch = tuple[Tensor, ...]
 Key = tuple[int, int]  # epoch, index of a photo
 Lookup = Callable[[list[Key]], npt.NDArray[np.float32]]  # features, b x f
 
@@ -93,6 +94,7 @@ class PhotoLoader:
         threads: that read; 0 reads in the caller's.
         augment: what a photo goes through; without it, its centre is cut out.
         seed: of the augmentation.
+        weights: of each photo in the loss; without them, batches hold none.
     """
 
     AHEAD = 2
@@ -106,8 +108,9 @@ class PhotoLoader:
         threads: int,
         augment: Augmentation | None = None,
         seed: Callable[[int, int], int] | None = None,
+        weights: Sequence[float] | None = None,
     ) -> None:
-        self.photos, self.labels, self.batches = photos, labels, batches
+        self.photos, self.batches, self.targets = photos, batches, Targets(labels, weights)
         self.to, self.threads, self.augment, self.seed = to, threads, augment, seed
 
     def __len__(self) -> int:
@@ -154,21 +157,23 @@ class PhotoLoader:
     def _batch(self, keys: list[Key], pixels: list[Pixels]) -> Batch:
         """The pixels stay in the order in which they were decoded, which is torch's channels_last."""
         photos = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)
-        return _pinned(photos, torch.tensor([self.labels[i] for _, i in keys]))
+        return _pinned(photos, *self.targets(keys))
 
 
 class FeatureLoader:
     """Batches of features that are kept."""
 
-    def __init__(self, rows: Lookup, labels: Sequence[int], batches: Batches) -> None:
-        self.rows, self.labels, self.batches = rows, torch.tensor(labels), batches
+    def __init__(
+        self, rows: Lookup, labels: Sequence[int], batches: Batches, weights: Sequence[float] | None = None
+    ) -> None:
+        self.rows, self.batches, self.targets = rows, batches, Targets(labels, weights)
 
     def __len__(self) -> int:
         return len(self.batches)
 
     def __iter__(self) -> Iterator[Batch]:
         for keys in self.batches:
-            yield _pinned(torch.from_numpy(self.rows(keys)), self.labels[[i for _, i in keys]])
+            yield _pinned(torch.from_numpy(self.rows(keys)), *self.targets(keys))
 
 
 class Either:
@@ -184,9 +189,21 @@ class Either:
         yield from self.first if self.first_now() else self.second
 
 
-def _pinned(x: Tensor, labels: Tensor) -> Batch:
+class Targets:
+    """What stands beside the photos in a batch: their labels, and their weights if they have any."""
+
+    def __init__(self, labels: Sequence[int], weights: Sequence[float] | None) -> None:
+        self._columns = [torch.tensor(labels), *([torch.tensor(weights)] if weights is not None else [])]
+
+    def __call__(self, keys: list[Key]) -> list[Tensor]:
+        """The labels, int64, b, and the weights, float, b, of some photos."""
+        index = [i for _, i in keys]
+        return [column[index] for column in self._columns]
+
+
+def _pinned(*tensors: Tensor) -> Batch:
     """Where a GPU is in use, memory that it can copy from while the CPU goes on."""
-    return (x.pin_memory(), labels.pin_memory()) if torch.cuda.is_initialized() else (x, labels)
+    return tuple(t.pin_memory() for t in tensors) if torch.cuda.is_initialized() else tensors
 
 
 def seed_of(*numbers: int) -> int:

@@ -38,6 +38,20 @@ class PhotoSet:
         index = {label: i for i, label in enumerate(self.classes)}
         return [index[p.label] for p in photos]
 
+    def weights(self, photos: list[Photo]) -> list[float] | None:
+        """The weight of each photo in the loss, 1 on average; None where all weigh the same.
+
+        Raises:
+            InputError: they are all 0.
+        """
+        given = [p.weight for p in photos]
+        if len(set(given)) == 1 and given[0]:
+            return None
+        mean = sum(given) / len(given)
+        if not mean:
+            raise InputError("the weights of all train photos are 0: give some of them more (data.columns.weight)")
+        return [w / mean for w in given]
+
     def write(self, folder: Path) -> None:
         """Write audit.json, and splits.csv: file, split, label, group, sha256."""
         write_json(folder / "audit.json", self.audit)
