@@ -118,7 +118,7 @@ def test_without_a_connection_there_is_one_message(
 
 @pytest.fixture
 def hub(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ThreadingHTTPServer]:
-    """A model hub with one model's weights, which responds a second after each request."""
+    """A model hub with one model's weights, which responds late."""
     content = weights.read_bytes()
 
     class Hub(BaseHTTPRequestHandler):
@@ -153,7 +153,7 @@ def hub(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
 def test_a_slow_hub_is_waited_for_and_its_weights_are_used_without_it(
     hub: ThreadingHTTPServer, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sagehound.backbone.SECONDS", 0.5)  # less than the hub takes to respond
+    monkeypatch.setattr("sagehound.backbone.SECONDS", 0.8)  # less than the hub takes to respond
     expected = load_file(weights)["bn1.weight"]
     assert torch.equal(backbone.build(settings()).state_dict()["bn1.weight"], expected)
     hub.shutdown()

@@ -33,7 +33,9 @@ import sagehound_launchers.worker
 
 
 def python(code: str, folder: Path, *argv: str) -> subprocess.CompletedProcess[str]:
-    run = f"sys.argv = [{str(ROOT / 'train.py')!r}, *{list(argv)!r}]\nrunpy.run_path(sys.argv[0], run_name='__main__')\n"
+    run = (
+        f"sys.argv = [{str(ROOT / 'train.py')!r}, *{list(argv)!r}]\nrunpy.run_path(sys.argv[0], run_name='__main__')\n"
+    )
     return subprocess.run([sys.executable, "-c", code + run], cwd=folder, capture_output=True, text=True, check=False)
 
 
