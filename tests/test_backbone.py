@@ -1,8 +1,13 @@
 import pickle
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import close_session
 from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import load_file
 
@@ -100,8 +105,8 @@ def test_offline_the_ways_on_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path
 def test_without_a_connection_there_is_one_message(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The hub is asked for real, at an address where nobody answers; only its waiting between tries is left out."""
-    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda _: None)
+    """The hub is asked for real, at an address where nobody answers, and not again and again."""
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", None)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     for name in ("constants.ENDPOINT", "constants.HUGGINGFACE_CO_URL_TEMPLATE"):
         url = "http://127.0.0.1:9" + ("" if name.endswith("ENDPOINT") else "/{repo_id}/resolve/{revision}/{filename}")
@@ -109,6 +114,63 @@ def test_without_a_connection_there_is_one_message(
     with pytest.raises(InputError, match="cannot be fetched"):
         backbone.build(settings())
     assert caplog.records == []
+
+
+@pytest.fixture
+def hub(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ThreadingHTTPServer]:
+    """A model hub with one model's weights, which responds late."""
+    content = weights.read_bytes()
+
+    class Hub(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            time.sleep(1)
+            self.send_response(200 if self.path.endswith("/resolve/main/model.safetensors") else 404)
+            self.send_header("Content-Length", str(len(content)))
+            self.send_header("ETag", '"weights"')
+            self.send_header("X-Repo-Commit", "0" * 40)
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(content)
+
+        do_HEAD = do_GET
+
+        def log_message(self, *_: object) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}"
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", url)
+    template = url + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_slow_hub_is_waited_for_and_its_weights_are_used_without_it(
+    hub: ThreadingHTTPServer, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sagehound.backbone.SECONDS", 0.8)  # less than the hub takes to respond
+    expected = load_file(weights)["bn1.weight"]
+    assert torch.equal(backbone.build(settings()).state_dict()["bn1.weight"], expected)
+    hub.shutdown()
+    hub.server_close()
+    assert torch.equal(backbone.build(settings()).state_dict()["bn1.weight"], expected)
+    with pytest.raises(InputError, match=r"cannot be fetched \(127\.0\.0\.1: Connection refused\)"):
+        backbone.build(settings(name="test_efficientnet"))
+
+
+def test_a_proxy_that_refuses_is_named(hub: ThreadingHTTPServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hub plays the proxy, which knows no CONNECT."""
+    monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{hub.server_port}")
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "https://hub.invalid")
+    close_session()  # a client takes the proxies of the environment when it is made
+    with pytest.raises(InputError, match=r"cannot be fetched \(hub\.invalid: 501"):
+        backbone.build(settings())
+    close_session()
 
 
 def test_the_weights_of_the_demo_are_in_its_package() -> None:

@@ -185,13 +185,13 @@ def test_settings_that_cannot_be_are_refused(
 def test_a_photo_that_changes_during_the_run_is_not_kept_under_its_old_name(
     config: Compose, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = backbone.build
+    original = training.build
 
-    def build(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as backbone.build
+    def build(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as training.build
         save_photo(photos / "train" / "001.Amber" / "003.jpg", (0, 0, 0), seed=1)
         return original(*args, **kwargs)
 
-    monkeypatch.setattr(backbone, "build", build)
+    monkeypatch.setattr(training, "build", build)
     with pytest.raises(InputError, match=r"003.jpg: changed.*run again"):
         train(config(), tmp_path / "run")
 

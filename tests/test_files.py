@@ -1,7 +1,9 @@
 import errno
 import os
 import subprocess
+import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -91,3 +93,38 @@ def test_a_lock_that_is_held_is_waited_for_and_the_wait_is_told(
     thread.join()
     assert order == ["first", "second"]
     assert capsys.readouterr().out == "waiting for another\n"
+
+
+def test_a_lock_ends_with_a_process_that_is_killed(tmp_path: Path) -> None:
+    code = "import sys, time; from pathlib import Path; from sagehound.files import locked\n"
+    code += "with locked(Path(sys.argv[1])): print(flush=True); time.sleep(100)"
+    with subprocess.Popen([sys.executable, "-c", code, tmp_path / ".lock"], stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        process.stdout.readline()
+        with pytest.raises(SagehoundError, match="busy"), locked(tmp_path / ".lock", busy="busy"):
+            pass
+        process.kill()
+    with locked(tmp_path / ".lock", busy="busy"):
+        pass
+
+
+def test_a_lock_keeps_threads_apart(tmp_path: Path) -> None:
+    inside = []
+
+    def enter() -> None:
+        for _ in range(5):
+            with locked(tmp_path / ".lock"):
+                inside.append(1)
+                assert sum(inside) == 1
+                inside.append(-1)
+
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(enter) for _ in range(4)]:
+            done.result()
+    assert len(inside) == 40
+
+
+def test_a_lock_that_cannot_be_made_is_one_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SagehoundError, match="choose another folder"), locked(tmp_path / "file/.lock"):
+        pass

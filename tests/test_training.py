@@ -209,6 +209,29 @@ def test_a_resume_may_not_change_what_the_run_hangs_on(
         train(config(change, f"resume={tmp_path}/run/checkpoints/last.ckpt"), tmp_path / "other")
 
 
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["backbone.name=resnet35"], "timm has no such model; did you mean resnet"),
+        (["backbone.weights=missing.pth"], "no such file"),
+        (["backbone.weights={file}"], "not a file of weights"),
+        (["resume={file}"], "no checkpoint, or a broken one"),
+        (["trainer.accelerator=gpu"], "torch sees no GPU here"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_photos_are_made(
+    config: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overrides: list[str], message: str
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
+    file = tmp_path / "file"
+    file.write_text("neither weights nor a checkpoint")
+    demo = ["data=demo", f"data.root={tmp_path}/demo", *(o.format(file=file) for o in overrides)]
+    with pytest.raises(SagehoundError, match=message):
+        train(config(*demo), tmp_path / "run")
+    assert not (tmp_path / "demo").exists()
+
+
 def test_a_resume_with_other_classes_is_refused(config: Compose, tmp_path: Path, photos: Path) -> None:
     train(config("trainer.max_epochs=1"), tmp_path / "run")
     for split in ("train", "valid", "test"):

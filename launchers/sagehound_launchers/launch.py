@@ -65,7 +65,7 @@ def trial(cfg: DictConfig) -> dict[str, Any]:
     from sagehound.training import train
 
     tell = reports.each_epoch(cfg.hpo.objective)
-    if tell and choose(cfg.trainer, cfg.finetune, sys.maxsize).devices > 1:
+    if tell and choose(cfg.trainer, cfg.finetune).devices > 1:
         raise ConfigError(f"hpo.pruner={cfg.hpo.pruner} needs trials of one device: give trainer.devices=1")
     return train(cfg, Path(HydraConfig.get().runtime.output_dir), tell).metrics
 

@@ -7,8 +7,8 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Mapping
-from contextlib import ExitStack, redirect_stderr, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, redirect_stderr, suppress
 from dataclasses import dataclass
 from functools import partial
 from io import StringIO
@@ -70,13 +70,10 @@ class Worker:
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, cores() // of))),
             "NO_COLOR": "1",  # its output goes to a file
         }
-        # a terminal sends Ctrl-C to all processes; this one hears of it from its parent, as SIGTERM
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            with env_override(share):
+            with _without_interrupt(), env_override(share):
                 self.process.start()
         finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
             theirs.close()
 
     @property
@@ -99,7 +96,7 @@ class Worker:
             self.process.join()
             code = self.process.exitcode or 0
             how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-            hint = ", as it does where memory runs out" if -code == signal.SIGKILL else ""
+            hint = ", as it does where memory runs out" if how == "SIGKILL" else ""
             message = f"its process ended with {how}{hint}; {self.folder / OUTPUT} has what it printed"
             return Done(Failure(SagehoundError, message, 1), None)
         return said
@@ -108,6 +105,19 @@ class Worker:
         """Answer its report."""
         with suppress(BrokenPipeError):
             self.pipe.send(prune)
+
+
+@contextmanager
+def _without_interrupt() -> Iterator[None]:
+    """A process that starts in the block ignores Ctrl-C: a terminal sends it to all, and the parent sends SIGTERM."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows, where a started process inherits no mask
+        yield
+        return
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 def _work(pipe: Connection, place: int, of: int, context: HydraContext, tells: bool) -> None:

@@ -4,13 +4,18 @@ import copy
 import difflib
 import importlib.util
 import logging
+import os
 import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
+from huggingface_hub import constants
+from huggingface_hub.utils import get_session
 from omegaconf import DictConfig
 from safetensors import SafetensorError
 from timm.models import load_state_dict
@@ -18,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from sagehound.errors import ConfigError, InputError
+from sagehound.internet import SECONDS, unreachable
 
 # photos that a CPU takes through a backbone at once: mobilenetv2 at 16 is as fast as at 64 and needs 0.9 GB less
 CPU_CHUNK = 16
@@ -43,17 +49,47 @@ def build(backbone: DictConfig, *, with_weights: bool = True) -> nn.Module:
     if tag and ":" not in name and name not in timm.list_pretrained(f"{architecture}.*"):
         tags = ", ".join(timm.list_pretrained(f"{architecture}.*")) or "none"
         raise ConfigError(f"backbone.name={name}: timm has no weights {tag}; choose from {tags}")
-    download = with_weights and backbone.pretrained and not backbone.weights
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # each of its ten tries; the error says it once
-    try:
-        model = timm.create_model(name, pretrained=download, num_classes=0)
-    except (OSError, RuntimeError, ValueError) as error:  # the hub's errors are all among these
-        if not download:
-            raise
-        raise InputError(_cannot_fetch(name, error)) from error
-    if with_weights and backbone.weights:
-        _load(model, find_weights(backbone.weights), name)
+    file = find_weights(backbone.weights) if with_weights and backbone.weights else None
+    if with_weights and backbone.pretrained and not file:
+        return _fetch(name)
+    model: nn.Module = timm.create_model(name, pretrained=False, num_classes=0)
+    if file:
+        _load(model, file, name)
     return model
+
+
+def _fetch(name: str) -> nn.Module:
+    """A model with timm's pretrained weights, from the hub or from the cache of earlier downloads.
+
+    Without a connection the hub's client would retry for a minute; a quick look first makes it read its cache alone.
+    """
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # each of its ten tries; the error says it once
+    known = None if ":" in name else timm.get_pretrained_cfg(name)
+    url = str(known.url) if known and not known.hf_hub_id else None  # a few weights are not on the hub
+    reason = None
+    if url and not Path(torch.hub.get_dir(), "checkpoints", Path(url).name).exists():
+        reason = unreachable(url, lambda: None)
+        if reason:
+            raise _cannot_fetch(name, reason)
+    if not url and not name.startswith("local-dir:") and not constants.HF_HUB_OFFLINE:
+        seconds = float(constants.HF_HUB_ETAG_TIMEOUT if "HF_HUB_ETAG_TIMEOUT" in os.environ else SECONDS)
+        reason = unreachable(constants.ENDPOINT, lambda: get_session().head(constants.ENDPOINT, timeout=10), seconds)
+    try:
+        with _hub_offline() if reason else nullcontext():
+            model: nn.Module = timm.create_model(name, pretrained=True, num_classes=0)
+            return model
+    except Exception as error:  # the HTTP client's errors have no common class
+        raise _cannot_fetch(name, reason or str(error).strip() or type(error).__name__) from error
+
+
+@contextmanager
+def _hub_offline() -> Iterator[None]:
+    """Make the hub's client read its cache without asking the network, as HF_HUB_OFFLINE=1 does at its import."""
+    constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = False
 
 
 def find_weights(weights: str) -> Path:
@@ -88,7 +124,7 @@ def _load(model: nn.Module, path: Path, name: str) -> None:
         KeyError,
         AttributeError,
     ) as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error).splitlines()[0].split(". ")[0]
         raise InputError(
             f"backbone.weights={path}: not a file of weights ({reason}): give a .safetensors file, or a .pth file with "
             "nothing but tensors in it"
@@ -122,12 +158,13 @@ def _renamed(state: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tens
     return dict(zip(own, body, strict=True)) if same and [t.ndim for t in rest] in ([], [2, 1]) else state
 
 
-def _cannot_fetch(name: str, error: Exception) -> str:
-    reason = str(error).strip().splitlines()[0].split(". ")[0] if str(error).strip() else type(error).__name__
-    return (
+def _cannot_fetch(name: str, reason: str) -> InputError:
+    reason = reason.splitlines()[0].split(". ")[0]
+    return InputError(
         f"the pretrained weights of {name} cannot be fetched ({reason}). Ways on: connect to the internet once (they "
         "are kept), backbone.weights=FILE, backbone=efficientnet_lite0 (weights from the package registry), or "
-        "finetune=full backbone.pretrained=false to train from nothing"
+        "finetune=full backbone.pretrained=false to train from nothing",
+        instead=["backbone=efficientnet_lite0", "backbone.name=tf_efficientnet_lite0"],
     )
 
 

@@ -46,6 +46,18 @@ def _opened(path: Path) -> FileIO:
     return path.open("rb", buffering=0)
 
 
+def _read_at(file: FileIO, start: int, size: int) -> bytes:
+    """Bytes of a file that several threads read from."""
+    if hasattr(os, "pread"):
+        return os.pread(file.fileno(), size, start)
+    with _SEEKING:  # Windows
+        file.seek(start)
+        return file.read(size) or b""
+
+
+_SEEKING = threading.Lock()
+
+
 class Store:
     """Blobs under 32-byte keys.
 
@@ -121,7 +133,7 @@ class Store:
         path, start, end, crc = found
         try:
             file = _opened(path)  # held here too: of two threads that open it at once, one has a file of its own
-            blob = os.pread(file.fileno(), end - start, start)
+            blob = _read_at(file, start, end - start)
         except FileNotFoundError:
             blob = b""  # removed by another process
         if len(blob) != end - start or (key not in self._checked and zlib.crc32(blob) != crc):

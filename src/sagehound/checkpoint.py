@@ -26,11 +26,11 @@ _FIXED = (
 _KEYS = {"state_dict", "optimizer_states", "epoch", "callbacks", "config", "classes"}
 
 
-def read(cfg: DictConfig, classes: list[str]) -> dict[str, Any]:
-    """The checkpoint that ``cfg.resume`` names, after it was found to be of this config and these classes.
+def read(cfg: DictConfig) -> dict[str, Any]:
+    """The checkpoint that ``cfg.resume`` names, if it fits this config.
 
     Raises:
-        InputError: it is no checkpoint, or of other classes.
+        InputError: it is no checkpoint.
         ConfigError: a setting that may not change was changed.
     """
     try:
@@ -54,10 +54,18 @@ def read(cfg: DictConfig, classes: list[str]) -> dict[str, Any]:
             f"trainer.max_epochs={cfg.trainer.max_epochs}: the run that is resumed is in epoch {found['epoch'] + 1}; "
             "give that many or more"
         )
-    if found["classes"] != classes:
-        other = sorted(set(found["classes"]) ^ set(classes))
-        raise InputError(f"resume={cfg.resume} is of other classes: {', '.join(other[:5])} are not on both sides")
     return dict(found)
+
+
+def check_classes(cfg: DictConfig, checkpoint: dict[str, Any], classes: list[str]) -> None:
+    """Make sure that a checkpoint is of these classes.
+
+    Raises:
+        InputError: it is of others.
+    """
+    if checkpoint["classes"] != classes:
+        other = sorted(set(checkpoint["classes"]) ^ set(classes))
+        raise InputError(f"resume={cfg.resume} is of other classes: {', '.join(other[:5])} are not on both sides")
 
 
 def ended_early(checkpoint: dict[str, Any], patience: int | None) -> bool:

@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from sagehound import hints
 from sagehound.config import check, group_of, is_registered, meant, register, registered, unknown_key
 from sagehound.errors import ConfigError, SagehoundError
 from sagehound.files import writing_failed
@@ -31,21 +32,27 @@ def run(app: Callable[[], None], usage: str) -> None:
     ``--help`` prints ``usage``, the options of every group and the config that the command line makes. (Hydra's own
     help takes four times as long to list the groups; ``--hydra-help`` still prints the flags.)
 
-    Exit codes: 0 done, 1 failed, 2 wrong command or config, 3 wrong input, 130 Ctrl-C, 143 SIGTERM.
+    Exit codes: 0 done, 1 failed, 2 wrong command or config, 3 wrong input, 130 Ctrl-C, 141 closed pipe, 143 SIGTERM.
     """
     if not is_registered():
         register()
+    sys.stdout = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115 - closed by the shell's >&-
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors over instead of printing them
     with clear_errors():
         given = sys.argv[1:]
+        conf = Path(sys.argv[0]).parent / "conf"
+        hints.check(given, conf)
         sweep = [a for a in given if a in ("-m", "--multirun")]
         # argparse takes -m before or after the overrides, not among them
         sys.argv[1:] = resumed(with_best([*sweep[:1], *(a for a in given if a not in sweep)]))
         if {"-h", "--help"} & set(sys.argv):
-            print(f"{usage}\nChoices (group=option)\n\n{_groups(Path(sys.argv[0]).parent / 'conf')}\n")
+            print(f"{usage}\nChoices (group=option)\n\n{_groups(conf)}\n")
             print("Keys (key=value), as this command line sets them; src/sagehound/config.py has units and meanings\n")
             sys.argv[1:] = [a for a in sys.argv[1:] if a not in ("-h", "--help", "-m", "--multirun")] + ["--cfg", "job"]
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()  # here, where a closed pipe is expected, not when Python ends
 
 
 def _groups(conf: Path) -> str:
@@ -92,10 +99,14 @@ def clear_errors() -> Iterator[None]:
         yield
     except SagehoundError as error:
         code, message = error.exit_code, str(error)
+        if error.instead:
+            message += f". To paste: {hints.instead(error.instead)}"
     except (HydraException, OmegaConfBaseException) as error:
         code, message = ConfigError.exit_code, explain(error)
     except ValueError as error:
-        if "Config group override" not in str(error):  # Hydra's own, for optimizer=null
+        if not re.search(
+            "Config group override|Only one of --run", str(error)
+        ):  # Hydra's own: optimizer=null, -m --cfg
             raise
         code, message = ConfigError.exit_code, explain(error)
     except AssertionError as error:
@@ -103,6 +114,8 @@ def clear_errors() -> Iterator[None]:
             raise
         code, message = ConfigError.exit_code, _not_chosen(sys.argv[1:])
     except OSError as error:
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            sys.exit(128 + 13)  # as a shell reports SIGPIPE, of `--help | head`
         failure = writing_failed(Path(str(error.filename or "a file")), error)
         code, message = failure.exit_code, str(failure)
     except KeyboardInterrupt:
@@ -111,6 +124,16 @@ def clear_errors() -> Iterator[None]:
         return
     print(f"sagehound: {message}", file=sys.stderr)
     sys.exit(code)
+
+
+def _nobody_reads() -> bool:
+    """Whether stdout is a pipe that was closed; what is left of the output is then dropped."""
+    try:
+        os.write(sys.stdout.fileno(), b"\n")
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
 
 
 def explain(error: Exception) -> str:
@@ -124,7 +147,7 @@ def explain(error: Exception) -> str:
         return f"{group}={option}: no such option{meant(option, options)}; choose from {', '.join(options)}{also}"
     if re.search(r"Key '\w+' (not in|is not in struct)", cause) and (found := re.search(r"full_key: (\S+)", cause)):
         key = found.group(1)
-        if _is_free(key):
+        if hints.is_free(key):
             return f"{key}: no such key yet; +{key}=... adds it"
         return unknown_key(key, list(_keys_beside(key)))
     if found := re.search(r"Ambiguous value for argument '(\S+?)=(.*)'", text):
@@ -216,14 +239,14 @@ def resumed(argv: list[str]) -> list[str]:
         raise ConfigError("resume= continues one run: drop -m")
     checkpoint = _find_checkpoint(str(wanted), given.get("hydra.run.dir"))
     if checkpoint.parent.name != "checkpoints":  # a file by itself: its run is unknown
-        return [*(o for o in argv if _override_key(o) != "resume"), f"resume={_quoted(checkpoint)}"]
+        return [*(o for o in argv if _override_key(o) != "resume"), f"resume={hints.as_text(str(checkpoint))}"]
     folder = checkpoint.parent.parent
     saved = folder / "overrides.yaml"
     overrides = list(OmegaConf.load(saved)) if saved.exists() else []
     new = [o for o in overrides if _override_key(o) not in given and _is_of_here(o)]
     new += [o for o in argv if _override_key(o) != "resume"]
-    run_dir = [] if "hydra.run.dir" in given else [f"hydra.run.dir={_quoted(folder)}"]
-    return [*new, f"resume={_quoted(checkpoint)}", *run_dir]
+    run_dir = [] if "hydra.run.dir" in given else [f"hydra.run.dir={hints.as_text(str(folder))}"]
+    return [*new, f"resume={hints.as_text(str(checkpoint))}", *run_dir]
 
 
 def _is_of_here(override: str) -> bool:
@@ -254,23 +277,6 @@ def _find_checkpoint(wanted: str, run_dir: str | None) -> Path:
 
 def _override_key(override: str) -> str:
     return override.partition("=")[0].lstrip("+~")
-
-
-def _quoted(path: Path) -> str:
-    return "'" + str(path).replace("\\", "\\\\").replace("'", "\\'") + "'"
-
-
-def _is_free(key: str) -> bool:
-    """Whether a key lies in a mapping that takes any key, such as aws.tags."""
-    node: type | None = registered()
-    for part in key.split("."):
-        fields = [f for f in dataclasses.fields(node) if f.name == part] if node else []
-        if not fields:
-            return False
-        if "dict[" in str(fields[0].type):
-            return True
-        node = group_of(fields[0])
-    return False
 
 
 def _keys_beside(key: str) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """What the run computes on, and how exactly: the one place where `auto` is resolved."""
 
 import os
+import sys
 from dataclasses import dataclass
 
 import torch
@@ -24,7 +25,7 @@ class Compute:
         return ", ".join(self.choices)
 
 
-def choose(trainer: DictConfig, finetune: DictConfig, valid: int) -> Compute:
+def choose(trainer: DictConfig, finetune: DictConfig, valid: int = sys.maxsize) -> Compute:
     """Resolve accelerator, devices, precision and strategy for this machine.
 
     Several devices are several processes, started here; the backbone's gradients come and go under finetune=gradual,

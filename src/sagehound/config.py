@@ -186,7 +186,7 @@ class Debugger:
 class Cache:
     """What is kept from run to run; safe to delete at any time."""
 
-    dir: str = "${oc.env:SAGEHOUND_CACHE,${oc.env:HOME,/tmp}/.cache/sagehound}"
+    dir: str = "${oc.env:SAGEHOUND_CACHE,${oc.env:HOME,${oc.env:USERPROFILE,/tmp}}/.cache/sagehound}"
     max_gb: float = key(20.0, above=0)  # what was used longest ago goes first; 10^9 bytes
 
 

@@ -15,13 +15,23 @@ T = TypeVar("T")
 
 METRIC_LINES = "SAGEHOUND_METRIC_LINES"  # set by the container's `train`
 
-console = Console(soft_wrap=True, highlight=False)
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """End as a shell's own commands do, without a message, where nobody reads the output any more."""
+        try:
+            super().on_broken_pipe()
+        except SystemExit:
+            sys.exit(128 + 13)  # SIGPIPE
+
+
+console = _Console(soft_wrap=True, highlight=False)
 
 
 def say(text: str) -> None:
     """Print one line; never taken for markup."""
     console.print(_printable(text), markup=False)
-    sys.stdout.flush()
+    console.file.flush()
 
 
 def warn(text: str) -> None:

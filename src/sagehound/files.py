@@ -2,7 +2,6 @@
 
 import csv
 import errno
-import fcntl
 import io
 import json
 import os
@@ -66,7 +65,9 @@ def writing_failed(path: Path, error: OSError) -> SagehoundError:
 
 @contextmanager
 def locked(path: Path, *, busy: str | None = None, waiting: str = "") -> Iterator[None]:
-    """Hold an exclusive lock that ends with the process; ``path`` is an empty file made for it.
+    """Hold an exclusive lock that ends with the process; ``path`` is an empty file made for it, which may stay.
+
+    A process must not take the same lock twice and wait for itself.
 
     Args:
         path: the lock's file.
@@ -76,18 +77,22 @@ def locked(path: Path, *, busy: str | None = None, waiting: str = "") -> Iterato
     Raises:
         SagehoundError: the lock is held and ``busy`` was given, or the file cannot be written.
     """
+    from filelock import FileLock, Timeout  # here, for --help needs no lock
+
+    lock = FileLock(path, thread_local=False)  # the block may end in another thread
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle = path.open("w")
-    except OSError as error:
-        raise writing_failed(path, error) from error
-    with handle:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+            lock.acquire(blocking=False)
+        except Timeout as error:
             if busy:
                 raise SagehoundError(busy) from error
             if waiting:
                 console.say(waiting)
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            lock.acquire()
+    except OSError as error:
+        raise writing_failed(path, error) from error
+    try:
         yield
+    finally:
+        lock.release()

@@ -15,11 +15,19 @@ def cores() -> int:
 
 def memory() -> int:
     """Bytes of memory that this process may use: the machine's, or its container's where that has fewer."""
-    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    limits = [_physical_memory()]
     for file in ("memory.max", "memory/memory.limit_in_bytes"):  # cgroups of version 2 and 1
         with suppress(OSError, ValueError):  # there is none, or it says "max"
             limits.append(int(Path("/sys/fs/cgroup", file).read_text()))
     return min(limits)
+
+
+def _physical_memory() -> int:
+    """Bytes of the machine's memory; 8 GB where the system has no way to ask, as Windows."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return 8 * 10**9
 
 
 def tune_allocator() -> None:

@@ -13,6 +13,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
 
 from sagehound import (
     archive,
@@ -35,6 +36,7 @@ from sagehound.data import splits
 from sagehound.data.datamodule import PhotoModule
 from sagehound.data.photos import find_photos
 from sagehound.data.transforms import Preprocessing
+from sagehound.errors import InputError
 from sagehound.files import locked, write_json, write_text
 from sagehound.machine import tune_allocator
 
@@ -71,14 +73,19 @@ def train(cfg: DictConfig, folder: Path, each_epoch: EpochEnd | None = None) -> 
     ):
         tune_allocator()
         write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+        with _timed(seconds, "model"):  # what cannot work is refused before any photo is read or fetched
+            compute.choose(cfg.trainer, cfg.finetune)
+            stopped_at = checkpoint.read(cfg) if cfg.resume else None
+            net = build_backbone(cfg)
         with _timed(seconds, "data"):
             before = splits.of_run(Path(cfg.resume)) if cfg.resume else None
             photos = find_photos(cfg.data, Path(cfg.cache.dir).expanduser(), before)
             photos.write(folder)
         with _timed(seconds, "model"):
             machine = compute.choose(cfg.trainer, cfg.finetune, len(photos.split("valid")))
-            stopped_at = checkpoint.read(cfg, photos.classes) if cfg.resume else None
-            model, to = build(cfg, photos.classes)
+            if stopped_at:
+                checkpoint.check_classes(cfg, stopped_at, photos.classes)
+            model, to = build(cfg, photos.classes, net)
             epoch = checkpoint.restore(model, stopped_at) if stopped_at else 0
         console.say(f"model: {cfg.backbone.name}, finetune={cfg.finetune.name}")
         console.say(f"compute: {machine}")
@@ -124,10 +131,20 @@ def train(cfg: DictConfig, folder: Path, each_epoch: EpochEnd | None = None) -> 
     return Run(folder, metrics)
 
 
-def build(cfg: DictConfig, classes: list[str]) -> tuple[Classifier, Preprocessing]:
-    """The model with its pretrained backbone, and what that backbone expects of a photo."""
+def build_backbone(cfg: DictConfig) -> nn.Module:
+    """The backbone with its pretrained weights, or with random ones that depend on the seed alone."""
     torch.manual_seed(cfg.seed)
-    net = backbone.build(cfg.backbone, with_weights=not cfg.resume)
+    try:
+        return backbone.build(cfg.backbone, with_weights=not cfg.resume)
+    except InputError as error:
+        if error.instead and cfg.data.name == "dogimages" and not Path(cfg.data.root).expanduser().exists():
+            error.instead = [*error.instead, "data=demo"]  # these photos would have to be fetched as well
+        raise
+
+
+def build(cfg: DictConfig, classes: list[str], net: nn.Module | None = None) -> tuple[Classifier, Preprocessing]:
+    """The model around the backbone ``net``, which is built if it is not given, and its preprocessing."""
+    net = build_backbone(cfg) if net is None else net
     to = Preprocessing.of_weights(backbone.data_config(net))
     torch.manual_seed(cfg.seed)  # the head's first weights depend on the seed alone
     model = Classifier(net, classes, to, cfg)
@@ -189,4 +206,4 @@ def _removing(checkpoints: Path | None) -> Iterator[None]:
 def _timed(seconds: dict[str, float], phase: str) -> Iterator[None]:
     start = time.perf_counter()
     yield
-    seconds[phase] = time.perf_counter() - start
+    seconds[phase] = seconds.get(phase, 0.0) + time.perf_counter() - start

@@ -1,0 +1,289 @@
+"""What was meant by a command line that Hydra would refuse, as overrides and commands to paste.
+
+Imports no torch.
+"""
+
+import dataclasses
+import difflib
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence, Set
+from dataclasses import dataclass
+from pathlib import Path
+
+from hydra._internal.utils import get_args_parser
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+
+from sagehound.config import group_of, registered
+from sagehound.errors import ConfigError
+
+# What other programs call a setting. {} stands for the given value; a row with a value is for that value alone. A part
+# without {}, beside one with it, is left out if the command line has that key already.
+_MEANT = {
+    **dict.fromkeys(("model", "arch", "architecture", "net", "network"), "backbone={}"),
+    **dict.fromkeys(("epochs", "epoch", "num_epochs", "n_epochs"), "trainer.max_epochs={}"),
+    **dict.fromkeys(("batch", "bs", "batchsize", "train_batch_size"), "data.batch_size={}"),
+    **dict.fromkeys(("learning_rate", "base_lr"), "optimizer.lr={}"),
+    **dict.fromkeys(("wd", "l2"), "optimizer.weight_decay={}"),
+    **dict.fromkeys(("workers", "num_workers", "n_workers"), "data.workers={}"),
+    **dict.fromkeys(("patience", "early_stopping", "early_stopping_patience"), "trainer.patience={}"),
+    **dict.fromkeys(("optim", "opt"), "optimizer={}"),
+    **dict.fromkeys(("scheduler", "lr_scheduler", "lr_schedule"), "schedule={}"),
+    **dict.fromkeys(("aug", "augmentation"), "augment={}"),
+    **dict.fromkeys(("dataset", "data_dir", "data_path", "path", "dir", "folder", "photos", "images"), "data={}"),
+    **dict.fromkeys(("output", "output_dir", "out", "out_dir", "save_dir", "log_dir", "logdir"), "hydra.run.dir={}"),
+    **dict.fromkeys(("checkpoint", "ckpt", "ckpt_path", "resume_from"), "resume={}"),
+    **dict.fromkeys(("grad_clip", "clip_grad", "max_grad_norm", "gradient_clip_val"), "trainer.gradient_clip={}"),
+    **dict.fromkeys(("accumulate_grad_batches", "gradient_accumulation_steps"), "trainer.accumulate={}"),
+    **dict.fromkeys(("val_split", "valid_split", "val_fraction"), "data.valid_fraction={}"),
+    **dict.fromkeys(("gpus", "num_gpus", "n_gpus"), "trainer.accelerator=gpu trainer.devices={}"),
+    **dict.fromkeys(("gpus=0", "no_cuda", "cpu", "gpu=false", "cuda=false", "device=cpu"), "trainer.accelerator=cpu"),
+    **dict.fromkeys(("gpu", "cuda", "device=cuda", "device=cuda:0", "device=gpu"), "trainer.accelerator=gpu"),
+    **dict.fromkeys(("device=mps", "accelerator=cuda", "accelerator=mps"), "trainer.accelerator=gpu"),
+    **dict.fromkeys(("precision=16", "precision=fp16", "amp=true", "fp16=true"), "trainer.precision=16-mixed"),
+    **dict.fromkeys(("precision=bf16", "bf16=true"), "trainer.precision=bf16-mixed"),
+    **dict.fromkeys(("precision=32", "precision=fp32", "amp=false", "fp16=false"), "trainer.precision=32-true"),
+    **dict.fromkeys(("freeze=true", "freeze_backbone=true"), "finetune=head"),
+    **dict.fromkeys(("freeze=false", "freeze_backbone=false"), "finetune=full"),
+    "momentum": "optimizer=sgd optimizer.momentum={}",
+    "pretrained=false": "finetune=full backbone.pretrained={}",
+    "root": "data=folder data.root={}",
+    "test_split": "data.test_fraction={}",
+    "random_seed": "seed={}",
+    "warmup": "schedule.warmup_epochs={}",
+    "smoothing": "augment.label_smoothing={}",
+}
+_NO_OPTION = {"backbone": "backbone.name={}", "data": "data=folder data.root={}"}  # a value that is no option's name
+# settings of launch.py that train.py lacks; of a group the option that is chosen first for one of its keys
+_LAUNCH = {"hpo": "optuna", "deploy": "local", "transform": "local", "probe": "local", "image": "ecr"}
+_LAUNCH |= dict.fromkeys(("aws", "endpoint", "n", "dry_run"), "")
+_FLAG = r"--?[a-zA-Z]"  # not a negative number
+_PATHS = ("data.root", "backbone.weights", "resume", "hydra.run.dir")  # which are text, whatever is in them
+
+
+@dataclass(frozen=True)
+class _Given:
+    """One setting of a command line, or anything else as it was typed."""
+
+    typed: str  # what the user would recognise: lr, --lr, data=photos
+    key: str | None  # None: nothing to look at
+    value: str
+    words: list[str]  # of the command line
+    flag: bool = False
+
+
+def check(argv: Sequence[str], conf: Path) -> None:
+    """Refuse settings that other programs would take, and name those that are meant.
+
+    What is neither known nor like anything known is left for Hydra to refuse; only flags are refused here.
+
+    Args:
+        argv: the command line behind the program's name.
+        conf: the folder of the config groups.
+
+    Raises:
+        ConfigError: with the overrides, or the command, to paste.
+    """
+    given = list(_split(argv))
+    keys = {g.key for g in given if g.key}
+    hints: dict[str, list[str]] = {}  # by what was typed
+    launch: list[str] = []
+    line: list[str] = []  # the command line as it is meant
+    written = False
+    for g in given:
+        words = g.words
+        if g.key and _is_of_launch(g.key, g.value):
+            words = [override(g.key, g.value)] if g.flag else words
+            launch += words
+            group = g.key.split(".")[0]
+            if group not in keys and _LAUNCH.get(group):
+                words = [f"{group}={_LAUNCH[group]}", *words]
+        elif meant := _meant(g, keys - {g.key}, conf):
+            hints[g.typed if g.flag or not _is_known(str(g.key)) else " ".join(words)] = meant
+            words = meant
+            written |= g.flag
+        elif g.flag:
+            raise ConfigError(f"{g.typed}: no such flag; settings are written key=value; --help lists them")
+        line += words
+    if launch:
+        if any(word.startswith("hpo") for word in launch):
+            line = ["-m", *(word for word in line if word not in ("-m", "--multirun"))]
+        script = str(Path(sys.argv[0]).with_name("launch.py"))
+        raise ConfigError(f"{', '.join(launch)}: settings of launch.py; did you mean {command(line, script)}?")
+    if hints:
+        reason = "settings are written key=value" if written else "no such key"
+        reason = "no such option" if all("=" in typed for typed in hints) else reason
+        overrides = " ".join(quoted(o) for o in dict.fromkeys(o for meant in hints.values() for o in meant))
+        raise ConfigError(f"{', '.join(hints)}: {reason}; did you mean {overrides}?")
+
+
+def instead(overrides: Sequence[str]) -> str:
+    """The user's own command line with other overrides in place of those of the same groups and keys."""
+    original = sys.orig_argv
+    argv = original[original.index(sys.argv[0]) + 1 :] if sys.argv[0] in original else sys.argv[1:]
+    new = [o.partition("=")[0] for o in overrides]
+    old = [a for a in argv if not any(re.match(rf"\+*{re.escape(key)}[.=]", a) for key in new)]
+    return command([*old, *overrides], sys.argv[0])
+
+
+def command(argv: Sequence[str], script: str) -> str:
+    """A command line of ``script``, quoted for the shell."""
+    return " ".join(map(quoted, ["python", script, *argv]))
+
+
+def quoted(word: str) -> str:
+    """A word of a command line as this system's shell takes it."""
+    if os.name == "nt":
+        return subprocess.list2cmdline([word])
+    return f'"{word}"' if "'" in word and not set(word) & set('"$`\\!') else shlex.quote(word)
+
+
+def override(key: str, value: str) -> str:
+    """An override, its value quoted for Hydra if it has to be."""
+    plain = f"{key}={value}"
+    try:
+        parsed = OverridesParser.create().parse_override(plain)
+        if key not in _PATHS or value[:1] in ("'", '"') or str(parsed.value()) == value:
+            return plain
+    except HydraException:
+        pass
+    return f"{key}={as_text(value)}"
+
+
+def as_text(value: str) -> str:
+    """A string in quotes, as Hydra's grammar takes any."""
+    return "'" + re.sub(r"(\\*)('|$)", lambda m: 2 * m[1] + (m[2] and "\\'"), value) + "'"
+
+
+def is_free(key: str) -> bool:
+    """Whether a key lies in a mapping that takes any key, such as aws.tags."""
+    node: type | None = registered()
+    for part in key.split("."):
+        fields = [f for f in dataclasses.fields(node) if f.name == part] if node else []
+        if not fields:
+            return False
+        if "dict[" in str(fields[0].type):
+            return True
+        node = group_of(fields[0])
+    return False
+
+
+def _split(argv: Sequence[str]) -> Iterator[_Given]:
+    """Settings, flags of other programs with their values, and Hydra's own words as they are."""
+    hydra = get_args_parser()._option_string_actions
+    words = list(argv)
+    while words:
+        word = words.pop(0)
+        name, equals, value = word.partition("=")
+        if name in hydra:
+            takes_value = hydra[name].nargs != 0 and not equals and words and "=" not in words[0]
+            yield _Given(word, None, "", [word, *([words.pop(0)] if takes_value else [])])
+        elif re.match(_FLAG, word):
+            key = name.lstrip("-").replace("-", "_")
+            if not equals and key.startswith("no_") and key not in _MEANT:
+                key, value = key.removeprefix("no_"), "false"
+            elif not equals:
+                has_value = words and not re.match(_FLAG, words[0]) and not _is_override(words[0])
+                value = words.pop(0) if has_value else "true"
+            yield _Given(name, key, value, [word], flag=True)
+        elif equals and not word.startswith("~"):
+            yield _Given(name.lstrip("+"), name.lstrip("+"), value, [word])
+        elif not equals and _exists(word):
+            yield _Given(word, "data", word, [word], flag=True)
+        else:
+            yield _Given(word, None, "", [word])
+
+
+def _is_override(word: str) -> bool:
+    key, equals, _ = word.partition("=")
+    return bool(equals) and (_is_known(key.lstrip("+~")) or key in _MEANT)
+
+
+def _meant(g: _Given, others: Set[str], conf: Path) -> list[str]:
+    """The overrides that a setting stands for; none where it is right, or like nothing that is known."""
+    if g.key is None:
+        return []
+    value = g.value.strip("'\"")
+    no_run = g.key == "model" and not _exists(value) and _is_option("backbone", value, conf)
+    if _is_known(g.key) and not no_run:
+        if not g.flag and not (g.key == "data" and _is_folder(value, conf)):
+            return []
+        row = g.key + "={}"
+    else:
+        leaf = g.key.rpartition(".")[2]
+        row = _MEANT.get(f"{leaf}={value.lower()}") or _MEANT.get(leaf) or _only(leaf, others)
+    group = row.partition("=")[0]
+    if row == group + "={}" and (conf / group).is_dir() and not _is_option(group, value, conf):
+        if _is_option(group, value.lower(), conf):
+            return [f"{group}={value.lower()}"]
+        row = _NO_OPTION.get(group, row)
+    parts = [part.split("=") for part in row.split()]
+    return [
+        override(key, g.value) if text == "{}" else f"{key}={text}"
+        for key, text in parts
+        if text == "{}" or "{}" not in row or key not in others
+    ]
+
+
+def _only(leaf: str, chosen: Set[str]) -> str:
+    """A row for the only key of the schema that ends in ``leaf``; empty where there is none or several."""
+    paths = [path for path in _leaves(registered(), chosen) if path.rpartition(".")[2] == leaf]
+    return paths[0] + "={}" if len(paths) == 1 else ""
+
+
+def _is_known(key: str) -> bool:
+    """Whether Hydra would take the key; a group's option under another name or package counts as well."""
+    first = re.split("[/@]", key)[0]
+    if first != key or first.split(".")[0] == "hydra" or first == "experiment":
+        return True
+    node: type | None = registered()
+    for part in key.split("."):
+        fields = [f for f in dataclasses.fields(node) if f.name == part] if node else []
+        if not fields:
+            return is_free(key)
+        node = group_of(fields[0])
+    return True
+
+
+def _is_of_launch(key: str, value: str) -> bool:
+    """Whether train.py lacks a setting that launch.py has."""
+    if any(f.name == "aws" for f in dataclasses.fields(registered())):
+        return False
+    return (
+        key.split(".")[0] in _LAUNCH
+        or (key, value) == ("trainer", "sagemaker")
+        or (key == "model" and _exists(value.strip("'\"")))
+    )
+
+
+def _is_option(group: str, name: str, conf: Path) -> bool:
+    return (conf / group / f"{name}.yaml").is_file() or name in ("null", "")
+
+
+def _is_folder(value: str, conf: Path) -> bool:
+    """Whether a value of ``data`` is a folder, and neither an option, nor a misspelt one, nor a sweep over several."""
+    options = [file.stem for file in (conf / "data").glob("*.yaml")]
+    if value in options or re.match(r"\w+[,(]", value):
+        return False
+    return _exists(value) or not difflib.get_close_matches(value, options)
+
+
+def _exists(path: str) -> bool:
+    try:
+        return Path(path).expanduser().exists()
+    except (OSError, RuntimeError, ValueError):  # too long; ~ and the name of no user; a character that no path has
+        return False
+
+
+def _leaves(node: type, chosen: Set[str], prefix: str = "") -> Iterator[str]:
+    """The schema's keys, without those of a group that is null unless an option of it is ``chosen``."""
+    for f in dataclasses.fields(node):
+        group = group_of(f)
+        if group and (f.default is not None or f.name in chosen):
+            yield from _leaves(group, chosen, f"{prefix}{f.name}.")
+        elif not group:
+            yield prefix + f.name

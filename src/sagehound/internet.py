@@ -1,0 +1,58 @@
+"""Whether a server can be reached, found out within seconds."""
+
+import socket
+import urllib.request
+from collections.abc import Callable
+from threading import Thread
+from urllib.parse import urlsplit
+
+SECONDS = 4.5  # for looking a name up and connecting; over a satellite that takes one second
+_PORTS = {"https": 443, "socks5": 1080, "socks5h": 1080}
+
+
+def unreachable(url: str, request: Callable[[], object], seconds: float = SECONDS) -> str | None:
+    """Why the server of ``url`` cannot be reached, or None if it can.
+
+    A server that is slow to respond is reached as soon as it, or the proxy that the environment names, takes a
+    connection.
+
+    Args:
+        url: an address at the server.
+        request: sends one request to the server, without retries, and raises what its HTTP client raises.
+        seconds: for the connection.
+    """
+    failures = [f"no connection within {seconds:g} seconds"]  # until the thread knows better
+    host, port, name = _first_hop(url)
+
+    def connect() -> None:
+        try:
+            socket.create_connection((host, port), seconds).close()
+            failures.clear()
+        except (OSError, UnicodeError) as error:
+            failures[:] = [getattr(error, "strerror", None) or str(error)]
+
+    thread = Thread(target=connect, daemon=True)  # looking a name up takes no time limit of its own
+    thread.start()
+    thread.join(seconds)
+    if failures:
+        return f"{name}: {failures[0]}"
+    try:
+        request()
+    except Exception as error:  # of the HTTP client, whose errors have no common class
+        if "Timeout" not in type(error).__name__:  # the download has retries for a slow server
+            return f"{urlsplit(url).hostname}: {str(error) or type(error).__name__}"
+    return None
+
+
+def _first_hop(url: str) -> tuple[str, int, str]:
+    """Host and port that a request to ``url`` connects to first, and what to call them: the server or its proxy."""
+    server = urlsplit(url)
+    host = server.hostname or ""
+    proxies = {} if urllib.request.proxy_bypass(host) else urllib.request.getproxies()
+    proxy = proxies.get(server.scheme) or proxies.get("all")
+    if proxy:
+        hop = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+        if hop.hostname:
+            port = hop.port or _PORTS.get(hop.scheme, 80)
+            return hop.hostname, port, f"the proxy {hop.hostname}:{port}"
+    return host, server.port or _PORTS.get(server.scheme, 80), host

@@ -1,0 +1,195 @@
+"""What people type, and the overrides or the command that they are told to paste."""
+
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, Command
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from sagehound import hints
+from sagehound.config import check, register
+from sagehound.errors import ConfigError
+
+PLAIN = [
+    ("lr=0.01", "optimizer.lr=0.01"),
+    ("+lr=0.01", "optimizer.lr=0.01"),
+    ("train.lr=0.01", "optimizer.lr=0.01"),
+    ("learning_rate=0.01", "optimizer.lr=0.01"),
+    ("epochs=5", "trainer.max_epochs=5"),
+    ("trainer.epochs=5", "trainer.max_epochs=5"),
+    ("max_epochs=5", "trainer.max_epochs=5"),
+    ("batch_size=32", "data.batch_size=32"),
+    ("batch=32", "data.batch_size=32"),
+    ("model=resnet50", "backbone=resnet50"),
+    ("model=vit_tiny_patch16_224", "backbone.name=vit_tiny_patch16_224"),
+    ("workers=2", "data.workers=2"),
+    ("num_workers=2", "data.workers=2"),
+    ("gpus=2", "trainer.accelerator=gpu trainer.devices=2"),
+    ("gpus=0", "trainer.accelerator=cpu"),
+    ("device=cuda", "trainer.accelerator=gpu"),
+    ("device=cpu", "trainer.accelerator=cpu"),
+    ("precision=16", "trainer.precision=16-mixed"),
+    ("precision=bf16-mixed", "trainer.precision=bf16-mixed"),
+    ("pretrained=false", "finetune=full backbone.pretrained=false"),
+    ("pretrained=true", "backbone.pretrained=true"),
+    ("dropout=0.5", "head.dropout=0.5"),
+    ("hidden=[512,256]", "'head.hidden=[512,256]'"),
+    ("patience=3", "trainer.patience=3"),
+    ("momentum=0.9", "optimizer=sgd optimizer.momentum=0.9"),
+    ("weight_decay=0.1", "optimizer.weight_decay=0.1"),
+    ("wd=0.1", "optimizer.weight_decay=0.1"),
+    ("optim=Adam", "optimizer=adam"),
+    ("scheduler=plateau", "schedule=plateau"),
+    ("root=photos", "data=folder data.root=photos"),
+    ("data=photos", "data=folder data.root=photos"),
+    ("data=/photos/of dogs", "data=folder 'data.root=/photos/of dogs'"),
+    ("data=~/Fotos (müde)", "data=folder \"data.root='~/Fotos (müde)'\""),
+    ("data_dir=it's", "data=folder 'data.root='\"'\"'it\\'\"'\"'s'\"'\"''"),
+    ("--lr 0.01", "optimizer.lr=0.01"),
+    ("--lr=0.01", "optimizer.lr=0.01"),
+    ("--batch-size 32", "data.batch_size=32"),
+    ("--epochs 5", "trainer.max_epochs=5"),
+    ("--data photos", "data=folder data.root=photos"),
+    ("--backbone resnet18", "backbone=resnet18"),
+    ("--no-artifact", "artifact=false"),
+    ("--flip", "augment.flip=true"),
+    ("--lr 0.01 --epochs 5 seed=1", "optimizer.lr=0.01 trainer.max_epochs=5"),
+]
+
+
+def hint(argv: list[str], monkeypatch: pytest.MonkeyPatch) -> str:
+    register()
+    monkeypatch.setattr("sys.argv", ["train.py", *argv])
+    with pytest.raises(ConfigError) as refused:
+        hints.check(argv, ROOT / "conf")
+    message = str(refused.value)
+    assert "\n" not in message
+    assert message.endswith("?")
+    return message
+
+
+@pytest.mark.parametrize(("typed", "meant"), PLAIN)
+def test_a_setting_is_answered_with_the_override_that_is_meant(
+    typed: str, meant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    argv = typed.split() if typed.startswith("--") else [typed]
+    message = hint(argv, monkeypatch)
+    assert message.partition("; did you mean ")[2] == f"{meant}?"
+    pasted = shlex.split(meant)
+    hints.check(pasted, ROOT / "conf")
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        check(compose("train", overrides=["data=demo", *pasted]))
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["lr=0.01"], "lr: no such key; did you mean optimizer.lr=0.01?"),
+        (["lr=1", "wd=0"], "lr, wd: no such key; did you mean optimizer.lr=1 optimizer.weight_decay=0?"),
+        (["--lr", "1"], "--lr: settings are written key=value; did you mean optimizer.lr=1?"),
+        (["data=p/q"], "data=p/q: no such option; did you mean data=folder data.root=p/q?"),
+        (["data=folder", "root=p"], "root: no such key; did you mean data.root=p?"),
+    ],
+)
+def test_the_whole_line(argv: list[str], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert hint(argv, monkeypatch) == message
+
+
+LAUNCH = [
+    (["hpo=optuna", "seed=1"], "-m hpo=optuna seed=1"),
+    (["hpo=optuna", "-m", "lr=0.1"], "-m hpo=optuna optimizer.lr=0.1"),
+    (["hpo.max_jobs=3"], "-m hpo=optuna hpo.max_jobs=3"),
+    (["deploy=local", "model=a run"], "deploy=local 'model=a run'"),
+    (["--deploy", "local"], "deploy=local"),
+    (["transform=local", "data.root=x"], "transform=local data.root=x"),
+    (["probe=local", "endpoint=http://localhost:1"], "probe=local endpoint=http://localhost:1"),
+    (["image=ecr"], "image=ecr"),
+    (["aws=emulator", "trainer=sagemaker"], "aws=emulator trainer=sagemaker"),
+]
+
+
+@pytest.mark.parametrize(("argv", "line"), LAUNCH)
+def test_what_launch_does_is_answered_with_its_command_line(
+    argv: list[str], line: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "a run").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert hint(argv, monkeypatch).partition("; did you mean ")[2] == f"python launch.py {line}?"
+
+
+def test_the_command_lines_of_launch_compose() -> None:
+    """In a process of their own, for there is one schema in each."""
+    lines = [shlex.split(line.removeprefix("-m ")) for _, line in LAUNCH]
+    code = (
+        "import hydra, sys, sagehound_launchers.launch\n"
+        f"with hydra.initialize_config_dir({str(ROOT / 'conf')!r}, version_base='1.3'):\n"
+        f"    print(*(hydra.compose('launch', line).seed for line in {lines!r}))"
+    )
+    composed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert composed.stdout.split() == ["1", *"00000000"], composed.stderr
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["data=demo"],
+        ["-m", "data=demo,folder"],
+        ["data=dem"],  # which Hydra answers with demo
+        ["--cfg", "job", "-c", "all", "--info", "--resolve"],
+        ["+debugger.rules.overfit.patience=3", "debugger=sagemaker"],
+        ["~artifact", "hydra.run.dir=x", "optimizer@_global_.optimizer=adam", "experiment=x", "optimizer.lrr=1"],
+        ["optimizer.lr"],
+    ],
+)
+def test_what_is_right_or_for_hydra_to_refuse_passes(argv: list[str]) -> None:
+    register()
+    hints.check(argv, ROOT / "conf")
+
+
+@pytest.mark.parametrize("value", ["it's", "a\\", "a\\'b", "a\\\\b", "C:\\Users\\müde", "a,b", "[a]", "(a", "~/a", '"'])
+def test_any_path_can_be_quoted(value: str) -> None:
+    parsed = OverridesParser.create().parse_override(hints.override("data.root", value))
+    assert parsed.value() == value
+    assert shlex.split(hints.quoted(value)) == [value]
+
+
+@pytest.mark.parametrize("program", ["command", "launch"])
+def test_the_real_commands(program: str, request: pytest.FixtureRequest) -> None:
+    run: Command = request.getfixturevalue(program)
+    done = run("lr=0.01", "--model", "resnet50")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.endswith("; did you mean optimizer.lr=0.01 backbone=resnet50?\n")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_an_unknown_flag_is_refused() -> None:
+    with pytest.raises(ConfigError, match="--img-size: no such flag; settings are written key=value"):
+        hints.check(["--img-size", "224"], ROOT / "conf")
+
+
+def test_weights_that_cannot_be_had_are_answered_with_a_command(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")  # where nobody answers
+    monkeypatch.setenv("HF_HOME", "nowhere")
+    done = command("data.root=a b", "backbone=resnet18", "seed=1")
+    assert done.returncode == 3
+    train = shlex.quote(str(ROOT / "train.py"))
+    assert done.stderr.endswith(
+        f" To paste: python {train} seed=1 backbone=efficientnet_lite0 backbone.name=tf_efficientnet_lite0 data=demo\n"
+    )
+
+
+def test_a_closed_pipe_ends_quietly() -> None:
+    with subprocess.Popen(
+        [sys.executable, ROOT / "train.py", "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout
+        assert process.stderr
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(60) == 141
