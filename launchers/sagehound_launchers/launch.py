@@ -61,13 +61,14 @@ def trial(cfg: DictConfig) -> dict[str, Any]:
     """Train one trial of a search; what is wrong is for the sweeper to say."""
     check(cfg)
     cfg.results = cfg.results or "scores"
+    cfg.overwrite = True  # a trial's number is given once: what lies in its folder is of a search that is gone
     from sagehound.compute import choose
     from sagehound.training import train
 
     tell = reports.each_epoch(cfg.hpo.objective)
     if tell and choose(cfg.trainer, cfg.finetune, sys.maxsize).devices > 1:
         raise ConfigError(f"hpo.pruner={cfg.hpo.pruner} needs trials of one device: give trainer.devices=1")
-    return train(cfg, Path(HydraConfig.get().runtime.output_dir), tell).metrics
+    return train(cfg, Path(HydraConfig.get().runtime.output_dir), tell, command.given_overrides()).metrics
 
 
 def deploy(cfg: DictConfig, models: list[str]) -> None:

@@ -16,10 +16,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from sagehound import run_folder
 from sagehound.config import check, group_of, is_registered, meant, register, registered, unknown_key
 from sagehound.errors import ConfigError, SagehoundError
 from sagehound.files import writing_failed
@@ -63,16 +64,41 @@ def train(cfg: DictConfig) -> None:
             cfg.results = "scores" if HydraConfig.get().mode == RunMode.MULTIRUN else "all"
         from sagehound.training import train  # torch, only once the config was found right
 
-        train(cfg, Path(HydraConfig.get().runtime.output_dir))
+        train(cfg, Path(HydraConfig.get().runtime.output_dir), overrides=given_overrides())
+
+
+def given_overrides() -> list[str]:
+    """The overrides of the job that Hydra runs now, for overrides.yaml."""
+    return list(HydraConfig.get().overrides.task)
 
 
 class CheckConfig(Callback):
-    """Hydra callback that refuses a wrong config before Hydra makes a folder for the run."""
+    """Hydra callback that refuses a wrong config before a folder is made for the run."""
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:  # noqa: ANN401 - Hydra's signature
-        """Check the config of a single run."""
+        """Check the config of a single run, and give the run a folder of its own."""
         with clear_errors():
             check(config)
+            claim_default(config, "run")
+
+
+def claim_default(config: DictConfig, kind: str) -> None:
+    """Make the default folder, with -2, -3, ... where another process began in the same second.
+
+    A folder that the command line names stays as it is named.
+
+    Args:
+        config: with Hydra's own part, where the folder is noted.
+        kind: of folder: run or sweep.
+    """
+    key = f"hydra.{kind}.dir"
+    pattern = str(OmegaConf.to_container(config.hydra[kind], resolve=False)["dir"])  # type: ignore[index, call-overload]
+    if "${now:" not in pattern or any(_override_key(o) == key for o in config.hydra.overrides.hydra):
+        return
+    folder = str(run_folder.claim(Path(config.hydra[kind].dir)))
+    with read_write(config), open_dict(config):
+        config.hydra[kind].dir = folder
+        config.hydra.overrides.hydra.append(f"{key}={quoted(Path(folder))}")  # of which a sweep's jobs are composed
 
 
 @contextmanager
@@ -210,14 +236,15 @@ def resumed(argv: list[str]) -> list[str]:
         raise ConfigError("resume= continues one run: drop -m")
     checkpoint = _find_checkpoint(str(wanted), given.get("hydra.run.dir"))
     if checkpoint.parent.name != "checkpoints":  # a file by itself: its run is unknown
-        return [*(o for o in argv if _override_key(o) != "resume"), f"resume={_quoted(checkpoint)}"]
+        return [*(o for o in argv if _override_key(o) != "resume"), f"resume={quoted(checkpoint)}"]
     folder = checkpoint.parent.parent
     saved = folder / "overrides.yaml"
     overrides = list(OmegaConf.load(saved)) if saved.exists() else []
-    new = [o for o in overrides if _override_key(o) not in given and _is_of_here(o)]
+    dropped = {*given, "overwrite"}  # a resume removes nothing
+    new = [o for o in overrides if _override_key(o) not in dropped and _is_of_here(o)]
     new += [o for o in argv if _override_key(o) != "resume"]
-    run_dir = [] if "hydra.run.dir" in given else [f"hydra.run.dir={_quoted(folder)}"]
-    return [*new, f"resume={_quoted(checkpoint)}", *run_dir]
+    run_dir = [] if "hydra.run.dir" in given else [f"hydra.run.dir={quoted(folder)}"]
+    return [*new, f"resume={quoted(checkpoint)}", *run_dir]
 
 
 def _is_of_here(override: str) -> bool:
@@ -250,7 +277,8 @@ def _override_key(override: str) -> str:
     return override.partition("=")[0].lstrip("+~")
 
 
-def _quoted(path: Path) -> str:
+def quoted(path: Path) -> str:
+    """A path as the value of an override."""
     return "'" + str(path).replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 

@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 
 from omegaconf import DictConfig
 
-from sagehound import archive, console
+from sagehound import archive, console, run_folder
 from sagehound.errors import ConfigError, SagehoundError, Stopped
 from sagehound.files import replacing, write_json
 from sagehound_launchers.sagemaker import account, client, cost, inputs, requests
@@ -28,6 +28,7 @@ from sagehound_launchers.sagemaker.errors import RemoteError, Unreachable, aws_e
 
 _KIND = "training_job"
 _ENDED = ("Completed", "Failed", "Stopped")
+_REQUEST = "request.json"  # in a job's folder: what it was begun with
 
 Outcome: TypeAlias = dict[str, Any] | SagehoundError  # a job's metrics.json, or why there is none
 
@@ -55,6 +56,9 @@ def prepare(cloud: Cloud, work: Sequence[tuple[DictConfig, Sequence[str], Path]]
         InputError: photos or weights are missing.
     """
     jobs, sent = [], {}
+    for cfg, _, folder in work:
+        if not (cfg.overwrite or (folder / _REQUEST).exists()):
+            run_folder.refuse_another_run(folder)
     for cfg, overrides, folder in work:
         needed = (cfg.data.name, cfg.data.get("root"), cfg.data.s3, cfg.backbone.weights)
         if needed not in sent:
@@ -64,7 +68,7 @@ def prepare(cloud: Cloud, work: Sequence[tuple[DictConfig, Sequence[str], Path]]
         debugger = _debugger(cloud, cfg) if cfg.debugger else None
         request = requests.training_job(name, cfg, cloud.account, given, sent[needed], token, debugger)
         requests.check("CreateTrainingJob", request)
-        request = _begun(folder, request) or request
+        request = (None if cfg.overwrite else _begun(folder, request)) or request
         jobs.append(Job(request["TrainingJobName"], cfg, request, folder))
     return jobs
 
@@ -75,13 +79,16 @@ def _begun(folder: Path, request: dict[str, Any]) -> dict[str, Any] | None:
     Raises:
         ConfigError: the folder is another job's.
     """
-    path = folder / "request.json"
+    path = folder / _REQUEST
     if not path.exists():
         return None
     before: dict[str, Any] = json.loads(path.read_text())
     for key in ("HyperParameters", "AlgorithmSpecification", "ResourceConfig"):
         if before.get(key) != request[key]:
-            raise ConfigError(f"{folder} is of a job with other {key}: give another hydra.run.dir or hydra.sweep.dir")
+            raise ConfigError(
+                f"{folder} is of a job with other {key}: replace it with overwrite=true, or give another hydra.run.dir "
+                "or hydra.sweep.dir"
+            )
     console.say(f"following the job {before['TrainingJobName']} again")
     return before
 
@@ -146,7 +153,9 @@ class Runner:
             return SagehoundError(f"job {job.name} was not started")
         self._running[job.name] = job
         try:
-            write_json(job.folder / "request.json", job.request)
+            if job.cfg.overwrite:
+                run_folder.remove_run(job.folder, _REQUEST, "job.json")
+            write_json(job.folder / _REQUEST, job.request)
             client.start(self.cloud, _KIND, job.name, job.request)
             console.say(f"{prefix}job {job.name} runs; results: {job.folder}")
             ended = self._follow(job, prefix)
@@ -306,7 +315,7 @@ def launch(cfgs: Sequence[DictConfig], overrides: Sequence[Sequence[str]], folde
 
 
 def _written(job: Job) -> Outcome:
-    path = job.folder / "request.json"
+    path = job.folder / _REQUEST
     write_json(path, job.request)
     console.say(f"dry_run: nothing was sent; CreateTrainingJob: {path}")
     return {}
