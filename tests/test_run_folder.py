@@ -26,7 +26,7 @@ def digest(folder: Path) -> dict[str, str]:
 
 @pytest.fixture
 def mine(run: Path, tmp_path: Path) -> Path:
-    """A finished run of four epochs with its model.tar.gz, as a copy to spoil; without .lock, as a job hands it over."""
+    """A finished run of four epochs with its model.tar.gz, copied; without .lock, as a job hands it over."""
     folder = Path(shutil.copytree(run, tmp_path / "mine"))
     (folder / ".lock").unlink()
     return folder

@@ -8,7 +8,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from sagehound.errors import ConfigError, SagehoundError
 from sagehound.files import writing_failed
 
 
-def run(app: Callable[[], None], usage: str) -> None:
+def run(app: Callable[[], Any], usage: str) -> None:
     """Run a ``hydra.main`` function; every error of the user's ends in one line on stderr and an exit code.
 
     ``--help`` prints ``usage``, the options of every group and the config that the command line makes. (Hydra's own
@@ -56,15 +56,21 @@ def _groups(conf: Path) -> str:
     return "\n".join(f"{group}: {', '.join(names)}" for group, names in options.items())
 
 
-def train(cfg: DictConfig) -> None:
-    """Train in the folder that Hydra made for this run."""
-    with clear_errors():
+def train(cfg: DictConfig) -> dict[str, Any]:
+    """Train in the folder that Hydra made for this run; returns metrics.json."""
+    with job_errors():
         check(cfg)
         if cfg.results is None:
             cfg.results = "scores" if HydraConfig.get().mode == RunMode.MULTIRUN else "all"
         from sagehound.training import train  # torch, only once the config was found right
 
-        train(cfg, Path(HydraConfig.get().runtime.output_dir), overrides=given_overrides())
+        return train(cfg, Path(HydraConfig.get().runtime.output_dir), overrides=given_overrides()).metrics
+    raise AssertionError("clear_errors has ended the program")
+
+
+def job_errors() -> AbstractContextManager[None]:
+    """``clear_errors`` for a single run; a sweep's errors are for its sweeper to report."""
+    return nullcontext() if HydraConfig.get().mode == RunMode.MULTIRUN else clear_errors()
 
 
 def given_overrides() -> list[str]:

@@ -1,19 +1,16 @@
 """`trainer=sagemaker`: training jobs, several at a time, and their results brought back as if they had run here."""
 
 import json
-import signal
 import sys
 import tarfile
 import threading
 import time
 import uuid
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any, TypeAlias
 
 from omegaconf import DictConfig
@@ -21,6 +18,7 @@ from omegaconf import DictConfig
 from sagehound import archive, console, run_folder
 from sagehound.errors import ConfigError, SagehoundError, Stopped
 from sagehound.files import replacing, write_json
+from sagehound_launchers.runners import stop_signal, terminable
 from sagehound_launchers.sagemaker import account, client, cost, inputs, requests
 from sagehound_launchers.sagemaker.account import Cloud
 from sagehound_launchers.sagemaker.client import Log
@@ -199,7 +197,7 @@ class Runner:
         if not isinstance(error, KeyboardInterrupt | Stopped):
             kind = type(error) if isinstance(error, SagehoundError) else SagehoundError
             return kind(f"{error}{said if left else ''}")
-        signum = signal.SIGINT if isinstance(error, KeyboardInterrupt) else signal.SIGTERM
+        signum = stop_signal(error)
         if self.jobs[0].cfg.aws.stop_on_interrupt:
             said = "; the jobs were told to stop"
             for name in left:
@@ -208,20 +206,6 @@ class Runner:
                 except SagehoundError as failure:
                     said += f", but for {name}: {failure}"
         return Stopped(f"stopped by {signum.name}{said if left else ''}", signum)
-
-
-@contextmanager
-def terminable() -> Iterator[None]:
-    """SIGTERM ends a wait as Ctrl-C does."""
-
-    def stop(signum: int, _: FrameType | None) -> None:
-        raise Stopped("stopped by SIGTERM", signum)
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def collect(cloud: Cloud, job: Job, ended: dict[str, Any]) -> dict[str, Any]:
