@@ -131,15 +131,22 @@ hydra:
 """
 
 
-@pytest.mark.parametrize("kind", ["outputs"])
-def test_two_runs_of_one_second_get_two_folders(photos: Path, weights: Path, tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize("kind", ["outputs", pytest.param("multirun", marks=pytest.mark.slow)])
+def test_two_commands_of_one_second_get_two_folders(photos: Path, weights: Path, tmp_path: Path, kind: str) -> None:
     conf = tmp_path / "conf/experiment"
     conf.mkdir(parents=True)
     (conf / "pinned.yaml").write_text(PINNED)
-    given = [*small(photos, weights), "trainer.max_epochs=1", "experiment=pinned", *(["-m"] * (kind == "multirun"))]
+    given = [
+        *small(photos, weights),
+        "trainer.max_epochs=1",
+        "experiment=pinned",
+        *(["-m", "seed=1,2"] * (kind == "multirun")),
+    ]
     command = [sys.executable, str(ROOT / "train.py"), "--config-dir", str(conf.parent), *given]
     runs = [subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     ended = [run.communicate(timeout=200)[1] for run in runs]
     assert [run.returncode for run in runs] == [0, 0], ended
-    found = sorted(p.parent.relative_to(tmp_path) for p in tmp_path.glob(f"{kind}/**/metrics.json"))
-    assert [p.parts[2] for p in found] == ["test_resnet", "test_resnet-2"]
+    found = [p.relative_to(tmp_path).parts[2] for p in sorted(tmp_path.glob(f"{kind}/**/metrics.json"))]
+    assert found == (
+        ["test_resnet"] * 2 + ["test_resnet-2"] * 2 if kind == "multirun" else ["test_resnet", "test_resnet-2"]
+    )

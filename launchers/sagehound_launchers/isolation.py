@@ -99,7 +99,7 @@ def _figure(found: dict[str, list[Value]], objective: str) -> Figure:
 
 
 def scatter(ax: Axes, placed: Sequence[tuple[float, Trial]]) -> None:
-    """Trials at their place and objective; those that were ended early (pruned, stopped) have a marker of their own."""
+    """Draw trials at their place and objective; trials that were ended early (pruned, stopped) have other markers."""
     for state, marker, colour in (("complete", "o", "C0"), ("pruned", "x", "C3"), ("stopped", "+", "C3")):
         points = [(x, t.objective) for x, t in placed if t.state == state and t.objective is not None]
         if points:

@@ -90,7 +90,7 @@ def _figure(trials: Sequence[Trial], best: Trial, space: SearchSpace, objective:
         def place(t: Trial, key: str = key, found: Range = found) -> float:
             return found.values.index(str(t.point[key])) if isinstance(found, Choice) else float(t.point[key])
 
-        isolation.scatter(ax, [(place(t), t) for t in trials])
+        isolation.scatter(ax, [(place(t), t) for t in trials if t.objective is not None])
         ax.scatter([place(best)], [best.objective], marker="*", s=160, color="C1", label="best")
         if isinstance(found, Choice):
             ax.set_xticks(range(len(found.values)), found.values)
