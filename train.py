@@ -8,6 +8,8 @@ python train.py resume=last                                             go on wi
 tensorboard --logdir outputs                                            curves, images, hyperparameters
 """
 
+from typing import Any
+
 import hydra
 from omegaconf import DictConfig
 
@@ -15,9 +17,9 @@ from sagehound import command
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
-def main(cfg: DictConfig) -> None:
+def main(cfg: DictConfig) -> Any:  # noqa: ANN401 - what Hydra's sweepers take
     """Train what the command line says."""
-    command.train(cfg)
+    return command.train(cfg)
 
 
 if __name__ == "__main__":

@@ -222,6 +222,16 @@ def test_the_project_comes_from_its_channel(weights: Path, photos: Path, tmp_pat
     status, said = container.train()
     assert status == 0, said
     assert "mine ['data=folder'" in said
+    assert "overwrite" not in said
+    run = container.base / "checkpoints/job/run"
+    run.mkdir(parents=True)
+    (run / "config.yaml").touch()
+    assert "overwrite=true" in container.train()[1], "an interrupted job without a checkpoint starts anew in its folder"
+    (run / "checkpoints").mkdir()
+    (run / "checkpoints/last.ckpt").touch()
+    said = container.train()[1]
+    assert f"resume='{run}/checkpoints/last.ckpt'" in said
+    assert "overwrite" not in said
     assert str(container.base / "tmp/code/src") in said
 
 

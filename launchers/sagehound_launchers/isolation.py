@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sagehound import console, plots
@@ -26,6 +27,7 @@ class Value:
     name: str
     trials: int  # that are complete
     best: Trial | None
+    ended: tuple[Trial, ...] = ()  # that were ended early, at a known objective
 
 
 def write(folder: Path, trials: Sequence[Trial], space: SearchSpace, *, maximize: bool, objective: str) -> None:
@@ -51,20 +53,27 @@ def write(folder: Path, trials: Sequence[Trial], space: SearchSpace, *, maximize
 
 def isolate(trials: Sequence[Trial], key: str, found: Range, *, maximize: bool) -> list[Value]:
     """The best complete trial for each value of a hyperparameter, or for each fifth of its interval, on its scale."""
-    complete = [t for t in trials if t.state == "complete"]
+    known = [t for t in trials if t.objective is not None]
     if isinstance(found, Choice):
-        groups = [(name, [t for t in complete if str(t.point[key]) == name]) for name in found.values]
+        groups = [(name, [t for t in known if str(t.point[key]) == name]) for name in found.values]
     elif found.integer and (found.high - found.low) // found.step < _BINS:
         values = range(int(found.low), int(found.high) + 1, found.step)
-        groups = [(str(value), [t for t in complete if int(t.point[key]) == value]) for value in values]
+        groups = [(str(value), [t for t in known if int(t.point[key]) == value]) for value in values]
     else:
         edges = _edges(found.low, found.high, found.scale)
-        place = [sum(float(t.point[key]) >= edge for edge in edges[1:-1]) for t in complete]
+        place = [sum(float(t.point[key]) >= edge for edge in edges[1:-1]) for t in known]
         groups = [
-            (f"{edges[i]:.3g}..{edges[i + 1]:.3g}", [t for t, p in zip(complete, place, strict=True) if p == i])
+            (f"{edges[i]:.3g}..{edges[i + 1]:.3g}", [t for t, p in zip(known, place, strict=True) if p == i])
             for i in range(_BINS)
         ]
-    return [Value(name, len(group), best_of(group, maximize=maximize)) for name, group in groups]
+    return [_value(name, group, maximize=maximize) for name, group in groups]
+
+
+def _value(name: str, group: Sequence[Trial], *, maximize: bool) -> Value:
+    complete = [t for t in group if t.state == "complete"]
+    return Value(
+        name, len(complete), best_of(complete, maximize=maximize), tuple(t for t in group if t not in complete)
+    )
 
 
 def _edges(low: float, high: float, scale: str) -> list[float]:
@@ -81,7 +90,17 @@ def _figure(found: dict[str, list[Value]], objective: str) -> Figure:
     figure = Figure(figsize=(4.5 * len(found), 3.4), layout="constrained")
     for ax, (key, values) in zip(figure.subplots(1, len(found), squeeze=False).flat, found.items(), strict=True):
         known = [(i, v.best.objective) for i, v in enumerate(values) if v.best]
-        ax.plot([i for i, _ in known], [o for _, o in known], "o--", color="C1")
+        ax.plot([i for i, _ in known], [o for _, o in known], "o--", color="C1", label="best complete")
+        scatter(ax, [(i, t) for i, v in enumerate(values) for t in v.ended])
         ax.set_xticks(range(len(values)), [f"{v.name}\n{v.trials} trials" for v in values], fontsize=7)
         ax.set(xlabel=f"{key} (scientific)", ylabel=f"best {objective}")
+        ax.legend(fontsize=7)
     return figure
+
+
+def scatter(ax: Axes, placed: Sequence[tuple[float, Trial]]) -> None:
+    """Draw trials at their place and objective; trials that were ended early (pruned, stopped) have other markers."""
+    for state, marker, colour in (("complete", "o", "C0"), ("pruned", "x", "C3"), ("stopped", "+", "C3")):
+        points = [(x, t.objective) for x, t in placed if t.state == state and t.objective is not None]
+        if points:
+            ax.scatter(*zip(*points, strict=True), marker=marker, color=colour, alpha=0.7, label=state)

@@ -8,7 +8,6 @@ from types import FrameType
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from sagehound import command, console
@@ -20,18 +19,17 @@ from sagehound_launchers.extras import needs
 config.register()
 
 
-def launch(cfg: DictConfig) -> dict[str, Any] | None:
+def launch(cfg: DictConfig) -> dict[str, Any]:
     """Run the stages that the config asks for; without ``model``, and without a stage, a model is trained first.
 
     Returns:
-        of a trial its metrics.json; of anything else nothing.
+        metrics.json of what was trained; empty if nothing was.
     """
     if cfg.hpo:
         return trial(cfg)
-    with command.clear_errors():
+    metrics: dict[str, Any] = {}
+    with command.job_errors():
         check(cfg)
-        if (cfg.deploy or cfg.transform) and HydraConfig.get().mode == RunMode.MULTIRUN:
-            raise ConfigError("deploy and transform are for one model: drop -m, or train first and give model=RUN")
         if cfg.deploy:
             needs("deploy=local", "serve", "fastapi", "fastapi_offline", "uvicorn", "httptools", "prometheus_client")
         if cfg.probe:
@@ -44,7 +42,7 @@ def launch(cfg: DictConfig) -> dict[str, Any] | None:
 
             push(cfg, Path(sys.argv[0]).resolve().parent)
         if not models and (cfg.deploy or cfg.transform or not (cfg.probe or cfg.image)):
-            command.train(cfg)
+            metrics = command.train(cfg)
             models = [str(folder)]
         if cfg.transform:
             transform(cfg, models[0])
@@ -54,20 +52,21 @@ def launch(cfg: DictConfig) -> dict[str, Any] | None:
             probe(cfg, folder)
         if cfg.deploy:
             deploy(cfg, models)
-    return None
+    return metrics
 
 
 def trial(cfg: DictConfig) -> dict[str, Any]:
     """Train one trial of a search; what is wrong is for the sweeper to say."""
     check(cfg)
     cfg.results = cfg.results or "scores"
+    cfg.overwrite = True  # a trial's number is given once: what lies in its folder is of a search that is gone
     from sagehound.compute import choose
     from sagehound.training import train
 
     tell = reports.each_epoch(cfg.hpo.objective)
     if tell and choose(cfg.trainer, cfg.finetune).devices > 1:
         raise ConfigError(f"hpo.pruner={cfg.hpo.pruner} needs trials of one device: give trainer.devices=1")
-    return train(cfg, Path(HydraConfig.get().runtime.output_dir), tell).metrics
+    return train(cfg, Path(HydraConfig.get().runtime.output_dir), tell, command.given_overrides()).metrics
 
 
 def deploy(cfg: DictConfig, models: list[str]) -> None:

@@ -2,8 +2,8 @@
 
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from multiprocessing import connection
 from types import FrameType
@@ -200,5 +200,19 @@ class Processes:
 
 
 def _stop(signum: int, _: FrameType | None = None) -> None:
-    name = signal.Signals(signum).name
-    raise Stopped(f"stopped by {name}; the same command goes on, if the search has a name (hpo.study=NAME)", signum)
+    raise Stopped(f"stopped by {signal.Signals(signum).name}", signum)
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """In this block SIGTERM raises Stopped, as Ctrl-C raises KeyboardInterrupt."""
+    before = signal.signal(signal.SIGTERM, _stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def stop_signal(error: BaseException) -> signal.Signals:
+    """The signal that a Stopped or a KeyboardInterrupt stands for."""
+    return signal.Signals(error.exit_code - 128) if isinstance(error, Stopped) else signal.SIGINT

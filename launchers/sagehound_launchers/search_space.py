@@ -83,7 +83,7 @@ def parse(given: Sequence[str]) -> SearchSpace:
         if key in ranges:
             raise ConfigError(f"{text}: {key} is searched already; give it once")
         sweep = override._value
-        role = _role(text, sweep)
+        role = role_of(text, sweep)
         found = _range(text, override)
         if role == "fixed":
             if not isinstance(found, Choice) or len(found.values) > 1:
@@ -96,7 +96,12 @@ def parse(given: Sequence[str]) -> SearchSpace:
     return SearchSpace(ranges, fixed, roles)
 
 
-def _role(text: str, sweep: Any) -> str:  # noqa: ANN401 - one of Hydra's sweeps
+def role_of(text: str, sweep: Any) -> str:  # noqa: ANN401 - one of Hydra's sweeps
+    """The role that a sweep is tagged with; empty if none.
+
+    Raises:
+        ConfigError: there is no such tag, or two roles.
+    """
     tags = set(getattr(sweep, "tags", ()))
     unknown = sorted(tags - {*ROLES, *_SCALES})
     if unknown:

@@ -1,11 +1,18 @@
 """What a search searches: the command line's sweeps, hpo.space beside them, or the optimizer's own space."""
 
+import shlex
+import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from sagehound.hints import as_text
+from sagehound.run_folder import claim
 from sagehound_launchers.search_space import SearchSpace, parse
+
+_STUDIES = Path("multirun")  # where conf/hpo puts the folder of each study
 
 Compose = Callable[[Sequence[str]], DictConfig]
 
@@ -49,3 +56,35 @@ def _flat(space: Any, prefix: str = "") -> dict[str, str]:  # noqa: ANN401 - nes
     if isinstance(space, dict):
         return {k: v for key, inner in space.items() for k, v in _flat(inner, f"{prefix}{key}.").items()}
     return {prefix.rstrip("."): str(space)}
+
+
+def claim_study(config: DictConfig, arguments: Sequence[str]) -> list[str]:
+    """Give a search without a name a folder of its own; returns the command line's overrides, with the study's name.
+
+    Args:
+        config: with hpo, and Hydra's own part, where the folder is noted.
+        arguments: the command line's overrides.
+    """
+    given = {a.partition("=")[0] for a in [*arguments, *config.hydra.overrides.hydra]}
+    folder = Path(config.hydra.sweep.dir)
+    if {"hpo.study", "hydra.sweep.dir"} & given or not folder.is_relative_to(_STUDIES):
+        return list(arguments)
+    folder = claim(folder)
+    study = str(folder.relative_to(_STUDIES))
+    with read_write(config), open_dict(config):
+        config.hpo.study = study
+    return [*arguments, f"hpo.study={as_text(str(study))}"]
+
+
+def study_override(folder: Path) -> str:
+    """The override by which another command takes up the search in a folder."""
+    named = folder.is_relative_to(_STUDIES)
+    return f"hpo.study={folder.relative_to(_STUDIES)}" if named else f"hydra.sweep.dir={folder}"
+
+
+def command_again(folder: Path) -> str:
+    """The command that resumes the search in a folder, quoted for the shell."""
+    override = study_override(folder)
+    key = override.partition("=")[0]
+    given = [a for a in sys.argv[1:] if a.partition("=")[0] != key]
+    return f"python {shlex.join([Path(sys.argv[0]).name, *given, override])}"

@@ -1,7 +1,13 @@
 """One trial of a search, whoever ran it."""
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
+
+from sagehound.errors import ConfigError, SagehoundError
+
+SHOWN = {"valid.loss": "valid loss", "valid.top1": "valid top-1"}  # scores in the table of trials
 
 
 @dataclass(frozen=True)
@@ -14,6 +20,7 @@ class Trial:
     seconds: float | None  # of the whole trial
     point: Mapping[str, str | float]  # an override's value by key
     name: str = ""  # of the training job, on SageMaker
+    scores: Mapping[str, float] = field(default_factory=dict)  # those of SHOWN that are known
 
 
 def best_of(trials: Sequence[Trial], *, maximize: bool) -> Trial | None:
@@ -22,3 +29,26 @@ def best_of(trials: Sequence[Trial], *, maximize: bool) -> Trial | None:
     complete = [t for t in known if t.state == "complete"] or known
     sign = -1 if maximize else 1
     return min(complete, key=lambda t: (sign * (t.objective or 0.0), t.number), default=None)
+
+
+def objective_of(metrics: Mapping[str, Any], name: str) -> float:
+    """A number of metrics.json by its dotted name.
+
+    Raises:
+        ConfigError: metrics.json has no such number.
+        SagehoundError: it is not finite.
+    """
+    found: Any = metrics
+    for part in name.split("."):
+        if not isinstance(found, Mapping) or part not in found:
+            raise ConfigError(f"hpo.objective={name}: metrics.json has no {part}; choose valid.loss, valid.top1, ...")
+        found = found[part]
+    if not isinstance(found, int | float) or not math.isfinite(found):
+        raise SagehoundError(f"hpo.objective={name} is {found}, not a finite number")
+    return float(found)
+
+
+def scores_of(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """The scores of metrics.json that the table of trials shows."""
+    valid = metrics.get("valid", {})
+    return {f"valid.{score}": float(value) for score, value in valid.items() if f"valid.{score}" in SHOWN}

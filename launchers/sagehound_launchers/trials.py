@@ -13,11 +13,13 @@ from sagehound.config import Train
 from sagehound.files import write_csv, write_text
 from sagehound_launchers import isolation
 from sagehound_launchers.search_space import Choice, Interval, Range, SearchSpace, overrides
-from sagehound_launchers.trial import Trial, best_of
+from sagehound_launchers.trial import SHOWN, Trial, best_of
+
+WRITTEN = ("trials.csv", "best.yaml", "isolation.csv", "plots/hyperparameters.png", "plots/isolation.png")
 
 
 def write(folder: Path, trials: Sequence[Trial], space: SearchSpace, *, maximize: bool, objective: str) -> None:
-    """Write trials.csv, best.yaml, plots/hyperparameters.png, what isolation.py adds; say which trial was the best."""
+    """Write trials.csv, best.yaml, plots/hyperparameters.png, what isolation.py adds; print the trials and the best."""
     keys = list(space.ranges)
     rows = [
         [t.number, t.state, "" if t.objective is None else repr(t.objective), "" if t.seconds is None else t.seconds]
@@ -25,13 +27,16 @@ def write(folder: Path, trials: Sequence[Trial], space: SearchSpace, *, maximize
         for t in trials
     ]
     write_csv(folder / "trials.csv", ["trial", "state", "objective", "seconds", *keys], rows)
+    if any(t.scores for t in trials):
+        _print_table(trials, keys, objective)
     best = best_of(trials, maximize=maximize)
     if best is None:
         console.warn(f"no trial was completed; {folder / 'trials.csv'} lists them")
         return
     winning = dict(o.split("=", 1) for o in [*filter(_of_training, space.fixed), *overrides(best.point)])
     write_text(folder / "best.yaml", OmegaConf.to_yaml(OmegaConf.create(winning)))
-    plots.save(_figure(trials, best, space, objective), folder / "plots" / "hyperparameters.png")
+    if keys:
+        plots.save(_figure(trials, best, space, objective), folder / "plots" / "hyperparameters.png")
     isolation.write(folder, trials, space, maximize=maximize, objective=objective)
     for key, found in space.ranges.items():
         value = best.point[key]
@@ -48,7 +53,22 @@ def _of_training(override: str) -> bool:
     return group in {"experiment", *(f.name for f in fields(Train))} and override not in (
         "trainer=sagemaker",
         "results=scores",
+        "overwrite=true",
     )
+
+
+def _print_table(trials: Sequence[Trial], keys: Sequence[str], objective: str) -> None:
+    """A line for each trial: its values, its state and its scores."""
+    names = list(dict.fromkeys([*SHOWN, objective]))
+    rows = []
+    for t in trials:
+        scores = {**({} if t.objective is None else {objective: t.objective}), **t.scores}
+        shown = [
+            f"{scores[name]:{'.1%' if name.endswith('top1') else '.4f'}}" if name in scores else "" for name in names
+        ]
+        values = [t.point.get(key, "") for key in keys]
+        rows.append([str(t.number), *(v if isinstance(v, str) else f"{v:.4g}" for v in values), t.state, *shown])
+    console.table("Trials", ["trial", *keys, "state", *(SHOWN.get(name, name) for name in names)], rows)
 
 
 def _at_edge(value: float, found: Interval) -> bool:
@@ -62,7 +82,6 @@ def _at_edge(value: float, found: Interval) -> bool:
 
 def _figure(trials: Sequence[Trial], best: Trial, space: SearchSpace, objective: str) -> Figure:
     """The objective against each hyperparameter, with its role."""
-    complete = [t for t in trials if t.state == "complete"]
     figure = Figure(figsize=(4 * min(len(space.ranges), 3), 3.2 * -(-len(space.ranges) // 3)), layout="constrained")
     axes = figure.subplots(-(-len(space.ranges) // 3), min(len(space.ranges), 3), squeeze=False).flat
     for ax, (key, found) in zip(axes, space.ranges.items(), strict=False):
@@ -70,11 +89,12 @@ def _figure(trials: Sequence[Trial], best: Trial, space: SearchSpace, objective:
         def place(t: Trial, key: str = key, found: Range = found) -> float:
             return found.values.index(str(t.point[key])) if isinstance(found, Choice) else float(t.point[key])
 
-        ax.scatter([place(t) for t in complete], [t.objective for t in complete], alpha=0.7)
-        ax.scatter([place(best)], [best.objective], marker="*", s=160, label="best")
+        isolation.scatter(ax, [(place(t), t) for t in trials if t.objective is not None])
+        ax.scatter([place(best)], [best.objective], marker="*", s=160, color="C1", label="best")
         if isinstance(found, Choice):
             ax.set_xticks(range(len(found.values)), found.values)
         elif found.scale == "log":
             ax.set_xscale("log")
         ax.set(xlabel=f"{key} ({space.roles[key]})" if key in space.roles else key, ylabel=objective)
+    axes[0].legend(fontsize=7)
     return figure

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -13,15 +13,15 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState
 
 from sagehound import console
-from sagehound.errors import ConfigError, InputError, SagehoundError
+from sagehound.errors import ConfigError, InputError, SagehoundError, Stopped
 from sagehound.files import locked
-from sagehound_launchers import trials
+from sagehound_launchers import spaces, trials
 from sagehound_launchers.proposals import ADAPTIVE, importance, make_pruner, make_sampler
 from sagehound_launchers.reports import Pruned
-from sagehound_launchers.runners import Job, Report, Result, Runner
+from sagehound_launchers.runners import Job, Report, Result, Runner, stop_signal, terminable
 from sagehound_launchers.search_space import Choice, SearchSpace, overrides, to_optuna
 from sagehound_launchers.spaces import Compose, searched
-from sagehound_launchers.trial import Trial
+from sagehound_launchers.trial import Trial, objective_of, scores_of
 
 _MOST_FAILURES = 3  # trials one after the other; the next would fail as well
 
@@ -45,7 +45,7 @@ def tune(
     Raises:
         ConfigError: nothing is searched, a trial would break a rule, or the folder's trials searched something else.
         SagehoundError: the first trial failed, or three after each other did.
-        Stopped: a signal came; the same command goes on.
+        Stopped: a signal came; what is done is written, and the message has the command that resumes the search.
     """
     space, ours = searched(arguments, hpo, compose)
     points = _grid(space) if hpo.sampler == "grid" else []
@@ -64,13 +64,35 @@ def tune(
             if point not in known:
                 study.enqueue_trial(point)
         search = _Search(study, space, ours, hpo)
-        with make_runner(None if hpo.pruner == "none" else search.report, hpo.sampler in ADAPTIVE) as runner:
-            search.run(runner)
-        found = [_trial(t) for t in study.trials if t.state.is_finished()]
+        with terminable():
+            try:
+                with make_runner(None if hpo.pruner == "none" else search.report, hpo.sampler in ADAPTIVE) as runner:
+                    search.run(runner)
+            except (KeyboardInterrupt, SagehoundError) as error:
+                _write(study, folder, space, hpo)
+                raise _resumable(error, folder) from error
+        return _write(study, folder, space, hpo)
+
+
+def _write(study: optuna.Study, folder: Path, space: SearchSpace, hpo: DictConfig) -> list[Trial]:
+    """Write what came of the trials that have ended; nothing where none has."""
+    found = [_trial(t) for t in study.trials if t.state.is_finished()]
+    if found:
         if shares := importance(study):
             console.say(f"importance (PED-ANOVA): {shares}")
         trials.write(folder, found, space, maximize=hpo.direction == "maximize", objective=hpo.objective)
     return found
+
+
+def _resumable(error: KeyboardInterrupt | SagehoundError, folder: Path) -> SagehoundError:
+    """The error that ends a search, with the command that resumes it."""
+    how = f"; resume with: {spaces.command_again(folder)}"
+    if isinstance(error, KeyboardInterrupt | Stopped):
+        signum = stop_signal(error)
+        return Stopped(f"stopped by {signum.name}{how}", signum)
+    again = type(error)(f"{error}{how}")
+    again.exit_code = error.exit_code
+    return again
 
 
 def _grid(space: SearchSpace) -> list[dict[str, str]]:
@@ -179,7 +201,7 @@ class _Search:
         try:
             if isinstance(result.metrics, SagehoundError):
                 raise result.metrics
-            value = _objective(result.metrics, name)
+            value = objective_of(result.metrics, name)
         except SagehoundError as error:
             self._study.tell(trial, state=TrialState.FAIL)
             self._failures += 1
@@ -189,23 +211,14 @@ class _Search:
             console.warn(f"trial {result.number} failed: {error}")
             return None
         self._failures = 0
+        trial.set_user_attr("scores", scores_of(result.metrics))
         self._study.tell(trial, value)
         console.say(f"trial {result.number}: {name} {value:.4f}, the best is {self._study.best_value:.4f}")
         return None
 
 
-def _objective(metrics: Mapping[str, Any], name: str) -> float:
-    """A number of metrics.json by its dotted name."""
-    found: Any = metrics
-    for part in name.split("."):
-        if not isinstance(found, Mapping) or part not in found:
-            raise ConfigError(f"hpo.objective={name}: metrics.json has no {part}; choose valid.loss, valid.top1, ...")
-        found = found[part]
-    if not isinstance(found, int | float) or not math.isfinite(found):
-        raise SagehoundError(f"hpo.objective={name} is {found}, not a finite number")
-    return float(found)
-
-
 def _trial(found: FrozenTrial) -> Trial:
     state = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned"}.get(found.state, "failed")
-    return Trial(found.number, state, found.value, found.user_attrs.get("seconds"), dict(found.params))
+    about = found.user_attrs
+    point = dict(found.params)
+    return Trial(found.number, state, found.value, about.get("seconds"), point, scores=about.get("scores", {}))

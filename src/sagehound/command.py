@@ -8,7 +8,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +16,17 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from sagehound import hints
+from sagehound import console, hints, run_folder
 from sagehound.config import check, group_of, is_registered, meant, register, registered, unknown_key
 from sagehound.errors import ConfigError, SagehoundError
 from sagehound.files import writing_failed
 
 
-def run(app: Callable[[], None], usage: str) -> None:
+def run(app: Callable[[], Any], usage: str) -> None:
     """Run a ``hydra.main`` function; every error of the user's ends in one line on stderr and an exit code.
 
     ``--help`` prints ``usage``, the options of every group and the config that the command line makes. (Hydra's own
@@ -62,30 +62,71 @@ def _groups(conf: Path) -> str:
     return "\n".join(f"{group}: {', '.join(names)}" for group, names in options.items())
 
 
-def train(cfg: DictConfig) -> None:
-    """Train in the folder that Hydra made for this run."""
-    with clear_errors():
+def train(cfg: DictConfig) -> dict[str, Any]:
+    """Train in the folder that Hydra made for this run; returns metrics.json."""
+    with job_errors():
         check(cfg)
         if cfg.results is None:
             cfg.results = "scores" if HydraConfig.get().mode == RunMode.MULTIRUN else "all"
         folder = Path(HydraConfig.get().runtime.output_dir)
         if cfg.audit_only:
-            from sagehound.data.photos import look_at
-
-            look_at(cfg.data, Path(cfg.cache.dir).expanduser(), folder)
-            return
+            audit(cfg, folder)
+            return {}
         from sagehound.training import train  # torch, only once the config was found right
 
-        train(cfg, folder)
+        return train(cfg, folder, overrides=given_overrides()).metrics
+    raise AssertionError("clear_errors has ended the program")
+
+
+def audit(cfg: DictConfig, folder: Path) -> None:
+    """Look at the photos without training: audit.json and splits.csv in ``folder``, and a table of the classes."""
+    from sagehound.data.photos import find_photos, show_classes
+
+    with run_folder.opened(folder, cfg) as opened:
+        photos = find_photos(cfg.data, Path(cfg.cache.dir).expanduser())
+        opened.begin(given_overrides())
+        photos.write(folder)
+    show_classes(photos)
+    console.say(f"results: {folder}")
+
+
+def job_errors() -> AbstractContextManager[None]:
+    """``clear_errors`` for a single run; a sweep's errors are for its sweeper to report."""
+    return nullcontext() if HydraConfig.get().mode == RunMode.MULTIRUN else clear_errors()
+
+
+def given_overrides() -> list[str]:
+    """The overrides of the job that Hydra runs now, for overrides.yaml."""
+    return list(HydraConfig.get().overrides.task)
 
 
 class CheckConfig(Callback):
-    """Hydra callback that refuses a wrong config before Hydra makes a folder for the run."""
+    """Hydra callback that refuses a wrong config before a folder is made for the run."""
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:  # noqa: ANN401 - Hydra's signature
-        """Check the config of a single run."""
+        """Check the config of a single run, and give the run a folder of its own."""
         with clear_errors():
             check(config)
+            claim_default(config, "run")
+
+
+def claim_default(config: DictConfig, kind: str) -> None:
+    """Make the default folder, with -2, -3, ... where another process began in the same second.
+
+    A folder that the command line names stays as it is named.
+
+    Args:
+        config: with Hydra's own part, where the folder is noted.
+        kind: of folder: run or sweep.
+    """
+    key = f"hydra.{kind}.dir"
+    pattern = str(OmegaConf.to_container(config.hydra[kind], resolve=False)["dir"])  # type: ignore[index, call-overload]
+    if "${now:" not in pattern or any(_override_key(o) == key for o in config.hydra.overrides.hydra):
+        return
+    folder = str(run_folder.claim(Path(config.hydra[kind].dir)))
+    with read_write(config), open_dict(config):
+        config.hydra[kind].dir = folder
+        config.hydra.overrides.hydra.append(f"{key}={hints.as_text(folder)}")  # of which a sweep's jobs are composed
 
 
 @contextmanager
@@ -243,7 +284,8 @@ def resumed(argv: list[str]) -> list[str]:
     folder = checkpoint.parent.parent
     saved = folder / "overrides.yaml"
     overrides = list(OmegaConf.load(saved)) if saved.exists() else []
-    new = [o for o in overrides if _override_key(o) not in given and _is_of_here(o)]
+    dropped = {*given, "overwrite"}  # a resume removes nothing
+    new = [o for o in overrides if _override_key(o) not in dropped and _is_of_here(o)]
     new += [o for o in argv if _override_key(o) != "resume"]
     run_dir = [] if "hydra.run.dir" in given else [f"hydra.run.dir={hints.as_text(str(folder))}"]
     return [*new, f"resume={hints.as_text(str(checkpoint))}", *run_dir]

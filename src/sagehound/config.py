@@ -211,6 +211,7 @@ class Train:
     artifact: bool = True  # write model.tar.gz, which takes some seconds; what is served. results=scores leaves none
     audit_only: bool = False  # look at the photos, write audit.json and splits.csv, and train nothing
     seed: int = key(0, at_least=0, below=2**32)  # the same seed gives the same numbers on a CPU
+    overwrite: bool = False  # first remove the files of an earlier run from hydra.run.dir, which is refused otherwise
     best: str | None = None  # a finished search's folder: take its best hyperparameters, but for those given beside it
     resume: str | None = None  # last (the newest run), a run's folder, or a checkpoint: go on where it stopped
 

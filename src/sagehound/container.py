@@ -167,6 +167,8 @@ def _places(base: Path, scratch: Path, job: dict[str, Any], run: Path) -> list[s
     if (stopped := _kept(base) / "run" / "checkpoints" / "last.ckpt").exists():
         console.say(f"going on from {stopped}")
         found.append(f"resume='{stopped}'")
+    elif run.exists():  # it was interrupted before its first checkpoint
+        found.append("overwrite=true")
     return [*found, f"hydra.run.dir='{run}'"]
 
 

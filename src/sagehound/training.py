@@ -2,7 +2,7 @@
 
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -12,7 +12,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import nn
 
 from sagehound import (
@@ -27,6 +27,7 @@ from sagehound import (
     evaluation,
     features,
     finetune,
+    run_folder,
     tables,
     tensorboard,
 )
@@ -37,7 +38,7 @@ from sagehound.data.datamodule import PhotoModule
 from sagehound.data.photos import find_photos
 from sagehound.data.transforms import Preprocessing
 from sagehound.errors import InputError
-from sagehound.files import locked, write_json, write_text
+from sagehound.files import write_json
 from sagehound.machine import tune_allocator
 
 
@@ -49,14 +50,22 @@ class Run:
     metrics: dict[str, Any]  # metrics.json
 
 
-def train(cfg: DictConfig, folder: Path, each_epoch: EpochEnd | None = None) -> Run:
+def train(
+    cfg: DictConfig, folder: Path, each_epoch: EpochEnd | None = None, overrides: Sequence[str] | None = None
+) -> Run:
     """Find the photos, train, test the best weights and write the results into ``folder``.
 
-    ``each_epoch`` is called with the number of epochs done and the scores of the valid photos, on one device; what it
-    raises ends the run.
+    A run that is refused (ConfigError, InputError) changes no file of a run in ``folder``.
+
+    Args:
+        cfg: the composed config.
+        folder: of the run.
+        each_epoch: called with the number of epochs done and the scores of the valid photos, on one device; what it
+            raises ends the run.
+        overrides: the command line's, for overrides.yaml.
 
     Raises:
-        ConfigError: the config breaks a rule, or asks for what this machine has not.
+        ConfigError: the config breaks a rule or asks for what this machine has not; the folder holds another run.
         InputError: the photos, the weights or the checkpoint cannot be used.
         Stopped: a signal came; a checkpoint was written.
         SagehoundError: the loss is no longer finite, or the disk is full.
@@ -67,12 +76,11 @@ def train(cfg: DictConfig, folder: Path, each_epoch: EpochEnd | None = None) -> 
     seconds: dict[str, float] = {}
     last = folder / "checkpoints" / "last.ckpt"
     with (
-        locked(folder / ".lock", busy=f"another run is writing to {folder}: give hydra.run.dir=..."),
+        run_folder.opened(folder, cfg) as opened,
         signals_stop(last),
-        _removing(last.parent if cfg.results == "scores" else None),
+        _removing(last.parent, lambda: opened.begun and cfg.results == "scores"),
     ):
         tune_allocator()
-        write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
         with _timed(seconds, "model"):  # what cannot work is refused before any photo is read or fetched
             compute.choose(cfg.trainer, cfg.finetune)
             stopped_at = checkpoint.read(cfg) if cfg.resume else None
@@ -80,13 +88,14 @@ def train(cfg: DictConfig, folder: Path, each_epoch: EpochEnd | None = None) -> 
         with _timed(seconds, "data"):
             before = splits.of_run(Path(cfg.resume)) if cfg.resume else None
             photos = find_photos(cfg.data, Path(cfg.cache.dir).expanduser(), before)
-            photos.write(folder)
         with _timed(seconds, "model"):
             machine = compute.choose(cfg.trainer, cfg.finetune, len(photos.split("valid")))
             if stopped_at:
                 checkpoint.check_classes(cfg, stopped_at, photos.classes)
             model, to = build(cfg, photos.classes, net)
             epoch = checkpoint.restore(model, stopped_at) if stopped_at else 0
+        opened.begin(overrides)
+        photos.write(folder)
         console.say(f"model: {cfg.backbone.name}, finetune={cfg.finetune.name}")
         console.say(f"compute: {machine}")
         rests = partial(finetune.is_frozen, cfg.finetune)
@@ -107,6 +116,7 @@ def train(cfg: DictConfig, folder: Path, each_epoch: EpochEnd | None = None) -> 
             best_epoch = checkpoint.load_best(model, last.with_name("best.ckpt"))
             found = evaluation.predict(model, data, torch.device(machine.accelerator))
             scores = {split: evaluation.score(p) for split, p in found.items()}
+            opened.remove_stale()
             tensorboard.log_hyperparameters(logger, cfg, scores)
             if cfg.results != "scores":
                 by_class = tables.per_class(photos.classes, found)
@@ -193,12 +203,12 @@ def fit(
 
 
 @contextmanager
-def _removing(checkpoints: Path | None) -> Iterator[None]:
+def _removing(checkpoints: Path, unwanted: Callable[[], bool]) -> Iterator[None]:
     """Leave no checkpoints of a run that is to leave scores, however it ends."""
     try:
         yield
     finally:
-        if checkpoints:
+        if unwanted():
             shutil.rmtree(checkpoints, ignore_errors=True)
 
 

@@ -1,5 +1,6 @@
 """The real command in a process of its own, as a user or a container runs it."""
 
+import csv
 import json
 import os
 import signal
@@ -44,6 +45,19 @@ def test_a_sweep_of_two(command: Command, photos: Path, weights: Path, tmp_path:
     assert [p.parent.name for p in sorted(tmp_path.glob("multirun/*/*/*/metrics.json"))] == ["0", "1"]
     assert not list(tmp_path.glob("multirun/*/*/*/checkpoints")), "a trial leaves scores"
     assert done.stdout.count("Computing features") == len(feature_stores()), "the second trial computes none"
+    (folder,) = tmp_path.glob("multirun/*/*")
+    with (folder / "trials.csv").open() as file:
+        found = list(csv.DictReader(file))
+    for r in found:
+        metrics = json.loads((folder / r["trial"] / "metrics.json").read_text())
+        assert (r["state"], float(r["objective"])) == ("complete", metrics["valid"]["loss"])
+    best = min(found, key=lambda r: float(r["objective"]))
+    assert f"best trial: {best['trial']}, valid.loss" in done.stdout
+    assert (folder / "plots/hyperparameters.png").exists()
+    trained = command(f"best={folder}", "hydra.run.dir=run")
+    assert trained.returncode == 0, trained.stderr
+    metrics = json.loads((tmp_path / "run/metrics.json").read_text())
+    assert metrics["valid"]["loss"] == float(best["objective"]), "its best is trained again"
 
 
 def feature_stores() -> list[Path]:

@@ -129,7 +129,8 @@ def test_a_search_ends_with_all_its_processes_and_goes_on(
         assert not psutil.wait_procs(children, timeout=30)[1], "none is left"
     assert process.returncode == (-signum if signum == signal.SIGKILL else 128 + signum)
     if signum != signal.SIGKILL:
-        assert "the same command goes on" in errors
+        assert "resume with: python launch.py -m hpo=optuna " in errors
+        assert errors.endswith(" hpo.study=s\n")
         assert len(errors.splitlines()) == 1
         assert not list(folder.glob("*/checkpoints"))
     assert not list(folder.glob("*/metrics.json"))

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shlex
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 from conftest import ROOT, Command, small
 from omegaconf import OmegaConf
 
-from sagehound.errors import ConfigError
+from sagehound.errors import ConfigError, SagehoundError
 from sagehound_launchers.runners import Job, Result
 from sagehound_launchers.search_space import parse
 from sagehound_launchers.trial import Trial, best_of
@@ -118,6 +119,34 @@ def test_a_killed_search_goes_on(launch: Command, photos: Path, weights: Path, t
 
 
 @pytest.mark.slow
+def test_a_search_without_a_name_says_how_it_is_resumed(photos: Path, weights: Path, tmp_path: Path) -> None:
+    given = [*small(photos, weights), "-m", "hpo=optuna", "hpo.max_jobs=3", "optimizer.lr=interval(0.01,0.1)"]
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "launch.py"), *given, "trainer.max_epochs=2"],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("trial 1 "):
+            break
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130, errors
+    assert len(errors.splitlines()) == 1
+    (folder,) = tmp_path.glob("multirun/*/*")
+    assert [r["state"] for r in rows(folder)] == ["complete"]
+    assert (folder / "best.yaml").exists()
+    said = errors.rpartition("resume with: ")[2]
+    assert said.endswith(f" hpo.study={folder.relative_to(tmp_path / 'multirun')}\n")
+    again = shlex.split(said)
+    done = subprocess.run(
+        [sys.executable, str(ROOT / again[1]), *again[2:]], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert [r["state"] for r in rows(folder)].count("complete") == 3
+
+
+@pytest.mark.slow
 def test_a_grid_is_searched_once(launch: Command, photos: Path, weights: Path, tmp_path: Path) -> None:
     given = [
         "hpo=optuna",
@@ -149,11 +178,11 @@ class Parabola:
         return [Result(j.number, {"valid": {"loss": v}}, 1.0) for j, v in zip(jobs, losses, strict=True)]
 
 
-def search(folder: Path, *arguments: str, **hpo: object) -> list[Trial]:
+def search(folder: Path, *arguments: str, runner: Parabola | None = None, **hpo: object) -> list[Trial]:
     asked = {"max_jobs": 20, "sampler": "random", "pruner": "none", "objective": "valid.loss", "direction": "minimize"}
     cfg = OmegaConf.create({"space": {}, **asked, **hpo})
     trained = OmegaConf.create({"trainer": {"max_epochs": 1}})
-    return tune(arguments, cfg, 0, folder, lambda _: trained, lambda *_: Parabola())
+    return tune(arguments, cfg, 0, folder, lambda _: trained, lambda *_: runner or Parabola())
 
 
 def test_a_grid_goes_on_wherever_it_was_killed(tmp_path: Path) -> None:
@@ -171,6 +200,25 @@ def test_a_grid_goes_on_wherever_it_was_killed(tmp_path: Path) -> None:
         assert set(tried) == whole, cut
         assert len(tried) <= len(whole) + 1
         assert search(folder, *sweeps, sampler="grid") == found
+
+
+class Failing(Parabola):
+    """Every trial after the second fails."""
+
+    def run(self, jobs: list[Job]) -> list[Result]:
+        if jobs[0].number < 2:
+            return super().run(jobs)
+        return [Result(job.number, SagehoundError("no luck"), 1.0) for job in jobs]
+
+
+def test_a_search_that_fails_leaves_what_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["launch.py", "-m", "hpo=optuna", "optimizer.lr=interval(0.01,0.1)"])
+    with pytest.raises(
+        SagehoundError, match=f"no luck; resume with: python launch.py -m .* hydra.sweep.dir={tmp_path}"
+    ):
+        search(tmp_path, "optimizer.lr=interval(0.01,0.1)", runner=Failing())
+    assert [r["state"] for r in rows(tmp_path)] == ["complete"] * 2 + ["failed"] * 3
+    assert (tmp_path / "best.yaml").exists()
 
 
 def test_a_search_goes_on_in_its_direction(tmp_path: Path) -> None:

@@ -50,6 +50,7 @@ class OptunaSweeper(Sweeper):
         from sagehound_launchers.extras import needs
 
         needs("hpo=optuna", "hpo", "optuna", *(["scipy"] if self.hpo.sampler == "qmc" else []))
+        from sagehound_launchers.spaces import claim_study
         from sagehound_launchers.tuning import tune
 
         assert self.config is not None
@@ -59,6 +60,7 @@ class OptunaSweeper(Sweeper):
                 f"hpo.pruner={self.hpo.pruner} needs trials on this machine, hydra/launcher={chosen} runs them "
                 "elsewhere: drop it"
             )
+        arguments = claim_study(self.config, arguments)
         folder = Path(self.config.hydra.sweep.dir)
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, folder / "multirun.yaml")

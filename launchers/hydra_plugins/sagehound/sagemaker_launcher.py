@@ -12,7 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, configure_log, run_job, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf import DictConfig, open_dict, read_write
 
 if TYPE_CHECKING:
     from sagehound_launchers.sagemaker.training import Outcome
@@ -54,6 +54,11 @@ class SageMakerLauncher(Launcher):
             from sagehound.errors import ConfigError
 
             raise ConfigError("several values are a sweep: add -m; or write key=[a,b] if a list is meant")
+        if self.single:
+            from sagehound.command import claim_default
+
+            claim_default(self.config, "run")
+            self._as_a_run(self.config)
         setup_globals()
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         Path(self.config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
@@ -99,10 +104,11 @@ class SageMakerLauncher(Launcher):
 
 
 def _finish(cfg: DictConfig, outcome: "Outcome", _: DictConfig) -> dict[str, Any]:
-    """What is left to do in the run's folder, which Hydra made: config.yaml as training would write it here."""
-    from sagehound.files import write_text
+    """What is left to do in the run's folder: config.yaml and overrides.yaml, as training would write them here."""
+    from sagehound.command import given_overrides
+    from sagehound.run_folder import write_config
 
-    write_text(Path(HydraConfig.get().runtime.output_dir, "config.yaml"), OmegaConf.to_yaml(cfg, resolve=True))
+    write_config(Path(HydraConfig.get().runtime.output_dir), cfg, given_overrides())
     if isinstance(outcome, Exception):
         raise outcome
     return outcome

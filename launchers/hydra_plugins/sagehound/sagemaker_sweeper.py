@@ -35,8 +35,10 @@ class SageMakerSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> Any:  # noqa: ANN401 - Hydra's signature
         """Run the tuning job; ``arguments`` are the command line's overrides."""
         from sagehound_launchers.sagemaker.tuning import tune
+        from sagehound_launchers.spaces import claim_study
 
         assert self.config is not None
+        arguments = claim_study(self.config, arguments)
         folder = Path(self.config.hydra.sweep.dir)
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, folder / "multirun.yaml")

@@ -17,7 +17,7 @@ from sagehound_launchers.search_space import SearchSpace, to_sagemaker
 REQUEST = "SAGEHOUND_REQUEST"  # the variable by which a job that was started is known again
 _OURS = {  # groups and keys that mean nothing in a container
     *("hpo", "deploy", "transform", "probe", "aws", "image", "dry_run", "model", "endpoint", "n"),
-    *("hydra", "best", "cache"),
+    *("hydra", "best", "cache", "overwrite"),
 }
 _THERE = {"data.root", "data.s3", "backbone.weights", "trainer.num_nodes"}  # what a container finds out by itself
 _LOCAL_DISKS = re.compile(r"ml\.(g4dn|g5|g6e?|p3dn|p4de?|p5e?n?|trn\w+|\w+d)\.")  # encrypted by their hardware

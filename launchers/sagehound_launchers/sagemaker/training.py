@@ -1,26 +1,24 @@
 """`trainer=sagemaker`: training jobs, several at a time, and their results brought back as if they had run here."""
 
 import json
-import signal
 import sys
 import tarfile
 import threading
 import time
 import uuid
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any, TypeAlias
 
 from omegaconf import DictConfig
 
-from sagehound import archive, console
+from sagehound import archive, console, run_folder
 from sagehound.errors import ConfigError, SagehoundError, Stopped
 from sagehound.files import replacing, write_json
+from sagehound_launchers.runners import stop_signal, terminable
 from sagehound_launchers.sagemaker import account, client, cost, inputs, requests
 from sagehound_launchers.sagemaker.account import Cloud
 from sagehound_launchers.sagemaker.client import Log
@@ -28,6 +26,7 @@ from sagehound_launchers.sagemaker.errors import RemoteError, Unreachable, aws_e
 
 _KIND = "training_job"
 _ENDED = ("Completed", "Failed", "Stopped")
+_REQUEST = "request.json"  # in a job's folder: what it was begun with
 
 Outcome: TypeAlias = dict[str, Any] | SagehoundError  # a job's metrics.json, or why there is none
 
@@ -55,6 +54,9 @@ def prepare(cloud: Cloud, work: Sequence[tuple[DictConfig, Sequence[str], Path]]
         InputError: photos or weights are missing.
     """
     jobs, sent = [], {}
+    for cfg, _, folder in work:
+        if not (cfg.overwrite or (folder / _REQUEST).exists()):
+            run_folder.refuse_another_run(folder)
     for cfg, overrides, folder in work:
         needed = (cfg.data.name, cfg.data.get("root"), cfg.data.s3, cfg.backbone.weights)
         if needed not in sent:
@@ -64,7 +66,7 @@ def prepare(cloud: Cloud, work: Sequence[tuple[DictConfig, Sequence[str], Path]]
         debugger = _debugger(cloud, cfg) if cfg.debugger else None
         request = requests.training_job(name, cfg, cloud.account, given, sent[needed], token, debugger)
         requests.check("CreateTrainingJob", request)
-        request = _begun(folder, request) or request
+        request = (None if cfg.overwrite else _begun(folder, request)) or request
         jobs.append(Job(request["TrainingJobName"], cfg, request, folder))
     return jobs
 
@@ -75,13 +77,16 @@ def _begun(folder: Path, request: dict[str, Any]) -> dict[str, Any] | None:
     Raises:
         ConfigError: the folder is another job's.
     """
-    path = folder / "request.json"
+    path = folder / _REQUEST
     if not path.exists():
         return None
     before: dict[str, Any] = json.loads(path.read_text())
     for key in ("HyperParameters", "AlgorithmSpecification", "ResourceConfig"):
         if before.get(key) != request[key]:
-            raise ConfigError(f"{folder} is of a job with other {key}: give another hydra.run.dir or hydra.sweep.dir")
+            raise ConfigError(
+                f"{folder} is of a job with other {key}: replace it with overwrite=true, or give another hydra.run.dir "
+                "or hydra.sweep.dir"
+            )
     console.say(f"following the job {before['TrainingJobName']} again")
     return before
 
@@ -146,7 +151,9 @@ class Runner:
             return SagehoundError(f"job {job.name} was not started")
         self._running[job.name] = job
         try:
-            write_json(job.folder / "request.json", job.request)
+            if job.cfg.overwrite:
+                run_folder.remove_run(job.folder, _REQUEST, "job.json")
+            write_json(job.folder / _REQUEST, job.request)
             client.start(self.cloud, _KIND, job.name, job.request)
             console.say(f"{prefix}job {job.name} runs; results: {job.folder}")
             ended = self._follow(job, prefix)
@@ -190,7 +197,7 @@ class Runner:
         if not isinstance(error, KeyboardInterrupt | Stopped):
             kind = type(error) if isinstance(error, SagehoundError) else SagehoundError
             return kind(f"{error}{said if left else ''}")
-        signum = signal.SIGINT if isinstance(error, KeyboardInterrupt) else signal.SIGTERM
+        signum = stop_signal(error)
         if self.jobs[0].cfg.aws.stop_on_interrupt:
             said = "; the jobs were told to stop"
             for name in left:
@@ -199,20 +206,6 @@ class Runner:
                 except SagehoundError as failure:
                     said += f", but for {name}: {failure}"
         return Stopped(f"stopped by {signum.name}{said if left else ''}", signum)
-
-
-@contextmanager
-def terminable() -> Iterator[None]:
-    """SIGTERM ends a wait as Ctrl-C does."""
-
-    def stop(signum: int, _: FrameType | None) -> None:
-        raise Stopped("stopped by SIGTERM", signum)
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def collect(cloud: Cloud, job: Job, ended: dict[str, Any]) -> dict[str, Any]:
@@ -306,7 +299,7 @@ def launch(cfgs: Sequence[DictConfig], overrides: Sequence[Sequence[str]], folde
 
 
 def _written(job: Job) -> Outcome:
-    path = job.folder / "request.json"
+    path = job.folder / _REQUEST
     write_json(path, job.request)
     console.say(f"dry_run: nothing was sent; CreateTrainingJob: {path}")
     return {}

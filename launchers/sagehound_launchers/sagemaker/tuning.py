@@ -2,7 +2,6 @@
 
 import json
 import math
-import signal
 import sys
 import time
 import uuid
@@ -18,12 +17,13 @@ from sagehound import console, container
 from sagehound.errors import ConfigError, SagehoundError, Stopped
 from sagehound.files import locked, write_json
 from sagehound_launchers import config, trials
+from sagehound_launchers.runners import stop_signal, terminable
 from sagehound_launchers.sagemaker import account, client, inputs, requests
 from sagehound_launchers.sagemaker.account import Cloud
 from sagehound_launchers.sagemaker.errors import RemoteError, Unreachable, aws_errors
-from sagehound_launchers.sagemaker.training import say_cost, terminable
+from sagehound_launchers.sagemaker.training import say_cost
 from sagehound_launchers.search_space import Choice, Interval, SearchSpace
-from sagehound_launchers.spaces import Compose, searched
+from sagehound_launchers.spaces import Compose, searched, study_override
 from sagehound_launchers.trial import Trial
 
 _KIND = "hyper_parameter_tuning_job"
@@ -131,7 +131,7 @@ def _run(
 ) -> tuple[dict[str, Any], list[Trial]]:
     """Start the job, if it was not started before, and wait for its end."""
     name = request["HyperParameterTuningJobName"]
-    again = client.goes_on(cloud, f"hpo.study={cfg.hpo.study} follows it again")
+    again = client.goes_on(cloud, f"{study_override(note.parent)} follows it again")
     goes_on = f"the tuning job {name} goes on; {again}"
     with terminable():
         try:
@@ -143,7 +143,7 @@ def _run(
         try:
             return _follow(cloud, cfg, name, space)
         except (KeyboardInterrupt, Stopped) as error:
-            signum = signal.SIGTERM if isinstance(error, Stopped) else signal.SIGINT
+            signum = stop_signal(error)
             if cfg.aws.stop_on_interrupt:
                 client.stop(cloud, _KIND, name)
                 goes_on = f"the tuning job {name} was told to stop"

@@ -126,14 +126,10 @@ def find_photos(data: DictConfig, cache_dir: Path, trained_on: Mapping[str, str]
     return PhotoSet(root, classes, photos, report, digests, fingerprints, pairs)
 
 
-def look_at(data: DictConfig, cache_dir: Path, folder: Path) -> PhotoSet:
-    """Audit the photos without training: audit.json and splits.csv in ``folder``, and a table of the classes."""
-    photos = find_photos(data, cache_dir)
-    photos.write(folder)
+def show_classes(photos: PhotoSet) -> None:
+    """Print a table of the photos of each class in each split."""
     rows = [[label, *(f"{counts[s]:,}" for s in SPLITS)] for label, counts in photos.audit["counts"].items()]
     console.table("Photos of each class", ["class", *SPLITS], rows)
-    console.say(f"results: {folder}")
-    return photos
 
 
 def _grouped(photos: list[Photo], pattern: str) -> list[Photo]:

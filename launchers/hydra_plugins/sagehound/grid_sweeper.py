@@ -1,0 +1,60 @@
+"""Hydra's sweeper for `-m key=a,b`; the work is in sagehound_launchers/grid.py."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
+
+
+@dataclass
+class GridSweeperConfig:
+    """What Hydra is told of the sweeper; the keys are those of Hydra's own."""
+
+    _target_: str = "hydra_plugins.sagehound.grid_sweeper.GridSweeper"
+    max_batch_size: int | None = None  # points that a launcher is given at a time; null: all
+    params: dict[str, str] | None = None  # sweeps in a config; the command line's win
+
+
+ConfigStore.instance().store("sagehound_grid", GridSweeperConfig, group="hydra/sweeper", provider="sagehound")
+
+
+class GridSweeper(BasicSweeper):
+    """Hydra's own sweeper, which also writes what came of the points."""
+
+    def sweep(self, arguments: list[str]) -> Any:  # noqa: ANN401 - Hydra's signature
+        """Run every point; ``arguments`` are the command line's overrides."""
+        from sagehound.command import claim_default
+        from sagehound_launchers import grid
+
+        assert self.config is not None
+        assert self.launcher is not None
+        assert self.hydra_context is not None
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        points = grid.parse(parser.parse_overrides([*self._parse_config(), *arguments]))
+        grid.check(points, self._compose)
+        if getattr(self.launcher, "single", False):  # one job on SageMaker without -m: a run
+            return [job.return_value for job in self.launcher.launch(points.jobs, 0)]
+        claim_default(self.config, "sweep")
+        folder, here = Path(self.config.hydra.sweep.dir), isinstance(self.launcher, BasicLauncher)
+        if here or self.config.overwrite:  # elsewhere, the launcher may follow jobs that it began before
+            grid.prepare(folder, overwrite=self.config.overwrite)
+        folder.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(self.config, folder / "multirun.yaml")
+        most = 1 if here else self.max_batch_size or len(points.jobs)
+        hpo = self.config.hpo if "hpo" in self.config else None
+        chosen = {"objective": hpo.objective, "maximize": hpo.direction == "maximize"} if hpo else {}
+        return grid.run(points, folder, self.launcher.launch, most, **chosen)
+
+    def _compose(self, overrides: Sequence[str]) -> DictConfig:
+        """Compose and check a point's config as it would run."""
+        from sagehound_launchers.config import checked
+
+        assert self.hydra_context is not None
+        assert self.config is not None
+        return checked(self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides)))

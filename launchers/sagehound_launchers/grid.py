@@ -1,0 +1,210 @@
+"""`-m key=a,b`: a grid. Every point is checked before the first is trained; a failed one leaves the others alone."""
+
+import json
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.types import Override
+from hydra.core.utils import JobReturn
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from sagehound import console, run_folder
+from sagehound.command import explain
+from sagehound.errors import ConfigError, SagehoundError, Stopped
+from sagehound.files import locked
+from sagehound_launchers import trials
+from sagehound_launchers.runners import Launch, stop_signal, terminable
+from sagehound_launchers.search_space import Choice, Range, SearchSpace, role_of
+from sagehound_launchers.spaces import Compose
+from sagehound_launchers.trial import Trial, objective_of, scores_of
+from sagehound_launchers.worker import returned
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The points of a sweep."""
+
+    space: SearchSpace
+    jobs: list[list[str]]  # of each point all its overrides
+
+    @property
+    def points(self) -> list[dict[str, str]]:
+        """Of each point the values of the swept keys, as an override writes them."""
+        pairs = [[(o.partition("=")[0].lstrip("+"), o.partition("=")[2]) for o in job] for job in self.jobs]
+        return [{key: value for key, value in job if key in self.space.ranges} for job in pairs]
+
+
+def parse(overrides: Sequence[Override]) -> Grid:
+    """The grid of a command line; the last override of a key counts.
+
+    Raises:
+        ConfigError: a key is given an interval, which has no points.
+    """
+    last = {o.get_key_element().lstrip("+"): o for o in overrides}
+    ranges: dict[str, Range] = {}
+    roles: dict[str, str] = {}
+    for key, override in last.items():
+        if not override.is_sweep_override():
+            continue
+        text = str(override.input_line)
+        if not override.is_discrete_sweep():
+            raise ConfigError(
+                f"{text}: a grid takes values, not intervals: write {key}=a,b,c, or search by launch.py hpo=optuna"
+            )
+        ranges[key] = Choice(tuple(dict.fromkeys(map(str, override.sweep_string_iterator()))))
+        if role := role_of(text, override.value()):
+            roles[key] = role
+    (jobs,) = BasicSweeper.split_arguments(list(last.values()), None)
+    fixed = [o for o in jobs[0] if o.partition("=")[0].lstrip("+") not in ranges]
+    return Grid(SearchSpace(ranges, fixed, roles), jobs)
+
+
+def check(grid: Grid, compose: Compose) -> None:
+    """Compose and check every point.
+
+    Raises:
+        ConfigError: names the first point that breaks a rule.
+    """
+    several = len(grid.jobs) > 1
+    for number, (job, point) in enumerate(zip(grid.jobs, grid.points, strict=True)):
+        try:
+            cfg = compose(job)
+            if several and any(key in cfg and cfg[key] for key in ("deploy", "transform")):
+                raise ConfigError("deploy and transform are for one model: drop -m, or train first and give model=RUN")
+        except (SagehoundError, HydraException, OmegaConfBaseException) as error:
+            message = str(error) if isinstance(error, SagehoundError) else explain(error)
+            where = f"trial {number} of {len(grid.jobs)} ({_written(point)}): " if several else ""
+            raise ConfigError(where + message) from error
+
+
+def prepare(folder: Path, *, overwrite: bool) -> None:
+    """Refuse a folder that holds another sweep, or remove that sweep's files.
+
+    Raises:
+        ConfigError: names the folder and the ways on.
+    """
+    old = [trial for trial in folder.glob("*") if trial.name.isdecimal() and run_folder.holds_run(trial)]
+    if old and not overwrite:
+        raise ConfigError(
+            f"{folder} holds another sweep: replace it with overwrite=true, or give another hydra.sweep.dir"
+        )
+    for trial in old:
+        run_folder.remove_run(trial, "request.json", "job.json", "output.txt")
+    if overwrite:
+        for name in trials.WRITTEN:
+            (folder / name).unlink(missing_ok=True)
+
+
+def run(
+    grid: Grid, folder: Path, launch: Launch, most: int, *, objective: str = "valid.loss", maximize: bool = False
+) -> list[Trial]:
+    """Run the points, ``most`` in each call of ``launch``, and write what trials.write writes, however it ends.
+
+    Raises:
+        SagehoundError: points failed; with the first one's exit code, after all were run.
+        Stopped: a signal came; what is done is written.
+    """
+    done = _Done(grid, folder, objective)
+    total = len(grid.jobs)
+    with (
+        locked(folder / ".lock", busy=f"another process is sweeping in {folder}: give hydra.sweep.dir=..."),
+        terminable(),
+    ):
+        try:
+            for first in range(0, total, most):
+                done.run(launch, first, most)
+        except (KeyboardInterrupt, Stopped) as error:
+            said = str(error) if isinstance(error, Stopped) else "stopped by SIGINT"
+            raise Stopped(f"{said}; {len(done.complete)} of {total} trials are done", stop_signal(error)) from error
+        finally:
+            if done.failures or done.complete:
+                trials.write(folder, done.trials, grid.space, maximize=maximize, objective=objective)
+    if done.failures:
+        number, reason = next(iter(done.failures.items()))
+        failed = SagehoundError(f"{len(done.failures)} of {total} trials failed; the first, trial {number}: {reason}")
+        failed.exit_code = reason.exit_code
+        raise failed
+    return done.trials
+
+
+class _Done:
+    """What came of the points so far."""
+
+    def __init__(self, grid: Grid, folder: Path, objective: str) -> None:
+        self._grid, self._folder, self._objective = grid, folder, objective
+        self._points = grid.points
+        self.trials: list[Trial] = []
+        self.failures: dict[int, SagehoundError] = {}  # by the trial's number
+
+    @property
+    def complete(self) -> list[Trial]:
+        return [t for t in self.trials if t.state == "complete"]
+
+    def run(self, launch: Launch, first: int, most: int) -> None:
+        """Run some points."""
+        jobs, total = self._grid.jobs[first : first + most], len(self._points)
+        for number in range(first, first + len(jobs)):
+            console.say(f"trial {number} ({number + 1} of {total}): {_written(self._points[number])}")
+        start = time.perf_counter()
+        try:
+            outcomes = [_outcome(job) for job in launch(jobs, first)]
+        except (KeyboardInterrupt, SagehoundError):
+            if len(jobs) == 1:
+                self.trials.append(Trial(first, "stopped", None, None, self._points[first]))
+            else:
+                self._read(range(first, first + len(jobs)))
+            raise
+        seconds = time.perf_counter() - start if len(jobs) == 1 else None
+        for number, outcome in enumerate(outcomes, first):
+            self._note(number, outcome, seconds)
+
+    def _read(self, numbers: Sequence[int]) -> None:
+        """Take up those of several trials that were done when the rest were stopped; each has its metrics.json."""
+        for number in numbers:
+            path = self._folder / str(number) / "metrics.json"
+            if path.exists():
+                self._note(number, json.loads(path.read_text()), None)
+
+    def _note(self, number: int, outcome: Mapping[str, Any] | SagehoundError, seconds: float | None) -> None:
+        point, name = self._points[number], self._objective
+        try:
+            if isinstance(outcome, SagehoundError):
+                raise outcome
+            if not outcome:  # of a job that trains nothing here
+                return
+            value = objective_of(outcome, name)
+        except SagehoundError as error:
+            self.failures[number] = error
+            self.trials.append(Trial(number, "failed", None, None, point))
+            console.warn(f"trial {number} failed: {error}")
+            return
+        seconds = sum(outcome.get("seconds", {}).values()) if seconds is None else seconds
+        self.trials.append(Trial(number, "complete", value, round(seconds, 3), point, scores=scores_of(outcome)))
+        console.say(f"trial {number}: {name} {value:.4f}")
+
+
+def _outcome(job: JobReturn) -> Mapping[str, Any] | SagehoundError:
+    """metrics.json of a trial, or why there is none.
+
+    Raises:
+        Stopped: a signal ended it.
+    """
+    try:
+        return returned(job)
+    except Stopped:
+        raise
+    except SagehoundError as error:
+        return error
+    except Exception as error:
+        traceback.print_exc()
+        return SagehoundError(f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}")
+
+
+def _written(point: Mapping[str, str]) -> str:
+    return " ".join(f"{key}={value}" for key, value in point.items())

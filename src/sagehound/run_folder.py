@@ -1,0 +1,139 @@
+"""A run's folder holds the files of one run. Imports no torch."""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from sagehound import console
+from sagehound.errors import ConfigError
+from sagehound.files import locked, write_text, writing_failed
+
+MODEL = "model.tar.gz"  # archive.NAME, without what that module imports
+_SIGNS = ("config.yaml", "metrics.json", "checkpoints/*.ckpt")  # a folder with one of these holds a run
+_OF_ALL = (  # what results=scores does not write
+    *(MODEL, "predictions.csv", "per_class.csv"),
+    *("plots/confusion.png", "plots/accuracy_by_class_size.png", "plots/worst_mistakes.png"),
+)
+_WRITTEN = (
+    *("config.yaml", "overrides.yaml", "hydra.yaml", "audit.json", "splits.csv", "metrics.json", *_OF_ALL),
+    *("checkpoints/best.ckpt", "checkpoints/last.ckpt"),
+    *("tensorboard/events.out.tfevents.*", "tensorboard/hparams.yaml", "debugger/tensors/**/*"),
+    *(".*.tmp", "checkpoints/.*.tmp", "plots/.*.tmp"),  # of a process that was killed
+)
+
+
+class RunFolder:
+    """A folder that this process alone writes to."""
+
+    def __init__(self, path: Path, cfg: DictConfig) -> None:
+        self.path, self._cfg = path, cfg
+        self.begun = False
+
+    def check(self) -> None:
+        """Refuse a folder of another run, unless the config says that it is to be overwritten.
+
+        Raises:
+            ConfigError: names the folder and the ways on.
+        """
+        resume = self._cfg.resume
+        if resume and Path(resume).resolve().is_relative_to(self.path.resolve()):
+            if self._cfg.overwrite:
+                raise ConfigError("overwrite=true would remove the run that resume= continues: drop one of them")
+        elif not self._cfg.overwrite:
+            refuse_another_run(self.path)
+
+    def begin(self, overrides: Sequence[str] | None) -> None:
+        """Note what was asked for, once the run has passed its checks: config.yaml, and overrides.yaml if given."""
+        self.begun = True
+        if self._cfg.overwrite:
+            remove_run(self.path)
+        write_config(self.path, self._cfg, overrides)
+
+    def remove_stale(self) -> None:
+        """Remove files of the run's earlier epochs that this run does not write again."""
+        scores = self._cfg.results == "scores"
+        left = [self.path / name for name in (_OF_ALL if scores else (MODEL,)) if (self.path / name).exists()]
+        for path in left:
+            path.unlink()
+        if left and (scores or not self._cfg.artifact):
+            names = ", ".join(path.name for path in left)
+            why = "results=scores" if scores else "artifact=false"
+            console.say(f"removed {names}, which had other weights: {why} writes no new one")
+
+
+@contextmanager
+def opened(path: Path, cfg: DictConfig) -> Iterator[RunFolder]:
+    """Lock a run's folder. A run that is refused before it has begun leaves no file.
+
+    Raises:
+        ConfigError: the folder holds another run.
+        SagehoundError: another process is writing to it.
+    """
+    lock = path / ".lock"
+    was_there = lock.exists()
+    with locked(lock, busy=f"another run is writing to {path}: give hydra.run.dir=..."):
+        run = RunFolder(path, cfg)
+        try:
+            run.check()
+            yield run
+        finally:
+            if not (run.begun or was_there):
+                lock.unlink(missing_ok=True)
+
+
+def holds_run(path: Path) -> bool:
+    """Whether a run has left its config, scores or checkpoints in a folder."""
+    return any(True for sign in _SIGNS for _ in path.glob(sign))
+
+
+def refuse_another_run(path: Path) -> None:
+    """Refuse a folder that holds a run.
+
+    Raises:
+        ConfigError: names the folder and the ways on.
+    """
+    if holds_run(path):
+        resumes = (path / "checkpoints" / "last.ckpt").exists()
+        resume = f"continue it with resume={path}, " if resumes else "it left no checkpoint to resume from; "
+        raise ConfigError(
+            f"{path} holds another run: {resume}replace it with overwrite=true, or give another hydra.run.dir"
+        )
+
+
+def remove_run(path: Path, *more: str) -> None:
+    """Remove the files that a run writes, and those of ``more`` names; other files stay.
+
+    Raises:
+        SagehoundError: a file cannot be removed.
+    """
+    found = {file for pattern in (*_WRITTEN, *more) for file in path.glob(pattern) if not file.is_dir()}
+    for file in found:
+        try:
+            file.unlink()
+        except OSError as error:
+            raise writing_failed(file, error) from error
+    inner = {folder for file in found for folder in file.parents if folder.is_relative_to(path)} - {path}
+    for folder in sorted(inner, key=lambda f: -len(f.parts)):
+        with suppress(OSError):  # it holds other files
+            folder.rmdir()
+
+
+def write_config(path: Path, cfg: DictConfig, overrides: Sequence[str] | None) -> None:
+    """Write config.yaml, every key resolved, and overrides.yaml, the command line's own, by which a run is resumed."""
+    write_text(path / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+    if overrides is not None:
+        write_text(path / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(list(overrides))))
+
+
+def claim(folder: Path) -> Path:
+    """Make ``folder``, or the first of folder-2, folder-3, ... that does not exist; no other process gets the same."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for number in itertools.count(1):
+        path = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
+        with suppress(FileExistsError):
+            path.mkdir()
+            return path
+    raise AssertionError("the numbers have no end")

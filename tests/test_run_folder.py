@@ -1,0 +1,152 @@
+"""A run's folder holds the files of one run: refusals change nothing, and no two runs share a folder."""
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, Command, Compose, make_photos, small
+
+from sagehound.errors import ConfigError, SagehoundError
+from sagehound.run_folder import claim, remove_run
+from sagehound.training import train
+
+
+def digest(folder: Path) -> dict[str, str]:
+    """Every file of a folder and what is in it."""
+    return {
+        p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in sorted(folder.rglob("*"))
+        if p.is_file()
+    }
+
+
+@pytest.fixture
+def mine(run: Path, tmp_path: Path) -> Path:
+    """A finished run of four epochs with its model.tar.gz, copied; without .lock, as a job hands it over."""
+    folder = Path(shutil.copytree(run, tmp_path / "mine"))
+    (folder / ".lock").unlink()
+    return folder
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        ["optimizer.lr=1"],
+        ["trainer.max_epochs=1"],
+        ["data.root=nowhere"],
+        ["data.root=other"],
+        ["results=scores", "optimizer.lr=1"],
+        ["overwrite=true"],
+    ],
+    ids=" ".join,
+)
+def test_a_refused_resume_changes_no_file(
+    config: Compose, mine: Path, tmp_path: Path, changed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    other = make_photos(tmp_path / "other", train=8, valid=3, test=4)
+    for split in other.iterdir():
+        (split / "001.Amber").rename(split / "001.Zebra")
+    given = ["finetune=full", "optimizer.lr=0.01", "trainer.max_epochs=4", f"resume={mine}/checkpoints/last.ckpt"]
+    before = digest(mine)
+    with pytest.raises(SagehoundError) as refused:
+        train(config(*given, *changed), mine, overrides=["new=1"])
+    assert refused.value.exit_code in (2, 3)
+    assert digest(mine) == before
+
+
+@pytest.mark.parametrize(
+    ("script", "changed", "code"),
+    [
+        ("train.py", ["optimizer.lr=1"], 2),
+        ("train.py", ["trainer=sagemaker"], 2),
+        ("launch.py", ["trainer=sagemaker", "aws=emulator"], 2),
+        ("train.py", ["optimizer.lrr=1"], 2),
+    ],
+)
+def test_a_refused_command_changes_no_file(
+    command: Command, launch: Command, mine: Path, script: str, changed: list[str], code: int
+) -> None:
+    before = digest(mine)
+    done = (command if script == "train.py" else launch)(f"resume={mine}", *changed)
+    assert done.returncode == code, done.stderr
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert digest(mine) == before
+
+
+def test_a_resume_without_artifact_leaves_no_other_weights(
+    config: Compose, mine: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["finetune=full", "optimizer.lr=0.01", "trainer.max_epochs=5", "schedule=cosine"]
+    train(config(*given, f"resume={mine}/checkpoints/last.ckpt"), mine)
+    assert "removed model.tar.gz" in capsys.readouterr().out
+    assert not (mine / "model.tar.gz").exists()
+    train(config(*given, "results=scores", f"resume={mine}/checkpoints/last.ckpt"), mine)
+    assert "removed predictions.csv, per_class.csv, confusion.png, " in capsys.readouterr().out
+    left = {p.name for p in mine.rglob("*") if p.is_file() and not p.name.startswith("events")}
+    assert left == {".lock", "audit.json", "config.yaml", "overrides.yaml", "metrics.json", "hparams.yaml"}
+
+
+def test_another_run_is_refused_or_overwritten(config: Compose, mine: Path, tmp_path: Path) -> None:
+    for stranger in ("notes.txt", "plots/mine.png", "tensorboard/notes.txt"):
+        (mine / stranger).write_text("a user's")
+    before = digest(mine)
+    with pytest.raises(
+        ConfigError, match=f"{mine} holds another run: continue it with resume={mine}, .*overwrite=true"
+    ):
+        train(config(), mine)
+    assert digest(mine) == before
+    with pytest.raises(SagehoundError, match=r"nowhere is not a folder"):
+        train(config("overwrite=true", "data.root=nowhere"), mine)
+    assert digest(mine) == before, "what is refused removes nothing"
+    train(config("overwrite=true", "trainer.max_epochs=1"), mine, overrides=["overwrite=true"])
+    fresh = train(config("trainer.max_epochs=1"), tmp_path / "fresh", overrides=[])
+    assert json.loads((mine / "metrics.json").read_text())["test"] == fresh.metrics["test"]
+    names = [{n for n in digest(f) if "events" not in n} for f in (mine, fresh.folder)]
+    assert names[0] == names[1] | {"notes.txt", "plots/mine.png", "tensorboard/notes.txt"}
+    assert len(list((mine / "tensorboard").glob("events*"))) == len(
+        list((fresh.folder / "tensorboard").glob("events*"))
+    )
+
+
+def test_everything_that_a_run_writes_can_be_removed(mine: Path) -> None:
+    remove_run(mine)
+    assert not list(mine.iterdir())
+
+
+def test_a_folder_is_claimed_once(tmp_path: Path) -> None:
+    assert [claim(tmp_path / "a/run").name for _ in range(3)] == ["run", "run-2", "run-3"]
+
+
+PINNED = """# @package _global_
+hydra:
+  run:
+    dir: outputs/${now:%Y}/${backbone.name}
+  sweep:
+    dir: multirun/${now:%Y}/${backbone.name}
+"""
+
+
+@pytest.mark.parametrize("kind", ["outputs", pytest.param("multirun", marks=pytest.mark.slow)])
+def test_two_commands_of_one_second_get_two_folders(photos: Path, weights: Path, tmp_path: Path, kind: str) -> None:
+    conf = tmp_path / "conf/experiment"
+    conf.mkdir(parents=True)
+    (conf / "pinned.yaml").write_text(PINNED)
+    given = [
+        *small(photos, weights),
+        "trainer.max_epochs=1",
+        "experiment=pinned",
+        *(["-m", "seed=1,2"] * (kind == "multirun")),
+    ]
+    command = [sys.executable, str(ROOT / "train.py"), "--config-dir", str(conf.parent), *given]
+    runs = [subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    ended = [run.communicate(timeout=200)[1] for run in runs]
+    assert [run.returncode for run in runs] == [0, 0], ended
+    found = [p.relative_to(tmp_path).parts[2] for p in sorted(tmp_path.glob(f"{kind}/**/metrics.json"))]
+    assert found == (
+        ["test_resnet"] * 2 + ["test_resnet-2"] * 2 if kind == "multirun" else ["test_resnet", "test_resnet-2"]
+    )
