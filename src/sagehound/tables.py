@@ -1,7 +1,5 @@
 """What a model said of photos, and the tables that are written from it. Imports no torch."""
 
-import csv
-import io
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +10,7 @@ import numpy.typing as npt
 
 from sagehound.data.folders import SPLITS, Photo
 from sagehound.files import write_text
+from sagehound.spreadsheet import csv_line
 
 Floats = npt.NDArray[np.float32]
 
@@ -90,9 +89,5 @@ def confusion(p: Predictions) -> npt.NDArray[np.int64]:
 
 
 def write_csv(path: Path, columns: list[str], rows: list[list[Any]]) -> None:
-    """Write a table, atomically."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
-    write_text(path, text.getvalue())
+    """Write a table, atomically; see ``csv_line``."""
+    write_text(path, b"".join(csv_line(row) for row in [columns, *rows]).decode())

@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from sagehound import console
-from sagehound.data.decode import BadPhoto, open_photo, orientation, to_rgb
+from sagehound.data.decode import BadPhoto, file_bytes, open_photo, orientation, to_rgb
 from sagehound.data.folders import SPLITS, Photo, Tree
 from sagehound.errors import SagehoundError
 from sagehound.files import write_json
 from sagehound.machine import cores
 
-_VERSION = 2  # of the kept findings; raise it when inspect() learns something new
+_VERSION = 3  # of the kept findings; raise it when inspect() learns something new
+
+_EXAMPLES = 5  # of ignored files, by name
 
 
 @dataclass(frozen=True)
@@ -34,10 +36,7 @@ def inspect(path: Path) -> Facts:
     """Read and decode one photo whole."""
     digest = ""
     try:
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise BadPhoto(error.strerror or str(error)) from error
+        content = file_bytes(path)
         digest = hashlib.sha256(content).hexdigest()
         image = open_photo(content)
         to_rgb(image)
@@ -98,7 +97,7 @@ def report(tree: Tree, photos: list[Photo], facts: dict[str, Facts]) -> dict[str
         "duplicates_within_split": within,
         "duplicates_across_splits": across,
         "duplicates_with_different_labels": conflicting,
-        "ignored_files": tree.ignored,
+        "ignored_files": {s: {"files": len(f), "examples": f[:_EXAMPLES]} for s, f in sorted(tree.ignored.items())},
         "ignored_folders": tree.beside,
     }
 

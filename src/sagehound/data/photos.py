@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from sagehound import console
 from sagehound.data import audit, demo, dogimages
 from sagehound.data.audit import Facts
-from sagehound.data.folders import SPLITS, Photo, Tree, scan
+from sagehound.data.folders import SPLITS, Photo, Tree, ignored_files, scan
 from sagehound.errors import InputError
 
 
@@ -144,3 +144,5 @@ def _tell(report: dict[str, Any]) -> None:
     for found, meaning in checks:
         if found:
             console.warn(f"{len(found)} {meaning}: see audit.json")
+    if report["ignored_files"]:
+        console.warn(f"{ignored_files({s: f['files'] for s, f in report['ignored_files'].items()})}: see audit.json")
