@@ -43,6 +43,12 @@ def test_hidden_files_and_other_files_are_no_photos(tmp_path: Path) -> None:
     assert tree.ignored == {".txt": ["train/a/notes.txt"]}
 
 
+def test_every_format_is_known_by_its_suffix(tmp_path: Path) -> None:
+    names = [f"{i}{s}" for i, s in enumerate([".heic", ".HEIF", ".avif", ".jp2", ".j2k", ".tif", ".jpe", ".gif"])]
+    tree = scan(touch(tmp_path, *(f"train/a/{name}" for name in names)))
+    assert [p.file for p in tree.photos] == [f"train/a/{name}" for name in names]
+
+
 def test_an_empty_class_is_reported(tmp_path: Path) -> None:
     touch(tmp_path, "train/001.a/1.jpg", "train/002.b/2.jpg")
     (tmp_path / "train/003.c").mkdir()

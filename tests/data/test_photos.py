@@ -123,6 +123,32 @@ def test_the_audit_counts_and_names_what_is_odd(photos: Path) -> None:
     json.dumps(a)
 
 
+def test_ignored_files_are_counted_by_suffix_and_named(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in (*(f"note{i}.TXT" for i in range(6)), "b.pdf", "README"):
+        (photos / "train/001.Amber" / name).write_text("no photo")
+    ignored = found(photos).audit["ignored_files"]
+    assert {suffix: entry["files"] for suffix, entry in ignored.items()} == {".txt": 6, ".pdf": 1, "no suffix": 1}
+    assert ignored[".txt"]["examples"] == [f"train/001.Amber/note{i}.TXT" for i in range(5)]
+    said = capsys.readouterr().out
+    assert "warning: 8 files are no photos and were ignored (.txt 6, .pdf 1, no suffix 1): see audit.json\n" in said
+
+
+def test_pipes_and_links_do_not_hang_the_audit(photos: Path) -> None:
+    amber = photos / "train/001.Amber"
+    os.mkfifo(amber / "pipe.jpg")
+    (amber / "nowhere.jpg").symlink_to(amber / "missing.jpg")
+    (amber / "itself.jpg").symlink_to(amber / "itself.jpg")
+    (amber / "up.jpg").symlink_to(photos)
+    have = found(photos)
+    assert len(have.photos) == 45
+    reasons = {Path(bad["file"]).name: bad["reason"] for bad in have.audit["unreadable"]}
+    assert reasons == {
+        "pipe.jpg": "no regular file but a folder, named pipe, socket or device",
+        "nowhere.jpg": "No such file or directory",
+        "itself.jpg": "Too many levels of symbolic links",
+    }
+
+
 def test_deep_colours_are_noticed(photos: Path) -> None:
     import struct
     import zlib

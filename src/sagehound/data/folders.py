@@ -176,8 +176,8 @@ def _raise(error: InputError) -> None:
 
 
 def _walk(folder: Path, unreadable: Callable[[InputError], object]) -> Iterator[Path]:
-    """Every file that is not hidden; links to folders are followed once."""
-    seen: set[str] = set()
+    """Every file that is not hidden; links to folders are followed once, and never to one above."""
+    seen = {str(above) for above in Path(os.path.realpath(folder)).parents}
 
     def refused(error: OSError) -> None:
         unreadable(_unreadable(error))
