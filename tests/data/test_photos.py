@@ -1,6 +1,7 @@
 import json
 import os
 import shutil
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -133,6 +134,20 @@ def test_ignored_files_are_counted_by_suffix_and_named(photos: Path, capsys: pyt
     assert "warning: 8 files are no photos and were ignored (.txt 6, .pdf 1, no suffix 1): see audit.json\n" in said
 
 
+def test_a_heic_is_read_once_pillow_heif_is_installed(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+    save_photo(photos / "train/001.Amber/phone.heic", (200, 140, 40), seed=0)
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "pillow_heif", None)
+        assert found(photos).audit["skipped"] == ["train/001.Amber/phone.heic"]
+    assert "phone.heic (a HEIC or HEIF photo, which needs pillow-heif: pip install" in capsys.readouterr().out
+    assert "train/001.Amber/phone.heic" in found(photos).digests
+
+
 def test_pipes_and_links_do_not_hang_the_audit(photos: Path) -> None:
     amber = photos / "train/001.Amber"
     os.mkfifo(amber / "pipe.jpg")
@@ -143,7 +158,7 @@ def test_pipes_and_links_do_not_hang_the_audit(photos: Path) -> None:
     assert len(have.photos) == 45
     reasons = {Path(bad["file"]).name: bad["reason"] for bad in have.audit["unreadable"]}
     assert reasons == {
-        "pipe.jpg": "no regular file but a folder, named pipe, socket or device",
+        "pipe.jpg": "no file but a folder, named pipe, socket or device",
         "nowhere.jpg": "No such file or directory",
         "itself.jpg": "Too many levels of symbolic links",
     }

@@ -163,12 +163,12 @@ def test_what_is_no_file_is_named_and_hangs_nothing(launch: Command, run: Path, 
     done = launch("transform=local", f"model={run}", f"data.root={photos}", "transform.output=out.csv", timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
     assert "warning: 3 of 4 photos could not be read" in done.stdout
-    assert "warning: 1 files are no photos and were ignored (.txt 1)" in done.stdout
+    assert "warning: 1 file is no photo and was ignored (.txt 1)" in done.stdout
     errors = {row["file"]: row["error"] for row in rows(tmp_path / "out.csv")}
     assert errors == {
         "nowhere.jpg": "No such file or directory",
-        "pipe.jpg": "no regular file but a folder, named pipe, socket or device",
-        "socket.jpg": "no regular file but a folder, named pipe, socket or device",
+        "pipe.jpg": "no file but a folder, named pipe, socket or device",
+        "socket.jpg": "no file but a folder, named pipe, socket or device",
         "deep/a.jpg": "",
     }
 

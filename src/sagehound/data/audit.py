@@ -5,6 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass
+from importlib.util import find_spec
 from json import JSONDecodeError, loads
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,7 @@ def inspect_all(root: Path, files: list[str], cache_dir: Path) -> dict[str, Fact
             facts |= dict(zip(new, console.track(found, "Reading photos", len(new)), strict=True))
         rows = {f: [*stamps[f], *astuple(facts[f])] for f in files if facts[f].digest}  # what could be opened at all
         try:
-            write_json(kept_at, {"version": _VERSION, "root": str(root.resolve()), "files": rows})
+            write_json(kept_at, {"version": _version(), "root": str(root.resolve()), "files": rows})
         except SagehoundError as error:
             console.warn(f"{error} (cache.dir); the photos will be read again by the next run")
     return facts
@@ -122,10 +123,15 @@ def _stamp(path: Path) -> list[int]:
     return [found.st_size, found.st_mtime_ns]
 
 
+def _version() -> str:
+    """What the kept findings follow from: once pillow-heif is installed, a HEIC that was refused is read again."""
+    return f"{_VERSION}{', HEIC' if find_spec('pillow_heif') else ''}"
+
+
 def _kept(path: Path) -> dict[str, tuple[list[int], Facts]]:
     try:
         content = loads(path.read_text(encoding="utf-8"))
-        if content["version"] != _VERSION:
+        if content["version"] != _version():
             return {}
         return {f: (row[:2], Facts(*row[2:])) for f, row in content["files"].items()}
     except (OSError, JSONDecodeError, KeyError, TypeError, UnicodeDecodeError):

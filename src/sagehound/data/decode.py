@@ -187,7 +187,7 @@ def file_bytes(path: Path) -> bytes:
     try:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):
-            raise BadPhoto("no regular file but a folder, named pipe, socket or device")
+            raise BadPhoto("no file but a folder, named pipe, socket or device")
         if found.st_size > _MOST_BYTES:
             raise BadPhoto(f"a file of {found.st_size / 1e9:.1f} GB")
         return path.read_bytes()

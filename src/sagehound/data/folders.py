@@ -135,7 +135,9 @@ class LeftOut:
 def ignored_files(counts: Mapping[str, int]) -> str:
     """One line for files that are no photos by their suffix: how many of each."""
     each = ", ".join(f"{suffix} {count:,}" for suffix, count in sorted(counts.items(), key=lambda c: (-c[1], c[0])))
-    return f"{sum(counts.values()):,} files are no photos and were ignored ({each})"
+    total = sum(counts.values())
+    what = "1 file is no photo and was ignored" if total == 1 else f"{total:,} files are no photos and were ignored"
+    return f"{what} ({each})"
 
 
 def photos_below(root: Path, left_out: LeftOut) -> Iterator[str]:
