@@ -45,6 +45,7 @@ _CODE = (
     "network.py",
     "spreadsheet.py",
     "data/__init__.py",
+    "data/boxes.py",
     "data/decode.py",
     "data/headers.py",
     "data/transforms.py",

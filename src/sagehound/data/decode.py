@@ -14,6 +14,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageFile
 
 from sagehound.data import headers
+from sagehound.data.boxes import is_heif
 from sagehound.errors import InputError
 
 # Pillow refuses twice as many (a decompression bomb) and warns from here on; below that bound a photo is only large.
@@ -98,7 +99,7 @@ def _formats(content: bytes) -> tuple[str, ...]:
     """
     if content.startswith((b"II", b"MM")):
         _silence_libtiff()
-    if not headers.is_heif(content):
+    if not is_heif(content):
         return FORMATS
     try:
         import pillow_heif  # only now: it takes a tenth of a second

@@ -6,13 +6,12 @@ file gives a small size first and a huge one second, or makes the decoder keep b
 
 import re
 import struct
-from collections.abc import Callable, Iterator
 from typing import NamedTuple
+
+from sagehound.data.boxes import avif_pixels, boxes, heif_pixels, is_heif
 
 _MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")  # what libjpeg takes for a marker that means something
 
-_HEIF = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"mif2", b"msf1"}
-_AVIF = {b"avif", b"avis"}
 
 _TIFF_TAGS = 4_096  # of a photo; cameras and editors write less than a hundred
 _TIFF_VALUES = 2**20  # of all tags that hold numbers; 50 megapixels in tiles of 16 x 16 pixels need 400,000
@@ -24,9 +23,6 @@ _J2K_TILES = 10_000  # OpenJPEG takes 8 KB for each
 _J2K_BLOCKS = 2**20  # OpenJPEG takes 420 bytes for each code-block, even for one that the file holds nothing of
 _J2K_PACKETS = 2**25  # precincts x layers, 2 bytes for each
 _J2K_PARTS = 65_535  # tile-parts
-
-_BOXES = 10_000  # of a file at one level; cameras write less than a hundred
-_AV1_UNITS = 10_000  # of all pictures in a file; a photo has a handful
 
 
 class JpegScans(NamedTuple):
@@ -54,14 +50,6 @@ def jpeg_scans(content: bytes) -> JpegScans:
     return JpegScans(count, progressive)
 
 
-def is_heif(content: bytes) -> bool:
-    """Whether the file is a HEIC or HEIF; an AVIF, which shares the container, is none."""
-    if content[4:8] != b"ftyp":
-        return False
-    brands = {content[at : at + 4] for at in (8, *range(16, min(int.from_bytes(content[:4]), 256), 4))}
-    return bool(brands & _HEIF) and not brands & _AVIF
-
-
 def decoded_pixels(content: bytes) -> int:
     """How many pixels a TIFF, JPEG 2000, AVIF or HEIC makes its decoder hold at once; 0 for any other file.
 
@@ -74,9 +62,9 @@ def decoded_pixels(content: bytes) -> int:
         if content.startswith(b"\xff\x4f\xff\x51"):
             return _codestream(content)
         if content.startswith(b"\0\0\0\x0cjP  "):
-            return max((_codestream(content[a:b]) for kind, a, b in _boxes(content) if kind == b"jp2c"), default=0)
+            return max((_codestream(content[a:b]) for kind, a, b in boxes(content) if kind == b"jp2c"), default=0)
         if content[4:8] == b"ftyp":
-            return _heif(content) if is_heif(content) else _avif(content)
+            return heif_pixels(content) if is_heif(content) else avif_pixels(content)
     except (struct.error, IndexError) as error:
         raise ValueError("truncated header") from error
     return 0
@@ -113,23 +101,6 @@ def _tiff(content: bytes) -> int:
     if 322 in known and min(across, down) < _TIFF_TILE:
         raise ValueError(f"a TIFF of tiles of {across} x {down} pixels")
     return int(-(-width // across) * across * -(-height // down) * down)
-
-
-def _boxes(content: bytes, start: int = 0, end: int | None = None) -> Iterator[tuple[bytes, int, int]]:
-    """The boxes of ISO 14496-12, section 4.2, or of JPEG 2000: the type, and where the body begins and ends."""
-    end, count = len(content) if end is None else end, 0
-    while start + 8 <= end:
-        count += 1
-        size, kind = struct.unpack_from(">I4s", content, start)
-        body = start + 8
-        if size == 1:
-            (size,) = struct.unpack_from(">Q", content, body)
-            body += 8
-        after = end if size == 0 else start + size
-        if after < body or count > _BOXES:
-            raise ValueError("boxes whose sizes cannot be read")
-        yield kind, body, min(after, end)
-        start = after
 
 
 def _codestream(content: bytes) -> int:
@@ -180,138 +151,3 @@ def _coding_style(style: bytes, width: int, height: int, channels: int, layers: 
         blocks += -(-w >> block[0]) * -(-h >> block[1])
     if blocks * channels > _J2K_BLOCKS or precincts * channels * layers > _J2K_PACKETS:
         raise ValueError(f"a JPEG 2000 of {blocks * channels} code-blocks and {layers} layers")
-
-
-def _heif(content: bytes) -> int:
-    """The largest of all pictures, as a small one may be put together from huge tiles; libheif tests each tile."""
-    most = 0
-    for kind, start, end in _boxes(content):
-        for within, a, b in _boxes(content, start + 4, end) if kind == b"meta" else ():
-            for inner, c, d in _boxes(content, a, b) if within == b"iprp" else ():
-                for name, at, _ in _boxes(content, c, d) if inner == b"ipco" else ():
-                    if name == b"ispe":
-                        width, height = struct.unpack_from(">II", content, at + 4)
-                        most = max(most, width * height)
-    return most
-
-
-def _avif(content: bytes) -> int:
-    """The largest AV1 picture of the file: libavif decodes it whole and then scales it to the size that it promised."""
-    most = units = 0
-    for kind, start, end in _boxes(content):
-        if kind == b"moov":
-            raise ValueError("an AVIF with moving pictures")
-        if kind != b"meta":
-            continue
-        for picture in _av1_items(content, start + 4, end):
-            for pixels in _av1_pictures(picture):
-                units += 1
-                most = max(most, pixels)
-                if units > _AV1_UNITS:
-                    raise ValueError("an AVIF of thousands of pictures")
-    return most
-
-
-def _av1_items(content: bytes, start: int, end: int) -> Iterator[bytes]:
-    """The data of every AV1 item of a meta box: ISO 14496-12, sections 8.11.3 (iloc) and 8.11.6 (iinf)."""
-    inside = list(_boxes(content, start, end))
-    pictures: set[int] = set()
-    for kind, a, b in inside:
-        if kind == b"iinf":
-            for name, c, _ in _boxes(content, a + (8 if content[a] else 6), b):
-                wide = content[c] > 2
-                number, _, what = struct.unpack_from(">IH4s" if wide else ">HH4s", content, c + 4)
-                if name == b"infe" and what == b"av01":
-                    pictures.add(number)
-    data = b"".join(content[a:b] for kind, a, b in inside if kind == b"idat")
-    left = 2 * len(content)
-    for kind, a, _ in inside:
-        if kind == b"iloc":
-            for number, method, extents in _locations(content, a):
-                source = data if method == 1 else content
-                left -= sum(length or len(source) for _, length in extents)
-                if left < 0:
-                    raise ValueError("an AVIF whose parts overlap")
-                if number in pictures:
-                    yield b"".join(source[at : at + length if length else None] for at, length in extents)
-
-
-def _locations(content: bytes, at: int) -> Iterator[tuple[int, int, list[tuple[int, int]]]]:
-    """Item, construction method and extents (offset, bytes; 0 for the rest) of an iloc box that begins at ``at``."""
-    version, sizes = content[at], int.from_bytes(content[at + 4 : at + 6])
-    at += 6
-
-    def take(size: int) -> int:
-        nonlocal at
-        at += size
-        if at > len(content):
-            raise ValueError("truncated header")
-        return int.from_bytes(content[at - size : at])
-
-    offset, length, base, index = (sizes >> shift & 15 for shift in (12, 8, 4, 0))
-    for _ in range(take(4 if version == 2 else 2)):
-        number = take(4 if version == 2 else 2)
-        method = take(2) & 15 if version else 0
-        take(2)  # the file that holds it: this one
-        first = take(base)
-        extents = []
-        for _ in range(take(2)):
-            take(index if version else 0)
-            extents.append((first + take(offset), take(length)))
-        yield number, method, extents
-
-
-def _av1_pictures(data: bytes) -> Iterator[int]:
-    """Pixels of each sequence header among the units (OBU) of an AV1 stream, 0 for other units: AV1, section 5.3."""
-    at = 0
-    while at < len(data):
-        head = data[at]
-        at += 2 if head & 4 else 1
-        size = len(data) - at
-        if head & 2:
-            size = 0
-            for i in range(8):
-                size |= (data[at] & 127) << 7 * i
-                at += 1
-                if data[at - 1] < 128:
-                    break
-        yield _sequence_pixels(data[at : at + min(size, 256)]) if head >> 3 & 15 == 1 else 0
-        at += size
-
-
-def _sequence_pixels(header: bytes) -> int:
-    """Width x height at most: AV1, section 5.5."""
-    take = _bits(header)
-    take(4)  # profile, still picture
-    reduced = take(1)
-    if reduced:
-        take(5)
-    else:
-        if take(1):
-            raise ValueError("an AVIF with the timing of a video")
-        delays = take(1)
-        for _ in range(take(5) + 1):
-            take(12)
-            if take(5) > 7:
-                take(1)
-            if delays and take(1):
-                take(4)
-    bits = take(4) + 1, take(4) + 1
-    width, height = (take(n) + 1 for n in bits)
-    if not reduced and (1 << bits[0] > 2 * width or 1 << bits[1] > 2 * height):  # a frame may use all of the bits
-        raise ValueError("an AVIF whose size cannot be read")
-    return width * height
-
-
-def _bits(content: bytes) -> Callable[[int], int]:
-    """Take so many bits at a time."""
-    value, left = int.from_bytes(content), 8 * len(content)
-
-    def take(count: int) -> int:
-        nonlocal left
-        left -= count
-        if left < 0:
-            raise ValueError("truncated header")
-        return value >> left & ((1 << count) - 1)
-
-    return take
