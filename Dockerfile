@@ -11,7 +11,7 @@ RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-de
 # the versions of requirements.lock, but of what a container needs alone
 RUN pip install --no-cache-dir "$(sed -n 's/^\(uv==[^ ]*\).*/\1/p' requirements.lock)" \
     && uv pip install --system --no-cache --compile-bytecode --constraint requirements.lock \
-        --editable '.[serve,debugger,demo]' \
+        --editable '.[serve,debugger,demo,heif]' \
     && pip uninstall --yes uv
 
 ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility

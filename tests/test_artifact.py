@@ -36,6 +36,7 @@ def test_the_archive_says_what_is_in_it_and_where_it_comes_from(run: Path) -> No
     assert about["versions"]["torch"].startswith("2.")
     assert str(run) not in json.dumps(about), "no path of the machine it was made on"
     assert "timm==" in requirements
+    assert "pillow-heif>=" in requirements, "HEIC, which could be trained on"
 
 
 def test_it_answers_as_the_run_said(run: Path, run_photos: Path) -> None:

@@ -36,6 +36,12 @@ def test_groups_keep_their_ends_when_photos_come_and_go() -> None:
     assert max(changed) <= 4
 
 
+def test_a_pipe_is_refused_and_hangs_nothing(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with pytest.raises(InputError, match="is no file but a folder, named pipe"):
+        make_pack(tmp_path, ["pipe.jpg"])
+
+
 def test_a_photo_larger_than_a_pack_lies_in_one_alone() -> None:
     assert list(groups([("a", 10), ("b", 10 * MOST), ("c", 10)])) == [["a"], ["b"], ["c"]]
 

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from sagehound import command, console
 from sagehound.config import check
-from sagehound.errors import ConfigError, Stopped
+from sagehound.errors import ConfigError, InputError, Stopped
 from sagehound_launchers import config, reports
 from sagehound_launchers.extras import needs
 
@@ -80,16 +80,25 @@ def deploy(cfg: DictConfig, models: list[str]) -> None:
 
 
 def transform(cfg: DictConfig, model: str) -> None:
-    """Predict every photo below data.root."""
+    """Predict every photo below data.root.
+
+    Raises:
+        InputError: a folder could not be read; the predictions of the others are written.
+    """
+    from sagehound.data.folders import ignored_files
     from sagehound.serving.batch import predict_folder
 
     t, root = cfg.transform, Path(cfg.data.root).expanduser()
     output = Path(t.output).expanduser() if t.output else default_output(model, root, t.format)
     signal.signal(signal.SIGTERM, _stop)
-    done = predict_folder(model, root, output, t.top_k)
+    done, left_out = predict_folder(model, root, output, t.top_k)
     if done.failed:
         console.warn(f"{done.failed:,} of {done.photos:,} photos could not be read; their lines say why")
+    if left_out.ignored:
+        console.warn(ignored_files(left_out.ignored))
     console.say(f"predictions of {done.photos:,} photos: {output}")
+    if left_out.folders:
+        raise InputError("; ".join(map(str, left_out.folders)) + "; their photos have no line")
 
 
 def _stop(signum: int, _: FrameType | None) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.metadata
+import importlib.util
 import json
 import os
 import platform
@@ -42,14 +43,19 @@ _CODE = (
     "__init__.py",
     "errors.py",
     "network.py",
+    "spreadsheet.py",
     "data/__init__.py",
+    "data/boxes.py",
     "data/decode.py",
+    "data/headers.py",
     "data/transforms.py",
     "serving/__init__.py",
     "serving/formats.py",
 )
 # what inference.py needs beside torch and numpy, which AWS's images have; newer Pillows need Python 3.11
 _NEEDED = f"timm=={importlib.metadata.version('timm')}\nsafetensors>=0.5\npillow>=11.3\n"
+if importlib.util.find_spec("pillow_heif"):  # what could be trained on can be classified
+    _NEEDED += "pillow-heif>=1.1\n"
 _RECORDED = ("sagehound", "torch", "timm", "onnx", "onnxruntime", "pillow", "numpy")
 
 

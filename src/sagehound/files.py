@@ -1,8 +1,6 @@
 """Writing files so that a killed process never leaves half a file, and a full disk ends in one clear line."""
 
-import csv
 import errno
-import io
 import json
 import os
 from collections.abc import Iterator
@@ -12,6 +10,7 @@ from typing import Any
 
 from sagehound import console
 from sagehound.errors import SagehoundError
+from sagehound.spreadsheet import csv_line
 
 
 @contextmanager
@@ -45,12 +44,8 @@ def write_json(path: Path, content: Any) -> None:  # noqa: ANN401 - whatever jso
 
 
 def write_csv(path: Path, columns: list[str], rows: list[list[Any]]) -> None:
-    """Write a table, atomically."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
-    write_text(path, text.getvalue())
+    """Write a table, atomically; see ``csv_line``."""
+    write_text(path, b"".join(csv_line(row) for row in [columns, *rows]).decode())
 
 
 def writing_failed(path: Path, error: OSError) -> SagehoundError:

@@ -86,6 +86,8 @@ def read_photo(path: Path) -> bytes:
         InputError: it cannot be read, or is being written to.
     """
     try:
+        if not path.is_file() and path.exists():  # whose content may never end
+            raise InputError(f"{path} is no file but a folder, named pipe, socket or device: remove it")
         with path.open("rb") as file:
             before = os.fstat(file.fileno())
             content = file.read()

@@ -40,7 +40,13 @@ def test_classes_without_splits_are_train(tmp_path: Path) -> None:
 def test_hidden_files_and_other_files_are_no_photos(tmp_path: Path) -> None:
     tree = scan(touch(tmp_path, "train/a/1.jpg", "train/a/._1.jpg", "train/a/notes.txt", "train/.cache/x.jpg"))
     assert [p.file for p in tree.photos] == ["train/a/1.jpg"]
-    assert tree.ignored == 1
+    assert tree.ignored == {".txt": ["train/a/notes.txt"]}
+
+
+def test_every_format_is_known_by_its_suffix(tmp_path: Path) -> None:
+    names = [f"{i}{s}" for i, s in enumerate([".heic", ".HEIF", ".avif", ".jp2", ".j2k", ".tif", ".jpe", ".gif"])]
+    tree = scan(touch(tmp_path, *(f"train/a/{name}" for name in names)))
+    assert [p.file for p in tree.photos] == [f"train/a/{name}" for name in names]
 
 
 def test_an_empty_class_is_reported(tmp_path: Path) -> None:

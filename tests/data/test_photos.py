@@ -1,6 +1,7 @@
 import json
 import os
 import shutil
+import sys
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
@@ -115,6 +116,46 @@ def test_the_audit_counts_and_names_what_is_odd(photos: Path) -> None:
     ]
     assert a["duplicates_within_split"] == a["duplicates_with_different_labels"]
     json.dumps(a)
+
+
+def test_ignored_files_are_counted_by_suffix_and_named(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in (*(f"note{i}.TXT" for i in range(6)), "b.pdf", "README"):
+        (photos / "train/001.Amber" / name).write_text("no photo")
+    ignored = found(photos).audit["ignored_files"]
+    assert {suffix: entry["files"] for suffix, entry in ignored.items()} == {".txt": 6, ".pdf": 1, "no suffix": 1}
+    assert ignored[".txt"]["examples"] == [f"train/001.Amber/note{i}.TXT" for i in range(5)]
+    said = capsys.readouterr().out
+    assert "warning: 8 files are no photos and were ignored (.txt 6, .pdf 1, no suffix 1): see audit.json\n" in said
+
+
+def test_a_heic_is_read_once_pillow_heif_is_installed(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+    save_photo(photos / "train/001.Amber/phone.heic", (200, 140, 40), seed=0)
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "pillow_heif", None)
+        assert found(photos).audit["skipped"] == ["train/001.Amber/phone.heic"]
+    assert "phone.heic (a HEIC or HEIF photo, which needs pillow-heif: pip install" in capsys.readouterr().out
+    assert "train/001.Amber/phone.heic" in found(photos).digests
+
+
+def test_pipes_and_links_do_not_hang_the_audit(photos: Path) -> None:
+    amber = photos / "train/001.Amber"
+    os.mkfifo(amber / "pipe.jpg")
+    (amber / "nowhere.jpg").symlink_to(amber / "missing.jpg")
+    (amber / "itself.jpg").symlink_to(amber / "itself.jpg")
+    (amber / "up.jpg").symlink_to(photos)
+    have = found(photos)
+    assert len(have.photos) == 45
+    reasons = {Path(bad["file"]).name: bad["reason"] for bad in have.audit["unreadable"]}
+    assert reasons == {
+        "pipe.jpg": "no file but a folder, named pipe, socket or device",
+        "nowhere.jpg": "No such file or directory",
+        "itself.jpg": "Too many levels of symbolic links",
+    }
 
 
 def test_deep_colours_are_noticed(photos: Path) -> None:

@@ -52,7 +52,7 @@ def test_a_photo_gets_its_five_most_probable_classes(server: Server, photo: byte
 
 def test_formats_of_photos_and_answers(server: Server, photo: bytes) -> None:
     with Image.open(io.BytesIO(photo)) as image:
-        for kind in ("PNG", "WEBP"):
+        for kind in ("PNG", "WEBP", "BMP", "TIFF"):
             other = io.BytesIO()
             image.save(other, kind, lossless=True)
             assert server.invoke(other.getvalue(), f"image/{kind.lower()}").json()["label"] == "Slate"

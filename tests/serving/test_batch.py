@@ -1,10 +1,12 @@
 """Batch predictions, by the command: what is written, what of bad photos, and going on after a kill."""
 
 import csv
+import ctypes
 import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -124,6 +126,86 @@ def test_what_changed_meanwhile_is_not_gone_on_with(
 def _after(count: int, first: object, then: object) -> object:
     calls = iter(range(10**6))
     return lambda *a: (first if next(calls) < count else then)(*a)  # type: ignore[operator]
+
+
+NAMES = ("=cmd|' C calc'!A0", "+1", "@x", "-x", "'=quoted", "new\nline", "\rreturn", "\ttab", 'a "b", c;=d', "plain")
+
+
+def test_odd_names_come_back_and_a_spreadsheet_runs_none(launch: Command, run: Path, tmp_path: Path) -> None:
+    import pandas
+
+    names = [*(f"{name}.jpg" for name in NAMES), os.fsdecode(b"caf\xe9.jpg")]
+    for i, name in enumerate(names):
+        save_photo(tmp_path / "odd" / name, (60, 80, 120), seed=i)
+    for kind in ("csv", "jsonl"):
+        given = [f"transform.format={kind}", f"transform.output=out.{kind}", f"data.root={tmp_path / 'odd'}"]
+        done = launch("transform=local", f"model={run}", *given)
+        assert (done.returncode, done.stderr) == (0, "")
+    lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert {line["file"] for line in lines} == set(names)
+    marked = pandas.read_csv(tmp_path / "out.csv")["file"]
+    assert not any(name[0] in "=+-@\t\r" for name in marked)
+    read = marked.str.replace(r"^'(?='*[=+\-@\t\r\n])", "", regex=True)
+    assert set(read) == {name.encode(errors="backslashreplace").decode() for name in names}
+    for line in (tmp_path / "out.csv").read_bytes().split(b"\n"):
+        assert b";=" not in line or b'"a ""b"", c;=d.jpg"' in line, "where ; separates cells it is quoted"
+
+
+def test_what_is_no_file_is_named_and_hangs_nothing(launch: Command, run: Path, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    save_photo(photos / "deep/a.jpg", (60, 80, 120), seed=0)
+    os.mkfifo(photos / "pipe.jpg")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(os.path.relpath(photos / "socket.jpg"))
+    (photos / "nowhere.jpg").symlink_to(photos / "missing.jpg")
+    (photos / "deep/up").symlink_to(photos)
+    (photos / "notes.txt").write_text("no photo")
+    done = launch("transform=local", f"model={run}", f"data.root={photos}", "transform.output=out.csv", timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "warning: 3 of 4 photos could not be read" in done.stdout
+    assert "warning: 1 file is no photo and was ignored (.txt 1)" in done.stdout
+    errors = {row["file"]: row["error"] for row in rows(tmp_path / "out.csv")}
+    assert errors == {
+        "nowhere.jpg": "No such file or directory",
+        "pipe.jpg": "no file but a folder, named pipe, socket or device",
+        "socket.jpg": "no file but a folder, named pipe, socket or device",
+        "deep/a.jpg": "",
+    }
+
+
+def test_a_folder_that_cannot_be_read_ends_in_exit_code_3(run: Path, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    for name in ("a.jpg", "locked/b.jpg", "open/c.jpg"):
+        save_photo(photos / name, (60, 80, 120), seed=0)
+    (photos / "locked").chmod(0)
+    command = [sys.executable, str(ROOT / "launch.py"), "transform=local", f"model={run}", f"data.root={photos}"]
+    done = subprocess.run(
+        [*command, "transform.output=out.csv"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=_as_anybody,
+    )
+    (photos / "locked").chmod(0o700)
+    assert done.returncode == 3, done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert f"{photos / 'locked'} cannot be read (Permission denied)" in done.stderr
+    assert [row["file"] for row in rows(tmp_path / "out.csv")] == ["a.jpg", "open/c.jpg"]
+
+
+def _as_anybody() -> None:
+    """Root may read every folder: give that right up (CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH) where one is root."""
+    if os.geteuid() == 0:
+        for capability in (1, 2):
+            ctypes.CDLL(None).prctl(24, capability, 0, 0, 0)  # PR_CAPBSET_DROP
+
+
+def test_one_photo_is_predicted(launch: Command, run: Path, tmp_path: Path) -> None:
+    save_photo(tmp_path / "one.jpg", (60, 80, 120), seed=0)
+    done = launch("transform=local", f"model={run}", "data.root=one.jpg", "transform.output=out.csv")
+    assert done.returncode == 0, done.stderr
+    assert [row["file"] for row in rows(tmp_path / "out.csv")] == ["one.jpg"]
 
 
 @pytest.mark.parametrize("root", ["nowhere", "empty"])

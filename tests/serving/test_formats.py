@@ -77,7 +77,7 @@ def test_a_million_lines_are_not_parsed() -> None:
         photos_in(b'{"b64":"","x":[' + b"{}," * 1_000_000 + b"{}]}", "application/jsonlines")
 
 
-@pytest.mark.parametrize("content_type", ["", "text/plain", "multipart/form-data", "image/tiff"])
+@pytest.mark.parametrize("content_type", ["", "text/plain", "multipart/form-data", "image/svg+xml"])
 def test_other_types_are_refused(content_type: str) -> None:
     with pytest.raises(UnsupportedContentType, match="send a photo as image/jpeg"):
         photos_in(b"", content_type)

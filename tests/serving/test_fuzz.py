@@ -7,6 +7,7 @@ import random
 import string
 from concurrent.futures import ThreadPoolExecutor
 
+import pillow_heif
 import pytest
 import schemathesis
 from conftest import Server
@@ -29,6 +30,7 @@ REFUSED = {400, 406, 413, 415}
 
 def seeds() -> list[bytes]:
     """A small photo in every format that is read, and in several modes."""
+    pillow_heif.register_heif_opener()
     image = Image.effect_noise((40, 30), 60).convert("RGB")
     made = []
     for kind, mode, options in (
@@ -42,6 +44,10 @@ def seeds() -> list[bytes]:
         ("GIF", "P", {}),
         ("BMP", "RGB", {}),
         ("TIFF", "RGB", {}),
+        ("TIFF", "RGB", {"compression": "tiff_lzw"}),
+        ("HEIF", "RGB", {}),
+        ("AVIF", "RGB", {"speed": 10}),
+        ("JPEG2000", "RGB", {}),
     ):
         file = io.BytesIO()
         image.convert(mode).save(file, kind, **options)

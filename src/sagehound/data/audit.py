@@ -5,19 +5,22 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass
+from importlib.util import find_spec
 from json import JSONDecodeError, loads
 from pathlib import Path
 from typing import Any
 
 from sagehound import console
-from sagehound.data.decode import BadPhoto, open_photo, orientation, to_rgb
+from sagehound.data.decode import BadPhoto, file_bytes, open_photo, orientation, to_rgb
 from sagehound.data.duplicates import Pair, components, fingerprint
 from sagehound.data.folders import SPLITS, Photo, Tree
 from sagehound.errors import SagehoundError
 from sagehound.files import write_json
 from sagehound.machine import cores
 
-_VERSION = 4  # of the kept findings; raise it when inspect() learns something new
+_VERSION = 5  # of the kept findings; raise it when inspect() learns something new
+
+_EXAMPLES = 5  # of ignored files, by name
 
 
 @dataclass(frozen=True)
@@ -36,10 +39,7 @@ def inspect(path: Path) -> Facts:
     """Read and decode one photo whole."""
     digest = ""
     try:
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise BadPhoto(error.strerror or str(error)) from error
+        content = file_bytes(path)
         digest = hashlib.sha256(content).hexdigest()
         image = open_photo(content)
         rgb = to_rgb(image)
@@ -62,7 +62,7 @@ def inspect_all(root: Path, files: list[str], cache_dir: Path) -> dict[str, Fact
             facts |= dict(zip(new, console.track(found, "Reading photos", len(new)), strict=True))
         rows = {f: [*stamps[f], *astuple(facts[f])] for f in files if facts[f].digest}  # what could be opened at all
         try:
-            write_json(kept_at, {"version": _VERSION, "root": str(root.resolve()), "files": rows})
+            write_json(kept_at, {"version": _version(), "root": str(root.resolve()), "files": rows})
         except SagehoundError as error:
             console.warn(f"{error} (cache.dir); the photos will be read again by the next run")
     return facts
@@ -103,7 +103,7 @@ def report(tree: Tree, photos: list[Photo], facts: dict[str, Facts], pairs: list
         "duplicates_with_different_labels": conflicting,
         **near_duplicates(photos, pairs),
         "groups_across_splits": _groups_across_splits(photos),
-        "ignored_files": tree.ignored,
+        "ignored_files": {s: {"files": len(f), "examples": f[:_EXAMPLES]} for s, f in sorted(tree.ignored.items())},
         "ignored_folders": tree.beside,
     }
 
@@ -170,10 +170,15 @@ def _stamp(path: Path) -> list[int]:
     return [found.st_size, found.st_mtime_ns]
 
 
+def _version() -> str:
+    """What the kept findings follow from: once pillow-heif is installed, a HEIC that was refused is read again."""
+    return f"{_VERSION}{', HEIC' if find_spec('pillow_heif') else ''}"
+
+
 def _kept(path: Path) -> dict[str, tuple[list[int], Facts]]:
     try:
         content = loads(path.read_text(encoding="utf-8"))
-        if content["version"] != _VERSION:
+        if content["version"] != _version():
             return {}
         return {f: (row[:2], Facts(*row[2:])) for f, row in content["files"].items()}
     except (OSError, JSONDecodeError, KeyError, TypeError, UnicodeDecodeError):

@@ -1,15 +1,20 @@
 """From a file to an upright RGB photo; the one way in for training, evaluation and serving. Imports no torch."""
 
+import ctypes
 import io
 import logging
+import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 from PIL import ExifTags, Image, ImageFile
 
+from sagehound.data import headers
+from sagehound.data.boxes import is_heif
 from sagehound.errors import InputError
 
 # Pillow refuses twice as many (a decompression bomb) and warns from here on; below that bound a photo is only large.
@@ -35,9 +40,11 @@ _TURNS = {
 
 _LARGE = 12_000_000  # pixels; what most cameras make is below
 _MOST_SCANS = 100  # of a progressive JPEG; cameras and editors make ten
+_MOST_PIXELS = 178_956_970  # from which on Pillow refuses by itself
+_MOST_BYTES = 2**31  # of a file; as many pixels with 16 bits for each of four channels are less
 _LONGEST = 65_535  # pixels of a side, as in JPEG; Pillow keeps an address for every row
 # what cameras and browsers write; Pillow knows many more, some of which start other programs
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "JPEG2000")
 
 
 class BadPhoto(InputError):
@@ -60,26 +67,56 @@ def open_photo(content: bytes, short_side: int | None = None, max_pixels: int | 
         content: of the file.
         short_side: pixels that are enough. A JPEG is then decoded at 1/2, 1/4 or 1/8 of its size where that leaves so
             many, which a large photo is several times faster; every byte of the file is still read.
-        max_pixels: width x height that is not decoded any more, of a photo that may be anybody's; no TIFF is then read.
+        max_pixels: width x height that is not decoded any more, of a photo that may be anybody's.
 
     Raises:
         BadPhoto: it is no photo, ends too early, or would need more than 179 megapixels.
-        TooManyPixels: it has more than ``max_pixels``.
+        TooManyPixels: it has more than ``max_pixels``, or makes a decoder hold more.
     """
     if not content:
         raise BadPhoto("empty file")
-    if content.startswith(b"\xff\xd8") and _markers(content, 0xDA) > _MOST_SCANS:
+    if content.startswith(b"\xff\xd8") and headers.jpeg_scans(content).scans > _MOST_SCANS:
         raise BadPhoto(f"more than {_MOST_SCANS} scans")  # each costs milliseconds and needs but ten bytes
     with _foreign():
-        # a TIFF of few pixels may hold a tile of billions
-        image = Image.open(io.BytesIO(content), formats=FORMATS[:-1] if max_pixels else FORMATS)
+        held, most = headers.decoded_pixels(content), max_pixels or _MOST_PIXELS
+        if held > most:
+            raise TooManyPixels(f"decoding needs {held:,} pixels, more than {most / 1e6:g} megapixels")
+        image = Image.open(io.BytesIO(content), formats=_formats(content))
         if max_pixels and (image.width * image.height > max_pixels or max(image.size) > _LONGEST):
             raise TooManyPixels(f"{image.width} x {image.height} pixels, more than {max_pixels / 1e6:g} megapixels")
         image.info["sixteen_bit"] = _sixteen_bit(image)
-        if short_side:
+        if short_side and content.startswith(b"\xff\xd8"):  # a draft of a HEIC would be its thumbnail
             image.draft(None, (short_side, short_side))
         image.load()
     return image
+
+
+def _formats(content: bytes) -> tuple[str, ...]:
+    """What Pillow may take a file for.
+
+    Raises:
+        BadPhoto: it is a HEIC, and pillow-heif is not installed.
+    """
+    if content.startswith((b"II", b"MM")):
+        _silence_libtiff()
+    if not is_heif(content):
+        return FORMATS
+    try:
+        import pillow_heif  # only now: it takes a tenth of a second
+    except ImportError as error:
+        raise BadPhoto("a HEIC or HEIF photo, which needs pillow-heif: pip install 'sagehound[heif]'") from error
+    if "HEIF" not in Image.OPEN:
+        pillow_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False)
+    return ("HEIF",)
+
+
+@cache
+def _silence_libtiff() -> None:
+    """Keep libtiff from printing warnings and errors to stderr; Pillow raises what matters."""
+    with suppress(OSError, AttributeError):  # a Pillow with libtiff inside
+        library = ctypes.CDLL(Image.core.__file__)  # whose symbols include those of the libraries that it loads
+        library.TIFFSetWarningHandler(None)
+        library.TIFFSetErrorHandler(None)
 
 
 def _sixteen_bit(image: Image.Image) -> bool:
@@ -88,21 +125,12 @@ def _sixteen_bit(image: Image.Image) -> bool:
     return any("16" in rawmode for rawmode, *_ in arguments if isinstance(rawmode, str))
 
 
-def _markers(jpeg: bytes, code: int) -> int:
-    """How often a marker stands in a JPEG; bytes.count would take five times as long."""
-    values = np.frombuffer(jpeg, np.uint8)
-    return int(np.count_nonzero((values[:-1] == 0xFF) & (values[1:] == code)))
-
-
-def is_large(photo: Path | bytes) -> bool:
+def is_large(content: bytes) -> bool:
     """Whether a photo takes hundreds of megabytes to decode, by its head; a plain JPEG is decoded smaller."""
-    if isinstance(photo, bytes) and photo.startswith(b"\xff\xd8") and not _markers(photo, 0xC2):
+    if content.startswith(b"\xff\xd8") and not headers.jpeg_scans(content).progressive:
         return False
-    with suppress(Exception):
-        source = io.BytesIO(photo) if isinstance(photo, bytes) else photo
-        with Image.open(source, formats=FORMATS) as image:
-            plain = image.format == "JPEG" and not image.info.get("progressive")
-            return not plain and image.width * image.height > _LARGE
+    with suppress(Exception), Image.open(io.BytesIO(content), formats=_formats(content)) as image:
+        return max(image.width * image.height, headers.decoded_pixels(content)) > _LARGE
     return False
 
 
@@ -151,6 +179,23 @@ def to_rgb(image: Image.Image) -> Image.Image:
         return image if image.mode == "RGB" else image.convert("RGB")  # which would copy it
 
 
+def file_bytes(path: Path) -> bytes:
+    """The content of a file.
+
+    Raises:
+        BadPhoto: it cannot be read, or is no file but a named pipe, socket or device, whose content may never end.
+    """
+    try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise BadPhoto("no file but a folder, named pipe, socket or device")
+        if found.st_size > _MOST_BYTES:
+            raise BadPhoto(f"a file of {found.st_size / 1e9:.1f} GB")
+        return path.read_bytes()
+    except OSError as error:
+        raise BadPhoto(error.strerror or str(error)) from error
+
+
 def read_photo(source: Path | bytes, short_side: int | None = None, max_pixels: int | None = None) -> Image.Image:
     """Read a file, or its bytes, as an upright 8-bit RGB photo of at least ``short_side`` pixels, if it has so many.
 
@@ -158,8 +203,5 @@ def read_photo(source: Path | bytes, short_side: int | None = None, max_pixels: 
         BadPhoto: the file cannot be read, or not whole.
         TooManyPixels: it has more than ``max_pixels``.
     """
-    try:
-        content = source if isinstance(source, bytes) else source.read_bytes()
-    except OSError as error:
-        raise BadPhoto(error.strerror or str(error)) from error
+    content = source if isinstance(source, bytes) else file_bytes(source)
     return to_rgb(open_photo(content, short_side, max_pixels))

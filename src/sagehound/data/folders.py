@@ -2,8 +2,9 @@
 
 import os
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from sagehound.errors import InputError
@@ -18,7 +19,11 @@ SPLIT_NAMES = {  # what a folder of a split may be called
     "test": "test",
     "testing": "test",
 }
-_SUFFIXES = {".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+# of the formats that decode.py reads; the content decides which one a file is
+_SUFFIXES = {
+    *(".jpg", ".jpeg", ".jfif", ".jpe", ".jif", ".mpo", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
+    *(".heic", ".heif", ".hif", ".avif", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"),
+}
 _NUMBER = re.compile(r"^\d+\.")  # dogImages numbers its folders: 001.Affenpinscher
 
 
@@ -40,7 +45,7 @@ class Tree:
     root: Path
     photos: list[Photo]
     empty: list[str]  # class folders without any photo, in any split
-    ignored: int  # files that are no photos by their suffix
+    ignored: dict[str, list[str]]  # by suffix, the files that are no photos by it
     beside: list[str]  # folders beside those of the splits, which nobody reads
 
 
@@ -65,14 +70,15 @@ def scan(root: Path) -> Tree:
     numbered = all(_NUMBER.match(folder.name) for folder, (found, _) in files.items() if found)
     photos: list[Photo] = []
     labels: dict[tuple[str, str], Path] = {}
-    ignored = 0
+    ignored: defaultdict[str, list[str]] = defaultdict(list)
     for split, folder in folders:
         label = _NUMBER.sub("", folder.name) if numbered else folder.name
         other = labels.setdefault((split, label.casefold()), folder)
         if other != folder:
             raise InputError(f"two folders for one class {label!r}: {other} and {folder}; merge them or rename one")
         found, others = files[folder]
-        ignored += others
+        for file in others:
+            ignored[_suffix(file)].append(file.relative_to(root).as_posix())
         photos += [Photo(f.relative_to(root).as_posix(), split, label) for f in found]
     for split, folder in splits.items():
         if not any(p.split == split for p in photos):
@@ -83,7 +89,7 @@ def scan(root: Path) -> Tree:
     empty = sorted({_NUMBER.sub("", d.name) if numbered else d.name for _, d in folders})
     photos = [Photo(p.file, p.split, spelling[p.label.casefold()]) for p in photos]
     return Tree(
-        root, photos, [label for label in empty if label.casefold() not in filled], ignored, _beside(root, splits)
+        root, photos, [label for label in empty if label.casefold() not in filled], dict(ignored), _beside(root, splits)
     )
 
 
@@ -113,34 +119,74 @@ def _subfolders(folder: Path) -> list[Path]:
     try:
         return sorted(d for d in folder.iterdir() if d.is_dir() and not d.name.startswith("."))
     except OSError as error:
-        raise InputError(f"{folder} cannot be read: {error.strerror}") from error
+        raise _unreadable(error) from error
 
 
-def photos_below(root: Path) -> Iterator[str]:
+def _unreadable(error: OSError) -> InputError:
+    return InputError(f"{error.filename} cannot be read ({error.strerror}); make it readable or remove it")
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """What lies in a folder and is no photo."""
+
+    folders: list[InputError] = field(default_factory=list)  # that cannot be read
+    ignored: Counter[str] = field(default_factory=Counter)  # files that are no photos by their suffix, by suffix
+
+
+def ignored_files(counts: Mapping[str, int]) -> str:
+    """One line for files that are no photos by their suffix: how many of each."""
+    each = ", ".join(f"{suffix} {count:,}" for suffix, count in sorted(counts.items(), key=lambda c: (-c[1], c[0])))
+    total = sum(counts.values())
+    what = "1 file is no photo and was ignored" if total == 1 else f"{total:,} files are no photos and were ignored"
+    return f"{what} ({each})"
+
+
+def photos_below(root: Path, left_out: LeftOut) -> Iterator[str]:
     """Every photo in a folder and below, as a path from there with /, in an order that does not change.
 
-    Only the names of one folder are held at a time.
+    Only the names of one folder are held at a time. What is no photo is added to ``left_out``. If ``root`` is a file,
+    its name is the only one.
     """
-    for file in _walk(root):
+    if not root.is_dir():
+        yield root.name
+        return
+    for file in _walk(root, left_out.folders.append):
         if file.suffix.lower() in _SUFFIXES:
             yield file.relative_to(root).as_posix()
-
-
-def _files(folder: Path) -> tuple[list[Path], int]:
-    """The photos below a class folder, in order, and the number of other files; hidden files count as neither."""
-    found, others = [], 0
-    for file in _walk(folder):
-        if file.suffix.lower() in _SUFFIXES:
-            found.append(file)
         else:
-            others += 1
+            left_out.ignored[_suffix(file)] += 1
+
+
+def _suffix(file: Path) -> str:
+    return file.suffix.lower() or "no suffix"
+
+
+def _files(folder: Path) -> tuple[list[Path], list[Path]]:
+    """The photos below a class folder, in order, and the other files; hidden files count as neither.
+
+    Raises:
+        InputError: a folder cannot be read.
+    """
+    found: list[Path] = []
+    others: list[Path] = []
+    for file in _walk(folder, _raise):
+        (found if file.suffix.lower() in _SUFFIXES else others).append(file)
     return sorted(found), others
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    """Every file that is not hidden; links to folders are followed once."""
-    seen: set[str] = set()
-    for place, folders, names in os.walk(folder, followlinks=True):
+def _raise(error: InputError) -> None:
+    raise error
+
+
+def _walk(folder: Path, unreadable: Callable[[InputError], object]) -> Iterator[Path]:
+    """Every file that is not hidden; links to folders are followed once, and never to one above."""
+    seen = {str(above) for above in Path(os.path.realpath(folder)).parents}
+
+    def refused(error: OSError) -> None:
+        unreadable(_unreadable(error))
+
+    for place, folders, names in os.walk(folder, onerror=refused, followlinks=True):
         if os.path.realpath(place) in seen:  # a link to a folder above
             folders.clear()
             continue

@@ -12,7 +12,7 @@ from sagehound import console
 from sagehound.data import archives, audit, demo, dogimages, splits, table
 from sagehound.data.audit import Facts
 from sagehound.data.duplicates import MOST_PHOTOS, Fingerprints, Pair, by_hash, components, same
-from sagehound.data.folders import SPLITS, Photo, Tree, scan
+from sagehound.data.folders import SPLITS, Photo, Tree, ignored_files, scan
 from sagehound.errors import ConfigError, InputError
 from sagehound.files import write_csv, write_json
 
@@ -255,6 +255,8 @@ def _tell(report: dict[str, Any]) -> None:
     for found, meaning in checks:
         if found:
             console.warn(f"{len(found)} {meaning}: see audit.json")
+    if report["ignored_files"]:
+        console.warn(f"{ignored_files({s: f['files'] for s, f in report['ignored_files'].items()})}: see audit.json")
     tell_near_duplicates(report)
 
 

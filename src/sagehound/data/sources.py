@@ -13,7 +13,7 @@ from PIL import Image
 
 from sagehound import console
 from sagehound.cache import NotKept, Store
-from sagehound.data.decode import BadPhoto, open_photo, read_photo
+from sagehound.data.decode import BadPhoto, file_bytes, open_photo, read_photo
 from sagehound.data.folders import Photo
 from sagehound.data.photos import PhotoSet
 from sagehound.data.transforms import Preprocessing, shrink
@@ -60,12 +60,10 @@ class Files:
         """
         path = self.paths[index]
         try:
-            content = path.read_bytes()
+            content = file_bytes(path)
             if self.check and hashlib.sha256(content).digest() != self.keys[index]:
                 raise BadPhoto("changed")
             return read_photo(content, self.short_side)
-        except OSError as error:
-            raise InputError(_gone(path, error.strerror or str(error))) from error
         except BadPhoto as bad:
             raise InputError(_gone(path, str(bad))) from bad
 

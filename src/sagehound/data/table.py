@@ -38,7 +38,7 @@ def read(table: Path, root: Path, columns: DictConfig) -> Tree:
         seen[photo.file] = line
     if not any(p.split == "train" for _, p in rows):
         raise InputError(f"data.table={table}: no photo is in the train split")
-    return Tree(root, sorted((p for _, p in rows), key=lambda p: (SPLITS.index(p.split), p.file)), [], 0, [])
+    return Tree(root, sorted((p for _, p in rows), key=lambda p: (SPLITS.index(p.split), p.file)), [], {}, [])
 
 
 def _photos(table: Path, text: str, columns: DictConfig) -> Iterator[tuple[int, Photo]]:

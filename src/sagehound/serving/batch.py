@@ -15,12 +15,13 @@ from typing import BinaryIO
 
 from sagehound import console
 from sagehound.archive import digest, opened
-from sagehound.data.folders import photos_below
+from sagehound.data.folders import LeftOut, photos_below
 from sagehound.errors import InputError
 from sagehound.files import locked, write_json, writing_failed
 from sagehound.serving.engine import Engine
-from sagehound.serving.formats import JSON, Answer, Probabilities, Wanted, answer, csv_line, failure
+from sagehound.serving.formats import JSON, Answer, Probabilities, Wanted, answer, failure
 from sagehound.serving.predictor import Predictor
+from sagehound.spreadsheet import csv_line
 
 _AHEAD = 64  # photos that are being decoded or wait for their turn
 _EVERY = 1.0  # seconds between two notes of how far it is
@@ -35,24 +36,28 @@ class Progress:
     bytes: int = 0  # of the output up to there
 
 
-def predict_folder(model: str | Path, root: Path, output: Path, top_k: int = 5) -> Progress:
-    """Write a line for every photo below ``root`` to ``output``, a .csv or a .jsonl.
+def predict_folder(model: str | Path, root: Path, output: Path, top_k: int = 5) -> tuple[Progress, LeftOut]:
+    """Write a line for every photo below ``root``, a folder or one photo, to ``output``, a .csv or a .jsonl.
 
     A line of CSV holds file, prediction, probability, top (class:probability, most probable first) and error; one of
     JSON the file and an endpoint's answer. The file takes its name when it is complete. Until then the same call goes
     on where the last one stopped, unless the model, top_k or the photos have changed.
 
+    Returns:
+        how many photos there were, and what lies there and is none.
+
     Raises:
         InputError: there is no such model or folder, or no photo in it.
         SagehoundError: the disk is full, or another process is writing the same file.
     """
-    if not root.is_dir():
-        raise InputError(f"data.root={root} is not a folder (from {Path.cwd()}): give one with photos in it")
+    if not root.exists():
+        raise InputError(f"data.root={root}: no such folder or photo (from {Path.cwd()})")
     if output.is_dir():
         raise InputError(f"{output} is a folder: give the name of a file")
-    total, state = _census(root)
+    left_out = LeftOut()
+    total, state = _census(root, left_out)
     if not total:
-        raise InputError(f"data.root={root}: no photo lies in it or below")
+        raise next(iter(left_out.folders), InputError(f"data.root={root}: no photo lies in it or below"))
     part, note = (output.with_name(f".{output.name}.{kind}") for kind in ("part", "note"))
     task = {"model": digest(model), "root": str(root.resolve()), "photos": state, "top_k": top_k}
     with locked(output.with_name(f".{output.name}.lock"), busy=f"another process is writing {output}"):
@@ -69,20 +74,25 @@ def predict_folder(model: str | Path, root: Path, output: Path, top_k: int = 5) 
             note.unlink()
         except OSError as error:
             raise writing_failed(output, error) from error
-    return progress
+    return progress, left_out
 
 
-def _census(root: Path) -> tuple[int, str]:
+def _census(root: Path, left_out: LeftOut) -> tuple[int, str]:
     """How many photos there are, and a digest of their names, sizes and times."""
-    count, known = 0, hashlib.sha256()
-    for name in photos_below(root):
+    count, known, base = 0, hashlib.sha256(), _base(root)
+    for name in photos_below(root, left_out):
         try:
-            found = (root / name).stat()
+            found = (base / name).stat()
             known.update(f"{name}\0{found.st_size}\0{found.st_mtime_ns}\n".encode(errors="surrogateescape"))
         except OSError:  # a link to nowhere, which will be told as a bad photo
             known.update(f"{name}\n".encode(errors="surrogateescape"))
         count += 1
     return count, known.hexdigest()
+
+
+def _base(root: Path) -> Path:
+    """What the photos' names begin from."""
+    return root if root.is_dir() else root.parent
 
 
 def _begun(note: Path, part: Path, task: dict[str, object]) -> Progress:
@@ -142,10 +152,10 @@ def _submitted(
     engine: Engine, predictor: Predictor, root: Path, done: int, total: int
 ) -> Iterator[tuple[str, Future[Probabilities]]]:
     """The photos that are left, in order, with their futures; a few are always on their way."""
-    names = islice(photos_below(root), done, None)
+    names, base = islice(photos_below(root, LeftOut()), done, None), _base(root)
     ahead: deque[tuple[str, Future[Probabilities]]] = deque()
     for name in console.track(names, "Predicting", total - done):
-        ahead.append((name, engine.submit(predictor, root / name)))
+        ahead.append((name, engine.submit(predictor, base / name)))
         if len(ahead) == _AHEAD:
             yield ahead.popleft()
     yield from ahead

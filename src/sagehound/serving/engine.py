@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sagehound.data.decode import is_large
+from sagehound.data.decode import file_bytes, is_large
 from sagehound.data.transforms import Pixels, prepare
 from sagehound.machine import cores
 from sagehound.serving.formats import Probabilities
@@ -47,8 +47,9 @@ class Engine:
         if not answer.set_running_or_notify_cancel():
             return  # the client is gone
         try:
-            with self._alone if is_large(photo) else nullcontext():
-                pixels = prepare(photo, predictor.card.to, self._max_pixels)
+            content = photo if isinstance(photo, bytes) else file_bytes(photo)
+            with self._alone if is_large(content) else nullcontext():
+                pixels = prepare(content, predictor.card.to, self._max_pixels)
         except BaseException as error:
             answer.set_exception(error)
             return

@@ -2,8 +2,6 @@
 
 import base64
 import binascii
-import csv
-import io
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -14,10 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from sagehound.errors import InputError
+from sagehound.spreadsheet import csv_line
 
 JSON, LINES, CSV = "application/json", "application/jsonlines", "text/csv"
 ANSWERS = (JSON, LINES, CSV)
-PHOTO = ("image/jpeg", "image/png", "image/webp", "application/x-image")
+PHOTO = (
+    *("image/jpeg", "image/png", "image/webp", "image/gif", "image/bmp", "image/tiff"),
+    *("image/avif", "image/heic", "image/heif", "image/jp2", "application/x-image"),
+)
 MAX_INSTANCES = 1_000  # of one request
 _MARKS = 10 * MAX_INSTANCES  # commas and brackets, or ends of lines; parsing millions of them would take a gigabyte
 
@@ -184,13 +186,6 @@ def written(answers: Sequence[Answer], want: Wanted, *, single: bool) -> bytes:
     if want.media == LINES:
         return b"".join(_json(a) + b"\n" for a in answers)
     return _json(answers[0] if single else {"predictions": list(answers)})
-
-
-def csv_line(row: list[Any]) -> bytes:
-    """A line of CSV; what holds a line's end of any system is quoted."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\r\n").writerow(row)  # the characters of which are quoted
-    return text.getvalue().removesuffix("\r\n").encode(errors="backslashreplace") + b"\n"
 
 
 def _row(said: Answer) -> list[Any]:

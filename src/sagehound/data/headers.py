@@ -1,0 +1,153 @@
+"""What a photo's file says of itself, read before a decoder takes memory for it. Imports no Pillow.
+
+Some formats give a size twice: once for readers that ask how large the photo is, and once for the decoder. A hostile
+file gives a small size first and a huge one second, or makes the decoder keep books on millions of parts.
+"""
+
+import re
+import struct
+from typing import NamedTuple
+
+from sagehound.data.boxes import avif_pixels, boxes, heif_pixels, is_heif
+
+_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")  # what libjpeg takes for a marker that means something
+
+
+_TIFF_TAGS = 4_096  # of a photo; cameras and editors write less than a hundred
+_TIFF_VALUES = 2**20  # of all tags that hold numbers; 50 megapixels in tiles of 16 x 16 pixels need 400,000
+_TIFF_TILE = 16  # pixels of a side at least: TIFF 6.0, section 15, allows multiples of it
+_NUMBERS = {3: "H", 4: "I", 16: "Q"}  # SHORT, LONG and, in a BigTIFF, LONG8
+_BYTES = (1, 2, 6, 7)  # types whose values are single bytes: text, colour profiles, ...
+
+_J2K_TILES = 10_000  # OpenJPEG takes 8 KB for each
+_J2K_BLOCKS = 2**20  # OpenJPEG takes 420 bytes for each code-block, even for one that the file holds nothing of
+_J2K_PACKETS = 2**25  # precincts x layers, 2 bytes for each
+_J2K_PARTS = 65_535  # tile-parts
+
+
+class JpegScans(NamedTuple):
+    """How a JPEG is coded."""
+
+    scans: int  # passes over the photo's pixels
+    progressive: bool
+
+
+def jpeg_scans(content: bytes) -> JpegScans:
+    """Count the scans of a JPEG up to its end of image. What follows, such as a phone's video, is not looked at.
+
+    Segments are skipped by their length, and with them the thumbnail in the EXIF data, which is a JPEG itself.
+    """
+    at, count, progressive = 2, 0, False
+    while found := _MARKER.search(content, at):
+        at = found.end()
+        code = content[at - 1]
+        if code == 0xD9:
+            break
+        count += code == 0xDA
+        progressive |= code == 0xC2
+        if code != 0xD8:
+            at += int.from_bytes(content[at : at + 2])
+    return JpegScans(count, progressive)
+
+
+def decoded_pixels(content: bytes) -> int:
+    """How many pixels a TIFF, JPEG 2000, AVIF or HEIC makes its decoder hold at once; 0 for any other file.
+
+    Raises:
+        ValueError: the file's header is broken, contradicts itself, or wants much memory for few pixels.
+    """
+    try:
+        if content.startswith((b"II", b"MM")):
+            return _tiff(content)
+        if content.startswith(b"\xff\x4f\xff\x51"):
+            return _codestream(content)
+        if content.startswith(b"\0\0\0\x0cjP  "):
+            return max((_codestream(content[a:b]) for kind, a, b in boxes(content) if kind == b"jp2c"), default=0)
+        if content[4:8] == b"ftyp":
+            return heif_pixels(content) if is_heif(content) else avif_pixels(content)
+    except (struct.error, IndexError) as error:
+        raise ValueError("truncated header") from error
+    return 0
+
+
+def _tiff(content: bytes) -> int:
+    """Pillow limits the photo's size alone; libtiff takes memory for a whole tile."""
+    order, big = "<" if content.startswith(b"II") else ">", content.startswith(b"II+")
+    if content[:4] not in (b"II*\0", b"II+\0", b"MM\0*"):  # Pillow and libtiff read the others in different ways
+        raise ValueError("not an image file")
+    (at,) = struct.unpack_from(order + ("Q" if big else "I"), content, 8 if big else 4)
+    (count,) = struct.unpack_from(order + ("Q" if big else "H"), content, at)
+    at += 8 if big else 2
+    if count > _TIFF_TAGS:
+        raise ValueError(f"a TIFF of {count} tags")
+    entry, inline = struct.Struct(order + ("HHQ" if big else "HHI")), 8 if big else 4
+    known: dict[int, int] = {}
+    values = 0
+    for _ in range(count):
+        tag, kind, length = entry.unpack_from(content, at)
+        if tag in known:
+            raise ValueError(f"a TIFF with tag {tag} twice")  # Pillow takes one of them and libtiff the other
+        number = _NUMBERS.get(kind, "") if length == 1 else ""
+        scalar = number and struct.calcsize(order + number) <= inline
+        known[tag] = struct.unpack_from(order + number, content, at + entry.size)[0] if scalar else -1
+        values += 0 if kind in _BYTES else length
+        at += entry.size + inline
+    if values > _TIFF_VALUES:
+        raise ValueError(f"a TIFF whose tags hold {values} values")
+    width, height = known.get(256, -1), known.get(257, -1)
+    across, down = known.get(322, width), known.get(323, height)
+    if min(width, height, across, down) < 1 or (322 in known) != (323 in known):
+        raise ValueError("a TIFF whose size cannot be read")
+    if 322 in known and min(across, down) < _TIFF_TILE:
+        raise ValueError(f"a TIFF of tiles of {across} x {down} pixels")
+    return int(-(-width // across) * across * -(-height // down) * down)
+
+
+def _codestream(content: bytes) -> int:
+    """A JPEG 2000 codestream (ISO 15444-1, annex A): its tiles, code-blocks and layers each take memory."""
+    right, below, left, top, tile_w, tile_h, tile_x, tile_y, channels = struct.unpack_from(">8IH", content, 8)
+    width, height = int(right - left), int(below - top)
+    if min(width, height, tile_w, tile_h, channels) < 1 or tile_x > left or tile_y > top:
+        raise ValueError("a JPEG 2000 whose size cannot be read")
+    tiles = -(-(right - tile_x) // tile_w) * -(-(below - tile_y) // tile_h)
+    if channels > 4 or tiles > _J2K_TILES:
+        raise ValueError(f"a JPEG 2000 of {channels} channels and {tiles} tiles")
+    at, parts, ends, layers = 2, 0, len(content), 1
+    while at + 2 <= len(content):
+        (marker,) = struct.unpack_from(">H", content, at)
+        if marker == 0xFFD9:
+            break
+        if marker == 0xFF93:  # the tile-part's data begins
+            at = ends
+            continue
+        (length,) = struct.unpack_from(">H", content, at + 2)
+        if marker == 0xFF90:
+            (size,) = struct.unpack_from(">I", content, at + 6)
+            ends = at + size if size else len(content)
+            parts += 1
+            if ends < at + 14 or parts > _J2K_PARTS:
+                raise ValueError("a JPEG 2000 whose tile-parts cannot be read")
+        elif marker in (0xFF52, 0xFF53):
+            segment = content[at + 4 : at + 2 + length]
+            if marker == 0xFF52:
+                layers = max(layers, int.from_bytes(segment[2:4]))
+            style = segment[:1] + segment[5:] if marker == 0xFF52 else segment[1:]
+            _coding_style(style, width, height, channels, layers)
+        elif marker < 0xFF00 or length < 2:
+            raise ValueError("a JPEG 2000 whose header cannot be read")
+        at += 2 + length
+    return width * height
+
+
+def _coding_style(style: bytes, width: int, height: int, channels: int, layers: int) -> None:
+    """Sum up the code-blocks and precincts of all resolutions."""
+    own, levels, block_w, block_h = style[0] & 1, style[1], (style[2] & 15) + 2, (style[3] & 15) + 2
+    blocks = precincts = 0
+    for i in range(min(levels, 32) + 1):
+        w, h = (-(-side >> (levels - i)) or 1 for side in (width, height))
+        area_w, area_h = (style[6 + i] & 15, style[6 + i] >> 4) if own else (15, 15)
+        block = min(block_w, max(area_w - (i > 0), 0)), min(block_h, max(area_h - (i > 0), 0))
+        precincts += -(-w >> area_w) * -(-h >> area_h)
+        blocks += -(-w >> block[0]) * -(-h >> block[1])
+    if blocks * channels > _J2K_BLOCKS or precincts * channels * layers > _J2K_PACKETS:
+        raise ValueError(f"a JPEG 2000 of {blocks * channels} code-blocks and {layers} layers")
