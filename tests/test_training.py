@@ -64,7 +64,7 @@ def test_a_run_learns_and_leaves_what_is_promised(
     metrics = json.loads((run.folder / "metrics.json").read_text())
     assert metrics == run.metrics
     assert {s: metrics[s]["photos"] for s in ("train", "valid", "test")} == {"train": 24, "valid": 9, "test": 12}
-    assert set(metrics["test"]) == {"top1", "top5", "macro_f1", "loss", "ece", "photos"}
+    assert set(metrics["test"]) == {"top1", "top1_interval", "top5", "macro_f1", "loss", "ece", "photos"}
     assert set(metrics["seconds"]) == {"data", "model", "features", "train", "evaluate"}
     assert metrics["test"]["top1"] >= 0.9, "three plain colours are learned in eight epochs"
 
@@ -98,7 +98,12 @@ def test_a_run_learns_and_leaves_what_is_promised(
 
     printed = capsys.readouterr().out
     assert "epoch 8/8: valid loss" in printed
-    assert f"test accuracy: {metrics['test']['top1']:.1%}" in printed
+    low, high = metrics["test"]["top1_interval"]
+    assert low <= metrics["test"]["top1"] <= high
+    interval = f"{100 * low:.1f} to {100 * high:.1f}"
+    assert f"test accuracy: {metrics['test']['top1']:.1%} (95 % interval {interval})" in printed
+    (row,) = [line.split() for line in printed.splitlines() if line.startswith("test  ")]
+    assert " ".join(row[2:5]) == interval, "beside top-1 in the final table"
     assert str(run.folder) in printed
 
 

@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from sagehound import console, plots
 from sagehound.data.folders import SPLITS
 from sagehound.data.photos import PhotoSet
-from sagehound.tables import ClassScore, Predictions, confusion
+from sagehound.tables import ClassScore, Predictions, confusion, describe_interval
 
 
 def write_figures(
@@ -35,7 +35,9 @@ def write_figures(
 
 def log_hyperparameters(logger: TensorBoardLogger, cfg: DictConfig, scores: dict[str, dict[str, float]]) -> None:
     """A row of TensorBoard's table of hyperparameters: the config and what came of it."""
-    results = {f"{split}/{k}": v for split in ("valid", "test") for k, v in scores[split].items() if k != "photos"}
+    results = {
+        f"{split}/{k}": v for split in ("valid", "test") for k, v in scores[split].items() if isinstance(v, float)
+    }
     logger.log_hyperparams(hyperparameters(cfg), {f"final/{k}": v for k, v in results.items()})
 
 
@@ -53,12 +55,14 @@ def hyperparameters(cfg: DictConfig) -> dict[str, Any]:
 
 def summarise(scores: dict[str, Any], folder: Path) -> None:
     """Print the final table and where everything lies."""
-    names = {"top1": "top-1", "top5": "top-5", "macro_f1": "macro F1", "loss": "loss", "ece": "ECE", "photos": "photos"}
+    columns = ["split", "top-1", "95 % interval", "top-5", "macro F1", "loss", "ECE", "photos"]
     rows = []
     for split in SPLITS:
         s = scores[split]
-        shares = [f"{s[k]:.1%}" for k in ("top1", "top5")] + [f"{s[k]:.3f}" for k in ("macro_f1", "loss", "ece")]
-        rows.append([split, *shares, f"{s['photos']:,}"])
-    console.table(f"Best epoch: {scores['best_epoch']}", ["split", *names.values()], rows)
-    console.say(f"test accuracy: {scores['test']['top1']:.1%}")
+        numbers = [f"{s[k]:.3f}" for k in ("macro_f1", "loss", "ece")]
+        interval = describe_interval(s["top1_interval"])
+        rows.append([split, f"{s['top1']:.1%}", interval, f"{s['top5']:.1%}", *numbers, f"{s['photos']:,}"])
+    console.table(f"Best epoch: {scores['best_epoch']}", columns, rows)
+    test = scores["test"]
+    console.say(f"test accuracy: {test['top1']:.1%} (95 % interval {describe_interval(test['top1_interval'])})")
     console.say(f"results: {folder}")

@@ -113,7 +113,8 @@ def train(cfg: DictConfig, folder: Path, each_epoch: EpochEnd | None = None) -> 
             write_json(folder / "metrics.json", metrics)
     for split, found_scores in scores.items():
         for name, value in found_scores.items():
-            console.metric(f"{split}.{name}", value)
+            if name != "top1_interval":
+                console.metric(f"{split}.{name}", value)
     tensorboard.summarise(metrics, folder)
     return Run(folder, metrics)
 
