@@ -161,7 +161,7 @@ def fit(
         use_distributed_sampler=False,  # the photos' own order is made for several processes
         enable_model_summary=False,
         plugins=[AtomicFiles()],
-        enable_progress_bar=console.console.is_terminal,
+        enable_progress_bar=False,  # the callbacks print
     )
     if cfg.debugger:
         from sagehound.debugger.hook import TensorHook
