@@ -27,11 +27,12 @@ from omegaconf import DictConfig
 from rich.progress import Progress
 from torch.multiprocessing.spawn import ProcessException
 
-from sagehound import errors
+from sagehound import errors, history
 from sagehound.classifier import Classifier
 from sagehound.console import bar, metric, say
 from sagehound.errors import Stopped
 from sagehound.files import replacing
+from sagehound.history import History
 
 EpochEnd = Callable[[int, Mapping[str, float]], None]
 
@@ -39,7 +40,7 @@ EpochEnd = Callable[[int, Mapping[str, float]], None]
 def make_callbacks(trainer: DictConfig, checkpoints: Path, *, keep_last: bool = True) -> list[Callback]:
     """The callbacks of a run; best.ckpt has the lowest validation loss, last.ckpt is where a resume goes on.
 
-    Without ``keep_last`` there is no last.ckpt, not even when a signal stops the run.
+    Without ``keep_last`` there is no last.ckpt, not even when a signal stops the run, and no history.csv.
     """
     callbacks: list[Callback] = []
     if trainer.ema is not None:
@@ -48,6 +49,8 @@ def make_callbacks(trainer: DictConfig, checkpoints: Path, *, keep_last: bool = 
         callbacks.append(EarlyStopping("valid/loss", patience=trainer.patience, check_on_train_epoch_end=True))
     callbacks.append(StopOnSignal(checkpoints / "last.ckpt", save=keep_last))
     callbacks += [StepBar(), Lines(), MetricLines()]
+    if keep_last:
+        callbacks.append(History(checkpoints.with_name(history.NAME)))
     # in this order: last.ckpt knows which was best
     for name, monitor in (("best", "valid/loss"), *([("last", None)] if keep_last else [])):
         callbacks.append(

@@ -142,6 +142,22 @@ def confusion(p: Predictions) -> npt.NDArray[np.int64]:
     return np.bincount(p.labels * c + p.answers, minlength=c * c).reshape(c, c)
 
 
+def most_confused(counts: npt.NDArray[np.int64]) -> list[tuple[int, int]]:
+    """(label, answer) of every wrong answer in a confusion, c x c: most photos first, then the larger share."""
+    share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    wrong = [(int(i), int(j)) for i, j in zip(*np.nonzero(counts), strict=True) if i != j]
+    return sorted(wrong, key=lambda pair: (-counts[pair], -share[pair], pair))
+
+
+def write_confusions(path: Path, classes: list[str], counts: npt.NDArray[np.int64]) -> None:
+    """confusions.csv: label, prediction, photos, share (of the label's test photos); the most photos first."""
+    rows = [
+        [classes[i], classes[j], int(counts[i, j]), f"{counts[i, j] / counts[i].sum():.4f}"]
+        for i, j in most_confused(counts)
+    ]
+    write_csv(path, ["label", "prediction", "photos", "share"], rows)
+
+
 def write_csv(path: Path, columns: list[str], rows: list[list[Any]]) -> None:
     """Write a table, atomically."""
     text = io.StringIO()

@@ -26,6 +26,7 @@ from sagehound import (
     evaluation,
     features,
     finetune,
+    history,
     tables,
     tensorboard,
 )
@@ -85,6 +86,9 @@ def train(cfg: DictConfig, folder: Path, each_epoch: EpochEnd | None = None) -> 
             keep = rests(epoch) and features.usable(cfg)
             kept = features.prepare(model.backbone, photos, to, machine, cfg) if keep else None
         data = PhotoModule(photos, to, cfg, rests, kept)
+        epochs = folder / history.NAME
+        if cfg.results != "scores" and not compute.node():
+            history.write(epochs, history.of_checkpoint(stopped_at))
         with _timed(seconds, "train"):
             logger = TensorBoardLogger(folder, name="", version="tensorboard", default_hp_metric=False)
             if stopped_at is None or not checkpoint.ended_early(stopped_at, cfg.trainer.patience):
@@ -95,12 +99,15 @@ def train(cfg: DictConfig, folder: Path, each_epoch: EpochEnd | None = None) -> 
             best_epoch = checkpoint.load_best(model, last.with_name("best.ckpt"))
             found = evaluation.predict(model, data, torch.device(machine.accelerator))
             scores = {split: evaluation.score(p) for split, p in found.items()}
-            tensorboard.log_hyperparameters(logger, cfg, scores)
+            tensorboard.log_hyperparameters(logger, cfg, scores, folder)
             if cfg.results != "scores":
                 by_class = tables.per_class(photos.classes, found)
                 tables.write_predictions(folder / "predictions.csv", photos.classes, found)
                 tables.write_per_class(folder / "per_class.csv", by_class)
-                tensorboard.write_figures(logger, folder / "plots", cfg, photos, found, by_class)
+                tables.write_confusions(folder / "confusions.csv", photos.classes, tables.confusion(found["test"]))
+                tensorboard.write_figures(
+                    logger, folder / "plots", cfg, photos, found, by_class, history.read(epochs), best_epoch
+                )
             logger.finalize("success")
         about = {"best_epoch": best_epoch, "classes": len(photos.classes), "backbone": cfg.backbone.name}
         try:
@@ -153,6 +160,7 @@ def fit(
         accumulate_grad_batches=t.accumulate,
         callbacks=[
             *make_callbacks(t, Path(logger.save_dir or ".") / "checkpoints", keep_last=cfg.results != "scores"),
+            tensorboard.SharedCharts(),
             *([EachEpoch(each_epoch)] if each_epoch else []),
         ],
         logger=logger,
