@@ -8,12 +8,10 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
 from sagehound.classifier import Classifier
-from sagehound.tables import write_csv
+from sagehound.tables import Epochs, write_csv
 
 NAME = "history.csv"
 COLUMNS = ("train_loss", "train_top1", "valid_loss", "valid_top1")
-
-Epochs = list[dict[str, float]]  # one entry an epoch, in order: "epoch", from 1, and the columns
 
 
 class History(Callback):

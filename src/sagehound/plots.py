@@ -17,8 +17,7 @@ from PIL import Image
 
 from sagehound.data.decode import read_photo
 from sagehound.files import replacing
-from sagehound.history import Epochs
-from sagehound.tables import ClassScore, Predictions, describe_interval, most_confused, wilson
+from sagehound.tables import ClassScore, Epochs, Predictions, describe_interval, most_confused, wilson
 
 Floats = npt.NDArray[np.float64]
 
@@ -150,7 +149,6 @@ def accuracy_by_class_size(scores: list[ClassScore]) -> Figure:
     )
     if known:
         _draw_classes(axes, known)
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3, fontsize=8, frameon=False)
     return figure
 
 
@@ -163,6 +161,7 @@ def _draw_classes(axes: Axes, known: list[tuple[int, float, str, tuple[float, fl
     axes.errorbar(x, accuracy, spread, fmt="o", alpha=0.5, elinewidth=1, label="a class, with its 95 % interval")
     axes.plot(*means_by_size(size, accuracy), "o-", color="C1", label="mean of a quarter of the classes", zorder=3)
     axes.set_xlim(x.min() - 0.5 - 0.03 * np.ptp(x), x.max() + 0.5 + 0.03 * np.ptp(x))
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3, fontsize=8, frameon=False)
     lowest = sorted(range(len(known)), key=lambda i: accuracy[i])[:5]
     _label(axes, [(float(x[i]), float(accuracy[i]), shown(known[i][2], 32)) for i in lowest])
 

@@ -1,6 +1,7 @@
 """The end of a run for the eyes: plots, TensorBoard's images, text and hyperparameters, the final table."""
 
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,7 @@ from torch.utils.tensorboard.summary import hparams
 from sagehound import console, plots
 from sagehound.data.folders import SPLITS
 from sagehound.data.photos import PhotoSet
-from sagehound.history import Epochs
-from sagehound.tables import ClassScore, Predictions, confusion, describe_interval
+from sagehound.tables import ClassScore, Epochs, Predictions, confusion, describe_interval
 
 LAYOUT = {  # tags are regular expressions from the first character on: without $, train/loss is train/loss_step too
     "curves": {
@@ -84,21 +84,24 @@ def log_hyperparameters(
         columns[" overrides"] = " ".join(OmegaConf.load(folder / "overrides.yaml"))
     columns |= hyperparameters(cfg)
     for split in ("valid", "test"):
-        columns |= {f"{split}.{name}": v for name, v in scores[split].items() if isinstance(v, float)}
+        columns |= {f"{split}.{name}": scores[split][name] for name in ("top1", "loss")}
     logger.log_hyperparams(hyperparameters(cfg))
     for summary in hparams(columns, {})[1:]:
         logger.experiment._get_file_writer().add_summary(summary)
 
 
 def hyperparameters(cfg: DictConfig) -> dict[str, Any]:
-    """The config's leaves under their dotted keys, as numbers and strings."""
+    """The config's leaves under their dotted keys, as numbers and strings; without those that change no result."""
     plain = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(plain, dict)
     flat: dict[str, Any] = {}
     for group, values in plain.items():
+        if group in ("artifact", "best", "cache", "results", "resume"):
+            continue
         for key, value in values.items() if isinstance(values, dict) else [("", values)]:
             name = f"{group!s}.{key}".rstrip(".")
-            flat[name] = value if isinstance(value, (bool, int, float, str)) else str(value)
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            flat[name] = value if number or isinstance(value, str) else json.dumps(value)  # true and null, as in YAML
     return flat
 
 
