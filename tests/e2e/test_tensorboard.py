@@ -94,7 +94,7 @@ def test_one_run(command: Command, photos: Path, weights: Path, tmp_path: Path, 
             title: sorted(
                 name
                 for tag in patterns
-                for name in board.get("plugin/custom_scalars/scalars", tag=tag, run=run).json()["payload"]
+                for name in board.get("plugin/custom_scalars/scalars", tag=tag, run=run).json()["tag_to_events"]
             )
             for title, patterns in charts.items()
         }
