@@ -55,6 +55,9 @@ def test_a_run_learns_and_leaves_what_is_promised(
         "audit.json",
         "checkpoints/best.ckpt",
         "checkpoints/last.ckpt",
+        "history.csv",
+        "confusions.csv",
+        "plots/curves.png",
         "plots/confusion.png",
         "plots/accuracy_by_class_size.png",
         "plots/worst_mistakes.png",
@@ -64,7 +67,7 @@ def test_a_run_learns_and_leaves_what_is_promised(
     metrics = json.loads((run.folder / "metrics.json").read_text())
     assert metrics == run.metrics
     assert {s: metrics[s]["photos"] for s in ("train", "valid", "test")} == {"train": 24, "valid": 9, "test": 12}
-    assert set(metrics["test"]) == {"top1", "top5", "macro_f1", "loss", "ece", "photos"}
+    assert set(metrics["test"]) == {"top1", "top1_interval", "top5", "macro_f1", "loss", "ece", "photos"}
     assert set(metrics["seconds"]) == {"data", "model", "features", "train", "evaluate"}
     assert metrics["test"]["top1"] >= 0.9, "three plain colours are learned in eight epochs"
 
@@ -86,7 +89,9 @@ def test_a_run_learns_and_leaves_what_is_promised(
     assert len(drawn["valid/loss"]) == len(drawn["train/loss"]) == 8
     assert drawn["valid/loss"][-1][1] < drawn["valid/loss"][0][1]
     events = [EventAccumulator(str(p)).Reload().Tags() for p in (run.folder / "tensorboard").glob("events*")]
-    assert {"confusion", "accuracy_by_class_size", "worst_mistakes"} <= {t for e in events for t in e["images"]}
+    assert {"curves", "confusion", "accuracy_by_class_size", "worst_mistakes"} <= {
+        t for e in events for t in e["images"]
+    }
     assert "config/text_summary" in {t for e in events for t in e["tensors"]}
     assert "_hparams_/session_start_info" in {
         t for e in events for t in e.get("tensors", []) + list(e.get("scalars", []))
@@ -98,7 +103,12 @@ def test_a_run_learns_and_leaves_what_is_promised(
 
     printed = capsys.readouterr().out
     assert "epoch 8/8: valid loss" in printed
-    assert f"test accuracy: {metrics['test']['top1']:.1%}" in printed
+    low, high = metrics["test"]["top1_interval"]
+    assert low <= metrics["test"]["top1"] <= high
+    interval = f"{100 * low:.1f} to {100 * high:.1f}"
+    assert f"test accuracy: {metrics['test']['top1']:.1%} (95 % interval {interval})" in printed
+    (row,) = [line.split() for line in printed.splitlines() if line.startswith("test  ")]
+    assert " ".join(row[2:5]) == interval, "beside top-1 in the final table"
     assert str(run.folder) in printed
 
 
@@ -171,6 +181,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(
     last = tmp_path / "stopped/checkpoints/last.ckpt"
     resumed = train(config(*overrides, f"resume={last}"), tmp_path / "stopped")
     assert same_weights(whole.folder, resumed.folder)
+    assert (resumed.folder / "history.csv").read_text() == (whole.folder / "history.csv").read_text()
     assert curves(resumed.folder) == curves(whole.folder)
     assert {**resumed.metrics, "seconds": 0} == {**whole.metrics, "seconds": 0}
 
@@ -180,6 +191,7 @@ def test_a_finished_run_that_is_resumed_is_only_evaluated_again(config: Compose,
     before = weights_of(run.folder)
     again = train(config(f"resume={run.folder / 'checkpoints/last.ckpt'}"), tmp_path / "run")
     assert all(torch.equal(before[k], v) for k, v in weights_of(again.folder).items())
+    assert (run.folder / "history.csv").read_text().count("\n") == 3, "two epochs and the names of the columns"
     assert {**again.metrics, "seconds": 0} == {**run.metrics, "seconds": 0}
 
 
@@ -190,6 +202,14 @@ def test_a_finished_run_can_be_given_more_epochs(config: Compose, tmp_path: Path
     last = tmp_path / "run/checkpoints/last.ckpt"
     more = train(config(*overrides, "trainer.max_epochs=3", f"resume={last}"), tmp_path / "run")
     assert same_weights(whole.folder, more.folder)
+    history = (whole.folder / "history.csv").read_text()
+    assert history.splitlines()[0] == "epoch,train_loss,train_top1,valid_loss,valid_top1"
+    assert [line.split(",")[0] for line in history.splitlines()[1:]] == ["1", "2", "3"]
+    assert (more.folder / "history.csv").read_text() == history, "the epochs before the resume are in it"
+    drawn = curves(whole.folder)
+    for i, e in enumerate(csv.DictReader(history.splitlines())):
+        for column in ("train_loss", "train_top1", "valid_loss", "valid_top1"):
+            assert float(e[column]) == pytest.approx(drawn[column.replace("_", "/")][i][1], rel=1e-5)
 
 
 @pytest.mark.parametrize(

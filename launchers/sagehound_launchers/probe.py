@@ -19,7 +19,7 @@ from sagehound.data.folders import SPLITS, Photo, scan
 from sagehound.data.photos import fetch, find_photos
 from sagehound.errors import ConfigError, SagehoundError
 from sagehound.files import write_csv, write_json
-from sagehound.tables import ClassScore, write_per_class
+from sagehound.tables import ClassScore, describe_interval, wilson, write_per_class
 
 _TYPES = {".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".png": "image/png", ".webp": "image/webp"}
 _TRIES = 5  # of a photo that a busy endpoint sends back
@@ -175,11 +175,13 @@ def _send(ask: Ask, root: Path, photo: Photo) -> Reply:
 
 def _summary(replies: list[Reply], seconds: float) -> dict[str, Any]:
     answered = [r for r in replies if not r.error]
+    right = sum(r.right for r in answered)
     ms = sorted(1000 * r.seconds for r in answered)
     return {
         "photos": len(replies),
         "failed": len(replies) - len(answered),
-        "top1": round(sum(r.right for r in answered) / len(answered), 6),
+        "top1": round(right / len(answered), 6),
+        "top1_interval": [round(share, 6) for share in wilson(right, len(answered))],
         "top5": round(sum(r.photo.label in r.top for r in answered) / len(answered), 6),
         **{f"p{share}_ms": round(ms[min(int(len(ms) * share / 100), len(ms) - 1)], 2) for share in (50, 95, 99)},
         "mean_ms": round(statistics.mean(ms), 2),
@@ -206,7 +208,9 @@ def by_class(replies: list[Reply], photos: list[Photo]) -> list[ClassScore]:
     counts = {split: Counter(p.label for p in photos if p.split == split) for split in SPLITS}
     counts["test"] = Counter(r.photo.label for r in replies if not r.error)
     right = Counter(r.photo.label for r in replies if r.right)
-    return [ClassScore(c, {s: counts[s][c] for s in SPLITS}, right[c]) for c in sorted({p.label for p in photos})]
+    predicted = Counter(r.top[0] for r in replies if r.top)
+    names = sorted({p.label for p in photos})
+    return [ClassScore(c, {s: counts[s][c] for s in SPLITS}, right[c], predicted[c]) for c in names]
 
 
 def _tell(found: dict[str, Any], replies: list[Reply], folder: Path) -> None:
@@ -224,4 +228,5 @@ def _tell(found: dict[str, Any], replies: list[Reply], folder: Path) -> None:
     shares = [f"{found[k]:.1%}" for k in ("top1", "top5")]
     times = [f"{found[k]:.1f}" for k in ("p50_ms", "p95_ms", "p99_ms", "photos_per_second", "seconds")]
     console.table(f"Endpoint: {found['endpoint']}", columns, [[str(found["photos"]), *shares, *times]])
+    console.say(f"accuracy: {found['top1']:.1%} (95 % interval {describe_interval(found['top1_interval'])})")
     console.say(f"results: {folder}")

@@ -21,17 +21,18 @@ from lightning.pytorch.callbacks import (
     EarlyStopping,
     EMAWeightAveraging,
     ModelCheckpoint,
-    RichProgressBar,
 )
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from omegaconf import DictConfig
+from rich.progress import Progress
 from torch.multiprocessing.spawn import ProcessException
 
-from sagehound import errors
+from sagehound import errors, history
 from sagehound.classifier import Classifier
-from sagehound.console import console, metric, say
+from sagehound.console import bar, metric, say
 from sagehound.errors import Stopped
 from sagehound.files import replacing
+from sagehound.history import History
 
 EpochEnd = Callable[[int, Mapping[str, float]], None]
 
@@ -39,7 +40,7 @@ EpochEnd = Callable[[int, Mapping[str, float]], None]
 def make_callbacks(trainer: DictConfig, checkpoints: Path, *, keep_last: bool = True) -> list[Callback]:
     """The callbacks of a run; best.ckpt has the lowest validation loss, last.ckpt is where a resume goes on.
 
-    Without ``keep_last`` there is no last.ckpt, not even when a signal stops the run.
+    Without ``keep_last`` there is no last.ckpt, not even when a signal stops the run, and no history.csv.
     """
     callbacks: list[Callback] = []
     if trainer.ema is not None:
@@ -47,7 +48,9 @@ def make_callbacks(trainer: DictConfig, checkpoints: Path, *, keep_last: bool = 
     if trainer.patience is not None:
         callbacks.append(EarlyStopping("valid/loss", patience=trainer.patience, check_on_train_epoch_end=True))
     callbacks.append(StopOnSignal(checkpoints / "last.ckpt", save=keep_last))
-    callbacks += [Bar(leave=True) if console.is_terminal else Lines(), MetricLines()]
+    callbacks += [StepBar(), Lines(), MetricLines()]
+    if keep_last:
+        callbacks.append(History(checkpoints.with_name(history.NAME)))
     # in this order: last.ckpt knows which was best
     for name, monitor in (("best", "valid/loss"), *([("last", None)] if keep_last else [])):
         callbacks.append(
@@ -83,18 +86,69 @@ class AtomicFiles(TorchCheckpointIO):
             temporary.write_bytes(content.getbuffer())
 
 
-class Bar(RichProgressBar):
-    """A bar an epoch on a terminal, with the scores beside it."""
+class StepBar(Callback):
+    """On a terminal, a bar of the running epoch's steps, below the lines of the finished epochs; it leaves nothing."""
 
-    def get_metrics(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule
-    ) -> dict[str, int | str | float | dict[str, float]]:
-        """The scores, without the logger's version."""
-        return {k: v for k, v in super().get_metrics(trainer, pl_module).items() if k != "v_num"}
+    _bar: Progress | None = None  # made when training starts: it cannot be sent to DDP's processes
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Draw the bar; after a resume the epoch's own hook is not called."""
+        if trainer.is_global_zero:
+            self._bar = bar()
+            self._task = self._bar.add_task("", total=None)
+            self._bar.start()
+        self.on_train_epoch_start(trainer, pl_module)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begin with the epoch's steps."""
+        self._begin(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", trainer.num_training_batches)
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begin with the batches of valid photos."""
+        self._begin(f"epoch {trainer.current_epoch + 1}, valid", sum(trainer.num_val_batches))
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: object, batch: object, batch_idx: int
+    ) -> None:
+        """One step more."""
+        self._move(batch_idx + 1)
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: object,
+        batch: object,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """One batch more."""
+        self._move(batch_idx + 1)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Remove the bar."""
+        self._stop()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Remove the bar, so that the error's line stands alone."""
+        self._stop()
+
+    def _begin(self, description: str, total: float) -> None:
+        if self._bar:
+            self._bar.reset(self._task, description=description, total=total)
+
+    def _move(self, done: int) -> None:
+        if self._bar:
+            self._bar.update(self._task, completed=done)
+
+    def _stop(self) -> None:
+        if self._bar:
+            self._bar.stop()
+            self._bar = None
 
 
 class Lines(Callback):
-    """One plain line an epoch, for logs and pipes."""
+    """One line an epoch."""
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Print the epoch's scores."""

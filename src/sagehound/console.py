@@ -84,5 +84,6 @@ def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
         console.print(drawn)
         return
     say(title)
+    widths = [max(9 if i else 7, *map(len, cells)) for i, cells in enumerate(zip(columns, *rows, strict=True))]
     for row in [columns, *rows]:
-        say("  ".join(f"{cell:>9}" if i else f"{cell:<7}" for i, cell in enumerate(row)))
+        say("  ".join(f"{cell:{'>' if i else '<'}{widths[i]}}" for i, cell in enumerate(row)))

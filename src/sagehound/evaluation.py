@@ -1,5 +1,7 @@
 """What a trained model is worth: every photo is predicted once and scored."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch.nn import functional as F
@@ -14,7 +16,7 @@ from sagehound.classifier import Classifier
 from sagehound.data.datamodule import PhotoModule
 from sagehound.data.folders import SPLITS
 from sagehound.data.photos import PhotoSet
-from sagehound.tables import Predictions
+from sagehound.tables import Predictions, wilson
 
 
 @torch.inference_mode()
@@ -49,11 +51,12 @@ def tell_leaks(photos: PhotoSet, test: Predictions) -> None:
     )
 
 
-def score(p: Predictions) -> dict[str, float]:
-    """top1, top5, macro_f1, loss, ece and photos of one split; all but loss and photos between 0 and 1.
+def score(p: Predictions) -> dict[str, Any]:
+    """top1, top1_interval, top5, macro_f1, loss, ece and photos of one split; all but loss and photos between 0 and 1.
 
-    top5 counts the label among the five most probable classes (or all, where there are fewer). macro_f1 is the mean of
-    the classes' F1. ece is the expected calibration error over 15 bins of confidence (Guo et al. 2017).
+    top1_interval is the 95 % interval of top1, a list [low, high] (Wilson 1927). top5 counts the label among the five
+    most probable classes (or all, where there are fewer). macro_f1 is the mean of the classes' F1. ece is the expected
+    calibration error over 15 bins of confidence (Guo et al. 2017).
     """
     logits, labels = torch.from_numpy(p.logits), torch.from_numpy(p.labels)
     classes = logits.shape[1]
@@ -64,4 +67,6 @@ def score(p: Predictions) -> dict[str, float]:
         "loss": F.cross_entropy(logits, labels),
         "ece": multiclass_calibration_error(logits.softmax(1), labels, classes, n_bins=15, norm="l1"),
     }
-    return {name: round(float(value), 6) for name, value in found.items()} | {"photos": len(labels)}
+    top1, *others = ((name, round(float(value), 6)) for name, value in found.items())
+    interval = [round(share, 6) for share in wilson(int(p.right.sum()), len(labels))]
+    return dict([top1, ("top1_interval", interval), *others, ("photos", len(labels))])

@@ -14,8 +14,8 @@ from sagehound.files import locked, write_text, writing_failed
 MODEL = "model.tar.gz"  # archive.NAME, without what that module imports
 _SIGNS = ("config.yaml", "metrics.json", "checkpoints/*.ckpt")  # a folder with one of these holds a run
 _OF_ALL = (  # what results=scores does not write
-    *(MODEL, "predictions.csv", "per_class.csv"),
-    *("plots/confusion.png", "plots/accuracy_by_class_size.png", "plots/worst_mistakes.png"),
+    *(MODEL, "predictions.csv", "per_class.csv", "confusions.csv", "history.csv"),
+    *(f"plots/{name}.png" for name in ("confusion", "accuracy_by_class_size", "worst_mistakes", "curves")),
 )
 _WRITTEN = (
     *("config.yaml", "overrides.yaml", "hydra.yaml", "audit.json", "splits.csv", "metrics.json", *_OF_ALL),

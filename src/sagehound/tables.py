@@ -1,6 +1,8 @@
 """What a model said of photos, and the tables that are written from it. Imports no torch."""
 
+import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +13,11 @@ from sagehound.data.folders import SPLITS, Photo
 from sagehound.files import write_csv
 
 Floats = npt.NDArray[np.float32]
+
+# one entry an epoch, in order: epoch (from 1), train_loss, train_top1, valid_loss, valid_top1
+Epochs = list[dict[str, float]]
+
+_Z95 = 1.959963984540054  # the normal distribution's 97.5 % quantile
 
 
 @dataclass(frozen=True)
@@ -57,30 +64,95 @@ class ClassScore:
     name: str
     counts: dict[str, int]  # photos in train, valid and test
     correct: int  # test photos answered right
+    predicted: int  # test photos of any class that were predicted to be of this one
 
     @property
     def accuracy(self) -> float | None:
-        """Share of the test photos answered right; None where there are none."""
+        """Share of the test photos answered right, which is the class's recall; None where there are none."""
         return self.correct / self.counts["test"] if self.counts["test"] else None
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % interval of the accuracy."""
+        return wilson(self.correct, self.counts["test"])
+
+    @property
+    def precision(self) -> float | None:
+        """Share of the predictions of this class that are right; None where there are none."""
+        return self.correct / self.predicted if self.predicted else None
+
+    @property
+    def f1(self) -> float | None:
+        """Harmonic mean of precision and recall; None where the class was neither shown nor predicted."""
+        total = self.counts["test"] + self.predicted
+        return 2 * self.correct / total if total else None
+
+
+def wilson(successes: int, n: int) -> tuple[float, float]:
+    """The 95 % interval of a share of ``n`` independent trials: the score interval of Wilson (1927), between 0 and 1.
+
+    Without a trial nothing is known: (0, 1).
+    """
+    if not n:
+        return 0.0, 1.0
+    share, z2 = successes / n, _Z95**2
+    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
+    half = _Z95 * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
+    # the formula gives exactly 0 and 1 at the ends, floating point does not
+    return 0.0 if successes == 0 else centre - half, 1.0 if successes == n else centre + half
+
+
+def describe_interval(interval: Sequence[float]) -> str:
+    """An interval of shares as text, in percent: 84.9 to 94.4."""
+    low, high = interval
+    return f"{100 * low:.1f} to {100 * high:.1f}"
 
 
 def per_class(classes: list[str], found: dict[str, Predictions]) -> list[ClassScore]:
     """The score of every class, in the order of the model's outputs."""
     counts = {split: Counter(found[split].labels.tolist()) for split in SPLITS}
     correct = Counter(found["test"].labels[found["test"].right].tolist())
-    return [ClassScore(name, {s: counts[s][i] for s in SPLITS}, correct[i]) for i, name in enumerate(classes)]
+    predicted = Counter(found["test"].answers.tolist())
+    return [
+        ClassScore(name, {s: counts[s][i] for s in SPLITS}, correct[i], predicted[i]) for i, name in enumerate(classes)
+    ]
 
 
 def write_per_class(path: Path, scores: list[ClassScore]) -> None:
-    """per_class.csv: class, train, valid, test, correct, accuracy (of the test photos; empty where there are none)."""
-    rows = [
-        [s.name, *(s.counts[split] for split in SPLITS), s.correct, "" if s.accuracy is None else f"{s.accuracy:.4f}"]
-        for s in scores
-    ]
-    write_csv(path, ["class", *SPLITS, "correct", "accuracy"], rows)
+    """per_class.csv: how each class did on the test photos; a share is empty where it is one of no photos.
+
+    Columns: class, train, valid, test, correct, accuracy, its 95 % interval (low, high), precision, recall, f1.
+    """
+    rows = []
+    for s in scores:
+        interval = s.interval if s.counts["test"] else (None, None)
+        shares = [s.accuracy, *interval, s.precision, s.accuracy, s.f1]
+        rows.append([s.name, *(s.counts[split] for split in SPLITS), s.correct, *map(_share, shares)])
+    columns = ["accuracy", "accuracy_low", "accuracy_high", "precision", "recall", "f1"]
+    write_csv(path, ["class", *SPLITS, "correct", *columns], rows)
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
 
 
 def confusion(p: Predictions) -> npt.NDArray[np.int64]:
     """Counts, c x c: row the label, column the answer."""
     c = p.logits.shape[1]
     return np.bincount(p.labels * c + p.answers, minlength=c * c).reshape(c, c)
+
+
+def most_confused(counts: npt.NDArray[np.int64]) -> list[tuple[int, int]]:
+    """(label, answer) of every wrong answer in a confusion, c x c: most photos first, then the larger share."""
+    share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    wrong = [(int(i), int(j)) for i, j in zip(*np.nonzero(counts), strict=True) if i != j]
+    return sorted(wrong, key=lambda pair: (-counts[pair], -share[pair], pair))
+
+
+def write_confusions(path: Path, classes: list[str], counts: npt.NDArray[np.int64]) -> None:
+    """confusions.csv: label, prediction, photos, share (of the label's test photos); the most photos first."""
+    rows = [
+        [classes[i], classes[j], int(counts[i, j]), f"{counts[i, j] / counts[i].sum():.4f}"]
+        for i, j in most_confused(counts)
+    ]
+    write_csv(path, ["label", "prediction", "photos", "share"], rows)

@@ -1,15 +1,41 @@
 """The end of a run for the eyes: plots, TensorBoard's images, text and hyperparameters, the final table."""
 
+import io
+import json
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
+from PIL import Image
+from tensorboard.compat.proto.summary_pb2 import Summary
+from torch.utils.tensorboard.summary import hparams
 
 from sagehound import console, plots
 from sagehound.data.folders import SPLITS
 from sagehound.data.photos import PhotoSet
-from sagehound.tables import ClassScore, Predictions, confusion
+from sagehound.tables import ClassScore, Epochs, Predictions, confusion, describe_interval
+
+LAYOUT = {  # tags are regular expressions from the first character on: without $, train/loss is train/loss_step too
+    "curves": {
+        "loss": ["Multiline", ["train/loss$", "valid/loss$"]],
+        "top-1": ["Multiline", ["train/top1$", "valid/top1$"]],
+    }
+}
+
+
+_LARGE = 1_000_000  # bytes; TensorBoard's checksums, in Python, take 0.1 s for so many
+
+
+class SharedCharts(Callback):
+    """Puts the train and the valid curve of a score into one chart, on the tab Custom Scalars."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the layout, so that the charts are there from the first epoch on."""
+        if trainer.is_global_zero and isinstance(trainer.logger, TensorBoardLogger):
+            trainer.logger.experiment.add_custom_scalars(LAYOUT)
 
 
 def write_figures(
@@ -19,46 +45,76 @@ def write_figures(
     photos: PhotoSet,
     found: dict[str, Predictions],
     by_class: list[ClassScore],
+    epochs: Epochs,
+    best_epoch: int,
 ) -> None:
     """Draw the plots into ``folder`` and show them and the config in TensorBoard."""
     figures = {
+        "curves": plots.curves(epochs, best_epoch),
         "confusion": plots.confusion_matrix(confusion(found["test"]), photos.classes),
         "accuracy_by_class_size": plots.accuracy_by_class_size(by_class),
         "worst_mistakes": plots.worst_mistakes(found["test"], photos.classes, photos.root),
     }
     board = logger.experiment
     for name, figure in figures.items():
-        pixels = plots.save(figure, folder / f"{name}.png")
-        board.add_image(name, pixels[::2, ::2], dataformats="HWC")  # a preview; the file has them all
+        content = plots.save(figure, folder / f"{name}.png")
+        image = Image.open(io.BytesIO(content))
+        if len(content) > _LARGE:
+            smaller = io.BytesIO()
+            image.save(smaller, format="JPEG", quality=90)
+            content = smaller.getvalue()
+        width, height = image.size
+        picture = Summary.Image(width=width, height=height, colorspace=3, encoded_image_string=content)
+        # not add_image, which would compress the pixels once more
+        board._get_file_writer().add_summary(Summary(value=[Summary.Value(tag=name, image=picture)]))
     board.add_text("config", "```yaml\n" + OmegaConf.to_yaml(cfg, resolve=True) + "```")
 
 
-def log_hyperparameters(logger: TensorBoardLogger, cfg: DictConfig, scores: dict[str, dict[str, float]]) -> None:
-    """A row of TensorBoard's table of hyperparameters: the config and what came of it."""
-    results = {f"{split}/{k}": v for split in ("valid", "test") for k, v in scores[split].items() if k != "photos"}
-    logger.log_hyperparams(hyperparameters(cfg), {f"final/{k}": v for k, v in results.items()})
+def log_hyperparameters(
+    logger: TensorBoardLogger, cfg: DictConfig, scores: dict[str, dict[str, Any]], folder: Path
+) -> None:
+    """A row of TensorBoard's table of hyperparameters: the config, and the final scores as columns of it.
+
+    As metrics the scores would have to be logged as curves, of one point each. The experiment's own summary is left
+    out: from the rows of all runs TensorBoard then finds the columns that differ and shows those first. A single run,
+    of which no column differs, has its own overrides in the first column.
+    """
+    columns: dict[str, Any] = {}
+    if (folder / "overrides.yaml").exists() and not (folder.parent / "multirun.yaml").exists():
+        columns[" overrides"] = " ".join(OmegaConf.load(folder / "overrides.yaml"))
+    columns |= hyperparameters(cfg)
+    for split in ("valid", "test"):
+        columns |= {f"{split}.{name}": scores[split][name] for name in ("top1", "loss")}
+    logger.log_hyperparams(hyperparameters(cfg))
+    for summary in hparams(columns, {})[1:]:
+        logger.experiment._get_file_writer().add_summary(summary)
 
 
 def hyperparameters(cfg: DictConfig) -> dict[str, Any]:
-    """The config's leaves under their dotted keys, as numbers and strings."""
+    """The config's leaves under their dotted keys, as numbers and strings; without those that change no result."""
     plain = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(plain, dict)
     flat: dict[str, Any] = {}
     for group, values in plain.items():
+        if group in ("artifact", "best", "cache", "results", "resume"):
+            continue
         for key, value in values.items() if isinstance(values, dict) else [("", values)]:
             name = f"{group!s}.{key}".rstrip(".")
-            flat[name] = value if isinstance(value, (bool, int, float, str)) else str(value)
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            flat[name] = value if number or isinstance(value, str) else json.dumps(value)  # true and null, as in YAML
     return flat
 
 
 def summarise(scores: dict[str, Any], folder: Path) -> None:
     """Print the final table and where everything lies."""
-    names = {"top1": "top-1", "top5": "top-5", "macro_f1": "macro F1", "loss": "loss", "ece": "ECE", "photos": "photos"}
+    columns = ["split", "top-1", "95 % interval", "top-5", "macro F1", "loss", "ECE", "photos"]
     rows = []
     for split in SPLITS:
         s = scores[split]
-        shares = [f"{s[k]:.1%}" for k in ("top1", "top5")] + [f"{s[k]:.3f}" for k in ("macro_f1", "loss", "ece")]
-        rows.append([split, *shares, f"{s['photos']:,}"])
-    console.table(f"Best epoch: {scores['best_epoch']}", ["split", *names.values()], rows)
-    console.say(f"test accuracy: {scores['test']['top1']:.1%}")
+        numbers = [f"{s[k]:.3f}" for k in ("macro_f1", "loss", "ece")]
+        interval = describe_interval(s["top1_interval"])
+        rows.append([split, f"{s['top1']:.1%}", interval, f"{s['top5']:.1%}", *numbers, f"{s['photos']:,}"])
+    console.table(f"Best epoch: {scores['best_epoch']}", columns, rows)
+    test = scores["test"]
+    console.say(f"test accuracy: {test['top1']:.1%} (95 % interval {describe_interval(test['top1_interval'])})")
     console.say(f"results: {folder}")

@@ -27,6 +27,7 @@ from sagehound import (
     evaluation,
     features,
     finetune,
+    history,
     run_folder,
     tables,
     tensorboard,
@@ -106,6 +107,9 @@ def train(
                 photos = features.near_duplicates(photos, kept)
                 photos.write(folder)
         data = PhotoModule(photos, to, cfg, rests, kept)
+        epochs = folder / history.NAME
+        if cfg.results != "scores" and not compute.node():
+            history.write(epochs, history.of_checkpoint(stopped_at))
         with _timed(seconds, "train"):
             logger = TensorBoardLogger(folder, name="", version="tensorboard", default_hp_metric=False)
             if stopped_at is None or not checkpoint.ended_early(stopped_at, cfg.trainer.patience):
@@ -117,12 +121,15 @@ def train(
             found = evaluation.predict(model, data, torch.device(machine.accelerator))
             scores = {split: evaluation.score(p) for split, p in found.items()}
             opened.remove_stale()
-            tensorboard.log_hyperparameters(logger, cfg, scores)
+            tensorboard.log_hyperparameters(logger, cfg, scores, folder)
             if cfg.results != "scores":
                 by_class = tables.per_class(photos.classes, found)
                 tables.write_predictions(folder / "predictions.csv", photos.classes, found)
                 tables.write_per_class(folder / "per_class.csv", by_class)
-                tensorboard.write_figures(logger, folder / "plots", cfg, photos, found, by_class)
+                tables.write_confusions(folder / "confusions.csv", photos.classes, tables.confusion(found["test"]))
+                tensorboard.write_figures(
+                    logger, folder / "plots", cfg, photos, found, by_class, history.read(epochs), best_epoch
+                )
             logger.finalize("success")
         about = {"best_epoch": best_epoch, "classes": len(photos.classes), "backbone": cfg.backbone.name}
         try:
@@ -135,7 +142,8 @@ def train(
             write_json(folder / "metrics.json", metrics)
     for split, found_scores in scores.items():
         for name, value in found_scores.items():
-            console.metric(f"{split}.{name}", value)
+            if name != "top1_interval":
+                console.metric(f"{split}.{name}", value)
     tensorboard.summarise(metrics, folder)
     evaluation.tell_leaks(photos, found["test"])
     return Run(folder, metrics)
@@ -185,6 +193,7 @@ def fit(
         accumulate_grad_batches=t.accumulate,
         callbacks=[
             *make_callbacks(t, Path(logger.save_dir or ".") / "checkpoints", keep_last=cfg.results != "scores"),
+            tensorboard.SharedCharts(),
             *([EachEpoch(each_epoch)] if each_epoch else []),
         ],
         logger=logger,
@@ -193,7 +202,7 @@ def fit(
         use_distributed_sampler=False,  # the photos' own order is made for several processes
         enable_model_summary=False,
         plugins=[AtomicFiles()],
-        enable_progress_bar=console.console.is_terminal,
+        enable_progress_bar=False,  # the callbacks print
     )
     if cfg.debugger:
         from sagehound.debugger.hook import TensorHook

@@ -25,13 +25,16 @@ def test_all_test_photos_are_sent_and_what_came_back_is_written(
     found = json.loads((folder / "probe.json").read_text())
     assert found["photos"] == 12
     assert found["failed"] == 0
-    assert found["top1"] == json.loads((run / "metrics.json").read_text())["test"]["top1"]
+    trained = json.loads((run / "metrics.json").read_text())["test"]
+    assert (found["top1"], found["top1_interval"]) == (trained["top1"], trained["top1_interval"])
+    assert f"accuracy: {found['top1']:.1%} (95 % interval " in done.stdout
     assert 0 < found["p50_ms"] <= found["p95_ms"] <= found["p99_ms"]
     assert found["photos_per_second"] > 0
     rows = {r["class"]: r for r in csv.DictReader((folder / "per_class.csv").open())}
     assert {c: (r["train"], r["test"]) for c, r in rows.items()} == dict.fromkeys(
         ["Amber", "Moss", "Slate"], ("8", "4")
     )
+    assert (folder / "per_class.csv").read_text() == (run / "per_class.csv").read_text()
     with (run / "predictions.csv").open() as file:
         said = {r["file"]: r["prediction"] for r in csv.DictReader(file) if r["split"] == "test"}
     with (folder / "predictions.csv").open() as file:

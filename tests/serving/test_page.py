@@ -1,6 +1,7 @@
 """The page in a real browser: Debian's chromium, without a window."""
 
 import base64
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -68,7 +69,7 @@ def test_chosen_photos_get_five_classes_with_bars_and_the_time(page: Page, slate
 def test_the_models_card_is_shown(page: Page) -> None:
     card = page.locator("#card")
     expect(card).to_contain_text("test_resnet")
-    expect(card).to_contain_text("of 12 photos")
+    expect(card).to_contain_text(re.compile(r"of 12 photos, 95 % interval \d+\.\d % to \d+\.\d %"))
     expect(card).to_contain_text("24 photos of 3 classes")
     page.get_by_text("3 classes", exact=True).click()
     expect(page.locator("#classes li")).to_have_text(["Amber", "Moss", "Slate"])

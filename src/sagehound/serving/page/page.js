@@ -26,10 +26,11 @@ async function start() {
 async function showCard() {
   const { card } = await read(await fetch(`/models/${encodeURIComponent(models.value)}`));
   const test = card.metrics?.test ?? {};
+  const interval = test.top1_interval ? `, 95 % interval ${test.top1_interval.map(percent).join(" to ")}` : "";
   const rows = {
     Name: models.value,
     Backbone: card.backbone,
-    "Test accuracy": test.top1 === undefined ? "" : `${percent(test.top1)} of ${test.photos} photos`,
+    "Test accuracy": test.top1 === undefined ? "" : `${percent(test.top1)} of ${test.photos} photos${interval}`,
     "Label in the top five": test.top5 === undefined ? "" : percent(test.top5),
     "Trained on": card.data?.photos ? `${card.data.photos.train} photos of ${card.classes.length} classes` : "",
     "Photos are seen as": card.preprocessing?.size.join(" × ") + " pixels",
