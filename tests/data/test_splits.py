@@ -137,7 +137,7 @@ def test_different_photos_are_no_near_duplicates(real_data: Path, capsys: pytest
         "English_foxhound_valid_00003.jpg",
     ]
     assert have.audit["near_duplicates_within_split"] == []
-    assert "2 photos in 1 groups of near-duplicates are in more than one split" in capsys.readouterr().out
+    assert "2 photos are near-duplicates of photos in another split" in capsys.readouterr().out
 
 
 def test_plain_surfaces_are_no_near_duplicates(tmp_path: Path) -> None:

@@ -266,7 +266,7 @@ def tell_near_duplicates(report: dict[str, Any]) -> None:
     if across:
         few = ", ".join(p["file"] for p in across[0][:2])
         console.warn(
-            f"{sum(map(len, across))} photos in {len(across)} groups of near-duplicates are in more than one split, "
+            f"{sum(map(len, across))} photos are near-duplicates of photos in another split, "
             f"which flatters the result ({few}, ...): see audit.json"
         )
     elif within:
