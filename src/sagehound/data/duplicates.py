@@ -24,8 +24,8 @@ _BITS = 76
 _LOW_BITS = 18  # of the 64 lowest frequencies, which are compared first
 _CORRELATION = 0.85  # of the thumbnails
 # Of the features, their mean subtracted: the median of mirrored crops to 90 % is 0.83 (mobilenetv2) and 0.91
-# (efficientnet_lite0). Different photos of one breed reach 0.88, so their thumbnails must agree as well. Drawn dogs whose
-# thumbnails agree reach 0.81.
+# (efficientnet_lite0). Different photos of one breed reach 0.88, so their thumbnails must agree as well. Drawn dogs
+# whose thumbnails agree reach 0.81.
 _COSINE = 0.82
 _FEATURE_CORRELATION = 0.7
 
