@@ -36,6 +36,7 @@ from sagehound.data.photos import find_photos
 from sagehound.data.transforms import Preprocessing
 from sagehound.files import locked, write_json, write_text
 from sagehound.machine import tune_allocator
+from sagehound.verification import FreshProcesses
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ def train(cfg: DictConfig, folder: Path, each_epoch: EpochEnd | None = None) -> 
         locked(folder / ".lock", busy=f"another run is writing to {folder}: give hydra.run.dir=..."),
         signals_stop(last),
         _removing(last.parent if cfg.results == "scores" else None),
+        FreshProcesses() as fresh,
     ):
         tune_allocator()
         write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
@@ -85,12 +87,17 @@ def train(cfg: DictConfig, folder: Path, each_epoch: EpochEnd | None = None) -> 
             keep = rests(epoch) and features.usable(cfg)
             kept = features.prepare(model.backbone, photos, to, machine, cfg) if keep else None
         data = PhotoModule(photos, to, cfg, rests, kept)
+        with_artifact = cfg.artifact and cfg.results != "scores" and not compute.node()
+        if with_artifact and kept and cfg.finetune.name == "head":
+            fresh.start()  # training takes seconds; where it takes longer they start after it, not to hold memory
         with _timed(seconds, "train"):
             logger = TensorBoardLogger(folder, name="", version="tensorboard", default_hp_metric=False)
             if stopped_at is None or not checkpoint.ended_early(stopped_at, cfg.trainer.patience):
                 fit(model, data, machine, logger, cfg, each_epoch)
         if compute.node():  # the first machine tests and writes for all of them
             return Run(folder, {})
+        if with_artifact:
+            fresh.start()
         with _timed(seconds, "evaluate"):
             best_epoch = checkpoint.load_best(model, last.with_name("best.ckpt"))
             found = evaluation.predict(model, data, torch.device(machine.accelerator))
@@ -104,10 +111,11 @@ def train(cfg: DictConfig, folder: Path, each_epoch: EpochEnd | None = None) -> 
             logger.finalize("success")
         about = {"best_epoch": best_epoch, "classes": len(photos.classes), "backbone": cfg.backbone.name}
         try:
-            if cfg.artifact and cfg.results != "scores":
+            if with_artifact:
                 with _timed(seconds, "artifact"):
                     made = folder / archive.NAME
-                    artifact.make(model, to, cfg, photos, scores | {"best_epoch": best_epoch}, found["test"], made)
+                    of_run = scores | {"best_epoch": best_epoch}
+                    artifact.make(model, to, cfg, photos, of_run, found["test"], made, fresh)
         finally:  # whether the artifact is kept or not
             metrics = scores | {"seconds": {phase: round(s, 3) for phase, s in seconds.items()}} | about
             write_json(folder / "metrics.json", metrics)
