@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import sagehound
-from sagehound import archive, console, verification
+from sagehound import archive, compute, console, verification
 from sagehound.backbone import find_weights, pretrained_cfg
 from sagehound.classifier import Classifier
 from sagehound.data.photos import PhotoSet
@@ -93,7 +93,10 @@ def make(
             card = describe(model, to, cfg, photos, metrics)
             (made / "model.json").write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
             (made / "requirements.txt").write_text(_NEEDED)
-            _write_network(model, to.size, made)
+            with compute.threads(
+                max(torch.get_num_threads() - len(fresh.ways), 1)
+            ):  # the fresh processes take the rest
+                _write_network(model, to.size, made)
             files = {name: made / name for name in ("model.json", "model.onnx", "model.safetensors")}
             files |= {f"code/sagehound/{name}": _PACKAGE / name for name in _CODE}
             files |= {"code/inference.py": _PACKAGE / "serving/inference.py"}

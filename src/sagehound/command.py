@@ -23,6 +23,7 @@ from yaml import YAMLError
 from sagehound.config import check, group_of, is_registered, meant, register, registered, unknown_key
 from sagehound.errors import ConfigError, SagehoundError
 from sagehound.files import writing_failed
+from sagehound.machine import importing
 
 
 def run(app: Callable[[], None], usage: str) -> None:
@@ -61,7 +62,8 @@ def train(cfg: DictConfig) -> None:
         check(cfg)
         if cfg.results is None:
             cfg.results = "scores" if HydraConfig.get().mode == RunMode.MULTIRUN else "all"
-        from sagehound.training import train  # torch, only once the config was found right
+        with importing():
+            from sagehound.training import train  # torch, only once the config was found right
 
         train(cfg, Path(HydraConfig.get().runtime.output_dir))
 

@@ -13,6 +13,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
 
 from sagehound import (
     archive,
@@ -88,9 +89,12 @@ def train(cfg: DictConfig, folder: Path, each_epoch: EpochEnd | None = None) -> 
             kept = features.prepare(model.backbone, photos, to, machine, cfg) if keep else None
         data = PhotoModule(photos, to, cfg, rests, kept)
         with_artifact = cfg.artifact and cfg.results != "scores" and not compute.node()
-        if with_artifact and kept and cfg.finetune.name == "head":
+        only_head = kept is not None and cfg.finetune.name == "head"
+        if with_artifact and only_head:
             fresh.start()  # training takes seconds; where it takes longer they start after it, not to hold memory
-        with _timed(seconds, "train"):
+        # small operators gain nothing from several threads, which wait for each other where the cores are busy
+        threads = 1 if only_head and _is_small(model.head, cfg) else None
+        with _timed(seconds, "train"), compute.threads(threads):
             logger = TensorBoardLogger(folder, name="", version="tensorboard", default_hp_metric=False)
             if stopped_at is None or not checkpoint.ended_early(stopped_at, cfg.trainer.patience):
                 fit(model, data, machine, logger, cfg, each_epoch)
@@ -98,7 +102,7 @@ def train(cfg: DictConfig, folder: Path, each_epoch: EpochEnd | None = None) -> 
             return Run(folder, {})
         if with_artifact:
             fresh.start()
-        with _timed(seconds, "evaluate"):
+        with _timed(seconds, "evaluate"), compute.threads(threads):
             best_epoch = checkpoint.load_best(model, last.with_name("best.ckpt"))
             found = evaluation.predict(model, data, torch.device(machine.accelerator))
             scores = {split: evaluation.score(p) for split, p in found.items()}
@@ -175,6 +179,11 @@ def fit(
 
         trainer.callbacks.append(TensorHook(cfg.debugger, Path(logger.save_dir or ".")))  # type: ignore[attr-defined]
     trainer.fit(model, data, ckpt_path=cfg.resume, weights_only=True)
+
+
+def _is_small(head: nn.Module, cfg: DictConfig) -> bool:
+    """Whether the forward pass of a batch's features takes about a millisecond: 2^24 multiplications."""
+    return int(cfg.data.batch_size) * sum(p.numel() for p in head.parameters()) < 2**24
 
 
 @contextmanager

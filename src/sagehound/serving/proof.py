@@ -3,7 +3,7 @@
 Usage: python -P proof.py server|inference, then on stdin a line of JSON:
 {"model": PATH, "requests": [{"content_type": TYPE, "photos": [PATH, ...]}, ...]}. The last line of stdout is JSON:
 {"through": what was called, "responses": [[the answer to each photo of a request, ...], ...]}, or {"error": REASON}.
-It first imports what takes long, so that it can be started before there is an artifact; without a line on stdin it ends.
+It first imports what takes long, so that it can be started before there is an artifact; it ends if stdin is closed.
 """
 
 import asyncio
