@@ -8,7 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
+from conftest import Compose
 from omegaconf import OmegaConf
 from PIL import Image
 
@@ -18,6 +20,7 @@ from sagehound.data.folders import Photo
 from sagehound.data.photos import PhotoSet, find_photos
 from sagehound.errors import SagehoundError
 from sagehound.tables import Predictions
+from sagehound.training import train
 from sagehound.verification import (
     MOST,
     PHOTOS,
@@ -200,3 +203,16 @@ def test_each_format_is_sent_as_its_own_content_type(tmp_path: Path) -> None:
         assert sent.format == "PNG"
     others = [(r.content_type, len(r.photos)) for r in requests[6:]]
     assert others == [("application/x-image", 1)] * 4 + [("application/json", 4), ("application/jsonlines", 4)]
+
+
+def test_fresh_processes_start_with_a_heads_training_and_end_with_the_run(config: Compose, tmp_path: Path) -> None:
+    started: list[psutil.Process] = []
+
+    def fail(*_: object) -> None:
+        started.extend(p for p in psutil.Process().children() if "proof.py" in " ".join(p.cmdline()))
+        raise SagehoundError("no more")
+
+    with pytest.raises(SagehoundError, match="no more"):
+        train(config("artifact=true"), tmp_path / "run", fail)
+    assert len(started) == 2
+    assert not any(p.is_running() for p in started)
