@@ -7,6 +7,7 @@ About an hour on two cores; --large adds the head on 5,000 photos with mobilenet
 
 import argparse
 
+import again
 import full
 import head
 import linear
@@ -31,6 +32,7 @@ def main() -> None:
         *startup.measure([]),
         *loader.measure([]),
         *head.measure([]),
+        *again.measure([]),
         *full.measure([]),
         *full.measure([*RESNET34, "--epochs", "1"]),
         *synthetic.measure([]),

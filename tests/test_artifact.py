@@ -4,6 +4,7 @@ import csv
 import json
 import subprocess
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from conftest import COLOURS, Command, Compose, make_photos, save_photo, small
 from PIL import Image
 
+from sagehound import archive
 from sagehound.archive import Card, opened
 from sagehound.artifact import Serving
 from sagehound.data.transforms import prepare
@@ -97,6 +99,35 @@ def test_the_same_run_gives_the_same_bytes(config: Compose, tmp_path: Path) -> N
     assert (tmp_path / "a/model.tar.gz").read_bytes() == (tmp_path / "b/model.tar.gz").read_bytes()
 
 
+Change = Callable[[str], str]
+
+
+def plant(monkeypatch: pytest.MonkeyPatch, folder: Path, name: str, change: Change) -> None:
+    """Change one file of the archive before it is packed."""
+    right = archive.pack
+
+    def pack(files: Mapping[str, Path], path: Path) -> None:
+        faulty = folder / "faulty"
+        faulty.write_text(changed(files[name].read_text(), change))
+        right({**files, name: faulty}, path)
+
+    monkeypatch.setattr(archive, "pack", pack)
+
+
+def changed(text: str, change: Change) -> str:
+    new = change(text)
+    assert new != text
+    return new
+
+
+def swapped(text: str, i: int, j: int) -> str:
+    """model.json with two class names in each other's place."""
+    card = json.loads(text)
+    classes = card["classes"]
+    classes[i], classes[j] = classes[j], classes[i]
+    return json.dumps(card)
+
+
 def test_one_that_answers_otherwise_is_loud_and_not_kept(
     config: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -120,6 +151,16 @@ def test_weights_that_do_not_fit_the_network_are_found_out(
     with pytest.raises(SagehoundError, match=r"code/inference\.py in a fresh process does not answer"):
         train(config("artifact=true"), tmp_path / "run")
     assert not (tmp_path / "run/model.tar.gz").exists()
+
+
+def test_two_classes_that_changed_places_are_found_out(
+    config: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant(monkeypatch, tmp_path, "model.json", lambda text: swapped(text, 0, 2))
+    with pytest.raises(SagehoundError, match=r"its classes are .*: number 1 is Slate instead of Amber.*No model\.tar"):
+        train(config("artifact=true"), tmp_path / "run")
+    assert not (tmp_path / "run/model.tar.gz").exists()
+    assert (tmp_path / "run/predictions.csv").exists()
 
 
 def test_what_a_killed_run_left_is_removed(config: Compose, tmp_path: Path) -> None:

@@ -1,42 +1,34 @@
-"""From a trained model to model.tar.gz, which proves that it answers as the trained model does before it is kept."""
+"""From a trained model to model.tar.gz, which stays only if it gives the trained model's answers in fresh processes."""
 
 import hashlib
 import importlib.metadata
 import importlib.util
 import json
-import os
 import platform
 import shutil
 import subprocess
-import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import sagehound
-from sagehound import archive, console
+from sagehound import archive, compute, console, verification
 from sagehound.backbone import find_weights, pretrained_cfg
 from sagehound.classifier import Classifier
 from sagehound.data.photos import PhotoSet
 from sagehound.data.transforms import Preprocessing
 from sagehound.errors import SagehoundError
 from sagehound.files import replacing
-from sagehound.tables import Floats, Predictions
+from sagehound.tables import Predictions
+from sagehound.verification import FreshProcesses
 
-TOLERANCE = 1e-3  # the largest difference of a probability
-PHOTOS = 32  # of the test split, that the proof is made with
 _PACKAGE = Path(sagehound.__file__).parent
 # what inference.py imports: the very files that this process trained with
 _CODE = (
@@ -80,8 +72,9 @@ def make(
     metrics: dict[str, Any],
     test: Predictions,
     path: Path,
+    fresh: FreshProcesses,
 ) -> None:
-    """Write ``path``, a model.tar.gz, if in fresh processes it answers as the trained model did.
+    """Write ``path``, a model.tar.gz, if in fresh processes it gives the trained model's answers.
 
     Args:
         model: on the CPU or a GPU; left on the CPU.
@@ -89,43 +82,35 @@ def make(
         cfg: the run's config.
         photos: what was trained on.
         metrics: of the splits; goes into model.json.
-        test: what the model said of the test photos.
+        test: the model's predictions of the test photos; predictions.csv beside ``path`` holds them too.
         path: of the archive.
+        fresh: the processes; started here if they were not.
 
     Raises:
-        SagehoundError: it answers otherwise, or not at all; nothing is kept at ``path``.
+        SagehoundError: an answer differs, or there is none; nothing stays at ``path``.
     """
     path.unlink(missing_ok=True)  # of an earlier end of the same run, whose weights were others
     for left in (*path.parent.glob(".artifact-*"), *path.parent.glob(f".{path.name}.*.tmp")):  # by one that was killed
         shutil.rmtree(left) if left.is_dir() else left.unlink()
-    with _started("onnx") as onnx, _started("inference") as inference, replacing(path) as candidate:
+    fresh.start()
+    with replacing(path) as candidate:
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".artifact-") as temporary:
             made = Path(temporary)
             card = describe(model, to, cfg, photos, metrics)
             (made / "model.json").write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
             (made / "requirements.txt").write_text(_NEEDED)
-            _write_network(model, to.size, made)
+            with compute.threads(
+                max(torch.get_num_threads() - len(fresh.ways), 1)
+            ):  # the fresh processes take the rest
+                _write_network(model, to.size, made)
             files = {name: made / name for name in ("model.json", "model.onnx", "model.safetensors")}
             files |= {f"code/sagehound/{name}": _PACKAGE / name for name in _CODE}
             files |= {"code/inference.py": _PACKAGE / "serving/inference.py"}
             files |= {"code/requirements.txt": made / "requirements.txt"}
             archive.pack(files, candidate)
-        with tempfile.TemporaryDirectory(prefix="sagehound-") as unpacked:
-            archive.unpack(candidate, Path(unpacked))
-            some = np.unique(np.linspace(0, len(test.photos) - 1, PHOTOS).round().astype(int))
-            asked = [str((photos.root / test.photos[i].file).resolve()) for i in some]
-            with ThreadPoolExecutor(2) as pool:
-                by_onnx = pool.submit(_ask, onnx, "onnx", candidate, asked)
-                by_inference = pool.submit(_ask, inference, "inference", Path(unpacked), asked)
-            expected = test.probabilities[some]
-            off = max(
-                _compare("onnx", by_onnx.result(), expected), _compare("inference", by_inference.result(), expected)
-            )
+        proven = verification.verify(candidate, photos, test, path.with_name("predictions.csv"), fresh)
         size = candidate.stat().st_size / 1e6
-    console.say(
-        f"artifact: {path.name}, {size:.1f} MB; opened in fresh processes its probabilities of {len(some)} test photos "
-        f"differ from the trained model's by {off:.0e} at most"
-    )
+    console.say(f"artifact: {path.name}, {size:.1f} MB; {proven}")
 
 
 def describe(
@@ -221,61 +206,3 @@ def _write_network(model: Classifier, size: tuple[int, int], folder: Path) -> No
             "kept; free some space or choose another backbone.name, then resume=RUN tries again without training"
         ) from error
     model.eval()  # the exporter sets back what it finds
-
-
-@contextmanager
-def _started(way: str) -> Iterator[subprocess.Popen[str]]:
-    """A fresh process that waits for an artifact; ended with the block in any case."""
-    with subprocess.Popen(
-        [sys.executable, "-P", str(_PACKAGE / "serving" / "proof.py"), way],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},  # what it says is compared with 32 bits on a CPU
-        start_new_session=True,  # Ctrl-C is for the run, which ends this process
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def _ask(process: subprocess.Popen[str], way: str, model: Path, photos: list[str]) -> Floats:
-    """What a fresh process says of the photos, b x c."""
-    try:
-        said, complaint = process.communicate(json.dumps({"model": str(model), "photos": photos}) + "\n", timeout=600)
-    except subprocess.TimeoutExpired as error:
-        raise _unfit(way, "it did not answer within ten minutes") from error
-    if process.returncode:
-        raise _unfit(way, complaint.strip().splitlines()[-1] if complaint.strip() else f"exit {process.returncode}")
-    return np.array(json.loads(said), np.float32)
-
-
-def _compare(way: str, found: Floats, expected: Floats) -> float:
-    """The largest difference between two tables of probabilities, b x c.
-
-    Raises:
-        SagehoundError: it is above the tolerance, or a photo gets another answer where the model was not undecided
-            between the two to within the tolerance.
-    """
-    if found.shape != expected.shape:
-        raise _unfit(way, f"it gave {found.shape} probabilities instead of {expected.shape}")
-    off: npt.NDArray[np.float32] = np.abs(found - expected).max(1)
-    rows = np.arange(len(found))
-    lost = expected.max(1) - expected[rows, found.argmax(1)]  # 0 where the answer is the same
-    if not (off <= TOLERANCE).all() or (lost > TOLERANCE).any():
-        raise _unfit(
-            way,
-            f"probabilities differ by up to {off.max():.2g} ({TOLERANCE:g} is allowed), "
-            f"{int((lost > TOLERANCE).sum())} of {len(found)} answers are others",
-        )
-    return float(off.max())
-
-
-def _unfit(way: str, reason: str) -> SagehoundError:
-    name = {"onnx": "model.onnx", "inference": "code/inference.py"}[way]
-    return SagehoundError(
-        f"the model was trained, but {name} in a fresh process does not answer as it does: {reason}. No model.tar.gz "
-        "was kept; checkpoints/best.ckpt was. resume=RUN tries again without training"
-    )

@@ -24,6 +24,7 @@ from sagehound import console, hints, run_folder
 from sagehound.config import check, group_of, is_registered, meant, register, registered, unknown_key
 from sagehound.errors import ConfigError, SagehoundError
 from sagehound.files import writing_failed
+from sagehound.machine import importing
 
 
 def run(app: Callable[[], Any], usage: str) -> None:
@@ -72,7 +73,8 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         if cfg.audit_only:
             audit(cfg, folder)
             return {}
-        from sagehound.training import train  # torch, only once the config was found right
+        with importing():
+            from sagehound.training import train  # torch, only once the config was found right
 
         return train(cfg, folder, overrides=given_overrides()).metrics
     raise AssertionError("clear_errors has ended the program")

@@ -2,6 +2,8 @@
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -82,3 +84,14 @@ def _fastest_precision(accelerator: str) -> tuple[str, str]:
     if accelerator == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()):
         return "bf16-mixed", "the processor has it"
     return "32-true", "the processor has no bf16" if accelerator == "cpu" else "the safe choice on mps"
+
+
+@contextmanager
+def threads(number: int | None) -> Iterator[None]:
+    """Compute in so many threads; None changes nothing."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -41,6 +41,7 @@ from sagehound.data.transforms import Preprocessing
 from sagehound.errors import InputError
 from sagehound.files import write_json
 from sagehound.machine import tune_allocator
+from sagehound.verification import FreshProcesses
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,7 @@ def train(
         run_folder.opened(folder, cfg) as opened,
         signals_stop(last),
         _removing(last.parent, lambda: opened.begun and cfg.results == "scores"),
+        FreshProcesses() as fresh,
     ):
         tune_allocator()
         with _timed(seconds, "model"):  # what cannot work is refused before any photo is read or fetched
@@ -110,13 +112,21 @@ def train(
         epochs = folder / history.NAME
         if cfg.results != "scores" and not compute.node():
             history.write(epochs, history.of_checkpoint(stopped_at))
-        with _timed(seconds, "train"):
+        with_artifact = cfg.artifact and cfg.results != "scores" and not compute.node()
+        only_head = kept is not None and cfg.finetune.name == "head"
+        if with_artifact and only_head:
+            fresh.start()  # training takes seconds; where it takes longer they start after it, not to hold memory
+        # small operators gain nothing from several threads, which wait for each other where the cores are busy
+        threads = 1 if only_head and _is_small(model.head, cfg) else None
+        with _timed(seconds, "train"), compute.threads(threads):
             logger = TensorBoardLogger(folder, name="", version="tensorboard", default_hp_metric=False)
             if stopped_at is None or not checkpoint.ended_early(stopped_at, cfg.trainer.patience):
                 fit(model, data, machine, logger, cfg, each_epoch)
         if compute.node():  # the first machine tests and writes for all of them
             return Run(folder, {})
-        with _timed(seconds, "evaluate"):
+        if with_artifact:
+            fresh.start()
+        with _timed(seconds, "evaluate"), compute.threads(threads):
             best_epoch = checkpoint.load_best(model, last.with_name("best.ckpt"))
             found = evaluation.predict(model, data, torch.device(machine.accelerator))
             scores = {split: evaluation.score(p) for split, p in found.items()}
@@ -133,10 +143,11 @@ def train(
             logger.finalize("success")
         about = {"best_epoch": best_epoch, "classes": len(photos.classes), "backbone": cfg.backbone.name}
         try:
-            if cfg.artifact and cfg.results != "scores":
+            if with_artifact:
                 with _timed(seconds, "artifact"):
                     made = folder / archive.NAME
-                    artifact.make(model, to, cfg, photos, scores | {"best_epoch": best_epoch}, found["test"], made)
+                    of_run = scores | {"best_epoch": best_epoch}
+                    artifact.make(model, to, cfg, photos, of_run, found["test"], made, fresh)
         finally:  # whether the artifact is kept or not
             metrics = scores | {"seconds": {phase: round(s, 3) for phase, s in seconds.items()}} | about
             write_json(folder / "metrics.json", metrics)
@@ -209,6 +220,11 @@ def fit(
 
         trainer.callbacks.append(TensorHook(cfg.debugger, Path(logger.save_dir or ".")))  # type: ignore[attr-defined]
     trainer.fit(model, data, ckpt_path=cfg.resume, weights_only=True)
+
+
+def _is_small(head: nn.Module, cfg: DictConfig) -> bool:
+    """Whether the forward pass of a batch's features takes about a millisecond: 2^24 multiplications."""
+    return int(cfg.data.batch_size) * sum(p.numel() for p in head.parameters()) < 2**24
 
 
 @contextmanager

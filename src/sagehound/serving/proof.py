@@ -1,27 +1,136 @@
-"""Run in a process of its own: opens an artifact as a server would and prints what it says of photos.
+"""Run in a process of its own: opens an artifact as a server would, sends it requests and prints the responses.
 
-Usage: python -P proof.py onnx|inference, then on stdin a line of JSON: {"model": PATH, "photos": [PATH, ...]}. Starts
-with what takes long to import, so that it may be started before the artifact lies there.
+Usage: python -P proof.py server|inference, then on stdin a line of JSON:
+{"model": PATH, "requests": [{"content_type": TYPE, "photos": [PATH, ...]}, ...]}. The last line of stdout is JSON:
+{"through": what was called, "responses": [[the answer to each photo of a request, ...], ...]}, or {"error": REASON}.
+It first imports what takes long, so that it can be started before there is an artifact; it ends if stdin is closed.
 """
 
+import asyncio
+import base64
+import gc
 import importlib
 import json
+import os
 import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message
+
+Request = dict[str, Any]
+Answers = list[Any]
+
+_JSON, _LINES = "application/json", "application/jsonlines"
+_PARAMETERS = "; probabilities=all"
+_AT_ONCE = 8  # requests that the server is sent at once
+_LOW = 10  # the niceness of the imports; the run that started this process trains meanwhile
+_HEAVY = {
+    "server": ("onnxruntime", "PIL.Image", "sagehound.serving.app", "sagehound.serving.predictor"),
+    "inference": ("torch", "timm", "safetensors.torch"),
+}
 
 
-def by_onnx(model: str, photos: list[str]) -> list[list[float]]:
-    """Through Sagehound's own server's predictor; ``model`` is the archive."""
+def through_server(model: str, requests: list[Request]) -> tuple[str, list[Answers]]:
+    """Through the server's own application, by ASGI; ``model`` is the archive.
+
+    Without the packages of the extra `serve`, through the functions that the application calls.
+    """
+    try:
+        from sagehound.serving.app import make_app
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("sagehound"):
+            raise
+        return "the server's functions", _through_functions(model, requests)
+    from sagehound.serving.desk import Limits
+    from sagehound.serving.models import Models
+
+    models = Models(max_bytes=sys.maxsize)
+    models.load("model", model)
+    limits = Limits(body_bytes=2**40, bodies_bytes=2**40, pixels=2**40)  # a test photo may be larger than a client's
+    return "the server", asyncio.run(_through_app(make_app(models, limits), requests))
+
+
+async def _through_app(app: Any, requests: list[Request]) -> list[Answers]:  # noqa: ANN401 - FastAPI, if it is there
+    found: list[Answers] = []
+    async with app.router.lifespan_context(app):
+        for start in range(0, len(requests), _AT_ONCE):
+            found += await asyncio.gather(*(_post(app, request) for request in requests[start : start + _AT_ONCE]))
+    return found
+
+
+async def _post(app: "ASGIApp", request: Request) -> Answers:
+    """The answers to one POST /invocations.
+
+    Raises:
+        ValueError: the status is not 200.
+    """
+    content_type, accept = request["content_type"], _accept(request["content_type"])
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": "POST",
+        "scheme": "http",
+        "path": "/invocations",
+        "raw_path": b"/invocations",
+        "root_path": "",
+        "query_string": b"",
+        "headers": [(b"content-type", content_type.encode()), (b"accept", accept.encode())],
+        "client": ("127.0.0.1", 1),
+        "server": ("127.0.0.1", 8080),
+    }
+    body, sent = _body(request), list[Any]()
+    waiting = asyncio.Event()  # a client that stays connected sends nothing more
+
+    async def receive() -> "Message":
+        if sent:
+            await waiting.wait()
+        sent.append(None)
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    status, content = 0, b""
+
+    async def send(message: "Message") -> None:
+        nonlocal status, content
+        status = message.get("status", status)
+        content += message.get("body", b"")
+
+    await app(scope, receive, send)
+    if status != 200:
+        raise ValueError(f"the server answered {content_type} with {status} {content.decode(errors='replace')}")
+    return _read(content, content_type)
+
+
+def _through_functions(model: str, requests: list[Request]) -> list[Answers]:
     from sagehound.archive import opened
     from sagehound.data.transforms import prepare
+    from sagehound.errors import InputError
+    from sagehound.serving import formats
     from sagehound.serving.predictor import Predictor
 
+    found = []
     with opened(model) as folder:
         predictor = Predictor(folder)
-        return [predictor([prepare(Path(photo), predictor.card.to)])[0].tolist() for photo in photos]
+        classes, to = predictor.card.classes, predictor.card.to
+        for request in requests:
+            content_type = request["content_type"]
+            want = formats.wanted(_accept(content_type), content_type)
+            answers = []
+            for photo in formats.photos_in(_body(request), content_type):
+                if isinstance(photo, InputError):
+                    raise photo
+                answers.append(formats.answer(classes, predictor([prepare(photo, to)])[0], want))
+            content = formats.written(answers, want, single=formats.is_photo(content_type))
+            found.append(_read(content, content_type))
+    return found
 
 
-def by_inference(model: str, photos: list[str]) -> list[list[float]]:
+def through_inference(model: str, requests: list[Request]) -> tuple[str, list[Answers]]:
     """Through the artifact's own inference.py, as SageMaker's containers call it; ``model`` is the unpacked folder."""
     sys.path.insert(0, str(Path(model, "code")))
     inference = importlib.import_module("inference")
@@ -30,16 +139,60 @@ def by_inference(model: str, photos: list[str]) -> list[list[float]]:
         raise ImportError(f"inference.py took {beside} from outside of the artifact")
     loaded = inference.model_fn(model)
     found = []
-    for photo in photos:
-        prediction = inference.predict_fn(inference.input_fn(Path(photo).read_bytes(), "application/x-image"), loaded)
-        said = json.loads(inference.output_fn(prediction, "application/json; probabilities=all"))
-        found.append(list(said["probabilities"].values()))
-    return found
+    for request in requests:
+        content_type, body = request["content_type"], _body(request)
+        given = inference.input_fn(body.decode() if content_type == _JSON else body, content_type)  # JSON comes as text
+        said = inference.output_fn(inference.predict_fn(given, loaded), _accept(content_type))
+        found.append(_read(said, content_type))
+    return "inference.py", found
+
+
+def _body(request: Request) -> bytes:
+    photos = [Path(photo).read_bytes() for photo in request["photos"]]
+    instances = [base64.b64encode(photo).decode() for photo in photos]
+    if request["content_type"] == _JSON:
+        return json.dumps({"instances": instances}).encode()
+    if request["content_type"] == _LINES:
+        return b"".join(json.dumps({"b64": instance}).encode() + b"\n" for instance in instances)
+    return photos[0]
+
+
+def _accept(content_type: str) -> str:
+    return (_LINES if content_type == _LINES else _JSON) + _PARAMETERS
+
+
+def _read(content: bytes, content_type: str) -> Answers:
+    if content_type == _LINES:
+        return [json.loads(line) for line in content.splitlines()]
+    said = json.loads(content)
+    return list(said["predictions"]) if content_type == _JSON else [said]
+
+
+def _import(names: tuple[str, ...]) -> None:
+    """Import modules, at low priority: on Linux niceness belongs to a thread."""
+
+    def work() -> None:
+        if sys.platform == "linux":
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOW)
+        for name in names:
+            with suppress(ImportError):  # raised again, with a name, where it is needed
+                importlib.import_module(name)
+
+    gc.disable()  # a fifth of the time of importing torch and timm is spent looking for garbage that is not there
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    gc.enable()
 
 
 if __name__ == "__main__":
-    way = sys.argv[1]
-    for name in ("onnxruntime", "PIL.Image") if way == "onnx" else ("torch", "timm", "safetensors.torch"):
-        importlib.import_module(name)
-    asked = json.loads(sys.stdin.readline())
-    print(json.dumps((by_onnx if way == "onnx" else by_inference)(asked["model"], asked["photos"])))
+    through: Callable[[str, list[Request]], tuple[str, list[Answers]]]
+    through = through_server if sys.argv[1] == "server" else through_inference
+    _import(_HEAVY[sys.argv[1]])
+    if line := sys.stdin.readline():
+        asked = json.loads(line)
+        try:
+            called, responses = through(asked["model"], asked["requests"])
+            print(json.dumps({"through": called, "responses": responses}))
+        except Exception as error:  # a broken artifact raises anything at all
+            print(json.dumps({"error": " ".join(f"{type(error).__name__}: {error}".split())}))

@@ -1,0 +1,283 @@
+"""Whether a model.tar.gz gives the trained model's answers: fresh processes open it and classify test photos."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from sagehound import archive
+from sagehound.data.decode import read_photo
+from sagehound.data.photos import PhotoSet
+from sagehound.errors import SagehoundError
+from sagehound.machine import cores
+from sagehound.tables import Floats, Predictions
+
+TOLERANCE = 1e-3  # the largest difference of a probability
+_TIE = 2 * TOLERANCE  # two classes that are no further apart may change places
+PHOTOS = 32  # of the test split, that are sent
+MOST = 64  # the same where there are more classes
+OTHERS = 4  # photos that are sent again as each content type that is no format's own
+_JPEG, _PNG, _WEBP, _ANY = "image/jpeg", "image/png", "image/webp", "application/x-image"
+_JSON, _LINES = "application/json", "application/jsonlines"
+_WAYS = {"server": "model.onnx", "inference": "code/inference.py"}  # how a photo is sent, and what then computes
+
+
+class FreshProcesses:
+    """Processes that import what they need and then wait for an artifact; they end with the block in any case.
+
+    Args:
+        ways: how photos are sent: server (its application on model.onnx), inference (the artifact's inference.py).
+    """
+
+    def __init__(self, ways: Sequence[str] = tuple(_WAYS)) -> None:
+        self.ways = ways
+        self._stack = ExitStack()
+        self._processes: dict[str, subprocess.Popen[str]] = {}
+
+    def start(self) -> None:
+        """Start those that are not running. Each takes seconds to import what it needs, and up to 400 MB."""
+        threads = str(max(cores() // len(_WAYS), 1))  # they compute at the same time
+        environment = {"OMP_NUM_THREADS": threads} | os.environ | {"CUDA_VISIBLE_DEVICES": ""}  # 32 bits, on a CPU
+        for way in set(self.ways) - self._processes.keys():
+            process = self._stack.enter_context(
+                subprocess.Popen(
+                    [sys.executable, "-P", str(Path(__file__).parent / "serving" / "proof.py"), way],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                    env=environment,
+                    start_new_session=True,  # Ctrl-C is for the run, which ends this process
+                )
+            )
+            self._stack.callback(process.kill)
+            self._processes[way] = process
+
+    def ask(self, way: str, model: Path, requests: list[dict[str, Any]]) -> tuple[str, list[list[Any]]]:
+        """What was called, and the answer to each photo of each request.
+
+        Raises:
+            SagehoundError: the process failed, or took more than ten minutes.
+        """
+        process = self._processes.pop(way)
+        try:
+            line = json.dumps({"model": str(model), "requests": requests}) + "\n"
+            said, complaint = process.communicate(line, timeout=600)
+        except subprocess.TimeoutExpired as error:
+            raise _unfit(way, "it did not answer within ten minutes") from error
+        if process.returncode:
+            raise _unfit(way, complaint.strip().splitlines()[-1] if complaint.strip() else f"exit {process.returncode}")
+        found = json.loads(said.splitlines()[-1])
+        if "error" in found:
+            raise _unfit(way, found["error"])
+        return found["through"], found["responses"]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._stack.close()
+
+
+@dataclass(frozen=True)
+class Expected:
+    """The trained model's answers to n photos."""
+
+    classes: list[str]  # c, in the order of the model's outputs
+    files: list[str]
+    labels: list[str]  # n, the photos' own classes
+    predictions: list[str]  # n, as predictions.csv has them
+    probabilities: Floats  # n x c
+
+    @property
+    def is_clear(self) -> npt.NDArray[np.bool_]:
+        """Whether the two most probable classes are further apart than rounding may change them, n."""
+        return _margins(self.probabilities) > _TIE
+
+
+def verify(model: Path, photos: PhotoSet, test: Predictions, table: Path, fresh: FreshProcesses) -> str:
+    """Compare an archive's answers with the trained model's and with the photos' labels; returns a line about it.
+
+    Args:
+        model: the archive.
+        photos: what was trained on.
+        test: the model's predictions of the test photos.
+        table: predictions.csv of the run.
+        fresh: the processes, started.
+
+    Raises:
+        SagehoundError: an answer differs, or there is none.
+    """
+    chosen = choose(test)
+    rows = _test_rows(table)
+    expected = Expected(
+        photos.classes,
+        [test.photos[i].file for i in chosen],
+        [rows[i]["label"] for i in chosen],
+        [rows[i]["prediction"] for i in chosen],
+        test.probabilities[chosen],
+    )
+    with tempfile.TemporaryDirectory(prefix="sagehound-") as folder, ThreadPoolExecutor(len(_WAYS)) as pool:
+        requests = make_requests([photos.root / file for file in expected.files], Path(folder))
+        sent = [{"content_type": r.content_type, "photos": [str(p) for p in r.photos]} for r in requests]
+        unpacked = Path(folder, "model")
+        asked = {"server": pool.submit(fresh.ask, "server", model, sent)} if "server" in fresh.ways else {}
+        if "inference" in fresh.ways:
+            archive.unpack(model, unpacked)
+            asked["inference"] = pool.submit(fresh.ask, "inference", unpacked, sent)
+        off, called = 0.0, []
+        for way, answers in asked.items():
+            through, responses = answers.result()
+            off = max(off, compare(way, requests, responses, expected))
+            called.append(through)
+    right = sum(a == b for a, b in zip(expected.predictions, expected.labels, strict=True))
+    return (
+        f"in fresh processes {' and '.join(called)} classify {len(chosen)} test photos as the trained model does, "
+        f"{right} of them right; probabilities differ from the trained model's by {off:.0e} at most"
+    )
+
+
+def choose(test: Predictions) -> list[int]:
+    """Photos that show a mix-up of any two classes: one of every class, and more up to ``PHOTOS``, in order.
+
+    Of each class, the first photo that is classified right and without a near tie, if there is one. Of more than
+    ``MOST`` classes, as many, evenly spaced.
+    """
+    clear = _margins(test.probabilities) > _TIE
+    rank = np.where(clear & test.right, 0, np.where(clear, 1, 2))
+    of_class: dict[int, int] = {}
+    for i in np.argsort(rank, kind="stable"):
+        of_class.setdefault(int(test.labels[i]), int(i))
+    some = [of_class[label] for label in sorted(of_class)]
+    chosen = {some[k] for k in _spaced(len(some), MOST)}
+    rest = [i for i in range(len(test.photos)) if i not in chosen]
+    return sorted(chosen | {rest[k] for k in _spaced(len(rest), max(PHOTOS - len(chosen), 0))})
+
+
+def _spaced(total: int, most: int) -> list[int]:
+    """At most so many of the numbers below ``total``, evenly spaced."""
+    return [i * total // most for i in range(most)] if most < total else list(range(total))
+
+
+def _margins(probabilities: Floats) -> Floats:
+    second, first = np.sort(probabilities, axis=1)[:, -2:].T
+    return np.asarray(first - second)
+
+
+def _test_rows(table: Path) -> list[dict[str, str]]:
+    with table.open(newline="", encoding="utf-8") as file:
+        return [row for row in csv.DictReader(file) if row["split"] == "test"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request, and which of the chosen photos it holds."""
+
+    content_type: str
+    photos: list[Path]
+    numbers: list[int]
+
+
+def make_requests(files: list[Path], folder: Path) -> list[Request]:
+    """Every photo as its format's own content type; some again as each other content type that users send.
+
+    A photo of a format that a server does not read (TIFF) is sent as PNG, which is written into ``folder``.
+    """
+    types, paths = [], []
+    for number, file in enumerate(files):
+        content_type, path = _content_type(file), file.resolve()
+        if content_type is None:
+            content_type, path = _PNG, folder / f"{number}.png"
+            read_photo(file).save(path, compress_level=1)
+        types.append(content_type)
+        paths.append(path)
+    requests = [Request(t, [p], [i]) for i, (t, p) in enumerate(zip(types, paths, strict=True))]
+    for turn, content_type in enumerate((_ANY, _JSON, _LINES)):
+        some = [(turn + i) % len(files) for i in _spaced(len(files), OTHERS)]  # others for each type
+        groups = [[i] for i in some] if content_type == _ANY else [some]
+        requests += [Request(content_type, [paths[i] for i in group], group) for group in groups]
+    return requests
+
+
+def _content_type(file: Path) -> str | None:
+    with file.open("rb") as content:
+        head = content.read(12)
+    if head.startswith(b"\xff\xd8"):
+        return _JPEG
+    if head.startswith(b"\x89PNG"):
+        return _PNG
+    if head.startswith(b"RIFF") and head.endswith(b"WEBP"):
+        return _WEBP
+    return _ANY if head.startswith((b"GIF8", b"BM")) else None
+
+
+def compare(way: str, requests: list[Request], responses: list[list[Any]], expected: Expected) -> float:
+    """The largest difference of a probability, if every answer is the trained model's; classes are compared by name.
+
+    Raises:
+        SagehoundError: there is no answer; class names or their order differ; a probability is further from the trained
+            model's than the tolerance; a label differs where the trained model's two best classes do not nearly tie;
+            fewer photos are classified right.
+    """
+    off, others, right = 0.0, [], set()
+    for request, answers in zip(requests, responses, strict=True):
+        for number, answer in zip(request.numbers, answers, strict=True):
+            if "error" in answer:
+                raise _unfit(way, f"{request.content_type}: {answer['error']['message']}")
+            if (names := list(answer["probabilities"])) != expected.classes:
+                raise _unfit(way, f"its classes are {_first_difference(names, expected.classes)}")
+            probabilities = np.array(list(answer["probabilities"].values()), np.float32)
+            off = max(off, float(np.abs(probabilities - expected.probabilities[number]).max()))
+            if not _is_label(answer, expected, number):
+                others.append(f"{expected.files[number]} is {answer['label']}, not {expected.predictions[number]}")
+            if answer["label"] == expected.labels[number]:
+                right.add(number)
+    if not off <= TOLERANCE or others:
+        example = f": {others[0]}" if others else ""
+        raise _unfit(
+            way,
+            f"probabilities differ by up to {off:.2g} ({TOLERANCE:g} is allowed), "
+            f"{len(others)} of {sum(len(r.numbers) for r in requests)} answers are others{example}",
+        )
+    was_right = {i for i in np.flatnonzero(expected.is_clear) if expected.predictions[i] == expected.labels[i]}
+    if len(was_right - right):
+        raise _unfit(way, f"{len(was_right - right)} photos that the trained model classifies right are wrong")
+    return off
+
+
+def _is_label(answer: dict[str, Any], expected: Expected, number: int) -> bool:
+    """Whether an answer names the trained model's class, or one that nearly ties with it, and ranks that first."""
+    label, probability = answer["label"], answer["probability"]
+    if label not in answer["probabilities"] or answer["top"][0] != {"label": label, "probability": probability}:
+        return False
+    if abs(probability - answer["probabilities"][label]) > TOLERANCE:
+        return False
+    trained = expected.probabilities[number]
+    lost = trained.max() - trained[expected.classes.index(label)]
+    return bool(label == expected.predictions[number] or lost <= _TIE)
+
+
+def _first_difference(names: list[str], classes: list[str]) -> str:
+    if len(names) != len(classes):
+        return f"{len(names)} instead of {len(classes)}"
+    k = next(k for k, (a, b) in enumerate(zip(names, classes, strict=True)) if a != b)
+    return f"others or in another order: number {k + 1} is {names[k]} instead of {classes[k]}"
+
+
+def _unfit(way: str, reason: str) -> SagehoundError:
+    return SagehoundError(
+        f"the model was trained, but {_WAYS[way]} in a fresh process does not answer as it does: {reason}. No "
+        "model.tar.gz was kept; checkpoints/best.ckpt was. resume=RUN tries again without training"
+    )
