@@ -46,8 +46,8 @@ def tell_leaks(photos: PhotoSet, test: Predictions) -> None:
     clean = np.array([p.file not in leaked for p in test.photos])
     rest = f"; test accuracy without them: {test.right[clean].mean():.1%}" if clean.any() else ""
     console.warn(
-        f"{len(leaked)} of {len(test.photos)} test photos are copies or near-duplicates of train photos, which "
-        f"flatters the test accuracy{rest} (audit.json lists them)"
+        f"test photos with a copy or near-duplicate in train, which flatter the test accuracy: {len(leaked)} of "
+        f"{len(test.photos)}{rest} (audit.json lists them)"
     )
 
 

@@ -25,7 +25,7 @@ from sagehound.data.datamodule import Features, reading_threads
 from sagehound.data.duplicates import MOST_PHOTOS, Fingerprints, by_features
 from sagehound.data.folders import SPLITS, Photo
 from sagehound.data.loader import Key, PhotoLoader, in_order, seed_of
-from sagehound.data.photos import PhotoSet, tell_near_duplicates
+from sagehound.data.photos import PhotoSet
 from sagehound.data.sources import Files
 from sagehound.data.transforms import Preprocessing
 from sagehound.errors import ConfigError, SagehoundError
@@ -98,7 +98,7 @@ def prepare(
 
 
 def near_duplicates(photos: PhotoSet, kept: Features) -> PhotoSet:
-    """The set with the near-duplicates that the features of its photos show beside those that are known already."""
+    """The set with the near-duplicates that the features of its photos show, beside those that are known already."""
     if len(photos.photos) > MOST_PHOTOS:
         return photos
     place = {p.file: i for i, p in enumerate(photos.photos)}
@@ -107,10 +107,7 @@ def near_duplicates(photos: PhotoSet, kept: Features) -> PhotoSet:
     features = np.empty_like(rows)
     features[order] = rows
     pairs = by_features(features, Fingerprints([photos.fingerprints[p.file] for p in photos.photos]))
-    with_features = photos.with_pairs(pairs)
-    if len(with_features.pairs) > len(photos.pairs):
-        tell_near_duplicates(with_features.audit)
-    return with_features
+    return photos.with_pairs(pairs)
 
 
 class View:

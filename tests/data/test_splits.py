@@ -98,7 +98,7 @@ def test_a_leak_of_given_splits_is_named_last(
         save(scene(100 + len(label) + int(label[-1])), root / "test" / label / "own.jpg")
     train(config(f"data.root={root}", "results=scores"), tmp_path / "run")
     last = capsys.readouterr().out.splitlines()[-1]
-    assert "1 of 3 test photos are copies or near-duplicates of train photos" in last
+    assert "test photos with a copy or near-duplicate in train, which flatter the test accuracy: 1 of 3" in last
     assert "test accuracy without them: " in last
     (group,) = json.loads((tmp_path / "run/audit.json").read_text())["near_duplicates_across_splits"][:1]
     assert {p["split"] for p in group} == {"train", "test"} or {p["split"] for p in group} == {"train", "valid"}

@@ -69,11 +69,14 @@ class PhotoSet:
         return found
 
     def with_pairs(self, pairs: Sequence[Pair]) -> "PhotoSet":
-        """The same set with more near-duplicates, in its audit too."""
+        """The same set with more near-duplicates, in its audit too; one line tells of them."""
         known = {(p.a, p.b) for p in self.pairs}
         new = [p for p in pairs if (p.a, p.b) not in known]
         found = _of_different_files([*self.pairs, *new], self.photos, self.digests)
-        return replace(self, pairs=found, audit=self.audit | audit.near_duplicates(self.photos, found))
+        report = self.audit | audit.near_duplicates(self.photos, found)
+        told = {self.photos[i].file for p in self.pairs for i in (p.a, p.b)}
+        tell_near_duplicates(report, told)
+        return replace(self, pairs=found, audit=report)
 
 
 def fetch(data: DictConfig, cache_dir: Path) -> Path:
@@ -260,16 +263,23 @@ def _tell(report: dict[str, Any]) -> None:
     tell_near_duplicates(report)
 
 
-def tell_near_duplicates(report: dict[str, Any]) -> None:
-    """One line for the near-duplicates of an audit, a warning where they are in several splits."""
-    across, within = (report[f"near_duplicates_{where}"] for where in ("across_splits", "within_split"))
+def tell_near_duplicates(report: dict[str, Any], told: set[str] | None = None) -> None:
+    """One line for near-duplicates, a warning where they are in several splits.
+
+    Args:
+        report: audit.json.
+        told: the files that an earlier line was about.
+    """
+    across, within = (
+        [p["file"] for group in report[f"near_duplicates_{where}"] for p in group if p["file"] not in (told or ())]
+        for where in ("across_splits", "within_split")
+    )
+    more = "" if told is None else " more"
     if across:
-        few = ", ".join(p["file"] for p in across[0][:2])
+        few = ", ".join(across[:2])
         console.warn(
-            f"{sum(map(len, across))} photos are near-duplicates of photos in another split, "
-            f"which flatters the result ({few}, ...): see audit.json"
+            f"{len(across)}{more} photos are near-duplicates of photos in another split, which flatters the result "
+            f"({few}{', ...' if across[2:] else ''}): see audit.json"
         )
-    elif within:
-        console.say(
-            f"data: {sum(map(len, within))} photos are near-duplicates of others in their split: see audit.json"
-        )
+    if within:
+        console.say(f"data: {len(within)}{more} photos are near-duplicates of others in their split: see audit.json")
