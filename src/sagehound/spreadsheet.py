@@ -22,6 +22,11 @@ def csv_line(row: Sequence[object]) -> bytes:
     return text.getvalue().removesuffix(";\t\r\n").encode(errors="backslashreplace") + b"\n"
 
 
+def unmarked(cell: str) -> str:
+    """The text of a cell without the ' that ``csv_line`` puts in front."""
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
+
+
 def _marked(cell: object) -> object:
     formula = isinstance(cell, str) and _FORMULA.match(cell) and not _NUMBER.fullmatch(cell)
     return f"'{cell}" if formula else cell

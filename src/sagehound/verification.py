@@ -18,10 +18,10 @@ import numpy as np
 import numpy.typing as npt
 
 from sagehound import archive
-from sagehound.data.decode import read_photo
 from sagehound.data.photos import PhotoSet
 from sagehound.errors import SagehoundError
 from sagehound.machine import cores
+from sagehound.spreadsheet import unmarked
 from sagehound.tables import Floats, Predictions
 
 TOLERANCE = 1e-3  # the largest difference of a probability
@@ -129,8 +129,8 @@ def verify(model: Path, photos: PhotoSet, test: Predictions, table: Path, fresh:
         [rows[i]["prediction"] for i in chosen],
         test.probabilities[chosen],
     )
+    requests = make_requests([photos.root / file for file in expected.files])
     with tempfile.TemporaryDirectory(prefix="sagehound-") as folder, ThreadPoolExecutor(len(_WAYS)) as pool:
-        requests = make_requests([photos.root / file for file in expected.files], Path(folder))
         sent = [{"content_type": r.content_type, "photos": [str(p) for p in r.photos]} for r in requests]
         unpacked = Path(folder, "model")
         asked = {"server": pool.submit(fresh.ask, "server", model, sent)} if "server" in fresh.ways else {}
@@ -178,7 +178,8 @@ def _margins(probabilities: Floats) -> Floats:
 
 def _test_rows(table: Path) -> list[dict[str, str]]:
     with table.open(newline="", encoding="utf-8") as file:
-        return [row for row in csv.DictReader(file) if row["split"] == "test"]
+        rows = csv.DictReader(file)
+        return [{name: unmarked(cell) for name, cell in row.items()} for row in rows if row["split"] == "test"]
 
 
 @dataclass(frozen=True)
@@ -190,20 +191,10 @@ class Request:
     numbers: list[int]
 
 
-def make_requests(files: list[Path], folder: Path) -> list[Request]:
-    """Every photo as its format's own content type; some again as each other content type that users send.
-
-    A photo of a format that a server does not read (TIFF) is sent as PNG, which is written into ``folder``.
-    """
-    types, paths = [], []
-    for number, file in enumerate(files):
-        content_type, path = _content_type(file), file.resolve()
-        if content_type is None:
-            content_type, path = _PNG, folder / f"{number}.png"
-            read_photo(file).save(path, compress_level=1)
-        types.append(content_type)
-        paths.append(path)
-    requests = [Request(t, [p], [i]) for i, (t, p) in enumerate(zip(types, paths, strict=True))]
+def make_requests(files: list[Path]) -> list[Request]:
+    """Every photo as its format's own content type; some again as each other content type that users send."""
+    paths = [file.resolve() for file in files]
+    requests = [Request(_content_type(path), [path], [i]) for i, path in enumerate(paths)]
     for turn, content_type in enumerate((_ANY, _JSON, _LINES)):
         some = [(turn + i) % len(files) for i in _spaced(len(files), OTHERS)]  # others for each type
         groups = [[i] for i in some] if content_type == _ANY else [some]
@@ -211,7 +202,7 @@ def make_requests(files: list[Path], folder: Path) -> list[Request]:
     return requests
 
 
-def _content_type(file: Path) -> str | None:
+def _content_type(file: Path) -> str:
     with file.open("rb") as content:
         head = content.read(12)
     if head.startswith(b"\xff\xd8"):
@@ -220,7 +211,7 @@ def _content_type(file: Path) -> str | None:
         return _PNG
     if head.startswith(b"RIFF") and head.endswith(b"WEBP"):
         return _WEBP
-    return _ANY if head.startswith((b"GIF8", b"BM")) else None
+    return _ANY
 
 
 def compare(way: str, requests: list[Request], responses: list[list[Any]], expected: Expected) -> float:
