@@ -86,9 +86,10 @@ def test_a_resume_without_artifact_leaves_no_other_weights(
     assert "removed model.tar.gz" in capsys.readouterr().out
     assert not (mine / "model.tar.gz").exists()
     train(config(*given, "results=scores", f"resume={mine}/checkpoints/last.ckpt"), mine)
-    assert "removed predictions.csv, per_class.csv, confusion.png, " in capsys.readouterr().out
+    assert "removed predictions.csv, per_class.csv, confusions.csv, " in capsys.readouterr().out
     left = {p.name for p in mine.rglob("*") if p.is_file() and not p.name.startswith("events")}
-    assert left == {".lock", "audit.json", "config.yaml", "overrides.yaml", "metrics.json", "hparams.yaml"}
+    written = {"audit.json", "splits.csv", "config.yaml", "overrides.yaml", "metrics.json", "hparams.yaml"}
+    assert left == {".lock", *written}
 
 
 def test_another_run_is_refused_or_overwritten(config: Compose, mine: Path, tmp_path: Path) -> None:
