@@ -22,6 +22,11 @@ def csv_line(row: Sequence[object]) -> bytes:
     return text.getvalue().removesuffix(";\t\r\n").encode(errors="backslashreplace") + b"\n"
 
 
+def unmarked(text: str) -> str:
+    """The text of a cell that ``csv_line`` wrote, without the ' that it put in front."""
+    return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
+
+
 def _marked(cell: object) -> object:
     formula = isinstance(cell, str) and _FORMULA.match(cell) and not _NUMBER.fullmatch(cell)
     return f"'{cell}" if formula else cell
