@@ -172,7 +172,7 @@ def test_the_table_of_confusions(tmp_path: Path) -> None:
     ]
 
 
-def test_the_worst_mistakes_bear_their_files_names(tmp_path: Path) -> None:
+def test_the_worst_mistakes_show_their_file_names(tmp_path: Path) -> None:
     names = ["a$b$c.jpg", "a" * 60 + ".jpg", "brok\udce9n.jpg"]
     for i, name in enumerate(names):
         save_photo(tmp_path / name, (200, 100, 50), seed=i)

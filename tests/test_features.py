@@ -302,7 +302,7 @@ def test_a_sweep_leaves_scores_and_computes_features_once(config: Compose, tmp_p
     for number in range(3):
         run = train(config("results=scores", f"optimizer.lr={10**-number}"), tmp_path / str(number))
         left = {p.name for p in run.folder.rglob("*") if p.is_file() and not p.name.startswith("events")}
-        assert left == {".lock", "audit.json", "config.yaml", "metrics.json", "hparams.yaml"}
+        assert left == {".lock", "audit.json", "splits.csv", "config.yaml", "metrics.json", "hparams.yaml"}
         assert len(curves(run.folder)["valid/loss"]) == 2
         assert json.loads((run.folder / "metrics.json").read_text())["test"]["photos"] == 12
     assert len(read) == 45

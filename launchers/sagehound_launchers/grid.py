@@ -1,4 +1,4 @@
-"""`-m key=a,b`: a grid. Every point is checked before the first is trained; a failed one leaves the others alone."""
+"""`-m key=a,b`: a grid. Every point is checked before the first is trained; a failed trial does not stop the others."""
 
 import json
 import time
@@ -135,7 +135,7 @@ def run(
 
 
 class _Done:
-    """What came of the points so far."""
+    """The results so far."""
 
     def __init__(self, grid: Grid, folder: Path, objective: str) -> None:
         self._grid, self._folder, self._objective = grid, folder, objective
@@ -166,7 +166,7 @@ class _Done:
             self._note(number, outcome, seconds)
 
     def _read(self, numbers: Sequence[int]) -> None:
-        """Take up those of several trials that were done when the rest were stopped; each has its metrics.json."""
+        """Add the trials that had finished when the others were stopped; each has its metrics.json."""
         for number in numbers:
             path = self._folder / str(number) / "metrics.json"
             if path.exists():

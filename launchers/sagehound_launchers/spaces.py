@@ -76,7 +76,7 @@ def claim_study(config: DictConfig, arguments: Sequence[str]) -> list[str]:
 
 
 def study_override(folder: Path) -> str:
-    """The override by which another command takes up the search in a folder."""
+    """The override with which another command continues the search in a folder."""
     named = folder.is_relative_to(_STUDIES)
     return f"hpo.study={folder.relative_to(_STUDIES)}" if named else f"hydra.sweep.dir={folder}"
 

@@ -127,7 +127,7 @@ def claim_default(config: DictConfig, kind: str) -> None:
     folder = str(run_folder.claim(Path(config.hydra[kind].dir)))
     with read_write(config), open_dict(config):
         config.hydra[kind].dir = folder
-        config.hydra.overrides.hydra.append(f"{key}={hints.as_text(folder)}")  # of which a sweep's jobs are composed
+        config.hydra.overrides.hydra.append(f"{key}={hints.as_text(folder)}")  # a sweep's jobs are composed with it
 
 
 @contextmanager

@@ -58,11 +58,11 @@ _MEANT = {
     "smoothing": "augment.label_smoothing={}",
 }
 _NO_OPTION = {"backbone": "backbone.name={}", "data": "data=folder data.root={}"}  # a value that is no option's name
-# settings of launch.py that train.py lacks; of a group the option that is chosen first for one of its keys
+# settings of launch.py that train.py lacks; for a group, the option that its keys need
 _LAUNCH = {"hpo": "optuna", "deploy": "local", "transform": "local", "probe": "local", "image": "ecr"}
 _LAUNCH |= dict.fromkeys(("aws", "endpoint", "n", "dry_run"), "")
 _FLAG = r"--?[a-zA-Z]"  # not a negative number
-_PATHS = ("data.root", "backbone.weights", "resume", "hydra.run.dir")  # which are text, whatever is in them
+_PATHS = ("data.root", "backbone.weights", "resume", "hydra.run.dir")  # always text
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class _Given:
 def check(argv: Sequence[str], conf: Path) -> None:
     """Refuse settings that other programs would take, and name those that are meant.
 
-    What is neither known nor like anything known is left for Hydra to refuse; only flags are refused here.
+    Hydra itself refuses a key that is unknown and resembles no known key; an unknown flag is refused here.
 
     Args:
         argv: the command line behind the program's name.

@@ -1,4 +1,4 @@
-"""Whether a model.tar.gz gives the trained model's answers: fresh processes open it and classify test photos."""
+"""Verifies in fresh processes that a model.tar.gz predicts what the trained model predicts."""
 
 import json
 import os
@@ -24,10 +24,10 @@ from sagehound.machine import cores
 from sagehound.tables import Floats, Predictions
 
 TOLERANCE = 1e-3  # the largest difference of a probability
-_TIE = 2 * TOLERANCE  # two classes that are no further apart may change places
+_TIE = 2 * TOLERANCE  # if two probabilities are this close, rounding may change their order
 PHOTOS = 32  # of the test split, that are sent
-MOST = 64  # the same where there are more classes
-OTHERS = 4  # photos that are sent again as each content type that is no format's own
+MOST = 64  # photos that are sent where there are more classes than PHOTOS
+OTHERS = 4  # photos that are sent again, with each of the other content types
 _JPEG, _PNG, _WEBP, _ANY = "image/jpeg", "image/png", "image/webp", "application/x-image"
 _JSON, _LINES = "application/json", "application/jsonlines"
 _WAYS = {"server": "model.onnx", "inference": "code/inference.py"}  # how a photo is sent, and what then computes
@@ -75,7 +75,7 @@ class FreshProcesses:
             line = json.dumps({"model": str(model), "requests": requests}) + "\n"
             said, complaint = process.communicate(line, timeout=600)
         except subprocess.TimeoutExpired as error:
-            raise _unfit(way, "it did not answer within ten minutes") from error
+            raise _unfit(way, "it did not respond within ten minutes") from error
         if process.returncode:
             raise _unfit(way, complaint.strip().splitlines()[-1] if complaint.strip() else f"exit {process.returncode}")
         found = json.loads(said.splitlines()[-1])
@@ -102,7 +102,7 @@ class Expected:
 
     @property
     def is_clear(self) -> npt.NDArray[np.bool_]:
-        """Whether the two most probable classes are further apart than rounding may change them, n."""
+        """Whether the two most probable classes are too far apart for rounding to change their order, n."""
         return _margins(self.probabilities) > _TIE
 
 
@@ -187,7 +187,7 @@ class Request:
 def make_requests(files: list[Path]) -> list[Request]:
     """Every photo as its format's own content type; some again as each other content type that users send.
 
-    Of formats other than JPEG, PNG and WebP the content decides; they are sent as application/x-image.
+    Other formats than JPEG, PNG and WebP are sent as application/x-image: the server finds the format out.
     """
     paths = [file.resolve() for file in files]
     requests = [Request(_content_type(path), [path], [i]) for i, path in enumerate(paths)]

@@ -184,7 +184,7 @@ def test_an_audit_alone_trains_nothing(command: Command, photos: Path, weights: 
         (str(Path(__file__).parents[2]), "is Sagehound's own folder"),
     ],
 )
-def test_a_root_that_is_hardly_meant_is_refused(command: Command, root: str, reason: str) -> None:
+def test_a_home_or_an_unset_variable_is_refused_as_root(command: Command, root: str, reason: str) -> None:
     done = command("data=folder", f"data.root='{root}'" if root else "data.root=")
     assert done.returncode == 2
     assert reason in done.stderr

@@ -19,7 +19,7 @@ from sagehound.errors import SagehoundError
 from sagehound.files import read_csv, write_json
 
 RECORD = "splits.csv"  # in a run's folder: the split of every photo, by content
-_ROOM = 1.5  # times the wanted number of photos, that a large group may bring a split to
+_ROOM = 1.5  # a large group may fill a split up to so many times the wanted number of photos
 
 Remembered = Mapping[str, str]  # the split that a photo was in before, by its SHA-256
 
@@ -82,7 +82,7 @@ class _Quota:
 
     def __init__(self, photos: Counter[str], groups: Counter[str], share: float, splits: int) -> None:
         self._photos = {label: max(round(n * share), 1) for label, n in photos.items()}
-        # where one group holds most photos of a class, the small ones are shared out among all splits
+        # where one group holds most photos of a class, all splits share the small ones
         self._groups = {label: max(round(n * share), n // splits, 1) for label, n in groups.items()}
         self._got, self._taken = Counter[str](), Counter[str]()
 
