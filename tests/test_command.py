@@ -27,7 +27,7 @@ from sagehound.errors import ConfigError
         (["optimizer.lr=0.1,0.2"], "optimizer.lr=0.1,0.2: several values are a sweep: add -m"),
         (["data.root=/tmp/a=b"], "quote the value twice, for Hydra and for the shell"),
         (["optimizer.lr"], "optimizer.lr: not an override: write key=value"),
-        (["data=folder"], "data.root is missing: give data.root=..."),
+        (["data=folder"], "data.root is missing: give data.root=PATH of your photos"),
         (["optimizer=sgd", "optimizer.betas=[0.9,0.9]"], "optimizer=sgd has no eps and no betas"),
         (["resume=last"], "resume=last: no run in outputs left checkpoints/last.ckpt"),
         (["resume=nowhere"], "resume=nowhere: nowhere does not exist"),
