@@ -210,7 +210,7 @@ def test_all_formats_and_mutations_are_read_or_refused_alike(readers: Readers) -
 
 
 @pytest.mark.slow
-def test_whatever_the_file_all_agree(readers: Readers) -> None:
+def test_all_readers_agree_on_every_file(readers: Readers) -> None:
     @settings(
         max_examples=int(os.environ.get("SAGEHOUND_FILES", "400")),
         deadline=None,

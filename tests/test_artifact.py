@@ -153,9 +153,7 @@ def test_weights_that_do_not_fit_the_network_are_found_out(
     assert not (tmp_path / "run/model.tar.gz").exists()
 
 
-def test_two_classes_that_changed_places_are_found_out(
-    config: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_swapped_classes_are_found(config: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plant(monkeypatch, tmp_path, "model.json", lambda text: swapped(text, 0, 2))
     with pytest.raises(SagehoundError, match=r"its classes are .*: number 1 is Slate instead of Amber.*No model\.tar"):
         train(config("artifact=true"), tmp_path / "run")

@@ -150,7 +150,7 @@ def hub(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     server.server_close()
 
 
-def test_a_slow_hub_is_waited_for_and_its_weights_are_used_without_it(
+def test_a_slow_hub_is_waited_for_and_cached_weights_need_no_hub(
     hub: ThreadingHTTPServer, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sagehound.backbone.SECONDS", 0.8)  # less than the hub takes to respond

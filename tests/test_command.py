@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, Command
 
-from sagehound.command import resumed
+from sagehound.earlier import resumed
 from sagehound.errors import ConfigError
 
 

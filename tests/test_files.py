@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sagehound.errors import SagehoundError
-from sagehound.files import locked, replacing, write_json, write_text
+from sagehound.files import locked, read_csv, replacing, write_csv, write_json, write_text
 
 
 def test_a_file_is_replaced_only_when_the_new_one_is_whole(tmp_path: Path) -> None:
@@ -128,3 +128,10 @@ def test_a_lock_that_cannot_be_made_is_one_clear_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(SagehoundError, match="choose another folder"), locked(tmp_path / "file/.lock"):
         pass
+
+
+def test_names_that_a_spreadsheet_would_run_are_read_back_as_they_are(tmp_path: Path) -> None:
+    names = ["=1+1", "-Moss", "'=x", "''@", "'s", "-0.5", "a,b\nc", "plain"]
+    write_csv(tmp_path / "t.csv", ["name", "n"], [[name, i] for i, name in enumerate(names)])
+    assert [row["name"] for row in read_csv(tmp_path / "t.csv")] == names
+    assert "\n'-Moss," in (tmp_path / "t.csv").read_text()

@@ -95,7 +95,7 @@ def test_a_setting_is_answered_with_the_override_that_is_meant(
         (["data=folder", "root=p"], "root: no such key; did you mean data.root=p?"),
     ],
 )
-def test_the_whole_line(argv: list[str], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_whole_command_line_is_corrected(argv: list[str], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert hint(argv, monkeypatch) == message
 
 

@@ -86,7 +86,8 @@ def test_a_resume_without_artifact_leaves_no_other_weights(
     assert "removed model.tar.gz" in capsys.readouterr().out
     assert not (mine / "model.tar.gz").exists()
     train(config(*given, "results=scores", f"resume={mine}/checkpoints/last.ckpt"), mine)
-    assert "removed predictions.csv, per_class.csv, confusions.csv, " in capsys.readouterr().out
+    removed = "removed predictions.csv, per_class.csv, confusions.csv, history.csv, confusion.png, "
+    assert removed in capsys.readouterr().out
     left = {p.name for p in mine.rglob("*") if p.is_file() and not p.name.startswith("events")}
     written = {"audit.json", "splits.csv", "config.yaml", "overrides.yaml", "metrics.json", "hparams.yaml"}
     assert left == {".lock", *written}
@@ -132,7 +133,8 @@ hydra:
 """
 
 
-@pytest.mark.parametrize("kind", ["outputs", pytest.param("multirun", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["outputs", "multirun"])
 def test_two_commands_of_one_second_get_two_folders(photos: Path, weights: Path, tmp_path: Path, kind: str) -> None:
     conf = tmp_path / "conf/experiment"
     conf.mkdir(parents=True)

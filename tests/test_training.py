@@ -4,6 +4,7 @@ import csv
 import errno
 import json
 import os
+import shlex
 import shutil
 import signal
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 from conftest import Compose
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from sagehound.callbacks import stopped
 from sagehound.classifier import Classifier
 from sagehound.errors import ConfigError, InputError, SagehoundError, Stopped
 from sagehound.training import train
@@ -419,3 +421,11 @@ def test_a_head_run_leaves_the_backbone_as_it_was(config: Compose, tmp_path: Pat
     kept = [k for k in before if not k.startswith("fc.")]
     assert len(kept) > 20
     assert all(torch.equal(before[k], after[f"backbone.{k}"]) for k in kept), "BatchNorm statistics included"
+
+
+def test_the_command_that_resumes_a_run_is_quoted_for_the_shell(tmp_path: Path) -> None:
+    last = tmp_path / "my run/checkpoints/last.ckpt"
+    last.parent.mkdir(parents=True)
+    last.touch()
+    said = str(stopped(signal.SIGTERM, last)).partition("go on with: ")[2]
+    assert shlex.split(said) == ["python", "train.py", f"resume={tmp_path}/my run"]

@@ -1,4 +1,4 @@
-"""`-m key=a,b`: a grid. Every point is checked before the first is trained; a failed one leaves the others alone."""
+"""`-m key=a,b`: a grid. Every point is checked before the first is trained; a failed trial does not stop the others."""
 
 import json
 import time
@@ -18,6 +18,7 @@ from sagehound import console, run_folder
 from sagehound.command import explain
 from sagehound.errors import ConfigError, SagehoundError, Stopped
 from sagehound.files import locked
+from sagehound.hints import override_key
 from sagehound_launchers import trials
 from sagehound_launchers.runners import Launch, stop_signal, terminable
 from sagehound_launchers.search_space import Choice, Range, SearchSpace, role_of
@@ -36,7 +37,7 @@ class Grid:
     @property
     def points(self) -> list[dict[str, str]]:
         """Of each point the values of the swept keys, as an override writes them."""
-        pairs = [[(o.partition("=")[0].lstrip("+"), o.partition("=")[2]) for o in job] for job in self.jobs]
+        pairs = [[(override_key(o), o.partition("=")[2]) for o in job] for job in self.jobs]
         return [{key: value for key, value in job if key in self.space.ranges} for job in pairs]
 
 
@@ -61,7 +62,7 @@ def parse(overrides: Sequence[Override]) -> Grid:
         if role := role_of(text, override.value()):
             roles[key] = role
     (jobs,) = BasicSweeper.split_arguments(list(last.values()), None)
-    fixed = [o for o in jobs[0] if o.partition("=")[0].lstrip("+") not in ranges]
+    fixed = [o for o in jobs[0] if override_key(o) not in ranges]
     return Grid(SearchSpace(ranges, fixed, roles), jobs)
 
 
@@ -134,7 +135,7 @@ def run(
 
 
 class _Done:
-    """What came of the points so far."""
+    """The results so far."""
 
     def __init__(self, grid: Grid, folder: Path, objective: str) -> None:
         self._grid, self._folder, self._objective = grid, folder, objective
@@ -165,7 +166,7 @@ class _Done:
             self._note(number, outcome, seconds)
 
     def _read(self, numbers: Sequence[int]) -> None:
-        """Take up those of several trials that were done when the rest were stopped; each has its metrics.json."""
+        """Add the trials that had finished when the others were stopped; each has its metrics.json."""
         for number in numbers:
             path = self._folder / str(number) / "metrics.json"
             if path.exists():

@@ -59,7 +59,7 @@ def trial(cfg: DictConfig) -> dict[str, Any]:
     """Train one trial of a search; what is wrong is for the sweeper to say."""
     check(cfg)
     cfg.results = cfg.results or "scores"
-    cfg.overwrite = True  # a trial's number is given once: what lies in its folder is of a search that is gone
+    cfg.overwrite = True  # a search uses each number once, so files in its folder are from an older search
     from sagehound.compute import choose
     from sagehound.training import train
 

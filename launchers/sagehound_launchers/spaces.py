@@ -1,6 +1,5 @@
 """What a search searches: the command line's sweeps, hpo.space beside them, or the optimizer's own space."""
 
-import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from sagehound.hints import as_text
+from sagehound import hints
 from sagehound.run_folder import claim
 from sagehound_launchers.search_space import SearchSpace, parse
 
@@ -42,7 +41,7 @@ def searched(arguments: Sequence[str], hpo: DictConfig, compose: Compose) -> tup
 
 def _parse(arguments: Sequence[str], hpo: DictConfig) -> SearchSpace:
     given = [a for a in arguments if not _is_ours(a)]
-    keys = {a.partition("=")[0].lstrip("+~") for a in given}
+    keys = {hints.override_key(a) for a in given}
     flat = _flat(OmegaConf.to_container(hpo.space, resolve=True))
     return parse([*given, *(f"{key}={sweep}" for key, sweep in flat.items() if key not in keys)])
 
@@ -73,11 +72,11 @@ def claim_study(config: DictConfig, arguments: Sequence[str]) -> list[str]:
     study = str(folder.relative_to(_STUDIES))
     with read_write(config), open_dict(config):
         config.hpo.study = study
-    return [*arguments, f"hpo.study={as_text(str(study))}"]
+    return [*arguments, f"hpo.study={hints.as_text(study)}"]
 
 
 def study_override(folder: Path) -> str:
-    """The override by which another command takes up the search in a folder."""
+    """The override with which another command continues the search in a folder."""
     named = folder.is_relative_to(_STUDIES)
     return f"hpo.study={folder.relative_to(_STUDIES)}" if named else f"hydra.sweep.dir={folder}"
 
@@ -87,4 +86,4 @@ def command_again(folder: Path) -> str:
     override = study_override(folder)
     key = override.partition("=")[0]
     given = [a for a in sys.argv[1:] if a.partition("=")[0] != key]
-    return f"python {shlex.join([Path(sys.argv[0]).name, *given, override])}"
+    return hints.command([*given, override], Path(sys.argv[0]).name)

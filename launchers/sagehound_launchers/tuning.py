@@ -75,7 +75,7 @@ def tune(
 
 
 def _write(study: optuna.Study, folder: Path, space: SearchSpace, hpo: DictConfig) -> list[Trial]:
-    """Write what came of the trials that have ended; nothing where none has."""
+    """Write the results of the trials that have ended, if there are any."""
     found = [_trial(t) for t in study.trials if t.state.is_finished()]
     if found:
         if shares := importance(study):

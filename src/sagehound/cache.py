@@ -46,16 +46,16 @@ def _opened(path: Path) -> FileIO:
     return path.open("rb", buffering=0)
 
 
+_SEEKING = threading.Lock()  # Windows has no pread
+
+
 def _read_at(file: FileIO, start: int, size: int) -> bytes:
-    """Bytes of a file that several threads read from."""
+    """Read a part of a file that other threads read at the same time."""
     if hasattr(os, "pread"):
         return os.pread(file.fileno(), size, start)
-    with _SEEKING:  # Windows
+    with _SEEKING:
         file.seek(start)
         return file.read(size) or b""
-
-
-_SEEKING = threading.Lock()
 
 
 class Store:

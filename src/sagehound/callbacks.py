@@ -27,7 +27,7 @@ from omegaconf import DictConfig
 from rich.progress import Progress
 from torch.multiprocessing.spawn import ProcessException
 
-from sagehound import errors, history
+from sagehound import errors, hints, history
 from sagehound.classifier import Classifier
 from sagehound.console import bar, metric, say
 from sagehound.errors import Stopped
@@ -244,7 +244,7 @@ def stopped(signum: int, last: Path) -> Stopped:
     """What to say and return after a signal, and how to go on."""
     name = signal.Signals(signum).name
     program = "launch.py" if Path(sys.argv[0]).name == "launch.py" else "train.py"
-    go_on = f"; go on with: python {program} resume={last.parent.parent}"
+    go_on = f"; go on with: {hints.command([hints.override('resume', str(last.parent.parent))], program)}"
     where = go_on if last.exists() else "; no checkpoint was written"
     return Stopped(f"stopped by {name}{where}", signum)
 

@@ -88,7 +88,7 @@ def _fastest_precision(accelerator: str) -> tuple[str, str]:
 
 @contextmanager
 def threads(number: int | None) -> Iterator[None]:
-    """Compute in so many threads; None changes nothing."""
+    """Set torch's number of threads in this block; None changes nothing."""
     before = torch.get_num_threads()
     torch.set_num_threads(number or before)
     try:

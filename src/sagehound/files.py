@@ -1,5 +1,6 @@
 """Writing files so that a killed process never leaves half a file, and a full disk ends in one clear line."""
 
+import csv
 import errno
 import json
 import os
@@ -10,7 +11,7 @@ from typing import Any
 
 from sagehound import console
 from sagehound.errors import SagehoundError
-from sagehound.spreadsheet import csv_line
+from sagehound.spreadsheet import csv_line, unmarked
 
 
 @contextmanager
@@ -46,6 +47,19 @@ def write_json(path: Path, content: Any) -> None:  # noqa: ANN401 - whatever jso
 def write_csv(path: Path, columns: list[str], rows: list[list[Any]]) -> None:
     """Write a table, atomically; see ``csv_line``."""
     write_text(path, b"".join(csv_line(row) for row in [columns, *rows]).decode())
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """The rows of a table that ``write_csv`` wrote, by the names of the columns; a short row lacks the last ones.
+
+    Raises:
+        OSError, UnicodeDecodeError, csv.Error: it cannot be read.
+    """
+    with path.open(encoding="utf-8", newline="") as file:
+        return [
+            {name: unmarked(cell) for name, cell in row.items() if isinstance(cell, str)}
+            for row in csv.DictReader(file)
+        ]
 
 
 def writing_failed(path: Path, error: OSError) -> SagehoundError:

@@ -58,11 +58,11 @@ _MEANT = {
     "smoothing": "augment.label_smoothing={}",
 }
 _NO_OPTION = {"backbone": "backbone.name={}", "data": "data=folder data.root={}"}  # a value that is no option's name
-# settings of launch.py that train.py lacks; of a group the option that is chosen first for one of its keys
+# settings of launch.py that train.py lacks; for a group, the option that its keys need
 _LAUNCH = {"hpo": "optuna", "deploy": "local", "transform": "local", "probe": "local", "image": "ecr"}
 _LAUNCH |= dict.fromkeys(("aws", "endpoint", "n", "dry_run"), "")
 _FLAG = r"--?[a-zA-Z]"  # not a negative number
-_PATHS = ("data.root", "backbone.weights", "resume", "hydra.run.dir")  # which are text, whatever is in them
+_PATHS = ("data.root", "backbone.weights", "resume", "hydra.run.dir")  # always text
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class _Given:
 def check(argv: Sequence[str], conf: Path) -> None:
     """Refuse settings that other programs would take, and name those that are meant.
 
-    What is neither known nor like anything known is left for Hydra to refuse; only flags are refused here.
+    Hydra itself refuses a key that is unknown and resembles no known key; an unknown flag is refused here.
 
     Args:
         argv: the command line behind the program's name.
@@ -154,6 +154,11 @@ def override(key: str, value: str) -> str:
     return f"{key}={as_text(value)}"
 
 
+def override_key(override: str) -> str:
+    """The key of an override."""
+    return override.partition("=")[0].lstrip("+~")
+
+
 def as_text(value: str) -> str:
     """A string in quotes, as Hydra's grammar takes any."""
     return "'" + re.sub(r"(\\*)('|$)", lambda m: 2 * m[1] + (m[2] and "\\'"), value) + "'"
@@ -161,15 +166,7 @@ def as_text(value: str) -> str:
 
 def is_free(key: str) -> bool:
     """Whether a key lies in a mapping that takes any key, such as aws.tags."""
-    node: type | None = registered()
-    for part in key.split("."):
-        fields = [f for f in dataclasses.fields(node) if f.name == part] if node else []
-        if not fields:
-            return False
-        if "dict[" in str(fields[0].type):
-            return True
-        node = group_of(fields[0])
-    return False
+    return any("dict[" in str(field.type) for field in _fields(key))
 
 
 def _split(argv: Sequence[str]) -> Iterator[_Given]:
@@ -240,13 +237,20 @@ def _is_known(key: str) -> bool:
     first = re.split("[/@]", key)[0]
     if first != key or first.split(".")[0] == "hydra" or first == "experiment":
         return True
+    return len(_fields(key)) == len(key.split(".")) or is_free(key)
+
+
+def _fields(key: str) -> list["dataclasses.Field[object]"]:
+    """The schema's field for each part of a key, up to the first part that the schema lacks."""
+    found: list[dataclasses.Field[object]] = []
     node: type | None = registered()
     for part in key.split("."):
         fields = [f for f in dataclasses.fields(node) if f.name == part] if node else []
         if not fields:
-            return is_free(key)
+            break
+        found.append(fields[0])
         node = group_of(fields[0])
-    return True
+    return found
 
 
 def _is_of_launch(key: str, value: str) -> bool:

@@ -1,6 +1,5 @@
 """The scores of every epoch, as history.csv; a checkpoint holds them too, so that a resumed run has them all."""
 
-import csv
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +7,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
 from sagehound.classifier import Classifier
-from sagehound.files import write_csv
+from sagehound.files import read_csv, write_csv
 from sagehound.tables import Epochs
 
 NAME = "history.csv"
@@ -53,5 +52,4 @@ def write(path: Path, epochs: Epochs) -> None:
 
 def read(path: Path) -> Epochs:
     """The epochs of a history.csv."""
-    with path.open(encoding="utf-8") as file:
-        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    return [{name: float(value) for name, value in row.items()} for row in read_csv(path)]

@@ -13,8 +13,7 @@ _PORTS = {"https": 443, "socks5": 1080, "socks5h": 1080}
 def unreachable(url: str, request: Callable[[], object], seconds: float = SECONDS) -> str | None:
     """Why the server of ``url`` cannot be reached, or None if it can.
 
-    A server that is slow to respond is reached as soon as it, or the proxy that the environment names, takes a
-    connection.
+    A slow server counts as reachable once it, or the proxy that the environment names, accepts a connection.
 
     Args:
         url: an address at the server.

@@ -75,7 +75,7 @@ def confusion_matrix(counts: npt.NDArray[np.int64], classes: list[str]) -> Figur
     figure = Figure(figsize=(width, height))
     axes = figure.add_axes((margin / width, 1 - (side + 0.45) / height, side / width, side / height))
     share = (counts / np.maximum(counts.sum(1, keepdims=True), 1))[np.ix_(order, order)]
-    # the square root of many classes' shares, of which one or two photos would hardly be seen
+    # the square root for many classes: without it, one or two photos would hardly be visible
     image = axes.imshow(share, cmap="Blues", norm=PowerNorm(0.5 if many else 1, 0, 1), interpolation="nearest")
     top = 1 - 0.45 / height
     bar = figure.add_axes(((margin + side + 0.3) / width, top - 2.5 / height, 0.18 / width, 2.5 / height))
@@ -116,7 +116,7 @@ def clustered(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     Leaves of an average-linkage tree whose distances are one less the share of photos that two classes exchange,
     turned so that neighbours are close (Bar-Joseph et al. 2001).
     """
-    from scipy.cluster.hierarchy import leaves_list, linkage  # takes its time, and few classes do without
+    from scipy.cluster.hierarchy import leaves_list, linkage  # slow to import, and not needed for few classes
     from scipy.spatial.distance import squareform
 
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)

@@ -22,9 +22,9 @@ def csv_line(row: Sequence[object]) -> bytes:
     return text.getvalue().removesuffix(";\t\r\n").encode(errors="backslashreplace") + b"\n"
 
 
-def unmarked(cell: str) -> str:
-    """The text of a cell without the ' that ``csv_line`` puts in front."""
-    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
+def unmarked(text: str) -> str:
+    """The text of a cell that ``csv_line`` wrote, without the ' that it put in front."""
+    return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
 
 
 def _marked(cell: object) -> object:

@@ -76,8 +76,8 @@ def log_hyperparameters(
     """A row of TensorBoard's table of hyperparameters: the config, and the final scores as columns of it.
 
     As metrics the scores would have to be logged as curves, of one point each. The experiment's own summary is left
-    out: from the rows of all runs TensorBoard then finds the columns that differ and shows those first. A single run,
-    of which no column differs, has its own overrides in the first column.
+    out: from the rows of all runs TensorBoard then finds the columns that differ and shows those first. In a
+    single run no column differs, so its overrides are the first column.
     """
     columns: dict[str, Any] = {}
     if (folder / "overrides.yaml").exists() and not (folder.parent / "multirun.yaml").exists():

@@ -35,12 +35,13 @@ from sagehound import (
 from sagehound.callbacks import AtomicFiles, EachEpoch, EpochEnd, make_callbacks, signals_stop
 from sagehound.classifier import Classifier
 from sagehound.data import splits
-from sagehound.data.datamodule import PhotoModule
-from sagehound.data.photos import find_photos
+from sagehound.data.datamodule import PhotoModule, check_weights
+from sagehound.data.photos import PhotoSet, find_photos
 from sagehound.data.transforms import Preprocessing
 from sagehound.errors import InputError
 from sagehound.files import write_json
 from sagehound.machine import tune_allocator
+from sagehound.tables import Predictions
 from sagehound.verification import FreshProcesses
 
 
@@ -76,88 +77,128 @@ def train(
     if cfg.debugger:
         debugger.require()
     seconds: dict[str, float] = {}
-    last = folder / "checkpoints" / "last.ckpt"
+    checkpoints = folder / "checkpoints"
     with (
         run_folder.opened(folder, cfg) as opened,
-        signals_stop(last),
-        _removing(last.parent, lambda: opened.begun and cfg.results == "scores"),
+        signals_stop(checkpoints / "last.ckpt"),
+        _removing(checkpoints, lambda: opened.begun and cfg.results == "scores"),
         FreshProcesses() as fresh,
     ):
         tune_allocator()
-        with _timed(seconds, "model"):  # what cannot work is refused before any photo is read or fetched
-            compute.choose(cfg.trainer, cfg.finetune)
-            stopped_at = checkpoint.read(cfg) if cfg.resume else None
-            net = build_backbone(cfg)
-        with _timed(seconds, "data"):
-            before = splits.of_run(Path(cfg.resume)) if cfg.resume else None
-            photos = find_photos(cfg.data, Path(cfg.cache.dir).expanduser(), before)
-        with _timed(seconds, "model"):
-            machine = compute.choose(cfg.trainer, cfg.finetune, len(photos.split("valid")))
-            if stopped_at:
-                checkpoint.check_classes(cfg, stopped_at, photos.classes)
-            model, to = build(cfg, photos.classes, net)
-            epoch = checkpoint.restore(model, stopped_at) if stopped_at else 0
+        ready = _prepare(cfg, seconds)
         opened.begin(overrides)
-        photos.write(folder)
+        ready.photos.write(folder)
         console.say(f"model: {cfg.backbone.name}, finetune={cfg.finetune.name}")
-        console.say(f"compute: {machine}")
-        rests = partial(finetune.is_frozen, cfg.finetune)
+        console.say(f"compute: {ready.machine}")
         with _timed(seconds, "features"):
-            keep = rests(epoch) and features.usable(cfg)
-            kept = features.prepare(model.backbone, photos, to, machine, cfg) if keep else None
-            if kept:
-                photos = features.near_duplicates(photos, kept)
-                photos.write(folder)
-        data = PhotoModule(photos, to, cfg, rests, kept)
-        epochs = folder / history.NAME
-        if cfg.results != "scores" and not compute.node():
-            history.write(epochs, history.of_checkpoint(stopped_at))
-        with_artifact = cfg.artifact and cfg.results != "scores" and not compute.node()
-        only_head = kept is not None and cfg.finetune.name == "head"
-        if with_artifact and only_head:
+            data = _with_features(ready, cfg, folder)
+        with_tables = cfg.results != "scores" and not compute.node()
+        with_artifact = cfg.artifact and with_tables
+        if with_tables:
+            history.write(folder / history.NAME, history.of_checkpoint(ready.stopped_at))
+        if with_artifact and data.head_alone:
             fresh.start()  # training takes seconds; where it takes longer they start after it, not to hold memory
         # small operators gain nothing from several threads, which wait for each other where the cores are busy
-        threads = 1 if only_head and _is_small(model.head, cfg) else None
+        threads = 1 if data.head_alone and _is_small(ready.model.head, cfg) else None
         with _timed(seconds, "train"), compute.threads(threads):
             logger = TensorBoardLogger(folder, name="", version="tensorboard", default_hp_metric=False)
-            if stopped_at is None or not checkpoint.ended_early(stopped_at, cfg.trainer.patience):
-                fit(model, data, machine, logger, cfg, each_epoch)
+            if ready.stopped_at is None or not checkpoint.ended_early(ready.stopped_at, cfg.trainer.patience):
+                fit(ready.model, data, ready.machine, logger, cfg, each_epoch)
         if compute.node():  # the first machine tests and writes for all of them
             return Run(folder, {})
         if with_artifact:
             fresh.start()
         with _timed(seconds, "evaluate"), compute.threads(threads):
-            best_epoch = checkpoint.load_best(model, last.with_name("best.ckpt"))
-            found = evaluation.predict(model, data, torch.device(machine.accelerator))
+            best_epoch = checkpoint.load_best(ready.model, checkpoints / "best.ckpt")
+            found = evaluation.predict(ready.model, data, torch.device(ready.machine.accelerator))
             scores = {split: evaluation.score(p) for split, p in found.items()}
             opened.remove_stale()
             tensorboard.log_hyperparameters(logger, cfg, scores, folder)
-            if cfg.results != "scores":
-                by_class = tables.per_class(photos.classes, found)
-                tables.write_predictions(folder / "predictions.csv", photos.classes, found)
-                tables.write_per_class(folder / "per_class.csv", by_class)
-                tables.write_confusions(folder / "confusions.csv", photos.classes, tables.confusion(found["test"]))
-                tensorboard.write_figures(
-                    logger, folder / "plots", cfg, photos, found, by_class, history.read(epochs), best_epoch
-                )
+            if with_tables:
+                _write_tables(folder, logger, cfg, data.photos, found, best_epoch)
             logger.finalize("success")
-        about = {"best_epoch": best_epoch, "classes": len(photos.classes), "backbone": cfg.backbone.name}
         try:
             if with_artifact:
                 with _timed(seconds, "artifact"):
-                    made = folder / archive.NAME
                     of_run = scores | {"best_epoch": best_epoch}
-                    artifact.make(model, to, cfg, photos, of_run, found["test"], made, fresh)
+                    made = folder / archive.NAME
+                    artifact.make(ready.model, data.to, cfg, data.photos, of_run, found["test"], made, fresh)
         finally:  # whether the artifact is kept or not
+            about = {"best_epoch": best_epoch, "classes": len(data.photos.classes), "backbone": cfg.backbone.name}
             metrics = scores | {"seconds": {phase: round(s, 3) for phase, s in seconds.items()}} | about
             write_json(folder / "metrics.json", metrics)
-    for split, found_scores in scores.items():
-        for name, value in found_scores.items():
+    _report(metrics, scores, folder)
+    evaluation.tell_leaks(data.photos, found["test"])
+    return Run(folder, metrics)
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """What a run trains, and on what."""
+
+    photos: PhotoSet
+    model: Classifier
+    to: Preprocessing
+    machine: compute.Compute
+    stopped_at: dict[str, Any] | None  # the checkpoint of a run that is resumed
+    epoch: int  # from 0: where training starts
+
+
+def _prepare(cfg: DictConfig, seconds: dict[str, float]) -> _Ready:
+    """Read the checkpoint, the weights and the photos. This refuses all that cannot work, and writes nothing."""
+    with _timed(seconds, "model"):  # what cannot work is refused before any photo is read or fetched
+        compute.choose(cfg.trainer, cfg.finetune)
+        stopped_at = checkpoint.read(cfg) if cfg.resume else None
+        net = build_backbone(cfg)
+    with _timed(seconds, "data"):
+        before = splits.of_run(Path(cfg.resume)) if cfg.resume else None
+        photos = find_photos(cfg.data, Path(cfg.cache.dir).expanduser(), before)
+        check_weights(photos, cfg.augment)
+    with _timed(seconds, "model"):
+        machine = compute.choose(cfg.trainer, cfg.finetune, len(photos.split("valid")))
+        if stopped_at:
+            checkpoint.check_classes(cfg, stopped_at, photos.classes)
+        model, to = build(cfg, photos.classes, net)
+        epoch = checkpoint.restore(model, stopped_at) if stopped_at else 0
+    return _Ready(photos, model, to, machine, stopped_at, epoch)
+
+
+def _with_features(ready: _Ready, cfg: DictConfig, folder: Path) -> PhotoModule:
+    """The photos as batches, with their features where the backbone is frozen; these show more near-duplicates."""
+    photos, kept = ready.photos, None
+    is_frozen = partial(finetune.is_frozen, cfg.finetune)
+    if is_frozen(ready.epoch) and features.usable(cfg):
+        kept = features.prepare(ready.model.backbone, photos, ready.to, ready.machine, cfg)
+    if kept:
+        photos = features.near_duplicates(photos, kept)
+        photos.write(folder)
+    return PhotoModule(photos, ready.to, cfg, is_frozen, kept)
+
+
+def _write_tables(
+    folder: Path,
+    logger: TensorBoardLogger,
+    cfg: DictConfig,
+    photos: PhotoSet,
+    found: dict[str, Predictions],
+    best_epoch: int,
+) -> None:
+    """predictions.csv, per_class.csv, confusions.csv and the plots."""
+    by_class = tables.per_class(photos.classes, found)
+    tables.write_predictions(folder / "predictions.csv", photos.classes, found)
+    tables.write_per_class(folder / "per_class.csv", by_class)
+    tables.write_confusions(folder / "confusions.csv", photos.classes, tables.confusion(found["test"]))
+    epochs = history.read(folder / history.NAME)
+    tensorboard.write_figures(logger, folder / "plots", cfg, photos, found, by_class, epochs, best_epoch)
+
+
+def _report(metrics: dict[str, Any], scores: dict[str, dict[str, Any]], folder: Path) -> None:
+    """Print the scores, for SageMaker and for the user."""
+    for split, of_split in scores.items():
+        for name, value in of_split.items():
             if name != "top1_interval":
                 console.metric(f"{split}.{name}", value)
     tensorboard.summarise(metrics, folder)
-    evaluation.tell_leaks(photos, found["test"])
-    return Run(folder, metrics)
 
 
 def build_backbone(cfg: DictConfig) -> nn.Module:
@@ -192,12 +233,11 @@ def fit(
 ) -> None:
     """Train; best.ckpt and last.ckpt are left beside each other."""
     t = cfg.trainer
-    only_head = data.features is not None and cfg.finetune.name == "head"
     trainer = pl.Trainer(
         accelerator=machine.accelerator,
         devices=machine.devices,
         num_nodes=t.num_nodes,
-        precision="32-true" if only_head else machine.precision,  # type: ignore[arg-type]
+        precision="32-true" if data.head_alone else machine.precision,  # type: ignore[arg-type]
         strategy=machine.strategy,
         max_epochs=t.max_epochs,
         gradient_clip_val=t.gradient_clip,

@@ -1,6 +1,5 @@
-"""Whether a model.tar.gz gives the trained model's answers: fresh processes open it and classify test photos."""
+"""Verifies in fresh processes that a model.tar.gz predicts what the trained model predicts."""
 
-import csv
 import json
 import os
 import subprocess
@@ -20,15 +19,15 @@ import numpy.typing as npt
 from sagehound import archive
 from sagehound.data.photos import PhotoSet
 from sagehound.errors import SagehoundError
+from sagehound.files import read_csv
 from sagehound.machine import cores
-from sagehound.spreadsheet import unmarked
 from sagehound.tables import Floats, Predictions
 
 TOLERANCE = 1e-3  # the largest difference of a probability
-_TIE = 2 * TOLERANCE  # two classes that are no further apart may change places
+_TIE = 2 * TOLERANCE  # if two probabilities are this close, rounding may change their order
 PHOTOS = 32  # of the test split, that are sent
-MOST = 64  # the same where there are more classes
-OTHERS = 4  # photos that are sent again as each content type that is no format's own
+MOST = 64  # photos that are sent where there are more classes than PHOTOS
+OTHERS = 4  # photos that are sent again, with each of the other content types
 _JPEG, _PNG, _WEBP, _ANY = "image/jpeg", "image/png", "image/webp", "application/x-image"
 _JSON, _LINES = "application/json", "application/jsonlines"
 _WAYS = {"server": "model.onnx", "inference": "code/inference.py"}  # how a photo is sent, and what then computes
@@ -76,7 +75,7 @@ class FreshProcesses:
             line = json.dumps({"model": str(model), "requests": requests}) + "\n"
             said, complaint = process.communicate(line, timeout=600)
         except subprocess.TimeoutExpired as error:
-            raise _unfit(way, "it did not answer within ten minutes") from error
+            raise _unfit(way, "it did not respond within ten minutes") from error
         if process.returncode:
             raise _unfit(way, complaint.strip().splitlines()[-1] if complaint.strip() else f"exit {process.returncode}")
         found = json.loads(said.splitlines()[-1])
@@ -103,7 +102,7 @@ class Expected:
 
     @property
     def is_clear(self) -> npt.NDArray[np.bool_]:
-        """Whether the two most probable classes are further apart than rounding may change them, n."""
+        """Whether the two most probable classes are too far apart for rounding to change their order, n."""
         return _margins(self.probabilities) > _TIE
 
 
@@ -121,7 +120,7 @@ def verify(model: Path, photos: PhotoSet, test: Predictions, table: Path, fresh:
         SagehoundError: an answer differs, or there is none.
     """
     chosen = choose(test)
-    rows = _test_rows(table)
+    rows = [row for row in read_csv(table) if row["split"] == "test"]
     expected = Expected(
         photos.classes,
         [test.photos[i].file for i in chosen],
@@ -129,8 +128,8 @@ def verify(model: Path, photos: PhotoSet, test: Predictions, table: Path, fresh:
         [rows[i]["prediction"] for i in chosen],
         test.probabilities[chosen],
     )
-    requests = make_requests([photos.root / file for file in expected.files])
     with tempfile.TemporaryDirectory(prefix="sagehound-") as folder, ThreadPoolExecutor(len(_WAYS)) as pool:
+        requests = make_requests([photos.root / file for file in expected.files])
         sent = [{"content_type": r.content_type, "photos": [str(p) for p in r.photos]} for r in requests]
         unpacked = Path(folder, "model")
         asked = {"server": pool.submit(fresh.ask, "server", model, sent)} if "server" in fresh.ways else {}
@@ -176,12 +175,6 @@ def _margins(probabilities: Floats) -> Floats:
     return np.asarray(first - second)
 
 
-def _test_rows(table: Path) -> list[dict[str, str]]:
-    with table.open(newline="", encoding="utf-8") as file:
-        rows = csv.DictReader(file)
-        return [{name: unmarked(cell) for name, cell in row.items()} for row in rows if row["split"] == "test"]
-
-
 @dataclass(frozen=True)
 class Request:
     """One request, and which of the chosen photos it holds."""
@@ -192,7 +185,10 @@ class Request:
 
 
 def make_requests(files: list[Path]) -> list[Request]:
-    """Every photo as its format's own content type; some again as each other content type that users send."""
+    """Every photo as its format's own content type; some again as each other content type that users send.
+
+    Other formats than JPEG, PNG and WebP are sent as application/x-image: the server finds the format out.
+    """
     paths = [file.resolve() for file in files]
     requests = [Request(_content_type(path), [path], [i]) for i, path in enumerate(paths)]
     for turn, content_type in enumerate((_ANY, _JSON, _LINES)):
@@ -257,7 +253,7 @@ def _is_label(answer: dict[str, Any], expected: Expected, number: int) -> bool:
         return False
     trained = expected.probabilities[number]
     lost = trained.max() - trained[expected.classes.index(label)]
-    return bool(label == expected.predictions[number] or lost <= _TIE)
+    return bool(label == expected.predictions[number] or (lost <= _TIE and not expected.is_clear[number]))
 
 
 def _first_difference(names: list[str], classes: list[str]) -> str:

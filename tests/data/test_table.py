@@ -11,7 +11,7 @@ import pytest
 from conftest import Command, Compose, make_photos, small
 from test_photos import found
 
-from sagehound.errors import InputError
+from sagehound.errors import InputError, SagehoundError
 from sagehound.training import train
 
 
@@ -81,6 +81,23 @@ def test_weights_change_what_is_learned(config: Compose, photos: Path, tmp_path:
     predictions = (tmp_path / "run/predictions.csv").read_text().splitlines()[1:]
     assert predictions
     assert not [line for line in predictions if line.split(",")[3] == "Moss"], "never learned"
+
+
+@pytest.mark.parametrize(
+    ("weight", "reason"), [("2", "photos with weights cannot be blended"), ("0", "the weights of all train photos")]
+)
+def test_weights_that_cannot_be_used_leave_the_earlier_run_as_it_was(
+    config: Compose, photos: Path, tmp_path: Path, weight: str, reason: str
+) -> None:
+    table = photos / "labels.csv"
+    weighted = [f"{r},{r.split('/')[0]},{weight if 'Moss' in r else int(weight) // 2}" for r in rows(photos)]
+    table.write_text("\n".join(["file,label,split,weight", *weighted]))
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/metrics.json").write_text("{}")
+    cfg = config("data.root=null", f"data.table={table}", "augment.mixup=0.2", "overwrite=true")
+    with pytest.raises(SagehoundError, match=reason):
+        train(cfg, tmp_path / "run")
+    assert [p.name for p in (tmp_path / "run").iterdir()] == ["metrics.json"]
 
 
 def zipped(photos: Path, archive: Path) -> Path:
@@ -167,7 +184,7 @@ def test_an_audit_alone_trains_nothing(command: Command, photos: Path, weights: 
         (str(Path(__file__).parents[2]), "is Sagehound's own folder"),
     ],
 )
-def test_a_root_that_is_hardly_meant_is_refused(command: Command, root: str, reason: str) -> None:
+def test_a_home_or_an_unset_variable_is_refused_as_root(command: Command, root: str, reason: str) -> None:
     done = command("data=folder", f"data.root='{root}'" if root else "data.root=")
     assert done.returncode == 2
     assert reason in done.stderr

@@ -63,7 +63,7 @@ def test_every_point_of_a_grid_is_tried() -> None:
 
 
 @pytest.mark.parametrize("most", [1, 6])
-def test_a_failed_point_leaves_the_others_alone(tmp_path: Path, most: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_failed_point_does_not_stop_the_others(tmp_path: Path, most: int, capsys: pytest.CaptureFixture[str]) -> None:
     wrong = {1: InputError("no photos"), 3: RuntimeError("out of memory\nand more")}
     with pytest.raises(SagehoundError, match="2 of 6 trials failed; the first, trial 1: no photos") as failed:
         grid.run(of(*SWEEP), tmp_path, launcher(lambda n: wrong.get(n, scored(n))), most)
@@ -82,7 +82,7 @@ def test_a_failed_point_leaves_the_others_alone(tmp_path: Path, most: int, capsy
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt(), Stopped("stopped by SIGTERM", signal.SIGTERM)])
-def test_what_is_done_is_written_when_a_signal_comes(tmp_path: Path, stop: BaseException) -> None:
+def test_finished_trials_are_written_after_a_signal(tmp_path: Path, stop: BaseException) -> None:
     with pytest.raises(Stopped, match="2 of 6 trials are done") as stopped:
         grid.run(of(*SWEEP), tmp_path, launcher(lambda n: stop if n == 2 else scored(n)), 1)
     assert stopped.value.exit_code == (143 if isinstance(stop, Stopped) else 130)

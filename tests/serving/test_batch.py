@@ -151,7 +151,7 @@ def test_odd_names_come_back_and_a_spreadsheet_runs_none(launch: Command, run: P
         assert b";=" not in line or b'"a ""b"", c;=d.jpg"' in line, "where ; separates cells it is quoted"
 
 
-def test_what_is_no_file_is_named_and_hangs_nothing(launch: Command, run: Path, tmp_path: Path) -> None:
+def test_pipes_and_devices_are_reported_and_do_not_hang(launch: Command, run: Path, tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     save_photo(photos / "deep/a.jpg", (60, 80, 120), seed=0)
     os.mkfifo(photos / "pipe.jpg")

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 @dataclass
 class GridSweeperConfig:
-    """What Hydra is told of the sweeper; the keys are those of Hydra's own."""
+    """The sweeper's options; the keys are those of Hydra's own sweeper."""
 
     _target_: str = "hydra_plugins.sagehound.grid_sweeper.GridSweeper"
     max_batch_size: int | None = None  # points that a launcher is given at a time; null: all
@@ -25,7 +25,7 @@ ConfigStore.instance().store("sagehound_grid", GridSweeperConfig, group="hydra/s
 
 
 class GridSweeper(BasicSweeper):
-    """Hydra's own sweeper, which also writes what came of the points."""
+    """Hydra's own sweeper, which also checks all points first and writes the results."""
 
     def sweep(self, arguments: list[str]) -> Any:  # noqa: ANN401 - Hydra's signature
         """Run every point; ``arguments`` are the command line's overrides."""

@@ -171,7 +171,7 @@ def _stamp(path: Path) -> list[int]:
 
 
 def _version() -> str:
-    """What the kept findings follow from: once pillow-heif is installed, a HEIC that was refused is read again."""
+    """The version of the cached findings; once pillow-heif is installed, a HEIC that was refused is read again."""
     return f"{_VERSION}{', HEIC' if find_spec('pillow_heif') else ''}"
 
 

@@ -36,14 +36,14 @@ def boxes(content: bytes, start: int = 0, end: int | None = None) -> Iterator[tu
 
 
 def heif_pixels(content: bytes) -> int:
-    """The pixels of the largest picture; or an eighth of all that are put together to others, if that is more.
+    """The pixels of the largest picture, or an eighth of the pixels of all tiles, if that is more.
 
-    A photo of few pixels may be put together from huge tiles, and from one tile many times. Libheif tests the size of a
-    coded picture against what the file says of it, which is what counts here. The parts of a phone's photo have two or
-    three times its pixels: there are a map for bright screens and one of depths.
+    A small photo may consist of huge tiles, or of one tile many times. Libheif checks that a coded picture has the size
+    that the file gives for it, so these sizes are counted here. The parts of a phone's photo have two or three times
+    its pixels, because it also holds a gain map and a depth map.
 
     Raises:
-        ValueError: pictures are put together from others that are so themselves, more than once.
+        ValueError: a picture that consists of tiles is used as a tile more than once.
     """
     largest = total = 0
     for _, start, end in (box for box in boxes(content) if box[0] == b"meta"):

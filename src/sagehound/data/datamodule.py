@@ -35,6 +35,17 @@ class Features:
     centre: Mapping[str, Lookup]  # of each split: what an evaluation sees
 
 
+def check_weights(photos: PhotoSet, augment: DictConfig) -> None:
+    """Make sure that the weights of the train photos, if they have any, can be used.
+
+    Raises:
+        ConfigError: mixup or CutMix would blend weighted photos.
+        InputError: all weights are 0.
+    """
+    if photos.weights(photos.split("train")) and (augment.mixup or augment.cutmix):
+        raise ConfigError("photos with weights cannot be blended: give augment.mixup=0 augment.cutmix=0")
+
+
 class PhotoModule(pl.LightningDataModule):
     """Batches for training, validation and evaluation.
 
@@ -57,14 +68,17 @@ class PhotoModule(pl.LightningDataModule):
         super().__init__()
         self.photos, self.to, self.cfg, self.rests, self.features = photos, to, cfg, rests, features
 
+    @property
+    def head_alone(self) -> bool:
+        """Whether the head alone is trained, on cached features, in every epoch."""
+        return self.features is not None and self.cfg.finetune.name == "head"
+
     def train_dataloader(self) -> Loader:
         """Shuffled and augmented; after a resume it begins with the batch after the last one trained on."""
         assert self.trainer is not None
         trainer, cfg = self.trainer, self.cfg
         photos = self.photos.split("train")
         labels, weights = self.photos.labels(photos), self.photos.weights(photos)
-        if weights and (cfg.augment.mixup or cfg.augment.cutmix):
-            raise ConfigError("photos with weights cannot be blended: give augment.mixup=0 augment.cutmix=0")
 
         def position() -> tuple[int, int]:
             return trainer.current_epoch, trainer.fit_loop.epoch_loop.batch_progress.current.ready
@@ -90,7 +104,7 @@ class PhotoModule(pl.LightningDataModule):
 
     def evaluation_dataloader(self, split: str) -> Loader:
         """The photos of a split in order, each as it will be seen in use, or their features if the backbone rested."""
-        return self._kept(split) if self.features and self.cfg.finetune.name == "head" else self._in_order(split)
+        return self._kept(split) if self.head_alone else self._in_order(split)
 
     def _rests(self) -> bool:
         assert self.trainer is not None

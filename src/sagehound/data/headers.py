@@ -1,7 +1,7 @@
-"""What a photo's file says of itself, read before a decoder takes memory for it. Imports no Pillow.
+"""Reads from a photo's header how much memory its decoder needs. Imports no Pillow.
 
 Some formats give a size twice: once for readers that ask how large the photo is, and once for the decoder. A hostile
-file gives a small size first and a huge one second, or makes the decoder keep books on millions of parts.
+file gives a small size first and a huge one second, or makes the decoder allocate memory for millions of parts.
 """
 
 import re

@@ -69,7 +69,7 @@ class PhotoSet:
         return found
 
     def with_pairs(self, pairs: Sequence[Pair]) -> "PhotoSet":
-        """The same set with more near-duplicates, in its audit too; one line tells of them."""
+        """The same set with more near-duplicates, and in its audit; prints one line about them."""
         known = {(p.a, p.b) for p in self.pairs}
         new = [p for p in pairs if (p.a, p.b) not in known]
         found = _of_different_files([*self.pairs, *new], self.photos, self.digests)
@@ -140,9 +140,9 @@ def _grouped(photos: list[Photo], pattern: str) -> list[Photo]:
     matches = [re.search(pattern, p.file) for p in photos]
     alone = sum(m is None for m in matches)
     if alone == len(photos):
-        raise ConfigError(f"data.group={pattern}: matches no photo, such as {photos[0].file}; mend the pattern")
+        raise ConfigError(f"data.group={pattern}: matches no photo, such as {photos[0].file}; fix the pattern")
     if alone:
-        console.warn(f"data.group={pattern}: {alone} of {len(photos)} photos do not match and are groups by themselves")
+        console.warn(f"data.group={pattern}: {alone} of {len(photos)} photos do not match; each is a group by itself")
     return [
         p if m is None else replace(p, group=str(m.group(1 if m.re.groups else 0) or ""))
         for p, m in zip(photos, matches, strict=True)
@@ -174,7 +174,7 @@ def _split(
     cache_dir: Path,
     trained_on: Mapping[str, str] | None,
 ) -> list[Photo]:
-    """The photos with their splits: missing ones filled, and nothing tested that a resumed run was trained on."""
+    """The photos with their splits: missing ones are filled; no photo that a resumed run was trained on is tested."""
     if missing:
         keys = ("split_seed", "valid_fraction", "test_fraction", "group", "table", "near_duplicates")
         memory = splits.Memory(root, cache_dir, {key: data[key] for key in keys} | {"missing": missing})
@@ -192,7 +192,8 @@ def _split(
             f"{len(leaking)} photos that the resumed run was trained on are in valid or test now and were left out, "
             f"such as {leaking[0].file}: start a new run to test with them"
         )
-    return [p for p in photos if p not in leaking]
+    refused = set(leaking)
+    return [p for p in photos if p not in refused]
 
 
 def _tell_changes(digests: dict[str, str], before: set[str]) -> None:
@@ -268,7 +269,7 @@ def tell_near_duplicates(report: dict[str, Any], told: set[str] | None = None) -
 
     Args:
         report: audit.json.
-        told: the files that an earlier line was about.
+        told: the files that an earlier line has counted; they are left out.
     """
     across, within = (
         [p["file"] for group in report[f"near_duplicates_{where}"] for p in group if p["file"] not in (told or ())]

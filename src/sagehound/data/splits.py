@@ -16,10 +16,10 @@ from omegaconf import DictConfig
 from sagehound import console
 from sagehound.data.folders import Photo
 from sagehound.errors import SagehoundError
-from sagehound.files import write_json
+from sagehound.files import read_csv, write_json
 
 RECORD = "splits.csv"  # in a run's folder: the split of every photo, by content
-_ROOM = 1.5  # times the wanted number of photos, that a large group may bring a split to
+_ROOM = 1.5  # a large group may fill a split up to so many times the wanted number of photos
 
 Remembered = Mapping[str, str]  # the split that a photo was in before, by its SHA-256
 
@@ -82,7 +82,7 @@ class _Quota:
 
     def __init__(self, photos: Counter[str], groups: Counter[str], share: float, splits: int) -> None:
         self._photos = {label: max(round(n * share), 1) for label, n in photos.items()}
-        # where one group holds most photos of a class, the small ones are shared out among all splits
+        # where one group holds most photos of a class, all splits share the small ones
         self._groups = {label: max(round(n * share), n // splits, 1) for label, n in groups.items()}
         self._got, self._taken = Counter[str](), Counter[str]()
 
@@ -148,8 +148,7 @@ def of_run(checkpoint: Path) -> dict[str, str]:
     """The splits that the run of a checkpoint was trained with, by SHA-256; empty where it left no record."""
     for folder in (checkpoint.parent.parent, checkpoint.parent):
         try:
-            with (folder / RECORD).open(encoding="utf-8", newline="") as file:
-                return {row["sha256"]: row["split"] for row in csv.DictReader(file)}
+            return {row["sha256"]: row["split"] for row in read_csv(folder / RECORD)}
         except (OSError, KeyError, ValueError, csv.Error):
             continue
     return {}

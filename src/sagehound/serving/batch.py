@@ -84,7 +84,7 @@ def _census(root: Path, left_out: LeftOut) -> tuple[int, str]:
         try:
             found = (base / name).stat()
             known.update(f"{name}\0{found.st_size}\0{found.st_mtime_ns}\n".encode(errors="surrogateescape"))
-        except OSError:  # a link to nowhere, which will be told as a bad photo
+        except OSError:  # a link to nowhere, which is reported later as a bad photo
             known.update(f"{name}\n".encode(errors="surrogateescape"))
         count += 1
     return count, known.hexdigest()

@@ -13,7 +13,7 @@ import pytest
 from conftest import ROOT, Command, small
 from omegaconf import OmegaConf
 
-from sagehound.command import with_best
+from sagehound.earlier import with_best
 from sagehound_launchers.emulator.server import Emulator
 from sagehound_launchers.sagemaker.tuning import point
 from sagehound_launchers.search_space import overrides, parse
