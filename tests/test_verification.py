@@ -212,7 +212,7 @@ def test_classes_that_look_like_formulas_are_proven(config: Compose, photos: Pat
     for folder in photos.glob("*/*"):
         folder.rename(folder.with_name("-" + folder.name[4:]))
     cfg = config("artifact=true", "finetune=full", "optimizer.lr=0.01", "trainer.max_epochs=4")
-    assert train(cfg, tmp_path / "run").metrics["test"]["top1"] > 0.9, "else nothing is compared"
+    assert train(cfg, tmp_path / "run").metrics["test"]["top1"] > 0.5, "else few labels are compared"
     assert (tmp_path / "run/model.tar.gz").exists()
 
 

@@ -109,14 +109,7 @@ def train(
         if with_artifact:
             fresh.start()
         with _timed(seconds, "evaluate"), compute.threads(threads):
-            best_epoch = checkpoint.load_best(ready.model, checkpoints / "best.ckpt")
-            found = evaluation.predict(ready.model, data, torch.device(ready.machine.accelerator))
-            scores = {split: evaluation.score(p) for split, p in found.items()}
-            opened.remove_stale()
-            tensorboard.log_hyperparameters(logger, cfg, scores, folder)
-            if with_tables:
-                _write_tables(folder, logger, cfg, data.photos, found, best_epoch)
-            logger.finalize("success")
+            found, scores, best_epoch = _evaluate(ready, data, logger, cfg, opened)
         try:
             if with_artifact:
                 with _timed(seconds, "artifact"):
@@ -173,6 +166,21 @@ def _with_features(ready: _Ready, cfg: DictConfig, folder: Path) -> PhotoModule:
         photos = features.near_duplicates(photos, kept)
         photos.write(folder)
     return PhotoModule(photos, ready.to, cfg, is_frozen, kept)
+
+
+def _evaluate(
+    ready: _Ready, data: PhotoModule, logger: TensorBoardLogger, cfg: DictConfig, opened: run_folder.RunFolder
+) -> tuple[dict[str, Predictions], dict[str, dict[str, Any]], int]:
+    """Predict all photos with the best weights and write what follows; returns predictions, scores and best epoch."""
+    best_epoch = checkpoint.load_best(ready.model, opened.path / "checkpoints" / "best.ckpt")
+    found = evaluation.predict(ready.model, data, torch.device(ready.machine.accelerator))
+    scores = {split: evaluation.score(p) for split, p in found.items()}
+    opened.remove_stale()
+    tensorboard.log_hyperparameters(logger, cfg, scores, opened.path)
+    if cfg.results != "scores":
+        _write_tables(opened.path, logger, cfg, data.photos, found, best_epoch)
+    logger.finalize("success")
+    return found, scores, best_epoch
 
 
 def _write_tables(
