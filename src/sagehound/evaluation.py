@@ -16,7 +16,7 @@ from sagehound.classifier import Classifier
 from sagehound.data.datamodule import PhotoModule
 from sagehound.data.folders import SPLITS
 from sagehound.data.photos import PhotoSet
-from sagehound.tables import Predictions, wilson
+from sagehound.tables import Predictions, describe_interval, wilson
 
 
 @torch.inference_mode()
@@ -38,25 +38,50 @@ def predict(model: Classifier, photos: PhotoModule, device: torch.device) -> dic
     return found
 
 
-def tell_leaks(photos: PhotoSet, test: Predictions) -> None:
-    """Name the test photos of which train holds a copy or a near-duplicate, and the accuracy without them."""
-    leaked = photos.leaked("test")
+def without_leaks(photos: PhotoSet, test: Predictions) -> dict[str, Any]:
+    """top1, top1_interval and photos of the test photos of whose scene train and valid hold none; and how many leaked.
+
+    Empty if no photo leaked; without top1 and its interval if all did.
+    """
+    leaked = photos.leaked()
     if not leaked:
-        return
+        return {}
+    scene = {p.file: number for number, p in zip(photos.scenes(), photos.photos, strict=True)}
     clean = np.array([p.file not in leaked for p in test.photos])
-    rest = f"; test accuracy without them: {test.right[clean].mean():.1%}" if clean.any() else ""
-    console.warn(
-        f"test photos with a copy or near-duplicate in train, which flatter the test accuracy: {len(leaked)} of "
-        f"{len(test.photos)}{rest} (audit.json lists them)"
-    )
+    found: dict[str, Any] = {"photos": int(clean.sum()), "leaked": len(leaked)}
+    if clean.any():
+        scenes = len({scene[p.file] for p in test.photos if p.file not in leaked})
+        top1 = float(test.right[clean].mean())
+        found |= {"top1": round(top1, 6), "top1_interval": _interval(top1, scenes)}
+    return found
 
 
-def score(p: Predictions) -> dict[str, Any]:
+def tell_leaks(found: dict[str, Any]) -> None:
+    """Print what ``without_leaks`` found, in one line."""
+    if found:
+        low, high = found.get("top1_interval", (0, 0))
+        rest = (
+            f"without them {found['top1']:.1%} ({describe_interval((low, high))})"
+            if "top1" in found
+            else "no other is left"
+        )
+        console.warn(
+            f"test photos with a copy, near-duplicate or photo of their group in train or valid: {found['leaked']} of "
+            f"{found['leaked'] + found['photos']}, which flatters the test accuracy; {rest} (see audit.json)"
+        )
+
+
+def score(p: Predictions, scenes: int) -> dict[str, Any]:
     """top1, top1_interval, top5, macro_f1, loss, ece and photos of one split; all but loss and photos between 0 and 1.
 
-    top1_interval is the 95 % interval of top1, a list [low, high] (Wilson 1927). top5 counts the label among the five
-    most probable classes (or all, where there are fewer). macro_f1 is the mean of the classes' F1. ece is the expected
-    calibration error over 15 bins of confidence (Guo et al. 2017).
+    top1_interval is the 95 % interval of top1, a list [low, high] (Wilson 1927). It counts scenes, as near-duplicates
+    and photos of one group are right or wrong together (Kish 1965, with a correlation of 1 within a scene). top5 counts
+    the label among the five most probable classes (or all, where there are fewer). macro_f1 is the mean of the classes'
+    F1. ece is the expected calibration error over 15 bins of confidence (Guo et al. 2017).
+
+    Args:
+        p: the predictions.
+        scenes: how many different scenes they are of.
     """
     logits, labels = torch.from_numpy(p.logits), torch.from_numpy(p.labels)
     classes = logits.shape[1]
@@ -68,5 +93,9 @@ def score(p: Predictions) -> dict[str, Any]:
         "ece": multiclass_calibration_error(logits.softmax(1), labels, classes, n_bins=15, norm="l1"),
     }
     top1, *others = ((name, round(float(value), 6)) for name, value in found.items())
-    interval = [round(share, 6) for share in wilson(int(p.right.sum()), len(labels))]
+    interval = _interval(float(p.right.mean()), scenes)
     return dict([top1, ("top1_interval", interval), *others, ("photos", len(labels))])
+
+
+def _interval(top1: float, scenes: int) -> list[float]:
+    return [round(share, 6) for share in wilson(top1 * scenes, scenes)]

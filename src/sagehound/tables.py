@@ -88,7 +88,7 @@ class ClassScore:
         return 2 * self.correct / total if total else None
 
 
-def wilson(successes: int, n: int) -> tuple[float, float]:
+def wilson(successes: float, n: int) -> tuple[float, float]:
     """The 95 % interval of a share of ``n`` independent trials: the score interval of Wilson (1927), between 0 and 1.
 
     Without a trial nothing is known: (0, 1).

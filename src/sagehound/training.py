@@ -118,10 +118,12 @@ def train(
                     artifact.make(ready.model, data.to, cfg, data.photos, of_run, found["test"], made, fresh)
         finally:  # whether the artifact is kept or not
             about = {"best_epoch": best_epoch, "classes": len(data.photos.classes), "backbone": cfg.backbone.name}
+            clean = evaluation.without_leaks(data.photos, found["test"])
+            about |= {"test_without_leaks": clean} if clean else {}
             metrics = scores | {"seconds": {phase: round(s, 3) for phase, s in seconds.items()}} | about
             write_json(folder / "metrics.json", metrics)
     _report(metrics, scores, folder)
-    evaluation.tell_leaks(data.photos, found["test"])
+    evaluation.tell_leaks(clean)
     return Run(folder, metrics)
 
 
@@ -174,7 +176,7 @@ def _evaluate(
     """Predict all photos with the best weights and write what follows; returns predictions, scores and best epoch."""
     best_epoch = checkpoint.load_best(ready.model, opened.path / "checkpoints" / "best.ckpt")
     found = evaluation.predict(ready.model, data, torch.device(ready.machine.accelerator))
-    scores = {split: evaluation.score(p) for split, p in found.items()}
+    scores = {split: evaluation.score(p, data.photos.independent(split)) for split, p in found.items()}
     opened.remove_stale()
     tensorboard.log_hyperparameters(logger, cfg, scores, opened.path)
     if cfg.results != "scores":

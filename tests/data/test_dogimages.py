@@ -2,12 +2,12 @@
 
 import http.server
 import io
-import shutil
 import stat
 import threading
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO, Any
 
 import pytest
 from omegaconf import OmegaConf
@@ -189,11 +189,13 @@ def test_a_full_disk_while_unpacking_leaves_nothing_that_looks_complete(
 ) -> None:
     import errno
 
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+    def full(path: Path, mode: str = "r", **options: object) -> IO[Any]:
+        if mode == "xb":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return io.open(path, mode, **options)  # type: ignore[call-overload, no-any-return]  # noqa: UP020
 
     server.content = tiny_zip()
-    monkeypatch.setattr(shutil, "copyfileobj", full)
+    monkeypatch.setattr(Path, "open", full)
     with pytest.raises(SagehoundError, match="the disk is full"):
         dogimages.fetch(tmp_path / "dogs", server.url)
     assert leftovers(tmp_path) == {".dogs.zip.part"}, "the download itself is kept for the next start"

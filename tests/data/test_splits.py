@@ -1,5 +1,6 @@
 """Splits that are taken from train: no photo of a scene that was trained on is tested."""
 
+import base64
 import json
 import random
 import shutil
@@ -9,11 +10,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import Command, Compose, make_photos, save_photo, small
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
 from PIL import Image, ImageEnhance, ImageOps
 from test_photos import found
 
+from sagehound import evaluation
+from sagehound.config import Data
+from sagehound.data.duplicates import Fingerprints, Pair, by_hash, components
+from sagehound.data.folders import Photo
 from sagehound.data.photos import PhotoSet
+from sagehound.data.splits import fill
 from sagehound.errors import ConfigError, InputError
+from sagehound.tables import Predictions
 from sagehound.training import train
 
 
@@ -64,7 +74,7 @@ def test_frames_of_one_scene_are_never_divided(tmp_path: Path) -> None:
     assert all(by_split.values())
     assert have.audit["near_duplicates_across_splits"] == []
     assert len(have.audit["near_duplicates_within_split"]) == 36
-    assert not have.leaked("test")
+    assert not have.leaked()
 
 
 @pytest.mark.slow
@@ -98,8 +108,10 @@ def test_a_leak_of_given_splits_is_named_last(
         save(scene(100 + len(label) + int(label[-1])), root / "test" / label / "own.jpg")
     train(config(f"data.root={root}", "results=scores"), tmp_path / "run")
     last = capsys.readouterr().out.splitlines()[-1]
-    assert "test photos with a copy or near-duplicate in train, which flatter the test accuracy: 1 of 3" in last
-    assert "test accuracy without them: " in last
+    assert "in train or valid: 1 of 3, which flatters the test accuracy; without them " in last
+    clean = json.loads((tmp_path / "run/metrics.json").read_text())["test_without_leaks"]
+    assert (clean["photos"], clean["leaked"]) == (2, 1)
+    assert f"without them {clean['top1']:.1%} (" in last
     (group,) = json.loads((tmp_path / "run/audit.json").read_text())["near_duplicates_across_splits"][:1]
     assert {p["split"] for p in group} == {"train", "test"} or {p["split"] for p in group} == {"train", "valid"}
     assert all(p["by"] == "hash" and p["distance"] <= 76 for p in group)
@@ -125,7 +137,7 @@ def test_a_changed_copy_is_a_near_duplicate(real_data: Path, tmp_path: Path, kin
         save(copy, tmp_path / "photos/test" / ("a", "b")[i % 2] / f"{i}.jpg", quality=60)
     shutil.copytree(tmp_path / "photos/test", tmp_path / "photos/valid")
     have = found(tmp_path / "photos")
-    assert len(have.leaked("test")) == len(photos)
+    assert len(have.leaked()) == len(photos)
 
 
 def test_different_photos_are_no_near_duplicates(real_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -205,7 +217,10 @@ def test_a_resumed_run_never_tests_what_it_was_trained_on(
     cfg.resume, cfg.trainer.max_epochs = str(tmp_path / "run/checkpoints/last.ckpt"), 3
     metrics = train(cfg, tmp_path / "run").metrics
     assert metrics["test"]["photos"] == 9
-    assert "1 photos that the resumed run was trained on are in valid or test now" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "in valid or test that the resumed run was trained on are left out: 1, such as test/" in out
+    cfg.trainer.max_epochs = 4
+    assert train(cfg, tmp_path / "run").metrics["test"]["photos"] == 9, "the second resume knows it too"
 
 
 def test_a_scene_that_fills_a_class_is_refused_with_the_ways_on(tmp_path: Path) -> None:
@@ -215,3 +230,114 @@ def test_a_scene_that_fills_a_class_is_refused_with_the_ways_on(tmp_path: Path) 
     with pytest.raises(InputError, match=r"data\.near_duplicates=apart"):
         found(tmp_path / "photos")
     assert len(found(tmp_path / "photos", near_duplicates="apart").split("test")) == 2
+
+
+def of_sizes(sizes: list[int], seed: int, **fractions: float) -> dict[str, list[int]]:
+    """The groups that each split gets of a class whose groups have these sizes, by their sizes."""
+    groups = [g for g, size in enumerate(sizes) for _ in range(size)]
+    photos = [Photo(f"{i}.jpg", "train", "a", str(g)) for i, g in enumerate(groups)]
+    digests = {p.file: f"{seed}-{p.file}" for p in photos}
+    data = OmegaConf.structured(Data("folder", "x", **fractions))  # type: ignore[arg-type]
+    filled = fill(photos, digests, groups, ["valid", "test"], data, {})
+    found: dict[str, set[int]] = {"train": set(), "valid": set(), "test": set()}
+    for photo in filled:
+        found[photo.split].add(int(photo.group))
+    assert sum(map(len, found.values())) == len(sizes), "no group is divided"
+    return {split: sorted((sizes[g] for g in some), reverse=True) for split, some in found.items()}
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=30), st.integers(0, 1000))
+def test_train_gets_the_most_and_every_split_something(sizes: list[int], seed: int) -> None:
+    found = of_sizes(sizes, seed)
+    assert found["train"]
+    if len(sizes) >= 3:
+        assert found["valid"]
+        assert found["test"]
+    for split in ("valid", "test"):
+        wanted = max(round(0.15 * sum(sizes)), 1)
+        assert sum(found[split]) <= max(1.5 * wanted, sorted(sizes)[min(len(sizes), 2) - 1])
+
+
+def test_the_largest_of_few_groups_is_trained_on() -> None:
+    for seed in range(20):
+        assert of_sizes([75, 24, 1], seed) == {"train": [75], "valid": [1], "test": [24]}
+        assert of_sizes([60, 40], seed)["train"] == [60]
+        assert of_sizes([1, 1, 1], seed, valid_fraction=0.5, test_fraction=0.3)["test"] == [1]
+
+
+def test_bursts_are_tested_as_often_as_single_photos() -> None:
+    """30 of 100 photos are in bursts of three; each split has about that share of them."""
+    found = [of_sizes([1] * 70 + [3] * 10, seed) for seed in range(60)]
+    for split in ("train", "valid", "test"):
+        sizes = [size for one in found for size in one[split]]
+        assert 0.2 <= sum(s for s in sizes if s == 3) / sum(sizes) <= 0.4
+
+
+def test_thousands_of_frames_of_one_scene_take_few_pairs() -> None:
+    rng = np.random.default_rng(0)
+    texts = []
+    for _ in range(2000):
+        bits = np.zeros(512, np.uint8)
+        bits[rng.integers(0, 512, 12)] = 1
+        pixels = (np.arange(192) % 97 + rng.integers(0, 3, 192)).astype(np.uint8)
+        texts.append(base64.b85encode(np.packbits(bits).tobytes() + pixels.tobytes()).decode())
+    pairs = by_hash(Fingerprints(texts))
+    assert len(pairs) <= 4 * len(texts)
+    assert len(set(components(len(texts), ((p.a, p.b) for p in pairs)))) == 1
+
+
+def test_changed_groups_are_split_anew(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = make_photos(tmp_path / "photos", train=20) / "train"
+    found(root)
+    with pytest.raises(InputError, match=r"data\.group puts them into 1 groups"):
+        found(root, group="jp")
+    have = found(root, group=r"(\d)\.jpg")
+    assert "the groups have changed" in capsys.readouterr().out
+    assert all(have.split(s) for s in ("train", "valid", "test"))
+
+
+def test_a_class_whose_train_photos_are_gone_is_split_anew(tmp_path: Path) -> None:
+    root = make_photos(tmp_path / "photos", train=12) / "train"
+    for p in found(root).split("train"):
+        if p.label == "Moss":
+            (root / p.file).unlink()
+    assert {p.split for p in found(root).photos if p.label == "Moss"} >= {"train"}
+
+
+@pytest.mark.parametrize("content", ['{"x": 1}', '{"x": null}', '["ab"]', '{"x": ["train"]}', "no JSON", ""])
+def test_a_damaged_memory_is_no_memory(tmp_path: Path, content: str) -> None:
+    root = make_photos(tmp_path / "photos", train=8) / "train"
+    before = found(root)
+    (memory,) = (tmp_path / "photos/cache/splits").iterdir()
+    memory.write_text(content)
+    assert found(root).photos == before.photos
+
+
+def test_a_changed_archive_keeps_its_splits(tmp_path: Path) -> None:
+    root = make_photos(tmp_path / "photos", train=12) / "train"
+    archive = Path(shutil.make_archive(str(tmp_path / "set"), "zip", root))
+    before = {have.digests[p.file]: p.split for have in [found(archive)] for p in have.photos}
+    for i in range(12):
+        save_photo(root / "003.Moss" / f"new_{i}.jpg", (60, 120, 50), seed=9000 + i)
+    shutil.make_archive(str(tmp_path / "set"), "zip", root)
+    after = {have.digests[p.file]: p.split for have in [found(archive)] for p in have.photos}
+    assert len(after) == len(before) + 12
+    assert before.items() <= after.items()
+
+
+def test_copies_linked_by_other_copies_leak_too(tmp_path: Path) -> None:
+    """a is near b and b near c, though a is not near c; c shares its group with d."""
+    files = {"train/x/a.jpg": "", "valid/x/b.jpg": "", "test/x/c.jpg": "g", "test/x/d.jpg": "g", "test/y/e.jpg": ""}
+    photos = [Photo(file, file.split("/")[0], file.split("/")[1], group) for file, group in files.items()]
+    pairs = [Pair(0, 1, 70.0, "hash"), Pair(1, 2, 70.0, "hash")]
+    have = PhotoSet(tmp_path, ["x", "y"], photos, {}, {p.file: p.file for p in photos}, pairs=pairs)
+    assert have.leaked() == {"test/x/c.jpg", "test/x/d.jpg"}
+    assert have.independent("test") == 2
+
+
+def test_an_interval_counts_scenes(tmp_path: Path) -> None:
+    photos = [Photo(f"{i}.jpg", "test", "a") for i in range(30)]
+    p = Predictions(photos, np.zeros(30, np.int64), np.tile(np.float32([1, 0]), (30, 1)))
+    assert evaluation.score(p, 30)["top1_interval"] == pytest.approx([0.8865, 1], abs=1e-3)
+    assert evaluation.score(p, 6)["top1_interval"] == pytest.approx([0.6097, 1], abs=1e-3)

@@ -57,12 +57,34 @@ def test_columns_may_have_any_names_and_any_comma(photos: Path) -> None:
         ("file,label\n", "lists no photos"),
         ("file,label,split\na.jpg,x,test\n", "no photo is in the train split"),
         ("", "no column 'file', it has none"),
+        ("file,label,label\na.jpg,x,y\n", "several columns 'label'"),
+        ("file,label\na\0.jpg,x\n", "line 2: the file's name holds a NUL byte"),
+        ("file,label,weight\na.jpg,x,1e300\n", "line 2: weight 1e+300"),
+        ("PK\x03\x04", "is a spreadsheet or an archive: export it as CSV"),
+        (f"file,label\na.jpg,{'x' * 200_000}\n", "is no CSV"),
     ],
 )
 def test_a_wrong_table_is_explained(photos: Path, text: str, message: str) -> None:
     with pytest.raises(InputError) as error:
         listed(photos, text)
     assert message in str(error.value)
+
+
+def test_a_table_is_read_as_spreadsheets_write_it(photos: Path) -> None:
+    """A blank first line, spaces, quoted names and labels in another case."""
+    lines = [
+        f'"{r.split(",")[0]}", {r.split(",")[1].upper() if i % 2 else r.split(",")[1]}'
+        for i, r in enumerate(rows(photos))
+    ]
+    have = listed(photos, "\n".join(["", '"file", label', *lines]))
+    assert len(have.classes) == 3
+    assert len(have.photos) == 45
+
+
+def test_photos_that_the_table_does_not_list_are_named(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    have = listed(photos, "\n".join(["file,label", *rows(photos)[1:]]))
+    assert have.audit["not_in_table"] == ["test/001.Amber/000.jpg"]
+    assert "that the table does not list: 1, such as test/001.Amber/000.jpg" in capsys.readouterr().out
 
 
 def test_a_listed_photo_that_is_missing_is_named(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -196,3 +218,33 @@ def test_an_archive_keeps_its_photos_apart_from_others(tmp_path: Path) -> None:
         photos = make_photos(tmp_path / name, train=4, valid=1, test=1 if name == "a" else 2)
         zipped(photos, tmp_path / f"{name}.zip")
     assert [len(found(tmp_path / f"{n}.zip").photos) for n in "ab"] == [18, 21]
+
+
+@pytest.mark.parametrize("suffix", ["tar", "tar.gz", "tar.xz"])
+def test_a_changed_byte_in_an_archive_is_found(photos: Path, tmp_path: Path, suffix: str) -> None:
+    archive = tmp_path / f"set.{suffix}"
+    with tarfile.open(archive, f"w:{suffix[4:]}") as tar:
+        tar.add(photos, "photos")
+        header = tar.getmembers()[20].offset  # tarfile takes a broken header for the end
+    content = bytearray(archive.read_bytes())
+    content[header + 150 if suffix == "tar" else len(content) // 2] ^= 0xFF
+    archive.write_bytes(content)
+    with pytest.raises(InputError, match=r"is damaged") as error:
+        found(archive)
+    assert "\n" not in str(error.value)
+
+
+def test_a_tar_that_ends_with_a_zip_is_a_tar(photos: Path, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "set.tar", "w") as tar:
+        tar.add(photos, "photos")
+        tar.add(zipped(photos / "test", tmp_path / "z.zip"), "photos/z.zip")
+    assert len(found(tmp_path / "set.tar").photos) == 45
+
+
+def test_a_zip_with_backslashes_holds_folders(photos: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as z:
+        for photo in photos.rglob("*.jpg"):
+            entry = zipfile.ZipInfo("x")
+            entry.filename = str(photo.relative_to(photos)).replace("/", "\\")
+            z.writestr(entry, photo.read_bytes())
+    assert len(found(tmp_path / "set.zip").photos) == 45

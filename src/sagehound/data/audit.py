@@ -6,13 +6,13 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass
 from importlib.util import find_spec
-from json import JSONDecodeError, loads
+from json import loads
 from pathlib import Path
 from typing import Any
 
 from sagehound import console
 from sagehound.data.decode import BadPhoto, file_bytes, open_photo, orientation, to_rgb
-from sagehound.data.duplicates import Pair, components, fingerprint
+from sagehound.data.duplicates import Pair, components, fingerprint, is_fingerprint
 from sagehound.data.folders import SPLITS, Photo, Tree
 from sagehound.errors import SagehoundError
 from sagehound.files import write_json
@@ -51,7 +51,8 @@ def inspect(path: Path) -> Facts:
 
 def inspect_all(root: Path, files: list[str], cache_dir: Path) -> dict[str, Facts]:
     """The facts of every file; only those that are new or changed (size or time) since the last call are read."""
-    kept_at = cache_dir / "audit" / f"{hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]}.json"
+    place = str(root.resolve()).encode(errors="surrogateescape")
+    kept_at = cache_dir / "audit" / f"{hashlib.sha256(place).hexdigest()[:16]}.json"
     kept = _kept(kept_at)
     stamps = {file: _stamp(root / file) for file in files}
     facts = {f: kept[f][1] for f in files if f in kept and kept[f][0] == stamps[f]}
@@ -180,6 +181,6 @@ def _kept(path: Path) -> dict[str, tuple[list[int], Facts]]:
         content = loads(path.read_text(encoding="utf-8"))
         if content["version"] != _version():
             return {}
-        return {f: (row[:2], Facts(*row[2:])) for f, row in content["files"].items()}
-    except (OSError, JSONDecodeError, KeyError, TypeError, UnicodeDecodeError):
+        return {f: (row[:2], Facts(*row[2:])) for f, row in content["files"].items() if is_fingerprint(row[-1])}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}  # never written, or not ours: everything is read again

@@ -1,7 +1,7 @@
 """Near-duplicates: frames of one scene and copies of one photo, by perceptual hash and by features. No torch."""
 
 import base64
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -9,7 +9,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 
 Floats = npt.NDArray[np.float32]
-Words = npt.NDArray[np.uint64]
+Indices = npt.NDArray[np.int64]
 
 MOST_PHOTOS = 200_000  # every photo is compared with every other: 20 s for 100,000 on one core
 _SIDE = 16  # of the hash: 16 x 16 bits
@@ -28,6 +28,8 @@ _CORRELATION = 0.85  # of the thumbnails
 # whose thumbnails agree reach 0.81.
 _COSINE = 0.82
 _FEATURE_CORRELATION = 0.7
+
+_BLOCK = 2**22  # pairs that are compared at a time
 
 
 class Pair(NamedTuple):
@@ -54,6 +56,12 @@ def fingerprint(image: Image.Image) -> str:
     hashes = [_packed(imagehash.phash(view, _SIDE).hash) for view in (grey, ImageOps.mirror(grey))]
     thumbnail = small.resize((_TINY, _TINY), Image.Resampling.BOX).tobytes()
     return base64.b85encode(b"".join([*hashes, thumbnail])).decode()
+
+
+def is_fingerprint(text: object) -> bool:
+    """Whether a text may be what ``fingerprint`` returns."""
+    size = 2 * _HASH_BYTES + 3 * _TINY * _TINY
+    return text == "" or (isinstance(text, str) and text.isascii() and len(text) == 5 * -(-size // 4))
 
 
 def _packed(bits: npt.NDArray[np.bool_]) -> bytes:
@@ -84,38 +92,35 @@ class Fingerprints:
         self.thumbnails = pixels.reshape(-1, 3 * _TINY * _TINY)
         self.turned = pixels[:, :, ::-1].reshape(-1, 3 * _TINY * _TINY)
 
-    def correlation(self, a: npt.NDArray[np.int64], b: npt.NDArray[np.int64]) -> Floats:
+    def correlation(self, a: Indices, b: Indices) -> Floats:
         """Of the thumbnails of pairs, as they are or with one mirrored, whichever is higher."""
-        first = self.thumbnails[a]
-        plain, turned = (first * self.thumbnails[b]).sum(1), (first * self.turned[b]).sum(1)
-        return np.asarray(np.maximum(plain, turned))
+        if not len(a):
+            return np.zeros(0, np.float32)
+        first, row = np.unique(a, return_inverse=True)
+        other, column = np.unique(b, return_inverse=True)
+        thumbnails = self.thumbnails[first]
+        both = np.maximum(thumbnails @ self.thumbnails[other].T, thumbnails @ self.turned[other].T)
+        return np.asarray(both[row, column])
 
 
 def by_hash(prints: Fingerprints) -> list[Pair]:
     """Pairs of photos, mirrored or not, whose hashes and thumbnails are nearly the same."""
-    pairs = []
-    n = len(prints.known)
-    for start in range(0, n, rows := max(1, 2**22 // max(n, 1))):
-        block = prints.hashes[start : start + rows]
-        others = slice(start, None)
+
+    def near(start: int, stop: int) -> _Links:
+        block = prints.hashes[start:stop]
         low = np.minimum(
-            np.bitwise_count(block[:, None, 0] ^ prints.hashes[None, others, 0]),
-            np.bitwise_count(block[:, None, 0] ^ prints.mirrored[None, others, 0]),
+            np.bitwise_count(block[:, None, 0] ^ prints.hashes[None, start:, 0]),
+            np.bitwise_count(block[:, None, 0] ^ prints.mirrored[None, start:, 0]),
         )
         a, b = np.nonzero(low <= _LOW_BITS)
-        a, b = a + start, b + start
         a, b = a[a < b], b[a < b]
-        distance = np.minimum(*(_bits(prints.hashes[a], other[b]) for other in (prints.hashes, prints.mirrored)))
-        near = distance <= _BITS
-        a, b, distance = a[near], b[near], distance[near]
-        near = prints.correlation(a, b) >= _CORRELATION
-        found = zip(prints.known[a[near]], prints.known[b[near]], distance[near], strict=True)
-        pairs += [Pair(int(i), int(j), float(d), "hash") for i, j, d in found]
-    return pairs
+        others = (prints.hashes[start:], prints.mirrored[start:])
+        distance = np.minimum(*(np.bitwise_count(block[a] ^ other[b]).sum(1, dtype=np.int64) for other in others))
+        keep = distance <= _BITS
+        keep[keep] = prints.correlation(a[keep] + start, b[keep] + start) >= _CORRELATION
+        return a[keep] + start, b[keep] + start, distance[keep].astype(float)
 
-
-def _bits(a: Words, b: Words) -> npt.NDArray[np.int64]:
-    return np.asarray(np.bitwise_count(a ^ b).sum(1, dtype=np.int64))
+    return _linked(prints, near, "hash")
 
 
 def by_features(features: Floats, prints: Fingerprints) -> list[Pair]:
@@ -130,16 +135,53 @@ def by_features(features: Floats, prints: Fingerprints) -> list[Pair]:
         return []
     rows = rows - rows.mean(0)
     rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
-    pairs = []
-    for start in range(0, len(rows), step := max(1, 2**24 // len(rows))):
-        cosine = rows[start : start + step] @ rows[start:].T
+
+    def near(start: int, stop: int) -> _Links:
+        cosine = rows[start:stop] @ rows[start:].T
         a, b = np.nonzero(cosine >= _COSINE)
         a, b = a[a < b], b[a < b]
-        near = prints.correlation(a + start, b + start) >= _FEATURE_CORRELATION
-        for i, j in zip(a[near], b[near], strict=True):
-            distance = 1 - float(cosine[i, j])
-            pairs.append(Pair(int(prints.known[i + start]), int(prints.known[j + start]), distance, "features"))
-    return pairs
+        keep = prints.correlation(a + start, b + start) >= _FEATURE_CORRELATION
+        a, b = a[keep], b[keep]
+        return a + start, b + start, np.maximum(1 - cosine[a, b].astype(float), 0)
+
+    return _linked(prints, near, "features")
+
+
+_Links = tuple[Indices, Indices, npt.NDArray[np.float64]]  # a, b, distance
+
+
+def _linked(prints: Fingerprints, near: Callable[[int, int], _Links], by: str) -> list[Pair]:
+    """Pairs of near photos: all of them, or where there are too many as few as link the same photos.
+
+    Of thousands of frames of one scene there are millions of pairs. A minimum spanning forest has fewer pairs than
+    photos, and still links each with the one that it is nearest to.
+
+    Args:
+        prints: of the photos.
+        near: the near ones of some known photos and all that follow, from the first to the last of them.
+        by: hash or features.
+    """
+    n = len(prints.known)
+    links: _Links = np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0)
+    step = max(1, _BLOCK // max(n, 1))
+    for start in range(0, n, step):
+        more = near(start, min(start + step, n))
+        links = tuple(np.concatenate(both) for both in zip(links, more, strict=True))  # type: ignore[assignment]
+        if len(links[0]) > 4 * n:
+            links = _forest(n, *links)
+    ends = prints.known[links[0]], prints.known[links[1]]
+    return sorted(
+        Pair(min(int(a), int(b)), max(int(a), int(b)), float(d), by) for a, b, d in zip(*ends, links[2], strict=True)
+    )
+
+
+def _forest(n: int, a: Indices, b: Indices, distance: npt.NDArray[np.float64]) -> _Links:
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import minimum_spanning_tree
+
+    graph = coo_array((distance + 1, (a, b)), shape=(n, n)).tocsr()  # a distance of 0 would be no link
+    tree = minimum_spanning_tree(graph).tocoo()
+    return tree.row.astype(np.int64), tree.col.astype(np.int64), tree.data - 1
 
 
 def components(n: int, links: Iterable[tuple[int, int]]) -> list[int]:

@@ -84,7 +84,7 @@ def scan(root: Path) -> Tree:
         if not any(p.split == split for p in photos):
             hint = "" if split == "train" else f", or remove the folder and {split} photos are taken from train"
             raise InputError(f"{folder} holds no photos in class folders: add some{hint}")
-    spelling = _one_spelling(photos)
+    spelling = one_spelling(photos)
     filled = {p.label.casefold() for p in photos}
     empty = sorted({_NUMBER.sub("", d.name) if numbered else d.name for _, d in folders})
     photos = [Photo(p.file, p.split, spelling[p.label.casefold()]) for p in photos]
@@ -195,7 +195,7 @@ def _walk(folder: Path, unreadable: Callable[[InputError], object]) -> Iterator[
         yield from (Path(place, name) for name in sorted(names) if not name.startswith("."))
 
 
-def _one_spelling(photos: list[Photo]) -> dict[str, str]:
+def one_spelling(photos: list[Photo]) -> dict[str, str]:
     """One spelling for a class whose folders differ in case from split to split: train's."""
     spelling: dict[str, str] = {}
     for photo in sorted(photos, key=lambda p: SPLITS.index(p.split)):

@@ -12,7 +12,7 @@ from sagehound import console
 from sagehound.data import archives, audit, demo, dogimages, splits, table
 from sagehound.data.audit import Facts
 from sagehound.data.duplicates import MOST_PHOTOS, Fingerprints, Pair, by_hash, components, same
-from sagehound.data.folders import SPLITS, Photo, Tree, ignored_files, scan
+from sagehound.data.folders import SPLITS, LeftOut, Photo, Tree, ignored_files, photos_below, scan
 from sagehound.errors import ConfigError, InputError
 from sagehound.files import write_csv, write_json
 
@@ -28,6 +28,7 @@ class PhotoSet:
     digests: dict[str, str]  # SHA-256 of each file, in hexadecimal
     fingerprints: dict[str, str] = field(default_factory=dict)  # what near-duplicates are recognised by
     pairs: list[Pair] = field(default_factory=list)  # near-duplicates, by their places in ``photos``
+    earlier: list[dict[str, str]] = field(default_factory=list)  # photos of the resumed run that are not used now
 
     def split(self, name: str) -> list[Photo]:
         """The photos of train, valid or test."""
@@ -53,25 +54,34 @@ class PhotoSet:
         return [w / mean for w in given]
 
     def write(self, folder: Path) -> None:
-        """Write audit.json, and splits.csv: file, split, label, group, sha256."""
+        """Write audit.json, and splits.csv: file, split, label, group, sha256.
+
+        The photos that a resumed run was trained on before, and that are gone or left out, stay in splits.csv.
+        """
         write_json(folder / "audit.json", self.audit)
         rows = [[p.file, p.split, p.label, p.group, self.digests[p.file]] for p in self.photos]
-        write_csv(folder / splits.RECORD, ["file", "split", "label", "group", "sha256"], rows)
+        rows += [[row[name] for name in splits.COLUMNS] for row in self.earlier]
+        write_csv(folder / splits.RECORD, list(splits.COLUMNS), rows)
 
-    def leaked(self, split: str) -> set[str]:
-        """The files of a split of which train holds a copy or a near-duplicate."""
-        trained = {self.digests[p.file] for p in self.split("train")}
-        found = {p.file for p in self.split(split) if self.digests[p.file] in trained}
-        for pair in self.pairs:
-            for a, b in ((pair.a, pair.b), (pair.b, pair.a)):
-                if (self.photos[a].split, self.photos[b].split) == (split, "train"):
-                    found.add(self.photos[a].file)
-        return found
+    def scenes(self) -> list[int]:
+        """For each photo the number of its scene: copies, near-duplicates and photos of one group have the same."""
+        links = [*_same_content(self.photos, self.digests), *((p.a, p.b) for p in self.pairs)]
+        return components(len(self.photos), links)
+
+    def independent(self, split: str) -> int:
+        """How many different scenes a split shows."""
+        return len({scene for scene, p in zip(self.scenes(), self.photos, strict=True) if p.split == split})
+
+    def leaked(self) -> set[str]:
+        """The test photos of whose scene train or valid holds a photo too."""
+        scenes = self.scenes()
+        seen = {scene for scene, p in zip(scenes, self.photos, strict=True) if p.split != "test"}
+        return {p.file for scene, p in zip(scenes, self.photos, strict=True) if p.split == "test" and scene in seen}
 
     def with_pairs(self, pairs: Sequence[Pair]) -> "PhotoSet":
         """The same set with more near-duplicates, and in its audit; prints one line about them."""
-        known = {(p.a, p.b) for p in self.pairs}
-        new = [p for p in pairs if (p.a, p.b) not in known]
+        scenes = components(len(self.photos), ((p.a, p.b) for p in self.pairs))
+        new = [p for p in pairs if scenes[p.a] != scenes[p.b]]
         found = _of_different_files([*self.pairs, *new], self.photos, self.digests)
         report = self.audit | audit.near_duplicates(self.photos, found)
         told = {self.photos[i].file for p in self.pairs for i in (p.a, p.b)}
@@ -93,13 +103,13 @@ def fetch(data: DictConfig, cache_dir: Path) -> Path:
     return root
 
 
-def find_photos(data: DictConfig, cache_dir: Path, trained_on: Mapping[str, str] | None = None) -> PhotoSet:
+def find_photos(data: DictConfig, cache_dir: Path, resumed: Sequence[Mapping[str, str]] | None = None) -> PhotoSet:
     """Fetch or draw the photos if need be, read each one once, leave bad ones out, and fill missing splits from train.
 
     Args:
         data: the config's group.
         cache_dir: where findings and splits are remembered.
-        trained_on: of a run that is resumed, the split of each photo by its SHA-256.
+        resumed: the rows of the splits.csv of a run that is resumed.
 
     Raises:
         InputError: the photos are missing or cannot be trained on; with on_bad=fail also if any photo is bad.
@@ -114,19 +124,57 @@ def find_photos(data: DictConfig, cache_dir: Path, trained_on: Mapping[str, str]
     if data.group:
         good = _grouped(good, data.group)
     digests = {p.file: facts[p.file].digest for p in good}
-    pairs = _near_duplicates(good, facts, digests)
+    fingerprints = {p.file: facts[p.file].fingerprint for p in good}
+    pairs = _near_duplicates(good, fingerprints, digests)
     missing = [s for s in SPLITS if not any(p.split == s for p in tree.photos)]
-    photos = _split(root, good, digests, pairs, missing, data, cache_dir, trained_on)
+    trained = {row["sha256"]: row["split"] for row in resumed or ()}
+    memory = _memory(data, cache_dir, missing, good, digests)
+    before = trained if resumed is not None else memory.splits
+    photos = good
+    if missing:
+        links = [*_same_content(good, digests), *((p.a, p.b) for p in pairs if data.near_duplicates == "together")]
+        photos = splits.fill(good, digests, components(len(good), links), missing, data, before)
+    photos = _without_trained(photos, digests, trained)
     place = {p.file: i for i, p in enumerate(photos)}
     named = [p._replace(a=place.get(good[p.a].file, -1), b=place.get(good[p.b].file, -1)) for p in pairs]
     pairs = [p for p in named if p.a >= 0 and p.b >= 0]  # both are used
     taken = {s: sum(p.split == s for p in photos) for s in missing}
     report = audit.report(tree, photos, facts, pairs) | {"taken_from_train": taken}
-    _refuse_hopeless(tree, photos, missing)
+    if data.table:
+        report["not_in_table"] = _not_in_table(tree)
+    _refuse_hopeless(tree, photos, missing, pairs)
     _tell(report)
+    if missing or resumed is not None:
+        _tell_changes(set(digests.values()), set(trained) if resumed is not None else memory.last)
+    if missing:
+        memory.write({digests[p.file]: p.split for p in photos})
+    used = {digests[p.file] for p in photos}
+    earlier = [dict(row) for row in resumed or () if row["sha256"] not in used]
     classes = sorted({p.label for p in photos})
-    fingerprints = {p.file: facts[p.file].fingerprint for p in photos}
-    return PhotoSet(root, classes, photos, report, digests, fingerprints, pairs)
+    return PhotoSet(root, classes, photos, report, digests, fingerprints, pairs, earlier)
+
+
+def _not_in_table(tree: Tree) -> list[str]:
+    """The photos below the root that the table does not list, after one line about them."""
+    listed = {p.file for p in tree.photos}
+    others = [file for file in photos_below(tree.root, LeftOut()) if file not in listed]
+    if others:
+        console.warn(f"photos in {tree.root} that the table does not list: {len(others)}, such as {others[0]}")
+    return others
+
+
+def _memory(
+    data: DictConfig, cache_dir: Path, missing: list[str], photos: list[Photo], digests: dict[str, str]
+) -> splits.Memory:
+    keys = ("split_seed", "valid_fraction", "test_fraction", "near_duplicates", "table")
+    about = {key: data[key] for key in keys} | {"missing": missing}
+    groups = {digests[p.file]: p.group for p in photos}
+    return splits.Memory(Path(data.root or data.table).expanduser(), cache_dir, about, groups if missing else {})
+
+
+def _same_content(photos: Sequence[Photo], digests: Mapping[str, str]) -> list[tuple[int, int]]:
+    """Links between copies and between photos of one group."""
+    return [*same(digests[p.file] for p in photos), *same(p.group for p in photos)]
 
 
 def show_classes(photos: PhotoSet) -> None:
@@ -149,14 +197,13 @@ def _grouped(photos: list[Photo], pattern: str) -> list[Photo]:
     ]
 
 
-def _near_duplicates(photos: list[Photo], facts: dict[str, Facts], digests: dict[str, str]) -> list[Pair]:
+def _near_duplicates(photos: list[Photo], fingerprints: dict[str, str], digests: dict[str, str]) -> list[Pair]:
     if len(photos) > MOST_PHOTOS:
         console.warn(
             f"more than {MOST_PHOTOS:,} photos: near-duplicates are not looked for; data.group=REGEX groups them"
         )
         return []
-    pairs = by_hash(Fingerprints([facts[p.file].fingerprint for p in photos]))
-    return _of_different_files(pairs, photos, digests)
+    return _of_different_files(by_hash(Fingerprints([fingerprints[p.file] for p in photos])), photos, digests)
 
 
 def _of_different_files(pairs: list[Pair], photos: list[Photo], digests: dict[str, str]) -> list[Pair]:
@@ -164,40 +211,18 @@ def _of_different_files(pairs: list[Pair], photos: list[Photo], digests: dict[st
     return [p for p in pairs if digests[photos[p.a].file] != digests[photos[p.b].file]]
 
 
-def _split(
-    root: Path,
-    photos: list[Photo],
-    digests: dict[str, str],
-    pairs: list[Pair],
-    missing: list[str],
-    data: DictConfig,
-    cache_dir: Path,
-    trained_on: Mapping[str, str] | None,
-) -> list[Photo]:
-    """The photos with their splits: missing ones are filled; no photo that a resumed run was trained on is tested."""
-    if missing:
-        keys = ("split_seed", "valid_fraction", "test_fraction", "group", "table", "near_duplicates")
-        memory = splits.Memory(root, cache_dir, {key: data[key] for key in keys} | {"missing": missing})
-        before = memory.splits if trained_on is None else trained_on
-        links = [*same(digests[p.file] for p in photos), *same(p.group for p in photos)]
-        links += [(p.a, p.b) for p in pairs] if data.near_duplicates == "together" else []
-        photos = splits.fill(photos, digests, components(len(photos), links), missing, data, before)
-        _tell_changes(digests, memory.last if trained_on is None else set(trained_on))
-        memory.write({digests[p.file]: p.split for p in photos})
-    elif trained_on is not None:
-        _tell_changes(digests, set(trained_on))
-    leaking = [p for p in photos if p.split != "train" and (trained_on or {}).get(digests[p.file]) == "train"]
+def _without_trained(photos: list[Photo], digests: dict[str, str], trained: Mapping[str, str]) -> list[Photo]:
+    """Without the valid and test photos that the resumed run was trained on."""
+    leaking = {p.file for p in photos if p.split != "train" and trained.get(digests[p.file]) == "train"}
     if leaking:
         console.warn(
-            f"{len(leaking)} photos that the resumed run was trained on are in valid or test now and were left out, "
-            f"such as {leaking[0].file}: start a new run to test with them"
+            f"photos in valid or test that the resumed run was trained on are left out: {len(leaking)}, such as "
+            f"{min(leaking)}; start a new run to test with them"
         )
-    refused = set(leaking)
-    return [p for p in photos if p not in refused]
+    return [p for p in photos if p.file not in leaking]
 
 
-def _tell_changes(digests: dict[str, str], before: set[str]) -> None:
-    now = set(digests.values())
+def _tell_changes(now: set[str], before: set[str]) -> None:
     if before and before != now:
         console.say(
             f"data: {len(now - before)} photos are new and {len(before - now)} are gone since the last run; "
@@ -215,14 +240,19 @@ def _leave_out(bad: dict[str, Facts], on_bad: str, total: int) -> None:
     console.warn(f"{message}; left out, audit.json lists them all")
 
 
-def _refuse_hopeless(tree: Tree, photos: list[Photo], missing: list[str]) -> None:
+def _refuse_hopeless(tree: Tree, photos: list[Photo], missing: list[str], pairs: list[Pair]) -> None:
     for split in SPLITS:
         if not any(p.split == split for p in photos):
             if split in missing:
+                groups = len({p.group for p in photos if p.group})
+                why = (f"data.group puts them into {groups} groups (choose another)" if groups else "") or (
+                    "they are near-duplicates (data.near_duplicates=apart divides them, which flatters the result)"
+                    if pairs
+                    else "they are too few"
+                )
                 raise InputError(
-                    f"{tree.root}: no photos can be taken from train for {split}: those of each class are too few, or "
-                    f"one group of near-duplicates. Ways on: add photos, give a {split} folder, or "
-                    "data.near_duplicates=apart, which divides the groups and flatters the result"
+                    f"{tree.root}: no photos can be taken from train for {split}: {why}. Ways on: add photos of other "
+                    f"scenes, or give a {split} folder"
                 )
             raise InputError(f"{tree.root}: no usable photo is left for {split}; audit the folder, or add photos")
     learned = {p.label for p in photos if p.split == "train"}
@@ -252,9 +282,9 @@ def _tell(report: dict[str, Any]) -> None:
         (report["ignored_folders"], "folders beside train, valid and test are ignored"),
         (report["missing_in_split"]["valid"], "classes have no valid photo"),
         (report["missing_in_split"]["test"], "classes have no test photo"),
-        (report["duplicates_across_splits"], "photos stand in more than one split, which flatters the result"),
+        (report["duplicates_across_splits"], "photos are in more than one split, which flatters the result"),
         (report["groups_across_splits"], "groups (data.group) are in more than one split, which flatters the result"),
-        (report["duplicates_with_different_labels"], "photos stand under more than one class"),
+        (report["duplicates_with_different_labels"], "photos are in more than one class"),
     ]
     for found, meaning in checks:
         if found:

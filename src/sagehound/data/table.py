@@ -1,14 +1,18 @@
 """Photos that a table lists: a CSV of files and labels, with an optional split, group and weight."""
 
 import csv
-import math
+import io
+import unicodedata
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from omegaconf import DictConfig
 
-from sagehound.data.folders import SPLIT_NAMES, SPLITS, Photo, Tree
+from sagehound.data.folders import SPLIT_NAMES, SPLITS, Photo, Tree, one_spelling
 from sagehound.errors import InputError
+
+_HEAVIEST = 1_000_000  # weight of a photo
 
 
 def read(table: Path, root: Path, columns: DictConfig) -> Tree:
@@ -23,12 +27,17 @@ def read(table: Path, root: Path, columns: DictConfig) -> Tree:
         InputError: it cannot be read, lacks a column, or a row is wrong.
     """
     try:
-        with table.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(_photos(table, file.read(), columns))
+        content = table.read_bytes()
     except OSError as error:
         raise InputError(f"data.table={table} cannot be read ({error.strerror}, from {Path.cwd()})") from error
+    if content.startswith(b"PK"):
+        raise InputError(f"data.table={table} is a spreadsheet or an archive: export it as CSV")
+    try:
+        rows = list(_photos(table, content.decode("utf-8-sig"), columns))
     except UnicodeDecodeError as error:
         raise InputError(f"data.table={table} is not UTF-8 text: save it as CSV UTF-8") from error
+    except csv.Error as error:
+        raise InputError(f"data.table={table} is no CSV ({error})") from error
     if not rows:
         raise InputError(f"data.table={table} lists no photos")
     seen: dict[str, int] = {}
@@ -38,15 +47,23 @@ def read(table: Path, root: Path, columns: DictConfig) -> Tree:
         seen[photo.file] = line
     if not any(p.split == "train" for _, p in rows):
         raise InputError(f"data.table={table}: no photo is in the train split")
-    return Tree(root, sorted((p for _, p in rows), key=lambda p: (SPLITS.index(p.split), p.file)), [], {}, [])
+    photos = sorted((p for _, p in rows), key=lambda p: (SPLITS.index(p.split), p.file))
+    spelling = one_spelling(photos)
+    photos = [replace(p, label=spelling[p.label.casefold()]) for p in photos]
+    return Tree(root, photos, [], {}, [])
 
 
 def _photos(table: Path, text: str, columns: DictConfig) -> Iterator[tuple[int, Photo]]:
     """Each row's line number and photo."""
-    first = text.partition("\n")[0]
-    comma = max(",;\t", key=first.count)
-    reader = csv.DictReader(text.splitlines(keepends=True), delimiter=comma)
-    have = reader.fieldnames or []
+    text = text.lstrip("\r\n")
+    first = text.splitlines()[:1]
+    comma = max(",;\t", key=lambda c: len(next(csv.reader(first, delimiter=c), [])))
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=comma)
+    have = [name.strip() for name in reader.fieldnames or []]
+    reader.fieldnames = have
+    for name in columns.values():
+        if have.count(name) > 1:
+            raise InputError(f"data.table={table} has several columns {name!r}: rename all but one")
     for key in ("file", "label"):
         if columns[key] not in have:
             raise InputError(
@@ -61,10 +78,13 @@ def _photos(table: Path, text: str, columns: DictConfig) -> Iterator[tuple[int, 
         value = {key: (row.get(columns[key]) or "").strip() for key in columns}
         if not any(value.values()):
             continue
-        file, label, split = value["file"].replace("\\", "/"), value["label"], value["split"].lower()
+        file, split = value["file"].replace("\\", "/"), value["split"].lower()
+        label = unicodedata.normalize("NFC", value["label"])
         path = PurePosixPath(file)
         if not file or not label:
             raise wrong("file or label is empty")
+        if "\0" in file:
+            raise wrong("the file's name holds a NUL byte")
         if path.is_absolute() or ".." in path.parts or path.drive:
             raise wrong(f"{file} must lie below data.root: write it relative to that folder")
         if split and split not in SPLIT_NAMES:
@@ -75,6 +95,6 @@ def _photos(table: Path, text: str, columns: DictConfig) -> Iterator[tuple[int, 
                 weight = float(value["weight"])
             except ValueError as error:
                 raise wrong(f"weight {value['weight']!r} is not a number") from error
-            if not (math.isfinite(weight) and weight >= 0):
-                raise wrong(f"weight {weight:g}: must be a finite number from 0 on")
+            if not 0 <= weight <= _HEAVIEST:  # NaN too
+                raise wrong(f"weight {weight:g}: must be a number from 0 to {_HEAVIEST:,}")
         yield reader.line_num, Photo(str(path), SPLIT_NAMES.get(split, "train"), label, value["group"], weight)
