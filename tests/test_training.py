@@ -215,6 +215,30 @@ def test_a_finished_run_can_be_given_more_epochs(config: Compose, tmp_path: Path
 
 
 @pytest.mark.parametrize(
+    "schedule", [["schedule=cosine", "schedule.warmup_epochs=1"], ["schedule=plateau", "schedule.patience=0"]]
+)
+def test_more_epochs_are_trained_at_the_rates_of_the_new_schedule(
+    config: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, schedule: list[str]
+) -> None:
+    overrides = [*schedule, "data.batch_size=24", "optimizer.lr=0.01"]  # one batch an epoch
+    rates: list[list[float]] = []
+    step = Classifier.training_step
+
+    def training_step(self: Classifier, *args: Any) -> Any:  # noqa: ANN401
+        rates.append([group["lr"] for group in self.trainer.optimizers[0].param_groups])
+        return step(self, *args)
+
+    monkeypatch.setattr(Classifier, "training_step", training_step)
+    train(config(*overrides, "trainer.max_epochs=4"), tmp_path / "whole")
+    expected = rates[2:]
+    train(config(*overrides, "trainer.max_epochs=2"), tmp_path / "run")
+    rates.clear()
+    train(config(*overrides, "trainer.max_epochs=4", f"resume={tmp_path}/run/checkpoints/last.ckpt"), tmp_path / "run")
+    assert rates == expected
+    assert all(rate > 0 for groups in rates for rate in groups)
+
+
+@pytest.mark.parametrize(
     ("change", "message"),
     [
         ("head.hidden=[4]", r"head.hidden=\[4\]: the run that is resumed has head.hidden=\[\]"),
