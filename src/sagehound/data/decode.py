@@ -146,7 +146,10 @@ def _foreign() -> Iterator[None]:
     except Image.DecompressionBombError as error:
         raise TooManyPixels(str(error)) from error
     except Exception as error:
-        raise BadPhoto(str(error) or type(error).__name__) from error
+        reason = str(error) or type(error).__name__
+        # Pillow's "3 bytes not processed" counts what is left in its buffer, not what is missing
+        early = "truncated" in reason.lower()
+        raise BadPhoto("the file ends too early (truncated)" if early else reason) from error
 
 
 def orientation(image: Image.Image) -> int:
