@@ -111,7 +111,18 @@ def test_a_run_learns_and_leaves_what_is_promised(
     assert f"test accuracy: {metrics['test']['top1']:.1%} (95 % interval {interval})" in printed
     (row,) = [line.split() for line in printed.splitlines() if line.startswith("test  ")]
     assert " ".join(row[2:5]) == interval, "beside top-1 in the final table"
+    assert "top-5" not in printed, "of three classes, the label is always among the five most probable"
     assert str(run.folder) in printed
+
+
+def test_a_trial_prints_the_scores_of_the_valid_photos_alone(
+    config: Compose, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = train(config("results=scores"), tmp_path / "run")
+    printed = capsys.readouterr().out.splitlines()
+    assert not [line for line in printed if line.startswith(("test ", "test accuracy"))], "it tempts to choose by it"
+    assert f"valid accuracy: {run.metrics['valid']['top1']:.1%} (95 % interval " in printed[-2]
+    assert {"top1", "loss"} <= json.loads((run.folder / "metrics.json").read_text())["test"].keys()
 
 
 def test_the_best_weights_are_the_ones_that_are_tested(config: Compose, tmp_path: Path) -> None:
