@@ -5,12 +5,14 @@ import io
 import logging
 import stat
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
+import PIL
 from PIL import ExifTags, Image, ImageFile
 
 from sagehound.data import headers
@@ -108,6 +110,18 @@ def _formats(content: bytes) -> tuple[str, ...]:
     if "HEIF" not in Image.OPEN:
         pillow_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False)
     return ("HEIF",)
+
+
+def decoder_versions(files: Iterable[Path]) -> dict[str, str]:
+    """The versions of what decodes these files, for the keys of caches; pillow-heif's where a suffix is HEIC's.
+
+    A set without HEIC photos is then not computed again because pillow-heif was installed or updated.
+    """
+    versions = {"pillow": PIL.__version__}
+    if any(file.suffix.lower() in (".heic", ".heif", ".hif") for file in files):
+        with suppress(metadata.PackageNotFoundError):  # what bears the suffix may be a JPEG
+            versions["pillow-heif"] = metadata.version("pillow-heif")
+    return versions
 
 
 @cache
