@@ -133,6 +133,24 @@ def test_the_names_at_the_class_sizes_do_not_overlap(tmp_path: Path, classes: in
         assert box.x1 <= frame.x1
 
 
+def test_classes_of_one_size_stand_side_by_side_without_a_scale(tmp_path: Path) -> None:
+    figure = accuracy_by_class_size(
+        [ClassScore(f"c{i}", {"train": 12, "valid": 3, "test": 3}, 3 - i, 3) for i in range(3)]
+    )
+    save(figure, tmp_path / "size.png")
+    (axes,) = figure.axes
+    assert not list(axes.get_xticks()), "a scale would tell them apart by a size that is the same"
+    assert axes.get_xlabel() == "classes, lowest accuracy first; each has 12 training photos"
+    assert "mean of a quarter of the classes" not in [t.get_text() for t in axes.get_legend().get_texts()]
+
+
+@pytest.mark.parametrize("classes", [7, 8])
+def test_eight_classes_or_more_have_means_of_quarters(classes: int) -> None:
+    scores = [ClassScore(f"c{i}", {"train": 12 + i, "valid": 3, "test": 3}, 2, 3) for i in range(classes)]
+    legend = accuracy_by_class_size(scores).axes[0].get_legend()
+    assert ("mean of a quarter of the classes" in [t.get_text() for t in legend.get_texts()]) == (classes == 8)
+
+
 def test_classes_without_a_test_photo_are_drawn_as_an_empty_plot(tmp_path: Path) -> None:
     figure = accuracy_by_class_size([ClassScore("a", {"train": 3, "valid": 0, "test": 0}, 0, 0)])
     assert save(figure, tmp_path / "size.png").startswith(b"\x89PNG")
@@ -188,3 +206,24 @@ def test_the_worst_mistakes_show_their_file_names(tmp_path: Path) -> None:
     below = [axes.texts[0] for axes in figure.axes]
     assert [t.get_text() for t in below] == ["a$b$c.jpg", "a" * 22 + "…" + "a" * 17 + ".jpg", r"brok\udce9n.jpg"]
     assert overlapping(below + [axes.title for axes in figure.axes]) == []
+
+
+def test_a_mistake_shows_the_folder_of_its_photo_if_there_is_room(tmp_path: Path) -> None:
+    names = ["test/Beagle/001.jpg", f"test/{'Beagle' * 9}/001.jpg"]
+    for i, name in enumerate(names):
+        save_photo(tmp_path / name, (200, 100, 50), seed=i)
+    photos = [Photo(name, "test", "a") for name in names]
+    found = Predictions(photos, np.zeros(2, np.int64), np.array([[0, 3], [0, 2]], np.float32))
+    below = [axes.texts[0].get_text() for axes in worst_mistakes(found, ["a", "b"], tmp_path).axes]
+    assert below == ["Beagle/001.jpg", "001.jpg"]
+
+
+def test_without_a_mistake_the_picture_is_as_small_as_its_sentence(tmp_path: Path) -> None:
+    right = Predictions([Photo("a.jpg", "test", "a")], np.zeros(1, np.int64), np.array([[3, 0]], np.float32))
+    figure = worst_mistakes(right, ["a", "b"], tmp_path)
+    save(figure, tmp_path / "worst.png")
+    (text,) = figure.texts
+    box = Text.get_window_extent(text)
+    assert text.get_text() == "No test photo was mistaken"
+    assert figure.bbox.width < 1.5 * box.width
+    assert figure.bbox.height < 4 * box.height

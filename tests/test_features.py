@@ -4,11 +4,13 @@ import json
 import os
 import signal
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
+import pillow_heif
 import pytest
 import timm
 import torch
@@ -122,6 +124,26 @@ def test_another_backbone_weight_precision_or_size_is_computed_anew(
         monkeypatch.setattr(backbone, "data_config", lambda net: original(net) | {"crop_pct": 0.5})
     train(config(*overrides), tmp_path / "b")
     assert len(read) == (24 if change == "precision" else 45), "valid and test are evaluated in 32 bits anyway"
+
+
+@pytest.mark.parametrize(("suffix", "computed"), [(".jpg", 0), (".heic", 46)])
+def test_another_pillow_heif_computes_sets_with_heic_photos_anew(
+    config: Compose,
+    photos: Path,
+    tmp_path: Path,
+    read: list[str],
+    suffix: str,
+    computed: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pillow_heif.register_heif_opener()
+    save_photo(photos / f"train/001.Amber/phone{suffix}", COLOURS["001.Amber"], seed=99)
+    train(config(EXACT, "results=scores"), tmp_path / "a")
+    read.clear()
+    version = metadata.version
+    monkeypatch.setattr(metadata, "version", lambda name: "99" if name == "pillow-heif" else version(name))
+    train(config(EXACT, "results=scores"), tmp_path / "b")
+    assert len(read) == computed
 
 
 def test_a_damaged_entry_is_computed_again(config: Compose, tmp_path: Path, read: list[str]) -> None:

@@ -111,7 +111,18 @@ def test_a_run_learns_and_leaves_what_is_promised(
     assert f"test accuracy: {metrics['test']['top1']:.1%} (95 % interval {interval})" in printed
     (row,) = [line.split() for line in printed.splitlines() if line.startswith("test  ")]
     assert " ".join(row[2:5]) == interval, "beside top-1 in the final table"
+    assert "top-5" not in printed, "of three classes, the label is always among the five most probable"
     assert str(run.folder) in printed
+
+
+def test_a_trial_prints_the_scores_of_the_valid_photos_alone(
+    config: Compose, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = train(config("results=scores"), tmp_path / "run")
+    printed = capsys.readouterr().out.splitlines()
+    assert not [line for line in printed if line.startswith(("test ", "test accuracy"))], "it tempts to choose by it"
+    assert f"valid accuracy: {run.metrics['valid']['top1']:.1%} (95 % interval " in printed[-2]
+    assert {"top1", "loss"} <= json.loads((run.folder / "metrics.json").read_text())["test"].keys()
 
 
 def test_the_best_weights_are_the_ones_that_are_tested(config: Compose, tmp_path: Path) -> None:
@@ -212,6 +223,30 @@ def test_a_finished_run_can_be_given_more_epochs(config: Compose, tmp_path: Path
     for i, e in enumerate(csv.DictReader(history.splitlines())):
         for column in ("train_loss", "train_top1", "valid_loss", "valid_top1"):
             assert float(e[column]) == pytest.approx(drawn[column.replace("_", "/")][i][1], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "schedule", [["schedule=cosine", "schedule.warmup_epochs=1"], ["schedule=plateau", "schedule.patience=0"]]
+)
+def test_more_epochs_are_trained_at_the_rates_of_the_new_schedule(
+    config: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, schedule: list[str]
+) -> None:
+    overrides = [*schedule, "data.batch_size=24", "optimizer.lr=0.01"]  # one batch an epoch
+    rates: list[list[float]] = []
+    step = Classifier.training_step
+
+    def training_step(self: Classifier, *args: Any) -> Any:  # noqa: ANN401
+        rates.append([group["lr"] for group in self.trainer.optimizers[0].param_groups])
+        return step(self, *args)
+
+    monkeypatch.setattr(Classifier, "training_step", training_step)
+    train(config(*overrides, "trainer.max_epochs=4"), tmp_path / "whole")
+    expected = rates[2:]
+    train(config(*overrides, "trainer.max_epochs=2"), tmp_path / "run")
+    rates.clear()
+    train(config(*overrides, "trainer.max_epochs=4", f"resume={tmp_path}/run/checkpoints/last.ckpt"), tmp_path / "run")
+    assert rates == expected
+    assert all(rate > 0 for groups in rates for rate in groups)
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,8 @@ def refusing(text: str) -> str:
 
 
 def test_a_right_archive_is_proven(proof: Callable[..., str]) -> None:
-    assert "the server classify 12 test photos as the trained model does" in proof("server")
+    line = proof("server")
+    assert "the server classify 12 test photos as the trained model does; probabilities differ" in line
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ def transform(cfg: DictConfig, model: str) -> None:
     """Predict every photo below data.root.
 
     Raises:
-        InputError: a folder could not be read; the predictions of the others are written.
+        InputError: a folder could not be read, and the predictions of the others are written; or no photo could be.
     """
     from sagehound.data.folders import ignored_files
     from sagehound.serving.batch import predict_folder
@@ -96,7 +96,12 @@ def transform(cfg: DictConfig, model: str) -> None:
         console.warn(f"{done.failed:,} of {done.photos:,} photos could not be read; their lines say why")
     if left_out.ignored:
         console.warn(ignored_files(left_out.ignored))
-    console.say(f"predictions of {done.photos:,} photos: {output}")
+    if done.failed == done.photos:
+        raise InputError(f"data.root={root}: no photo could be read ({done.first}); {output} lists {done.photos:,}")
+    if done.photos == 1:
+        console.say(done.first)
+    read, unread = done.photos - done.failed, f", {done.failed:,} could not be read" if done.failed else ""
+    console.say(f"predictions of {read:,} photo{'' if read == 1 else 's'}{unread}: {output}")
     if left_out.folders:
         raise InputError("; ".join(map(str, left_out.folders)) + "; their photos have no line")
 

@@ -147,8 +147,12 @@ class Classifier(pl.LightningModule):
         self._plateau_state = checkpoint.get("plateau")
 
     def on_train_start(self) -> None:
-        """After a resume the epoch's own hook is not called."""
+        """After a resume the epoch's own hook is not called, and the learning rates are the old schedule's."""
         self.set_frozen(self.current_epoch)
+        scheduler = self.lr_schedulers()
+        if isinstance(scheduler, LambdaLR):  # with more epochs than before, the restored rates would be the end's
+            for group, lr in zip(scheduler.optimizer.param_groups, scheduler.get_lr(), strict=True):
+                group["lr"] = lr
 
     def on_train_epoch_start(self) -> None:
         """Freeze or unfreeze the backbone."""

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import PIL
 import timm
 import torch
 from omegaconf import DictConfig
@@ -22,6 +21,7 @@ from sagehound.cache import NotKept, Store
 from sagehound.compute import Compute
 from sagehound.data.augmentation import Augmentation
 from sagehound.data.datamodule import Features, reading_threads
+from sagehound.data.decode import decoder_versions
 from sagehound.data.duplicates import MOST_PHOTOS, Fingerprints, by_features
 from sagehound.data.folders import SPLITS, Photo
 from sagehound.data.loader import Key, PhotoLoader, in_order, seed_of
@@ -77,7 +77,8 @@ def prepare(
         "weights": weights_digest(backbone),
         "preprocessing": asdict(to),
         "accelerator": machine.accelerator,
-        "versions": {"torch": torch.__version__, "timm": timm.__version__, "pillow": PIL.__version__},
+        "versions": {"torch": torch.__version__, "timm": timm.__version__}
+        | decoder_versions(photos.root / p.file for p in photos.photos),
     }
     split = {name: photos.split(name) for name in SPLITS}
     exact = View(backbone_is, _EXACT, None, cfg)

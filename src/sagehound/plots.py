@@ -22,6 +22,7 @@ from sagehound.tables import ClassScore, Epochs, Predictions, describe_interval,
 Floats = npt.NDArray[np.float64]
 
 _FEW = 20  # classes; a confusion of more is sorted, and lists its pairs
+_QUARTERS = 8  # classes; of fewer, a quarter would be one class
 _READABLE = 200  # classes; the names of more could not be read, and take seconds to draw
 
 
@@ -129,7 +130,7 @@ def clustered(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
 def accuracy_by_class_size(scores: list[ClassScore]) -> Figure:
     """Each class's test accuracy with its 95 % interval over its number of training photos, and means of the classes.
 
-    The five lowest are named, where there is room for the name.
+    The five lowest are named, where there is room for the name. Classes of one size are drawn in order of accuracy.
     """
     known = sorted((s.counts["train"], s.accuracy, s.name, s.interval) for s in scores if s.accuracy is not None)
     figure = Figure(figsize=(9, 5.5))
@@ -155,11 +156,19 @@ def accuracy_by_class_size(scores: list[ClassScore]) -> Figure:
 def _draw_classes(axes: Axes, known: list[tuple[int, float, str, tuple[float, float]]]) -> None:
     """Draw the classes (size, accuracy, name, interval), sorted by size; the axes have their height already."""
     size, accuracy = np.array([k[0] for k in known]), np.array([k[1] for k in known])
-    x = _side_by_side(size)
+    one_size = len(known) > 1 and size[0] == size[-1]
+    x = np.arange(len(known), dtype=float) if one_size else _side_by_side(size)
+    if one_size:
+        axes.set(
+            xlabel=f"classes, lowest accuracy first; each has {size[0]:,} training photos",
+            xticks=[],
+            title="Accuracy of the classes",
+        )
     low, high = np.array([k[3] for k in known]).reshape(-1, 2).T
     spread = np.maximum([accuracy - low, high - accuracy], 0)
     axes.errorbar(x, accuracy, spread, fmt="o", alpha=0.5, elinewidth=1, label="a class, with its 95 % interval")
-    axes.plot(*means_by_size(size, accuracy), "o-", color="C1", label="mean of a quarter of the classes", zorder=3)
+    if len(known) >= _QUARTERS and not one_size:
+        axes.plot(*means_by_size(size, accuracy), "o-", color="C1", label="mean of a quarter of the classes", zorder=3)
     axes.set_xlim(x.min() - 0.5 - 0.03 * np.ptp(x), x.max() + 0.5 + 0.03 * np.ptp(x))
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3, fontsize=8, frameon=False)
     lowest = sorted(range(len(known)), key=lambda i: accuracy[i])[:5]
@@ -219,10 +228,14 @@ def worst_mistakes(p: Predictions, classes: list[str], root: Path, most: int = 1
     probabilities = p.probabilities
     sure = probabilities.max(1)
     wrong = [int(i) for i in np.argsort(-sure, kind="stable") if not p.right[i]][:most]
-    height = 3.1 * max(-(-len(wrong) // 4), 1) + 0.5
+    if not wrong:
+        figure = Figure(figsize=(3, 0.6))
+        figure.text(0.5, 0.5, "No test photo was mistaken", ha="center", va="center", fontsize=12)
+        return figure
+    height = 3.1 * -(-len(wrong) // 4) + 0.5
     figure = Figure(figsize=(10, height))  # matplotlib's constrained layout takes a second for so many axes
     figure.subplots_adjust(0.01, 0.25 / height, 0.99, 1 - 0.95 / height, wspace=0.05, hspace=0.35)
-    figure.suptitle("The test photos that were most confidently mistaken" if wrong else "No test photo was mistaken")
+    figure.suptitle("The test photos that were most confidently mistaken")
     for k, i in enumerate(wrong):
         axes = figure.add_subplot(-(-len(wrong) // 4), 4, k + 1)
         photo = read_photo(root / p.photos[i].file)
@@ -230,7 +243,9 @@ def worst_mistakes(p: Predictions, classes: list[str], root: Path, most: int = 1
         axes.imshow(np.asarray(photo))
         label, answer = shown(classes[p.labels[i]], 36), shown(classes[p.answers[i]], 26)
         axes.set_title(f"{label}\ntaken for {answer} ({sure[i]:.0%})", fontsize=8, parse_math=False)
-        file = shown(Path(p.photos[i].file).name, 44)
+        path = Path(p.photos[i].file)
+        with_folder = "/".join(path.parts[-2:])
+        file = shown(with_folder if len(with_folder) <= 44 else path.name, 44)
         axes.text(
             0.5, -0.02, file, transform=axes.transAxes, ha="center", va="top", fontsize=7, color="0.3", parse_math=False
         )

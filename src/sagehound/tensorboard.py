@@ -106,15 +106,21 @@ def hyperparameters(cfg: DictConfig) -> dict[str, Any]:
 
 
 def summarise(scores: dict[str, Any], folder: Path) -> None:
-    """Print the final table and where everything lies."""
-    columns = ["split", "top-1", "95 % interval", "top-5", "macro F1", "loss", "ECE", "photos"]
+    """Print the final table and where everything lies.
+
+    A trial (results=scores) prints no score of the test photos, so that nobody chooses among trials by them.
+    """
+    is_trial = OmegaConf.load(folder / "config.yaml").results == "scores"
+    names = {"top-5": "top5", "macro F1": "macro_f1", "loss": "loss", "ECE": "ece"}
+    if scores["classes"] <= 5:
+        del names["top-5"]  # always 100 %
     rows = []
-    for split in SPLITS:
+    for split in SPLITS[:2] if is_trial else SPLITS:
         s = scores[split]
-        numbers = [f"{s[k]:.3f}" for k in ("macro_f1", "loss", "ece")]
-        interval = describe_interval(s["top1_interval"])
-        rows.append([split, f"{s['top1']:.1%}", interval, f"{s['top5']:.1%}", *numbers, f"{s['photos']:,}"])
-    console.table(f"Best epoch: {scores['best_epoch']}", columns, rows)
-    test = scores["test"]
-    console.say(f"test accuracy: {test['top1']:.1%} (95 % interval {describe_interval(test['top1_interval'])})")
+        numbers = [f"{s[k]:.1%}" if k == "top5" else f"{s[k]:.3f}" for k in names.values()]
+        rows.append([split, f"{s['top1']:.1%}", describe_interval(s["top1_interval"]), *numbers, f"{s['photos']:,}"])
+    console.table(f"Best epoch: {scores['best_epoch']}", ["split", "top-1", "95 % interval", *names, "photos"], rows)
+    last = "valid" if is_trial else "test"
+    interval = describe_interval(scores[last]["top1_interval"])
+    console.say(f"{last} accuracy: {scores[last]['top1']:.1%} (95 % interval {interval})")
     console.say(f"results: {folder}")

@@ -34,6 +34,7 @@ def test_a_folder_of_any_shape_becomes_a_table(launch: Command, run: Path, tmp_p
     done = launch("transform=local", f"model={run}", "data=folder", f"data.root={photos}")
     assert done.returncode == 0, done.stderr
     assert "warning: 1 of 6 photos could not be read" in done.stdout
+    assert "predictions of 5 photos, 1 could not be read: " in done.stdout
     output = Path(done.stdout.strip().splitlines()[-1].split(": ")[1])
     found = rows(tmp_path / output)
     assert [r["file"] for r in found] == [
@@ -205,7 +206,30 @@ def test_one_photo_is_predicted(launch: Command, run: Path, tmp_path: Path) -> N
     save_photo(tmp_path / "one.jpg", (60, 80, 120), seed=0)
     done = launch("transform=local", f"model={run}", "data.root=one.jpg", "transform.output=out.csv")
     assert done.returncode == 0, done.stderr
-    assert [row["file"] for row in rows(tmp_path / "out.csv")] == ["one.jpg"]
+    (row,) = rows(tmp_path / "out.csv")
+    assert row["file"] == "one.jpg"
+    *_, answer, last = done.stdout.splitlines()
+    assert answer == f"one.jpg: {row['prediction']}, probability {float(row['probability']):.1%}"
+    assert last == "predictions of 1 photo: out.csv"
+
+
+@pytest.mark.parametrize(
+    ("root", "message"),
+    [
+        ("photos", "no photo could be read (more.jpg: not an image file); out.csv lists 2"),
+        ("notes.txt", "no photo could be read (notes.txt: not an image file); out.csv lists 1"),
+    ],
+)
+def test_without_one_readable_photo_the_exit_code_is_3(
+    launch: Command, run: Path, tmp_path: Path, root: str, message: str
+) -> None:
+    (tmp_path / "photos").mkdir()
+    for name in ("photos/text.jpg", "photos/more.jpg", "notes.txt"):
+        (tmp_path / name).write_text("no photo")
+    done = launch("transform=local", f"model={run}", f"data.root={root}", "transform.output=out.csv")
+    assert done.returncode == 3, done.stderr
+    assert done.stderr.splitlines() == [f"sagehound: data.root={root}: {message}"]
+    assert {row["error"] for row in rows(tmp_path / "out.csv")} == {"not an image file"}
 
 
 @pytest.mark.parametrize("root", ["nowhere", "empty"])

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Server
+from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -66,6 +67,31 @@ def test_chosen_photos_get_five_classes_with_bars_and_the_time(page: Page, slate
     expect(newest.get_by_role("alert")).to_have_text("not an image file")
 
 
+@pytest.mark.parametrize(
+    ("suffix", "is_drawn"), [(".tif", False), (".avif", True), (".jp2", False)], ids=["TIFF", "AVIF", "JPEG 2000"]
+)
+def test_every_type_that_the_server_reads_gets_an_answer(
+    page: Page, slate: Path, tmp_path: Path, suffix: str, is_drawn: bool
+) -> None:
+    given = tmp_path / f"given{suffix}"
+    with Image.open(slate) as photo:
+        photo.save(given)
+    offered = (page.get_by_label("Choose photos").get_attribute("accept") or "").split(",")
+    assert {"image/*", ".heic", ".heif", ".avif", ".jp2", ".tif"} <= set(offered)
+    content = base64.b64encode(given.read_bytes()).decode()
+    page.evaluate(TRANSFER, [content, "drop", given.name, ""])
+    answer = page.locator("#answers > li").first
+    expect(answer.locator("tbody tr").first).to_contain_text("Slate")
+    expect(answer.locator("img")).to_have_count(int(is_drawn))
+    placeholder = answer.get_by_text("No preview")
+    expect(placeholder).to_have_count(int(not is_drawn))
+    if not is_drawn:
+        box = placeholder.bounding_box()
+        assert box is not None
+        assert box["height"] >= 44
+    expect(answer.get_by_role("alert")).to_have_count(0)
+
+
 def test_the_models_card_is_shown(page: Page) -> None:
     card = page.locator("#card")
     expect(card).to_contain_text("test_resnet")
@@ -75,10 +101,10 @@ def test_the_models_card_is_shown(page: Page) -> None:
     expect(page.locator("#classes li")).to_have_text(["Amber", "Moss", "Slate"])
 
 
-TRANSFER = """([content, kind]) => {
+TRANSFER = """([content, kind, name, type]) => {
     const bytes = Uint8Array.from(atob(content), c => c.charCodeAt(0));
     const transfer = new DataTransfer();
-    transfer.items.add(new File([bytes], "given.jpg", { type: "image/jpeg" }));
+    transfer.items.add(new File([bytes], name, { type }));
     const options = { bubbles: true, cancelable: true };
     document.body.dispatchEvent(kind === "drop"
         ? new DragEvent("drop", { ...options, dataTransfer: transfer })
@@ -89,7 +115,7 @@ TRANSFER = """([content, kind]) => {
 @pytest.mark.parametrize("kind", ["drop", "paste"])
 def test_photos_may_be_dropped_or_pasted(page: Page, slate: Path, kind: str) -> None:
     expect(page.locator("#card")).to_contain_text("test_resnet")
-    page.evaluate(TRANSFER, [base64.b64encode(slate.read_bytes()).decode(), kind])
+    page.evaluate(TRANSFER, [base64.b64encode(slate.read_bytes()).decode(), kind, slate.name, "image/jpeg"])
     expect(page.locator("#answers tbody tr").first).to_contain_text("Slate")
 
 

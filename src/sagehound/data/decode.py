@@ -5,12 +5,14 @@ import io
 import logging
 import stat
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
+import PIL
 from PIL import ExifTags, Image, ImageFile
 
 from sagehound.data import headers
@@ -110,6 +112,18 @@ def _formats(content: bytes) -> tuple[str, ...]:
     return ("HEIF",)
 
 
+def decoder_versions(files: Iterable[Path]) -> dict[str, str]:
+    """The versions of what decodes these files, for the keys of caches; pillow-heif's where a suffix is HEIC's.
+
+    A set without HEIC photos is then not computed again because pillow-heif was installed or updated.
+    """
+    versions = {"pillow": PIL.__version__}
+    if any(file.suffix.lower() in (".heic", ".heif", ".hif") for file in files):
+        with suppress(metadata.PackageNotFoundError):  # what bears the suffix may be a JPEG
+            versions["pillow-heif"] = metadata.version("pillow-heif")
+    return versions
+
+
 @cache
 def _silence_libtiff() -> None:
     """Keep libtiff from printing warnings and errors to stderr; Pillow raises what matters."""
@@ -146,7 +160,10 @@ def _foreign() -> Iterator[None]:
     except Image.DecompressionBombError as error:
         raise TooManyPixels(str(error)) from error
     except Exception as error:
-        raise BadPhoto(str(error) or type(error).__name__) from error
+        reason = str(error) or type(error).__name__
+        # Pillow's "3 bytes not processed" counts what is left in its buffer, not what is missing
+        early = "truncated" in reason.lower()
+        raise BadPhoto("the file ends too early (truncated)" if early else reason) from error
 
 
 def orientation(image: Image.Image) -> int:

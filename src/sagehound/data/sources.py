@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import PIL
 from omegaconf import DictConfig
 from PIL import Image
 
 from sagehound import console
 from sagehound.cache import NotKept, Store
-from sagehound.data.decode import BadPhoto, file_bytes, open_photo, read_photo
+from sagehound.data.decode import BadPhoto, decoder_versions, file_bytes, open_photo, read_photo
 from sagehound.data.folders import Photo
 from sagehound.data.photos import PhotoSet
 from sagehound.data.transforms import Preprocessing, shrink
@@ -96,7 +95,7 @@ class KeptPhotos:
             "resize": to.resize,
             "interpolation": to.interpolation,
         }
-        about["pillow"] = PIL.__version__
+        about |= decoder_versions(files.paths)
         if not to.resize:
             about["size"] = list(to.size)
         self.files, self.to, self.kind = files, to, kind

@@ -33,6 +33,7 @@ class Progress:
 
     photos: int = 0  # whose lines are written
     failed: int = 0  # of these, that could not be read; their line says why
+    first: str = ""  # the first photo's name with its answer, or with why it could not be read
     bytes: int = 0  # of the output up to there
 
 
@@ -138,6 +139,7 @@ def _predict(
             except InputError as error:
                 said = failure(error)
             progress.bytes += file.write(line(name, said))
+            progress.first = progress.first or _in_words(name, said)
             progress.photos += 1
             progress.failed += "error" in said
             if time.monotonic() - kept > _EVERY:
@@ -169,3 +171,8 @@ def _csv_line(name: str, said: Answer) -> bytes:
     top = ";".join(f"{best['label']}:{best['probability']:.4f}" for best in said.get("top", []))
     reason = said["error"]["message"] if "error" in said else ""
     return csv_line([name, said.get("label"), said.get("probability"), top, reason])
+
+
+def _in_words(name: str, said: Answer) -> str:
+    answer = said["error"]["message"] if "error" in said else f"{said['label']}, probability {said['probability']:.1%}"
+    return f"{name}: {answer}".encode(errors="backslashreplace").decode()

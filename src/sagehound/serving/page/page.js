@@ -53,6 +53,12 @@ function element(tag, text) {
   return made;
 }
 
+function placeholder() {
+  const made = element("p", "No preview"); // the server reads types that not every browser can draw
+  made.className = "placeholder";
+  return made;
+}
+
 function say(text) {
   at("status").textContent = text;
 }
@@ -70,8 +76,8 @@ async function show(file) {
   const [title, image, body, caption, failed] = ["h3", "img", "tbody", "caption", ".error"].map((s) => item.querySelector(s));
   title.textContent = file.name || "pasted photo";
   image.src = URL.createObjectURL(file);
-  image.addEventListener("load", () => URL.revokeObjectURL(image.src), { once: true });
-  image.addEventListener("error", () => image.remove(), { once: true });
+  for (const kind of ["load", "error"]) image.addEventListener(kind, () => URL.revokeObjectURL(image.src), { once: true });
+  image.addEventListener("error", () => image.replaceWith(placeholder()), { once: true });
   try {
     const begun = performance.now();
     const said = await read(
