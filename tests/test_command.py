@@ -73,7 +73,7 @@ def test_resuming_takes_up_the_runs_own_overrides(tmp_path: Path, monkeypatch: p
     run = tmp_path / "outputs/2026-01-01/it's a run"
     (run / "checkpoints").mkdir(parents=True)
     (run / "checkpoints/last.ckpt").touch()
-    (run / "overrides.yaml").write_text("- data=demo\n- optimizer.lr=0.1\n- resume=old\n")
+    (run / "overrides.yaml").write_text("- data=demo\n- audit_only=true\n- optimizer.lr=0.1\n- resume=old\n")
     given = resumed(["resume=last", "optimizer.lr=0.2"])
     assert given[:2] == ["data=demo", "optimizer.lr=0.2"]
     assert given[2].startswith("resume='")
@@ -100,3 +100,12 @@ def test_resuming_nothing_names_what_was_looked_for(tmp_path: Path, monkeypatch:
     with pytest.raises(ConfigError, match="no run in outputs left"):
         resumed(["resume=last"])
     assert resumed(["data=demo"]) == ["data=demo"]
+
+
+def test_a_run_that_left_no_checkpoint_cannot_be_resumed(tmp_path: Path) -> None:
+    for name in ("config.yaml", "overrides.yaml"):
+        (tmp_path / name).touch()
+    with pytest.raises(
+        ConfigError, match=r"left no checkpoint, so .* started again, .*overrides.yaml lists its settings"
+    ):
+        resumed([f"resume={tmp_path}"])

@@ -66,6 +66,7 @@ def test_a_refused_resume_changes_no_file(
         ("train.py", ["trainer=sagemaker"], 2),
         ("launch.py", ["trainer=sagemaker", "aws=emulator"], 2),
         ("train.py", ["optimizer.lrr=1"], 2),
+        ("train.py", ["audit_only=true"], 2),
     ],
 )
 def test_a_refused_command_changes_no_file(

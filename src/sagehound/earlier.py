@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from yaml import YAMLError
 
-from sagehound import hints
+from sagehound import hints, run_folder
 from sagehound.config import Train, group_of, registered
 from sagehound.errors import ConfigError
 
@@ -94,7 +94,7 @@ def resumed(argv: list[str]) -> list[str]:
     folder = checkpoint.parent.parent
     saved = folder / "overrides.yaml"
     overrides = list(OmegaConf.load(saved)) if saved.exists() else []
-    dropped = {*given, "overwrite"}  # a resume removes nothing
+    dropped = {*given, "overwrite", "audit_only"}  # a resume removes nothing, and trains
     new = [o for o in overrides if hints.override_key(o) not in dropped and _is_of_here(o)]
     new += [o for o in argv if hints.override_key(o) != "resume"]
     run_dir = [] if "hydra.run.dir" in given else [f"hydra.run.dir={hints.as_text(str(folder))}"]
@@ -122,6 +122,12 @@ def _find_checkpoint(wanted: str, run_dir: str | None) -> Path:
             )
         return found[-1].resolve()
     path = Path(wanted) / "checkpoints/last.ckpt" if Path(wanted).is_dir() else Path(wanted)
+    if path.parent.parent == Path(wanted) and not path.is_file() and run_folder.holds_run(Path(wanted)):
+        saved = Path(wanted) / "overrides.yaml"
+        raise ConfigError(
+            f"resume={wanted}: this run left no checkpoint, so it can only be started again, with overwrite=true or "
+            f"another hydra.run.dir{f'; {saved} lists its settings' if saved.exists() else ''}"
+        )
     if not path.is_file():
         raise ConfigError(f"resume={wanted}: {path} does not exist; give last, a run's folder, or a .ckpt file")
     return path.resolve()

@@ -121,6 +121,10 @@ def across_keys(cfg: DictConfig) -> list[tuple[Any, str]]:
             cfg.resume and not Path(cfg.resume).exists(),
             f"resume={cfg.resume}: no such run or checkpoint; give last, a run's folder, or a .ckpt file",
         ),
+        (
+            cfg.resume and cfg.audit_only,
+            "audit_only=true trains nothing, so there is nothing to resume: drop audit_only or resume",
+        ),
     ]
 
 
