@@ -1,6 +1,7 @@
 """A run's folder holds the files of one run. Imports no torch."""
 
 import itertools
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,11 +18,18 @@ _OF_ALL = (  # what results=scores does not write
     *(MODEL, "predictions.csv", "per_class.csv", "confusions.csv", "history.csv"),
     *(f"plots/{name}.png" for name in ("confusion", "accuracy_by_class_size", "worst_mistakes", "curves")),
 )
+_TENSORS = (
+    "collections/*/*_collections.json",
+    "events/*/*_*.tfevents",
+    "index/*/*_*.json",
+    "training_job_end.ts",
+    "claim.smd",
+)
 _WRITTEN = (
     *("config.yaml", "overrides.yaml", "hydra.yaml", "audit.json", "splits.csv", "metrics.json", *_OF_ALL),
     *("checkpoints/best.ckpt", "checkpoints/last.ckpt"),
-    *("tensorboard/events.out.tfevents.*", "tensorboard/hparams.yaml", "debugger/tensors/**/*"),
-    *(".*.tmp", "checkpoints/.*.tmp", "plots/.*.tmp"),  # of a process that was killed
+    *("tensorboard/events.out.tfevents.*", "tensorboard/hparams.yaml"),
+    *(f"debugger/{folder}/{name}" for folder in ("tensors", "tensors-[0-9]*") for name in _TENSORS),
 )
 
 
@@ -44,6 +52,8 @@ class RunFolder:
                 raise ConfigError("overwrite=true would remove the run that resume= continues: drop one of them")
         elif not self._cfg.overwrite:
             refuse_another_run(self.path)
+        else:
+            _files(self.path, _WRITTEN)
 
     def begin(self, overrides: Sequence[str] | None) -> None:
         """Note what was asked for, once the run has passed its checks: config.yaml, and overrides.yaml if given."""
@@ -89,8 +99,14 @@ def holds_run(path: Path) -> bool:
     return any(True for sign in _SIGNS for _ in path.glob(sign))
 
 
+def holds_trial(path: Path) -> bool:
+    """Whether a trial of a sweep has left its config in a folder, and its lock, scores or job."""
+    names = ("config.yaml", "overrides.yaml"), (".lock", "metrics.json", "job.json")
+    return all((path / name).exists() for name in names[0]) and any((path / name).exists() for name in names[1])
+
+
 def refuse_another_run(path: Path) -> None:
-    """Refuse a folder that holds a run.
+    """Refuse a folder that holds a run, or a file that a run would replace.
 
     Raises:
         ConfigError: names the folder and the ways on.
@@ -101,15 +117,37 @@ def refuse_another_run(path: Path) -> None:
         raise ConfigError(
             f"{path} holds another run: {resume}replace it with overwrite=true, or give another hydra.run.dir"
         )
+    refuse_files(path, _WRITTEN, "give another hydra.run.dir, or let it be replaced with overwrite=true")
+
+
+def refuse_files(path: Path, patterns: Sequence[str], ways_on: str) -> None:
+    """Refuse a folder that holds files which would be replaced.
+
+    Raises:
+        ConfigError: names the first file, and the ways on.
+    """
+    if found := sorted(file for pattern in patterns for file in path.glob(pattern)):
+        raise ConfigError(f"{path} holds {found[0].relative_to(path)}, which would be replaced: {ways_on}")
 
 
 def remove_run(path: Path, *more: str) -> None:
     """Remove the files that a run writes, and those of ``more`` names; other files stay.
 
     Raises:
+        ConfigError: a folder in ``path`` is a link.
         SagehoundError: a file cannot be removed.
     """
-    found = {file for pattern in (*_WRITTEN, *more) for file in path.glob(pattern) if not file.is_dir()}
+    remove(path, [*_WRITTEN, *more])
+
+
+def remove(path: Path, patterns: Sequence[str]) -> None:
+    """Remove files of a folder, with what a killed process left of them, and the folders that are empty then.
+
+    Raises:
+        ConfigError: a folder in ``path`` is a link.
+        SagehoundError: a file cannot be removed.
+    """
+    found = _files(path, patterns)
     for file in found:
         try:
             file.unlink()
@@ -119,6 +157,26 @@ def remove_run(path: Path, *more: str) -> None:
     for folder in sorted(inner, key=lambda f: -len(f.parts)):
         with suppress(OSError):  # it holds other files
             folder.rmdir()
+
+
+def _files(path: Path, patterns: Sequence[str]) -> set[Path]:
+    """The files of a folder that match, and the temporary files of ``files.replacing`` for them.
+
+    Raises:
+        ConfigError: a folder in ``path`` is a link; what it links to belongs to something else.
+    """
+    found = {file for pattern in patterns for file in path.glob(pattern) if not file.is_dir()}
+    for pattern in patterns:
+        place, _, name = pattern.rpartition("/")
+        temporary = re.compile(rf"\.{re.escape(name)}\.\d+\.tmp")
+        found |= {file for file in path.glob(f"{place}/.*.tmp".lstrip("/")) if temporary.fullmatch(file.name)}
+    for file in found:
+        for folder in file.parents:
+            if folder == path:
+                break
+            if folder.is_symlink():
+                raise ConfigError(f"{folder} is a link, and overwrite=true removes nothing behind a link: remove it")
+    return found
 
 
 def write_config(path: Path, cfg: DictConfig, overrides: Sequence[str] | None) -> None:

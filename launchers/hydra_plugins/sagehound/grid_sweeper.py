@@ -43,7 +43,7 @@ class GridSweeper(BasicSweeper):
         claim_default(self.config, "sweep")
         folder, here = Path(self.config.hydra.sweep.dir), isinstance(self.launcher, BasicLauncher)
         if here or self.config.overwrite:  # elsewhere, the launcher may follow jobs that it began before
-            grid.prepare(folder, overwrite=self.config.overwrite)
+            grid.prepare(folder, len(points.jobs), overwrite=self.config.overwrite)
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, folder / "multirun.yaml")
         most = 1 if here else self.max_batch_size or len(points.jobs)
