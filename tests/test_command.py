@@ -68,6 +68,29 @@ def test_help_names_the_groups_and_examples(command: Command) -> None:
         assert expected in done.stdout
 
 
+@pytest.mark.parametrize("script", ["train.py", "launch.py"])
+def test_ctrl_c_during_the_imports_ends_in_one_line(script: str, tmp_path: Path) -> None:
+    code = (
+        "import builtins, runpy, signal, sys\n"
+        "real = builtins.__import__\n"
+        "def interrupted(name, *rest):\n"
+        "    if name == 'hydra':\n"
+        "        signal.raise_signal(signal.SIGINT)\n"
+        "    return real(name, *rest)\n"
+        "builtins.__import__ = interrupted\n"
+        f"runpy.run_path({str(ROOT / script)!r}, run_name='__main__')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "sagehound: stopped by Ctrl-C\n")
+
+
+def test_a_refused_run_leaves_no_folder(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    done = command("data=folder", "data.root=photos", "backbone.pretrained=false", "finetune=full", "audit_only=true")
+    assert done.returncode == 3, done.stderr
+    assert [p.name for p in tmp_path.iterdir() if p.name != "cache"] == ["photos"]
+
+
 def test_resuming_takes_up_the_runs_own_overrides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     run = tmp_path / "outputs/2026-01-01/it's a run"

@@ -10,7 +10,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from sagehound import command, console, run_folder
+from sagehound import command, console, interrupts, run_folder
 from sagehound.config import check
 from sagehound.errors import ConfigError, InputError, Stopped
 from sagehound_launchers import config, reports
@@ -30,6 +30,8 @@ def launch(cfg: DictConfig) -> dict[str, Any]:
     metrics: dict[str, Any] = {}
     with command.job_errors():
         check(cfg)
+        if cfg.deploy or cfg.transform or cfg.probe or cfg.image:
+            interrupts.raise_from_now_on()
         if cfg.deploy:
             needs("deploy=local", "serve", "fastapi", "fastapi_offline", "uvicorn", "httptools", "prometheus_client")
         if cfg.probe:

@@ -32,6 +32,8 @@ _WRITTEN = (
     *(f"debugger/{folder}/{name}" for folder in ("tensors", "tensors-[0-9]*") for name in _TENSORS),
 )
 
+_claimed: list[Path] = []  # folders that this process made, the inner ones first
+
 
 class RunFolder:
     """A folder that this process alone writes to."""
@@ -188,10 +190,19 @@ def write_config(path: Path, cfg: DictConfig, overrides: Sequence[str] | None) -
 
 def claim(folder: Path) -> Path:
     """Make ``folder``, or the first of folder-2, folder-3, ... that does not exist; no other process gets the same."""
+    missing = [parent for parent in folder.parents if not parent.exists()]
     folder.parent.mkdir(parents=True, exist_ok=True)
     for number in itertools.count(1):
         path = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
         with suppress(FileExistsError):
             path.mkdir()
+            _claimed.extend([path, *missing])
             return path
     raise AssertionError("the numbers have no end")
+
+
+def remove_empty() -> None:
+    """Remove the folders that ``claim`` made, where nothing was written: those of a run that was refused."""
+    while _claimed:
+        with suppress(OSError):  # it holds files
+            _claimed.pop(0).rmdir()

@@ -34,9 +34,11 @@ class SageMakerSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> Any:  # noqa: ANN401 - Hydra's signature
         """Run the tuning job; ``arguments`` are the command line's overrides."""
+        from sagehound import interrupts
         from sagehound_launchers.sagemaker.tuning import tune
         from sagehound_launchers.spaces import claim_study, refuse_others
 
+        interrupts.raise_from_now_on()
         assert self.config is not None
         arguments = claim_study(self.config, arguments)
         folder = Path(self.config.hydra.sweep.dir)
