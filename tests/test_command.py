@@ -91,6 +91,19 @@ def test_a_refused_run_leaves_no_folder(command: Command, tmp_path: Path) -> Non
     assert [p.name for p in tmp_path.iterdir() if p.name != "cache"] == ["photos"]
 
 
+@pytest.mark.parametrize(
+    "place",
+    [["hydra.run.dir=photos/run"], ["hydra.run.dir=photos"], ["hydra.run.dir=."], ["-m", "hydra.sweep.dir=photos/s"]],
+)
+def test_photos_and_results_do_not_mix(command: Command, tmp_path: Path, place: list[str]) -> None:
+    (tmp_path / "photos").mkdir()
+    done = command("data=folder", "data.root=photos", "seed=1,2" if "-m" in place else "seed=1", *place)
+    assert done.returncode == 2, done.stderr
+    assert "and photos in data.root=photos would mix: give a hydra.run.dir" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert [p.name for p in tmp_path.rglob("*")] == ["photos"]
+
+
 def test_resuming_takes_up_the_runs_own_overrides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     run = tmp_path / "outputs/2026-01-01/it's a run"

@@ -19,7 +19,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from sagehound import console, earlier, hints, interrupts, run_folder
+from sagehound import console, earlier, hints, interrupts, rules, run_folder
 from sagehound.config import check, group_of, is_registered, meant, register, registered, unknown_key
 from sagehound.errors import ConfigError, SagehoundError
 from sagehound.files import writing_failed
@@ -111,6 +111,8 @@ class CheckConfig(Callback):
         """Check the config of a single run, and give the run a folder of its own."""
         with clear_errors():
             check(config)
+            if not any(config.get(stage) for stage in ("transform", "probe", "deploy", "image")):
+                rules.refuse_overlap(config.data.root, Path(config.hydra.run.dir))
             claim_default(config, "run")
 
 

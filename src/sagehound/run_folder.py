@@ -8,7 +8,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from sagehound import console
+from sagehound import console, rules
 from sagehound.errors import ConfigError
 from sagehound.files import locked, write_text, writing_failed
 
@@ -46,8 +46,9 @@ class RunFolder:
         """Refuse a folder of another run, unless the config says that it is to be overwritten.
 
         Raises:
-            ConfigError: names the folder and the ways on.
+            ConfigError: names the folder and the ways on; or photos and results would mix.
         """
+        rules.refuse_overlap(self._cfg.data.root, self.path)
         resume = self._cfg.resume
         if resume and Path(resume).resolve().is_relative_to(self.path.resolve()):
             if self._cfg.overwrite:

@@ -50,6 +50,7 @@ class OptunaSweeper(Sweeper):
         from sagehound_launchers.extras import needs
 
         needs("hpo=optuna", "hpo", "optuna", *(["scipy"] if self.hpo.sampler == "qmc" else []))
+        from sagehound.rules import refuse_overlap
         from sagehound_launchers.spaces import claim_study, refuse_others
         from sagehound_launchers.tuning import tune
 
@@ -62,6 +63,7 @@ class OptunaSweeper(Sweeper):
             )
         arguments = claim_study(self.config, arguments)
         folder = Path(self.config.hydra.sweep.dir)
+        refuse_overlap(self.config.data.root, folder)
         refuse_others(folder, "study.journal", overwrite=self.config.overwrite)
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, folder / "multirun.yaml")
