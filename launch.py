@@ -11,6 +11,9 @@ python launch.py probe=local endpoint=http://127.0.0.1:8080 n=all    how good an
 python launch.py probe=sagemaker endpoint=NAME                       the same on SageMaker
 """
 
+from sagehound import starting  # noqa: F401 - before the other imports, for Ctrl-C
+
+# isort: split
 from typing import Any
 
 import hydra

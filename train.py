@@ -8,6 +8,9 @@ python train.py resume=last                                             go on wi
 tensorboard --logdir outputs                                            curves, images, hyperparameters
 """
 
+from sagehound import starting  # noqa: F401 - before the other imports, for Ctrl-C
+
+# isort: split
 from typing import Any
 
 import hydra

@@ -68,12 +68,48 @@ def test_help_names_the_groups_and_examples(command: Command) -> None:
         assert expected in done.stdout
 
 
+@pytest.mark.parametrize("script", ["train.py", "launch.py"])
+def test_ctrl_c_during_the_imports_ends_in_one_line(script: str, tmp_path: Path) -> None:
+    code = (
+        "import builtins, runpy, signal, sys\n"
+        "real = builtins.__import__\n"
+        "def interrupted(name, *rest):\n"
+        "    if name == 'hydra':\n"
+        "        signal.raise_signal(signal.SIGINT)\n"
+        "    return real(name, *rest)\n"
+        "builtins.__import__ = interrupted\n"
+        f"runpy.run_path({str(ROOT / script)!r}, run_name='__main__')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "sagehound: stopped by Ctrl-C\n")
+
+
+def test_a_refused_run_leaves_no_folder(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    done = command("data=folder", "data.root=photos", "backbone.pretrained=false", "finetune=full", "audit_only=true")
+    assert done.returncode == 3, done.stderr
+    assert [p.name for p in tmp_path.iterdir() if p.name != "cache"] == ["photos"]
+
+
+@pytest.mark.parametrize(
+    "place",
+    [["hydra.run.dir=photos/run"], ["hydra.run.dir=photos"], ["hydra.run.dir=."], ["-m", "hydra.sweep.dir=photos/s"]],
+)
+def test_photos_and_results_do_not_mix(command: Command, tmp_path: Path, place: list[str]) -> None:
+    (tmp_path / "photos").mkdir()
+    done = command("data=folder", "data.root=photos", "seed=1,2" if "-m" in place else "seed=1", *place)
+    assert done.returncode == 2, done.stderr
+    assert "and photos in data.root=photos would mix: give a hydra.run.dir" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert [p.name for p in tmp_path.rglob("*")] == ["photos"]
+
+
 def test_resuming_takes_up_the_runs_own_overrides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     run = tmp_path / "outputs/2026-01-01/it's a run"
     (run / "checkpoints").mkdir(parents=True)
     (run / "checkpoints/last.ckpt").touch()
-    (run / "overrides.yaml").write_text("- data=demo\n- optimizer.lr=0.1\n- resume=old\n")
+    (run / "overrides.yaml").write_text("- data=demo\n- audit_only=true\n- optimizer.lr=0.1\n- resume=old\n")
     given = resumed(["resume=last", "optimizer.lr=0.2"])
     assert given[:2] == ["data=demo", "optimizer.lr=0.2"]
     assert given[2].startswith("resume='")
@@ -100,3 +136,12 @@ def test_resuming_nothing_names_what_was_looked_for(tmp_path: Path, monkeypatch:
     with pytest.raises(ConfigError, match="no run in outputs left"):
         resumed(["resume=last"])
     assert resumed(["data=demo"]) == ["data=demo"]
+
+
+def test_a_run_that_left_no_checkpoint_cannot_be_resumed(tmp_path: Path) -> None:
+    for name in ("config.yaml", "overrides.yaml"):
+        (tmp_path / name).touch()
+    with pytest.raises(
+        ConfigError, match=r"left no checkpoint, so .* started again, .*overrides.yaml lists its settings"
+    ):
+        resumed([f"resume={tmp_path}"])

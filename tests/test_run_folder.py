@@ -66,6 +66,7 @@ def test_a_refused_resume_changes_no_file(
         ("train.py", ["trainer=sagemaker"], 2),
         ("launch.py", ["trainer=sagemaker", "aws=emulator"], 2),
         ("train.py", ["optimizer.lrr=1"], 2),
+        ("train.py", ["audit_only=true"], 2),
     ],
 )
 def test_a_refused_command_changes_no_file(
@@ -118,6 +119,52 @@ def test_another_run_is_refused_or_overwritten(config: Compose, mine: Path, tmp_
 def test_everything_that_a_run_writes_can_be_removed(mine: Path) -> None:
     remove_run(mine)
     assert not list(mine.iterdir())
+
+
+def fill(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("a user's")
+
+
+def test_only_what_a_run_wrote_is_removed(tmp_path: Path) -> None:
+    ours = [
+        *(
+            "debugger/tensors/events/000000000001/000000000001_worker_0.tfevents",
+            "debugger/tensors/training_job_end.ts",
+        ),
+        *("debugger/tensors-2/index/000000000/000000000001_worker_0.json", "debugger/tensors/claim.smd"),
+        *("debugger/tensors/collections/000000000/worker_0_collections.json", ".metrics.json.123.tmp"),
+        *("checkpoints/.last.ckpt.7.tmp", "plots/.curves.png.7.tmp", ".model.tar.gz.9.tmp"),
+    ]
+    theirs = [
+        "debugger/tensors/notes.txt",
+        "debugger/tensors/a/b.npy",
+        ".mine.tmp",
+        "plots/.mine.7.tmp",
+        ".metrics.json.tmp",
+    ]
+    fill(tmp_path, *ours, *theirs)
+    remove_run(tmp_path)
+    assert set(digest(tmp_path)) == set(theirs)
+
+
+def test_nothing_behind_a_link_is_removed(config: Compose, tmp_path: Path) -> None:
+    fill(tmp_path, "other/checkpoints/last.ckpt", "run/config.yaml")
+    (tmp_path / "run/checkpoints").symlink_to("../other/checkpoints")
+    before = digest(tmp_path)
+    with pytest.raises(ConfigError, match="run/checkpoints is a link"):
+        train(config("overwrite=true"), tmp_path / "run")
+    assert digest(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", ["model.tar.gz", "predictions.csv", "history.csv", "plots/curves.png"])
+def test_a_users_file_is_not_replaced(config: Compose, tmp_path: Path, name: str) -> None:
+    fill(tmp_path / "run", name, "train.log", "notes.txt")
+    before = digest(tmp_path)
+    with pytest.raises(ConfigError, match=f"run holds {name}, which would be replaced: give another hydra.run.dir, or"):
+        train(config(), tmp_path / "run")
+    assert digest(tmp_path) == before
 
 
 def test_a_folder_is_claimed_once(tmp_path: Path) -> None:

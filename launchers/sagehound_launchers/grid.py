@@ -84,22 +84,33 @@ def check(grid: Grid, compose: Compose) -> None:
             raise ConfigError(where + message) from error
 
 
-def prepare(folder: Path, *, overwrite: bool) -> None:
+def prepare(folder: Path, count: int, *, overwrite: bool) -> None:
     """Refuse a folder that holds another sweep, or remove that sweep's files.
+
+    Args:
+        folder: of the sweep.
+        count: how many trials it will have; each has a folder by its number.
+        overwrite: remove what another sweep left.
 
     Raises:
         ConfigError: names the folder and the ways on.
     """
-    old = [trial for trial in folder.glob("*") if trial.name.isdecimal() and run_folder.holds_run(trial)]
+    ways_on = "replace it with overwrite=true, or give another hydra.sweep.dir"
+    numbered = [trial for trial in folder.glob("*") if trial.name.isdecimal()]
+    old = [trial for trial in numbered if run_folder.holds_trial(trial)]
     if old and not overwrite:
-        raise ConfigError(
-            f"{folder} holds another sweep: replace it with overwrite=true, or give another hydra.sweep.dir"
-        )
+        raise ConfigError(f"{folder} holds another sweep: {ways_on}")
+    for trial in numbered:
+        if trial in old and trial.is_symlink():
+            raise ConfigError(f"{trial} is a link, and overwrite=true removes nothing behind a link: remove it")
+        if trial not in old and int(trial.name) < count:
+            run_folder.refuse_another_run(trial)
+    if not overwrite:
+        run_folder.refuse_files(folder, [*trials.WRITTEN, "multirun.yaml"], ways_on)
+        return
     for trial in old:
         run_folder.remove_run(trial, "request.json", "job.json", "output.txt")
-    if overwrite:
-        for name in trials.WRITTEN:
-            (folder / name).unlink(missing_ok=True)
+    run_folder.remove(folder, trials.WRITTEN)
 
 
 def run(

@@ -10,7 +10,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from sagehound import command, console
+from sagehound import command, console, interrupts, run_folder
 from sagehound.config import check
 from sagehound.errors import ConfigError, InputError, Stopped
 from sagehound_launchers import config, reports
@@ -30,6 +30,8 @@ def launch(cfg: DictConfig) -> dict[str, Any]:
     metrics: dict[str, Any] = {}
     with command.job_errors():
         check(cfg)
+        if cfg.deploy or cfg.transform or cfg.probe or cfg.image:
+            interrupts.raise_from_now_on()
         if cfg.deploy:
             needs("deploy=local", "serve", "fastapi", "fastapi_offline", "uvicorn", "httptools", "prometheus_client")
         if cfg.probe:
@@ -59,14 +61,15 @@ def trial(cfg: DictConfig) -> dict[str, Any]:
     """Train one trial of a search; what is wrong is for the sweeper to say."""
     check(cfg)
     cfg.results = cfg.results or "scores"
-    cfg.overwrite = True  # a search uses each number once, so files in its folder are from an older search
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    cfg.overwrite = run_folder.holds_trial(folder)  # a search uses each number once, so it is of an older search
     from sagehound.compute import choose
     from sagehound.training import train
 
     tell = reports.each_epoch(cfg.hpo.objective)
     if tell and choose(cfg.trainer, cfg.finetune).devices > 1:
         raise ConfigError(f"hpo.pruner={cfg.hpo.pruner} needs trials of one device: give trainer.devices=1")
-    return train(cfg, Path(HydraConfig.get().runtime.output_dir), tell, command.given_overrides()).metrics
+    return train(cfg, folder, tell, command.given_overrides()).metrics
 
 
 def deploy(cfg: DictConfig, models: list[str]) -> None:

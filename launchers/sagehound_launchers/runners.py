@@ -13,7 +13,7 @@ from hydra.core.utils import JobReturn
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
-from sagehound import console
+from sagehound import console, interrupts
 from sagehound.errors import SagehoundError, Stopped
 from sagehound_launchers import reports
 from sagehound_launchers.worker import Failure, Worker, returned
@@ -207,6 +207,7 @@ def _stop(signum: int, _: FrameType | None = None) -> None:
 def terminable() -> Iterator[None]:
     """In this block SIGTERM raises Stopped, as Ctrl-C raises KeyboardInterrupt."""
     before = signal.signal(signal.SIGTERM, _stop)
+    interrupts.raise_from_now_on()
     try:
         yield
     finally:

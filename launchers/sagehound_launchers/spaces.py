@@ -8,8 +8,9 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from sagehound import hints
-from sagehound.run_folder import claim
+from sagehound.run_folder import claim, refuse_files
 from sagehound_launchers.search_space import SearchSpace, parse
+from sagehound_launchers.trials import WRITTEN
 
 _STUDIES = Path("multirun")  # where conf/hpo puts the folder of each study
 
@@ -73,6 +74,17 @@ def claim_study(config: DictConfig, arguments: Sequence[str]) -> list[str]:
     with read_write(config), open_dict(config):
         config.hpo.study = study
     return [*arguments, f"hpo.study={hints.as_text(study)}"]
+
+
+def refuse_others(folder: Path, note: str, *, overwrite: bool) -> None:
+    """Refuse a folder with results, unless ``note`` shows that they are of a search that is resumed.
+
+    Raises:
+        ConfigError: names the first file, and the ways on.
+    """
+    if not (overwrite or (folder / note).exists()):
+        ways_on = "give hpo.study=ANOTHER, or let it be replaced with overwrite=true"
+        refuse_files(folder, [*WRITTEN, "multirun.yaml"], ways_on)
 
 
 def study_override(folder: Path) -> str:

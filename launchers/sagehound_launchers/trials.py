@@ -2,14 +2,13 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 
 from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 
 from sagehound import console, plots
-from sagehound.config import Train
+from sagehound.earlier import is_of_training
 from sagehound.files import write_csv, write_text
 from sagehound_launchers import isolation
 from sagehound_launchers.search_space import Choice, Interval, Range, SearchSpace, overrides
@@ -33,7 +32,7 @@ def write(folder: Path, trials: Sequence[Trial], space: SearchSpace, *, maximize
     if best is None:
         console.warn(f"no trial was completed; {folder / 'trials.csv'} lists them")
         return
-    winning = dict(o.split("=", 1) for o in [*filter(_of_training, space.fixed), *overrides(best.point)])
+    winning = dict(o.split("=", 1) for o in [*filter(is_of_training, space.fixed), *overrides(best.point)])
     write_text(folder / "best.yaml", OmegaConf.to_yaml(OmegaConf.create(winning)))
     if keys:
         plots.save(_figure(trials, best, space, objective), folder / "plots" / "hyperparameters.png")
@@ -44,17 +43,6 @@ def write(folder: Path, trials: Sequence[Trial], space: SearchSpace, *, maximize
             console.warn(f"the best {key}, {value:g}, lies at the edge of its range: search further on that side")
     console.say(f"best trial: {best.number}, {objective} {best.objective:.4f}: {' '.join(overrides(best.point))}")
     console.say(f"results: {folder}")
-
-
-def _of_training(override: str) -> bool:
-    """Whether an override is `train.py`'s as well, not of where and how the trials were run."""
-    key = override.partition("=")[0].lstrip("+")
-    group = key.partition(".")[0]
-    return group in {"experiment", *(f.name for f in fields(Train))} and override not in (
-        "trainer=sagemaker",
-        "results=scores",
-        "overwrite=true",
-    )
 
 
 def _print_table(trials: Sequence[Trial], keys: Sequence[str], objective: str) -> None:

@@ -19,7 +19,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from sagehound import console, earlier, hints, run_folder
+from sagehound import console, earlier, hints, interrupts, rules, run_folder
 from sagehound.config import check, group_of, is_registered, meant, register, registered, unknown_key
 from sagehound.errors import ConfigError, SagehoundError
 from sagehound.files import writing_failed
@@ -52,6 +52,7 @@ def run(app: Callable[[], Any], usage: str) -> None:
         try:
             app()
         finally:
+            run_folder.remove_empty()
             sys.stdout.flush()  # here, where a closed pipe is expected, not when Python ends
 
 
@@ -70,11 +71,13 @@ def train(cfg: DictConfig) -> dict[str, Any]:
             cfg.results = "scores" if HydraConfig.get().mode == RunMode.MULTIRUN else "all"
         folder = Path(HydraConfig.get().runtime.output_dir)
         if cfg.audit_only:
+            interrupts.raise_from_now_on()
             audit(cfg, folder)
             return {}
         with importing():
             from sagehound.training import train  # torch, only once the config was found right
 
+        interrupts.raise_from_now_on()
         return train(cfg, folder, overrides=given_overrides()).metrics
     raise AssertionError("clear_errors has ended the program")
 
@@ -108,6 +111,8 @@ class CheckConfig(Callback):
         """Check the config of a single run, and give the run a folder of its own."""
         with clear_errors():
             check(config)
+            if not any(config.get(stage) for stage in ("transform", "probe", "deploy", "image")):
+                rules.refuse_overlap(config.data.root, Path(config.hydra.run.dir))
             claim_default(config, "run")
 
 

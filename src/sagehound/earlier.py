@@ -1,6 +1,7 @@
 """What an earlier run or search was given, as overrides: ``resume=`` and ``best=``. Imports no torch."""
 
 import dataclasses
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,22 +10,49 @@ from typing import Any
 from omegaconf import OmegaConf
 from yaml import YAMLError
 
-from sagehound import hints
-from sagehound.config import registered
+from sagehound import hints, run_folder
+from sagehound.config import Train, group_of, registered
 from sagehound.errors import ConfigError
+
+# keys of one command, not of what is trained
+_OF_COMMAND = {"audit_only", "best", "overwrite", "results", "resume"}
+
+
+def is_of_training(override: str) -> bool:
+    """Whether an override sets what is trained, not where and how one command runs: what best.yaml holds."""
+    group = re.split(r"[./@=]", hints.override_key(override))[0]
+    known = {"experiment", *(f.name for f in dataclasses.fields(Train))} - _OF_COMMAND
+    return group in known and override != "trainer=sagemaker"
 
 
 def with_best(argv: list[str]) -> list[str]:
     """The command line with the overrides of ``best=FOLDER|TUNING_JOB`` before those that are given, which win.
 
+    Settings of the search's own command, such as overwrite and hydra.*, are not taken.
+
     Raises:
-        ConfigError: there is no best.yaml, or it is no mapping of overrides.
+        ConfigError: there is no best.yaml, or it holds something else than overrides.
     """
     given = {hints.override_key(o): o.partition("=")[2].strip("'\"") for o in argv if "=" in o}
-    if given.get("best") in (None, "", "null"):
+    wanted = given.get("best")
+    if wanted in (None, "", "null"):
         return argv
-    found = _read_best(given["best"], given)
-    return [*(f"{key!s}={value}" for key, value in found.items() if str(key) not in given), *argv]
+    found = [(str(key), value) for key, value in _read_best(str(wanted), given).items()]
+    best = [_best_override(key, value, str(wanted)) for key, value in found if hints.override_key(key) not in given]
+    return [*(o for o in best if re.split("[./=]", hints.override_key(o))[0] not in {*_OF_COMMAND, "hydra"}), *argv]
+
+
+def _best_override(key: str, value: object, wanted: str) -> str:
+    """An override of a best.yaml, which a user may have written."""
+    refused = f"best={wanted}: {key}: {'null' if value is None else value}"
+    if not re.fullmatch(r"[+~]*[A-Za-z_][\w./@-]*", key):
+        raise ConfigError(f"{refused}: {key} is not the key of a setting; remove that line")
+    groups = {f.name for f in dataclasses.fields(registered()) if group_of(f) and f.default is not None}
+    if OmegaConf.is_dict(value) or (value is None and key in groups):
+        raise ConfigError(f"{refused}: {key} takes the name of an option; write {key}: NAME, or {key}.KEY: VALUE")
+    if value is None or isinstance(value, bool):
+        return f"{key}={json.dumps(value)}"
+    return hints.override(key, str(value))
 
 
 def _read_best(wanted: str, given: Mapping[str, str]) -> Mapping[Any, Any]:
@@ -66,7 +94,7 @@ def resumed(argv: list[str]) -> list[str]:
     folder = checkpoint.parent.parent
     saved = folder / "overrides.yaml"
     overrides = list(OmegaConf.load(saved)) if saved.exists() else []
-    dropped = {*given, "overwrite"}  # a resume removes nothing
+    dropped = {*given, "overwrite", "audit_only"}  # a resume removes nothing, and trains
     new = [o for o in overrides if hints.override_key(o) not in dropped and _is_of_here(o)]
     new += [o for o in argv if hints.override_key(o) != "resume"]
     run_dir = [] if "hydra.run.dir" in given else [f"hydra.run.dir={hints.as_text(str(folder))}"]
@@ -94,6 +122,12 @@ def _find_checkpoint(wanted: str, run_dir: str | None) -> Path:
             )
         return found[-1].resolve()
     path = Path(wanted) / "checkpoints/last.ckpt" if Path(wanted).is_dir() else Path(wanted)
+    if path.parent.parent == Path(wanted) and not path.is_file() and run_folder.holds_run(Path(wanted)):
+        saved = Path(wanted) / "overrides.yaml"
+        raise ConfigError(
+            f"resume={wanted}: this run left no checkpoint, so it can only be started again, with overwrite=true or "
+            f"another hydra.run.dir{f'; {saved} lists its settings' if saved.exists() else ''}"
+        )
     if not path.is_file():
         raise ConfigError(f"resume={wanted}: {path} does not exist; give last, a run's folder, or a .ckpt file")
     return path.resolve()

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from sagehound import interrupts
+
 
 def cores() -> int:
     """Processor cores that this process may use."""
@@ -68,7 +70,8 @@ def importing() -> Iterator[None]:
     """
     gc.disable()
     try:
-        yield
+        with interrupts.delayed():
+            yield
     finally:
         gc.freeze()
         gc.enable()

@@ -6,6 +6,8 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from sagehound.errors import ConfigError
+
 
 def across_keys(cfg: DictConfig) -> list[tuple[Any, str]]:
     """Whether each rule is broken, and the message that says so."""
@@ -121,7 +123,34 @@ def across_keys(cfg: DictConfig) -> list[tuple[Any, str]]:
             cfg.resume and not Path(cfg.resume).exists(),
             f"resume={cfg.resume}: no such run or checkpoint; give last, a run's folder, or a .ckpt file",
         ),
+        (
+            cfg.resume and cfg.audit_only,
+            "audit_only=true trains nothing, so there is nothing to resume: drop audit_only or resume",
+        ),
     ]
+
+
+def refuse_overlap(root: str | None, folder: Path) -> None:
+    """Refuse a run's folder inside the photos' folder, where its plots would become a class, and the reverse.
+
+    Args:
+        root: data.root.
+        folder: of the run or sweep.
+
+    Raises:
+        ConfigError: one lies in the other.
+    """
+    if not root:
+        return
+    try:
+        photos, run = Path(root).expanduser().resolve(), folder.resolve()
+    except (OSError, RuntimeError):
+        return  # what is wrong with it is said when it is opened
+    if run.is_relative_to(photos) or (photos.is_dir() and photos.is_relative_to(run)):
+        raise ConfigError(
+            f"results in {folder} and photos in data.root={root} would mix: give a hydra.run.dir (hydra.sweep.dir of a "
+            "sweep) outside the photos' folder, and not around it"
+        )
 
 
 def _unsafe_root(given: str) -> str:

@@ -1,13 +1,14 @@
 """A run's folder holds the files of one run. Imports no torch."""
 
 import itertools
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from sagehound import console
+from sagehound import console, rules
 from sagehound.errors import ConfigError
 from sagehound.files import locked, write_text, writing_failed
 
@@ -17,12 +18,21 @@ _OF_ALL = (  # what results=scores does not write
     *(MODEL, "predictions.csv", "per_class.csv", "confusions.csv", "history.csv"),
     *(f"plots/{name}.png" for name in ("confusion", "accuracy_by_class_size", "worst_mistakes", "curves")),
 )
+_TENSORS = (
+    "collections/*/*_collections.json",
+    "events/*/*_*.tfevents",
+    "index/*/*_*.json",
+    "training_job_end.ts",
+    "claim.smd",
+)
 _WRITTEN = (
     *("config.yaml", "overrides.yaml", "hydra.yaml", "audit.json", "splits.csv", "metrics.json", *_OF_ALL),
     *("checkpoints/best.ckpt", "checkpoints/last.ckpt"),
-    *("tensorboard/events.out.tfevents.*", "tensorboard/hparams.yaml", "debugger/tensors/**/*"),
-    *(".*.tmp", "checkpoints/.*.tmp", "plots/.*.tmp"),  # of a process that was killed
+    *("tensorboard/events.out.tfevents.*", "tensorboard/hparams.yaml"),
+    *(f"debugger/{folder}/{name}" for folder in ("tensors", "tensors-[0-9]*") for name in _TENSORS),
 )
+
+_claimed: list[Path] = []  # folders that this process made, the inner ones first
 
 
 class RunFolder:
@@ -36,14 +46,17 @@ class RunFolder:
         """Refuse a folder of another run, unless the config says that it is to be overwritten.
 
         Raises:
-            ConfigError: names the folder and the ways on.
+            ConfigError: names the folder and the ways on; or photos and results would mix.
         """
+        rules.refuse_overlap(self._cfg.data.root, self.path)
         resume = self._cfg.resume
         if resume and Path(resume).resolve().is_relative_to(self.path.resolve()):
             if self._cfg.overwrite:
                 raise ConfigError("overwrite=true would remove the run that resume= continues: drop one of them")
         elif not self._cfg.overwrite:
             refuse_another_run(self.path)
+        else:
+            _files(self.path, _WRITTEN)
 
     def begin(self, overrides: Sequence[str] | None) -> None:
         """Note what was asked for, once the run has passed its checks: config.yaml, and overrides.yaml if given."""
@@ -89,8 +102,14 @@ def holds_run(path: Path) -> bool:
     return any(True for sign in _SIGNS for _ in path.glob(sign))
 
 
+def holds_trial(path: Path) -> bool:
+    """Whether a trial of a sweep has left its config in a folder, and its lock, scores or job."""
+    names = ("config.yaml", "overrides.yaml"), (".lock", "metrics.json", "job.json")
+    return all((path / name).exists() for name in names[0]) and any((path / name).exists() for name in names[1])
+
+
 def refuse_another_run(path: Path) -> None:
-    """Refuse a folder that holds a run.
+    """Refuse a folder that holds a run, or a file that a run would replace.
 
     Raises:
         ConfigError: names the folder and the ways on.
@@ -101,15 +120,37 @@ def refuse_another_run(path: Path) -> None:
         raise ConfigError(
             f"{path} holds another run: {resume}replace it with overwrite=true, or give another hydra.run.dir"
         )
+    refuse_files(path, _WRITTEN, "give another hydra.run.dir, or let it be replaced with overwrite=true")
+
+
+def refuse_files(path: Path, patterns: Sequence[str], ways_on: str) -> None:
+    """Refuse a folder that holds files which would be replaced.
+
+    Raises:
+        ConfigError: names the first file, and the ways on.
+    """
+    if found := sorted(file for pattern in patterns for file in path.glob(pattern)):
+        raise ConfigError(f"{path} holds {found[0].relative_to(path)}, which would be replaced: {ways_on}")
 
 
 def remove_run(path: Path, *more: str) -> None:
     """Remove the files that a run writes, and those of ``more`` names; other files stay.
 
     Raises:
+        ConfigError: a folder in ``path`` is a link.
         SagehoundError: a file cannot be removed.
     """
-    found = {file for pattern in (*_WRITTEN, *more) for file in path.glob(pattern) if not file.is_dir()}
+    remove(path, [*_WRITTEN, *more])
+
+
+def remove(path: Path, patterns: Sequence[str]) -> None:
+    """Remove files of a folder, with what a killed process left of them, and the folders that are empty then.
+
+    Raises:
+        ConfigError: a folder in ``path`` is a link.
+        SagehoundError: a file cannot be removed.
+    """
+    found = _files(path, patterns)
     for file in found:
         try:
             file.unlink()
@@ -121,6 +162,26 @@ def remove_run(path: Path, *more: str) -> None:
             folder.rmdir()
 
 
+def _files(path: Path, patterns: Sequence[str]) -> set[Path]:
+    """The files of a folder that match, and the temporary files of ``files.replacing`` for them.
+
+    Raises:
+        ConfigError: a folder in ``path`` is a link; what it links to belongs to something else.
+    """
+    found = {file for pattern in patterns for file in path.glob(pattern) if not file.is_dir()}
+    for pattern in patterns:
+        place, _, name = pattern.rpartition("/")
+        temporary = re.compile(rf"\.{re.escape(name)}\.\d+\.tmp")
+        found |= {file for file in path.glob(f"{place}/.*.tmp".lstrip("/")) if temporary.fullmatch(file.name)}
+    for file in found:
+        for folder in file.parents:
+            if folder == path:
+                break
+            if folder.is_symlink():
+                raise ConfigError(f"{folder} is a link, and overwrite=true removes nothing behind a link: remove it")
+    return found
+
+
 def write_config(path: Path, cfg: DictConfig, overrides: Sequence[str] | None) -> None:
     """Write config.yaml, every key resolved, and overrides.yaml, the command line's own, by which a run is resumed."""
     write_text(path / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
@@ -130,10 +191,19 @@ def write_config(path: Path, cfg: DictConfig, overrides: Sequence[str] | None) -
 
 def claim(folder: Path) -> Path:
     """Make ``folder``, or the first of folder-2, folder-3, ... that does not exist; no other process gets the same."""
+    missing = [parent for parent in folder.parents if not parent.exists()]
     folder.parent.mkdir(parents=True, exist_ok=True)
     for number in itertools.count(1):
         path = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
         with suppress(FileExistsError):
             path.mkdir()
+            _claimed.extend([path, *missing])
             return path
     raise AssertionError("the numbers have no end")
+
+
+def remove_empty() -> None:
+    """Remove the folders that ``claim`` made, where nothing was written: those of a run that was refused."""
+    while _claimed:
+        with suppress(OSError):  # it holds files
+            _claimed.pop(0).rmdir()

@@ -104,15 +104,44 @@ def test_an_objective_of_its_own(tmp_path: Path) -> None:
     assert OmegaConf.load(tmp_path / "best.yaml")["optimizer.lr"] == "2"
 
 
+def fill(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("")
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+
+
 def test_a_folder_of_another_sweep_is_refused_or_overwritten(tmp_path: Path) -> None:
-    (tmp_path / "0").mkdir()
-    for name in ("0/config.yaml", "0/notes.txt", "best.yaml", "notes.txt"):
-        (tmp_path / name).write_text("")
+    mine = ["2024/config.yaml", "2024/history.csv", "2024/output.txt", "2024/request.json"]
+    fill(tmp_path, "0/config.yaml", "0/overrides.yaml", "0/.lock", "0/notes.txt", "best.yaml", "notes.txt", *mine)
     with pytest.raises(ConfigError, match=f"{tmp_path} holds another sweep: replace it with overwrite=true"):
-        grid.prepare(tmp_path, overwrite=False)
+        grid.prepare(tmp_path, 2, overwrite=False)
     assert (tmp_path / "best.yaml").exists()
-    grid.prepare(tmp_path, overwrite=True)
-    assert sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*.*")) == ["0/notes.txt", "notes.txt"]
+    grid.prepare(tmp_path, 2, overwrite=True)
+    assert names(tmp_path) == ["0/.lock", "0/notes.txt", *mine, "notes.txt"]
+
+
+@pytest.mark.parametrize("name", ["best.yaml", "trials.csv", "multirun.yaml", "1/model.tar.gz"])
+def test_a_users_file_is_not_replaced_by_a_sweep(tmp_path: Path, name: str) -> None:
+    fill(tmp_path, name)
+    with pytest.raises(ConfigError, match=f"holds {Path(name).name}, which would be replaced"):
+        grid.prepare(tmp_path, 2, overwrite=False)
+    assert names(tmp_path) == [name]
+
+
+def test_a_users_folder_in_the_place_of_a_trial_is_refused(tmp_path: Path) -> None:
+    fill(tmp_path, "1/history.csv", "elsewhere/config.yaml", "elsewhere/overrides.yaml", "elsewhere/metrics.json")
+    before = names(tmp_path)
+    with pytest.raises(ConfigError, match=r"1 holds history.csv, which would be replaced"):
+        grid.prepare(tmp_path, 2, overwrite=True)
+    (tmp_path / "0").symlink_to("elsewhere")
+    with pytest.raises(ConfigError, match="0 is a link"):
+        grid.prepare(tmp_path, 1, overwrite=True)
+    assert names(tmp_path / "elsewhere") == ["config.yaml", "metrics.json", "overrides.yaml"]
+    assert before == [n for n in names(tmp_path) if not n.startswith("0/")]
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from sagehound_launchers.config import Launch
 from sagehound_launchers.isolation import isolate
 from sagehound_launchers.proposals import importance, make_sampler
 from sagehound_launchers.search_space import SearchSpace, parse, to_optuna, to_sagemaker
-from sagehound_launchers.spaces import searched
+from sagehound_launchers.spaces import refuse_others, searched
 from sagehound_launchers.trial import Trial
 from sagehound_launchers.trials import write
 
@@ -150,3 +150,11 @@ def test_importance_names_what_matters() -> None:
     assert importance(study) == "", "too few"
     study.optimize(lambda t: t.suggest_float("lr", 0, 1) ** 2 + 0.01 * t.suggest_float("eps", 0, 1), n_trials=30)
     assert importance(study).startswith("lr ")
+
+
+def test_a_search_replaces_no_users_file(tmp_path: Path) -> None:
+    (tmp_path / "best.yaml").touch()
+    with pytest.raises(ConfigError, match=r"holds best.yaml, which would be replaced: give hpo.study=ANOTHER"):
+        refuse_others(tmp_path, "study.journal", overwrite=False)
+    (tmp_path / "study.journal").touch()
+    refuse_others(tmp_path, "study.journal", overwrite=False)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shlex
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 from conftest import ROOT, Command, small
 from omegaconf import OmegaConf
 
+from sagehound.earlier import with_best
 from sagehound.errors import ConfigError, SagehoundError
 from sagehound_launchers.runners import Job, Result
 from sagehound_launchers.search_space import parse
@@ -259,3 +261,34 @@ def test_the_best_is_trained_with_all_that_its_search_was_given(tmp_path: Path) 
     write(tmp_path, [Trial(0, "complete", 1.0, 1.0, {"lr": 0.5})], space, maximize=False, objective="valid.loss")
     best = OmegaConf.load(tmp_path / "best.yaml")
     assert best == {"experiment": "dogs_resnet34", "trainer.max_epochs": "3", "lr": "0.5"}
+
+
+def test_the_best_holds_no_setting_of_the_searchs_own_command(tmp_path: Path) -> None:
+    own = ["overwrite=True", "overwrite=true", "results=all", "audit_only=false", "best=x", "resume=null"]
+    space = parse(["optimizer.lr=interval(0.1,1)", "hydra.verbose=false", "trainer=sagemaker", *own, "seed=3"])
+    write(tmp_path, [Trial(0, "complete", 1.0, 1.0, {"optimizer.lr": 0.5})], space, maximize=False, objective="loss")
+    assert OmegaConf.load(tmp_path / "best.yaml") == {"seed": "3", "optimizer.lr": "0.5"}
+
+
+def test_a_best_that_a_user_wrote_sets_only_what_is_trained(tmp_path: Path) -> None:
+    (tmp_path / "best.yaml").write_text(
+        "overwrite: true\nresults: scores\n+audit_only: true\nhydra.run.dir: x\nhydra/launcher: y\n"
+        "seed: 1\nflip: true\ntrainer.patience: null\nhead.hidden: [8, 4]\ndata.root: Dogs (2024)\n"
+    )
+    best = ["seed=1", "flip=true", "trainer.patience=null", "head.hidden=[8, 4]", "data.root='Dogs (2024)'"]
+    assert with_best([f"best={tmp_path}"]) == [*best, f"best={tmp_path}"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("--cfg: job\n", "--cfg: job: --cfg is not the key of a setting; remove that line"),
+        ("-m: ''\n", "-m is not the key of a setting"),
+        ("finetune: null\n", "finetune takes the name of an option; write finetune: NAME"),
+        ("optimizer:\n  lr: 1\n", "optimizer takes the name of an option; write optimizer: NAME, or optimizer.KEY"),
+    ],
+)
+def test_a_best_with_something_else_than_overrides_is_refused(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "best.yaml").write_text(content)
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        with_best([f"best={tmp_path}"])

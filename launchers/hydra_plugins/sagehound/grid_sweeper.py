@@ -30,6 +30,7 @@ class GridSweeper(BasicSweeper):
     def sweep(self, arguments: list[str]) -> Any:  # noqa: ANN401 - Hydra's signature
         """Run every point; ``arguments`` are the command line's overrides."""
         from sagehound.command import claim_default
+        from sagehound.rules import refuse_overlap
         from sagehound_launchers import grid
 
         assert self.config is not None
@@ -40,10 +41,11 @@ class GridSweeper(BasicSweeper):
         grid.check(points, self._compose)
         if getattr(self.launcher, "single", False):  # one job on SageMaker without -m: a run
             return [job.return_value for job in self.launcher.launch(points.jobs, 0)]
+        refuse_overlap(self.config.data.root, Path(self.config.hydra.sweep.dir))
         claim_default(self.config, "sweep")
         folder, here = Path(self.config.hydra.sweep.dir), isinstance(self.launcher, BasicLauncher)
         if here or self.config.overwrite:  # elsewhere, the launcher may follow jobs that it began before
-            grid.prepare(folder, overwrite=self.config.overwrite)
+            grid.prepare(folder, len(points.jobs), overwrite=self.config.overwrite)
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, folder / "multirun.yaml")
         most = 1 if here else self.max_batch_size or len(points.jobs)

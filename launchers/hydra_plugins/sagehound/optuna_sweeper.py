@@ -50,7 +50,8 @@ class OptunaSweeper(Sweeper):
         from sagehound_launchers.extras import needs
 
         needs("hpo=optuna", "hpo", "optuna", *(["scipy"] if self.hpo.sampler == "qmc" else []))
-        from sagehound_launchers.spaces import claim_study
+        from sagehound.rules import refuse_overlap
+        from sagehound_launchers.spaces import claim_study, refuse_others
         from sagehound_launchers.tuning import tune
 
         assert self.config is not None
@@ -62,6 +63,8 @@ class OptunaSweeper(Sweeper):
             )
         arguments = claim_study(self.config, arguments)
         folder = Path(self.config.hydra.sweep.dir)
+        refuse_overlap(self.config.data.root, folder)
+        refuse_others(folder, "study.journal", overwrite=self.config.overwrite)
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, folder / "multirun.yaml")
         return tune(arguments, self.hpo, self.seed, folder, self._compose, self._runner)

@@ -50,6 +50,9 @@ class SageMakerLauncher(Launcher):
         Raises:
             ConfigError: several jobs without -m.
         """
+        from sagehound import interrupts
+
+        interrupts.raise_from_now_on()
         if self.single and len(job_overrides) > 1:
             from sagehound.errors import ConfigError
 

@@ -34,12 +34,15 @@ class SageMakerSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> Any:  # noqa: ANN401 - Hydra's signature
         """Run the tuning job; ``arguments`` are the command line's overrides."""
+        from sagehound import interrupts
         from sagehound_launchers.sagemaker.tuning import tune
-        from sagehound_launchers.spaces import claim_study
+        from sagehound_launchers.spaces import claim_study, refuse_others
 
+        interrupts.raise_from_now_on()
         assert self.config is not None
         arguments = claim_study(self.config, arguments)
         folder = Path(self.config.hydra.sweep.dir)
+        refuse_others(folder, "tuning_job.json", overwrite=self.config.overwrite)
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, folder / "multirun.yaml")
         return tune(arguments, self.config.hpo, folder, self._compose)
