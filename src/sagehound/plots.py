@@ -127,10 +127,14 @@ def clustered(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     return np.asarray(leaves_list(tree), np.int64)
 
 
-def accuracy_by_class_size(scores: list[ClassScore]) -> Figure:
+def accuracy_by_class_size(scores: list[ClassScore], scenes: int | None = None) -> Figure:
     """Each class's test accuracy with its 95 % interval over its number of training photos, and means of the classes.
 
     The five lowest are named, where there is room for the name. Classes of one size are drawn in order of accuracy.
+
+    Args:
+        scores: of the classes.
+        scenes: how many different scenes the test photos are of, if that is known.
     """
     known = sorted((s.counts["train"], s.accuracy, s.name, s.interval) for s in scores if s.accuracy is not None)
     figure = Figure(figsize=(9, 5.5))
@@ -138,7 +142,8 @@ def accuracy_by_class_size(scores: list[ClassScore]) -> Figure:
     axes = figure.subplots()
     right, photos = sum(s.correct for s in scores), sum(s.counts["test"] for s in scores)
     if photos:
-        interval = wilson(right, photos)
+        n = scenes or photos
+        interval = wilson(right / photos * n, n)
         label = f"all photos: {right / photos:.1%}, 95 % interval {describe_interval(interval)}"
         axes.axhspan(*interval, color="C2", alpha=0.15, linewidth=0, label=label)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))

@@ -52,7 +52,7 @@ def write_figures(
     figures = {
         "curves": plots.curves(epochs, best_epoch),
         "confusion": plots.confusion_matrix(confusion(found["test"]), photos.classes),
-        "accuracy_by_class_size": plots.accuracy_by_class_size(by_class),
+        "accuracy_by_class_size": plots.accuracy_by_class_size(by_class, photos.independent("test")),
         "worst_mistakes": plots.worst_mistakes(found["test"], photos.classes, photos.root),
     }
     board = logger.experiment
