@@ -105,12 +105,11 @@ def hyperparameters(cfg: DictConfig) -> dict[str, Any]:
     return flat
 
 
-def summarise(scores: dict[str, Any], folder: Path) -> None:
+def summarise(scores: dict[str, Any], folder: Path, *, is_trial: bool) -> None:
     """Print the final table and where everything lies.
 
-    A trial (results=scores) prints no score of the test photos, so that nobody chooses among trials by them.
+    A trial prints no score of the test photos, so that nobody chooses among trials by them.
     """
-    is_trial = OmegaConf.load(folder / "config.yaml").results == "scores"
     names = {"top-5": "top5", "macro F1": "macro_f1", "loss": "loss", "ECE": "ece"}
     if scores["classes"] <= 5:
         del names["top-5"]  # always 100 %

@@ -122,8 +122,7 @@ def train(
             about |= {"test_without_leaks": clean} if clean else {}
             metrics = scores | {"seconds": {phase: round(s, 3) for phase, s in seconds.items()}} | about
             write_json(folder / "metrics.json", metrics)
-    _report(metrics, scores, folder)
-    evaluation.tell_leaks(clean)
+    _report(metrics, scores, folder, is_trial=cfg.results == "scores")
     return Run(folder, metrics)
 
 
@@ -202,13 +201,15 @@ def _write_tables(
     tensorboard.write_figures(logger, folder / "plots", cfg, photos, found, by_class, epochs, best_epoch)
 
 
-def _report(metrics: dict[str, Any], scores: dict[str, dict[str, Any]], folder: Path) -> None:
+def _report(metrics: dict[str, Any], scores: dict[str, dict[str, Any]], folder: Path, *, is_trial: bool) -> None:
     """Print the scores, for SageMaker and for the user."""
     for split, of_split in scores.items():
         for name, value in of_split.items():
             if name != "top1_interval":
                 console.metric(f"{split}.{name}", value)
-    tensorboard.summarise(metrics, folder)
+    tensorboard.summarise(metrics, folder, is_trial=is_trial)
+    if not is_trial:
+        evaluation.tell_leaks(metrics.get("test_without_leaks", {}))
 
 
 def build_backbone(cfg: DictConfig) -> nn.Module:

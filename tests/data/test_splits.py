@@ -106,7 +106,7 @@ def test_a_leak_of_given_splits_is_named_last(
             break
     for label in ("class_0", "class_1"):  # and one photo that is its own
         save(scene(100 + len(label) + int(label[-1])), root / "test" / label / "own.jpg")
-    train(config(f"data.root={root}", "results=scores"), tmp_path / "run")
+    train(config(f"data.root={root}"), tmp_path / "run")
     last = capsys.readouterr().out.splitlines()[-1]
     assert "in train or valid: 1 of 3, which flatters the test accuracy; without them " in last
     clean = json.loads((tmp_path / "run/metrics.json").read_text())["test_without_leaks"]
