@@ -62,7 +62,7 @@ _NO_OPTION = {"backbone": "backbone.name={}", "data": "data=folder data.root={}"
 _LAUNCH = {"hpo": "optuna", "deploy": "local", "transform": "local", "probe": "local", "image": "ecr"}
 _LAUNCH |= dict.fromkeys(("aws", "endpoint", "n", "dry_run"), "")
 _FLAG = r"--?[a-zA-Z]"  # not a negative number
-_PATHS = ("data.root", "backbone.weights", "resume", "hydra.run.dir")  # always text
+_PATHS = ("data.root", "backbone.weights", "resume", "hydra.run.dir", "hydra.sweep.dir")  # always text
 
 
 @dataclass(frozen=True)
