@@ -54,10 +54,11 @@ def check(tree: Tree) -> None:
     found = dict(Counter(p.split for p in tree.photos))
     breeds = len({p.label for p in tree.photos})
     if (breeds, found) != (BREEDS, PHOTOS):
+        root = hints.quoted(hints.override("data.root", str(tree.root)))
         raise InputError(
-            f"did you mean data=folder {hints.quoted(hints.override('data.root', str(tree.root)))}? data=dogimages takes "
-            f"only dogImages, {BREEDS} breeds of {_counts(PHOTOS)} photos; data.root={tree.root} holds {breeds} and "
-            f"{_counts(found)}. If it is a broken copy of dogImages, remove it to fetch it again"
+            f"did you mean data=folder {root}? data=dogimages takes only dogImages, {BREEDS} breeds of "
+            f"{_counts(PHOTOS)} photos; data.root={tree.root} holds {breeds} and {_counts(found)}. If it is a broken "
+            "copy of dogImages, remove it to fetch it again"
         )
 
 
