@@ -26,6 +26,12 @@ from sagehound.errors import ConfigError
         (["backbone=vgg"], "or any name of timm.list_models() as backbone.name=..."),
         (["optimizer.lr=0.1,0.2"], "optimizer.lr=0.1,0.2: several values are a sweep: add -m"),
         (["data.root=/tmp/a=b"], "quote the value twice, for Hydra and for the shell"),
+        (
+            ["data.root=/tmp/Füchse & Hunde (2024)"],
+            "for Hydra and for the shell: \"data.root='/tmp/Füchse & Hunde (2024)'\"",
+        ),
+        ([r"data.group=train_000(\d)"], r"""for the shell: 'data.group='"'"'train_000(\d)'"'"''"""),
+        (["hydra.run.dir=~/a"], "hydra.run.dir=~/a: quote the value twice, for Hydra and for the shell: "),
         (["optimizer.lr"], "optimizer.lr: not an override: write key=value"),
         (["data=folder"], "data.root is missing: give data.root=PATH of your photos"),
         (["optimizer=sgd", "optimizer.betas=[0.9,0.9]"], "optimizer=sgd has no eps and no betas"),

@@ -164,6 +164,13 @@ def as_text(value: str) -> str:
     return "'" + re.sub(r"(\\*)('|$)", lambda m: 2 * m[1] + (m[2] and "\\'"), value) + "'"
 
 
+def is_text(key: str) -> bool:
+    """Whether the value of a key is text of any kind, such as a path."""
+    fields = _fields(key)
+    known = len(fields) == len(key.split(".")) and fields[-1].type in (str, str | None)
+    return key in _PATHS or (known and "choices" not in fields[-1].metadata)
+
+
 def is_free(key: str) -> bool:
     """Whether a key lies in a mapping that takes any key, such as aws.tags."""
     return any("dict[" in str(field.type) for field in _fields(key))
