@@ -37,6 +37,10 @@ from sagehound.errors import ConfigError
         (["optimizer=sgd", "optimizer.betas=[0.9,0.9]"], "optimizer=sgd has no eps and no betas"),
         (["resume=last"], "resume=last: no run in outputs left checkpoints/last.ckpt"),
         (["resume=nowhere"], "resume=nowhere: nowhere does not exist"),
+        (
+            ["best=last"],
+            "best=last is no folder here: give that of a finished search, such as multirun/last, or the name",
+        ),
         (["-m", "resume=last"], "resume= continues one run: drop -m"),
     ],
 )
