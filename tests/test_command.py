@@ -26,11 +26,21 @@ from sagehound.errors import ConfigError
         (["backbone=vgg"], "or any name of timm.list_models() as backbone.name=..."),
         (["optimizer.lr=0.1,0.2"], "optimizer.lr=0.1,0.2: several values are a sweep: add -m"),
         (["data.root=/tmp/a=b"], "quote the value twice, for Hydra and for the shell"),
+        (
+            ["data.root=/tmp/Füchse & Hunde (2024)"],
+            "for Hydra and for the shell: \"data.root='/tmp/Füchse & Hunde (2024)'\"",
+        ),
+        ([r"data.group=train_000(\d)"], r"""for the shell: 'data.group='"'"'train_000(\d)'"'"''"""),
+        (["hydra.run.dir=~/a"], "hydra.run.dir=~/a: quote the value twice, for Hydra and for the shell: "),
         (["optimizer.lr"], "optimizer.lr: not an override: write key=value"),
         (["data=folder"], "data.root is missing: give data.root=PATH of your photos"),
         (["optimizer=sgd", "optimizer.betas=[0.9,0.9]"], "optimizer=sgd has no eps and no betas"),
         (["resume=last"], "resume=last: no run in outputs left checkpoints/last.ckpt"),
         (["resume=nowhere"], "resume=nowhere: nowhere does not exist"),
+        (
+            ["best=last"],
+            "best=last is no folder here: give that of a finished search, such as multirun/last, or the name",
+        ),
         (["-m", "resume=last"], "resume= continues one run: drop -m"),
     ],
 )

@@ -114,9 +114,25 @@ def prepare(folder: Path, count: int, *, overwrite: bool) -> None:
 
 
 def run(
-    grid: Grid, folder: Path, launch: Launch, most: int, *, objective: str = "valid.loss", maximize: bool = False
+    grid: Grid,
+    folder: Path,
+    launch: Launch,
+    most: int,
+    *,
+    again: str = "",
+    objective: str = "valid.loss",
+    maximize: bool = False,
 ) -> list[Trial]:
     """Run the points, ``most`` in each call of ``launch``, and write what trials.write writes, however it ends.
+
+    Args:
+        grid: the points.
+        folder: of the sweep.
+        launch: a launcher's.
+        most: points in each of its calls.
+        again: the command that begins the sweep again, if its launcher does not say how to continue.
+        objective: of metrics.json.
+        maximize: a higher objective is better.
 
     Raises:
         SagehoundError: points failed; with the first one's exit code, after all were run.
@@ -133,7 +149,10 @@ def run(
                 done.run(launch, first, most)
         except (KeyboardInterrupt, Stopped) as error:
             said = str(error) if isinstance(error, Stopped) else "stopped by SIGINT"
-            raise Stopped(f"{said}; {len(done.complete)} of {total} trials are done", stop_signal(error)) from error
+            how = f"; to train all of them again: {again}" if again else ""
+            listed = f"; {folder / 'trials.csv'} lists them" if done.complete else ""
+            said += f"; {len(done.complete)} of {total} trials are done{listed}{how}"
+            raise Stopped(said, stop_signal(error)) from error
         finally:
             if done.failures or done.complete:
                 trials.write(folder, done.trials, grid.space, maximize=maximize, objective=objective)

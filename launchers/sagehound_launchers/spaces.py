@@ -95,7 +95,11 @@ def study_override(folder: Path) -> str:
 
 def command_again(folder: Path) -> str:
     """The command that resumes the search in a folder, quoted for the shell."""
-    override = study_override(folder)
-    key = override.partition("=")[0]
-    given = [a for a in sys.argv[1:] if a.partition("=")[0] != key]
-    return hints.command([*given, override], Path(sys.argv[0]).name)
+    return same_command(study_override(folder))
+
+
+def same_command(*overrides: str) -> str:
+    """This process's command with other overrides, quoted for the shell."""
+    keys = [hints.override_key(o) for o in overrides]
+    given = [a for a in sys.argv[1:] if hints.override_key(a) not in keys]
+    return hints.command([*given, *overrides], Path(sys.argv[0]).name)

@@ -23,6 +23,7 @@ from sagehound_launchers.search_space import Choice, SearchSpace, overrides, to_
 from sagehound_launchers.spaces import Compose, searched
 from sagehound_launchers.trial import Trial, objective_of, scores_of
 
+_STOPPED = "stopped"  # in a trial's user attributes; Optuna knows such a trial as failed
 _MOST_FAILURES = 3  # trials one after the other; the next would fail as well
 
 MakeRunner: TypeAlias = Callable[[Report | None, bool], Runner]
@@ -133,8 +134,9 @@ def _mend(journal: Path) -> None:
 
 
 def _tidy(study: optuna.Study) -> None:
-    """Trials that a killed process left running are failed, and their points proposed again."""
+    """Trials that a stopped or killed process left running are ended, and their points proposed again."""
     for left in study.get_trials(states=(TrialState.RUNNING,)):
+        optuna.Trial(study, left._trial_id).set_user_attr(_STOPPED, True)
         study.enqueue_trial(_asked(left))  # first: killed in between, it is tried twice rather than never
         study.tell(left.number, state=TrialState.FAIL)
 
@@ -218,7 +220,8 @@ class _Search:
 
 
 def _trial(found: FrozenTrial) -> Trial:
-    state = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned"}.get(found.state, "failed")
     about = found.user_attrs
+    ended = "stopped" if _STOPPED in about else "failed"
+    state = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned"}.get(found.state, ended)
     point = dict(found.params)
     return Trial(found.number, state, found.value, about.get("seconds"), point, scores=about.get("scores", {}))

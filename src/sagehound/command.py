@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
@@ -200,6 +200,13 @@ def explain(error: Exception) -> str:
     if found := re.search(r"Ambiguous value for argument '(\S+?)=(.*)'", text):
         key, value = found.groups()
         return f"{key}={value}: several values are a sweep: add -m; or write {key}=[{value}] if a list is meant"
+    if isinstance(error, OverrideParseException):
+        key, _, value = error.override.partition("=")
+        if hints.is_text(hints.override_key(key)) and "missing EQUAL" not in text:
+            return (
+                f"{error.override}: quote the value twice, for Hydra and for the shell: "
+                f"{hints.quoted(f'{key}={hints.as_text(value)}')}"
+            )
     given = re.search(r"override '?([^'\n]+)'?", text)
     override = f"{given.group(1).rstrip('.')}: " if given else ""
     if "mismatched input" in text or "token recognition" in text:

@@ -61,7 +61,14 @@ def _read_best(wanted: str, given: Mapping[str, str]) -> Mapping[Any, Any]:
         from importlib.metadata import entry_points  # which takes its time
 
         for source in entry_points(group="sagehound.best"):
-            return dict(source.load()(wanted, given))
+            try:
+                return dict(source.load()(wanted, given))
+            except ConfigError as error:
+                reason = str(error).removeprefix(f"best={wanted}: ")
+                raise ConfigError(
+                    f"best={wanted} is no folder here: give that of a finished search, such as multirun/{wanted}, or "
+                    f"the name of a tuning job ({reason})"
+                ) from error
     path = path / "best.yaml" if path.is_dir() else path
     refused = ConfigError(f"best={wanted}: {path} holds no overrides; give the folder of a finished search")
     try:

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args, get_origin
 
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -41,7 +42,14 @@ _MEANT = {
     **dict.fromkeys(("accumulate_grad_batches", "gradient_accumulation_steps"), "trainer.accumulate={}"),
     **dict.fromkeys(("val_split", "valid_split", "val_fraction"), "data.valid_fraction={}"),
     **dict.fromkeys(("gpus", "num_gpus", "n_gpus"), "trainer.accelerator=gpu trainer.devices={}"),
-    **dict.fromkeys(("gpus=0", "no_cuda", "cpu", "gpu=false", "cuda=false", "device=cpu"), "trainer.accelerator=cpu"),
+    **dict.fromkeys(
+        ("gpus=-1", "num_gpus=-1", "gpus=all", "devices=-1"), "trainer.accelerator=gpu trainer.devices=null"
+    ),
+    **dict.fromkeys(("gpus=true", "num_gpus=true"), "trainer.accelerator=gpu"),
+    **dict.fromkeys(
+        ("gpus=0", "num_gpus=0", "n_gpus=0", "no_cuda", "cpu", "gpu=false", "cuda=false", "device=cpu"),
+        "trainer.accelerator=cpu",
+    ),
     **dict.fromkeys(("gpu", "cuda", "device=cuda", "device=cuda:0", "device=gpu"), "trainer.accelerator=gpu"),
     **dict.fromkeys(("device=mps", "accelerator=cuda", "accelerator=mps"), "trainer.accelerator=gpu"),
     **dict.fromkeys(("precision=16", "precision=fp16", "amp=true", "fp16=true"), "trainer.precision=16-mixed"),
@@ -61,8 +69,9 @@ _NO_OPTION = {"backbone": "backbone.name={}", "data": "data=folder data.root={}"
 # settings of launch.py that train.py lacks; for a group, the option that its keys need
 _LAUNCH = {"hpo": "optuna", "deploy": "local", "transform": "local", "probe": "local", "image": "ecr"}
 _LAUNCH |= dict.fromkeys(("aws", "endpoint", "n", "dry_run"), "")
+_BARE = {"resume": "last"}  # what a key has where its flag has no value
 _FLAG = r"--?[a-zA-Z]"  # not a negative number
-_PATHS = ("data.root", "backbone.weights", "resume", "hydra.run.dir")  # always text
+_PATHS = ("data.root", "backbone.weights", "resume", "hydra.run.dir", "hydra.sweep.dir")  # always text
 
 
 @dataclass(frozen=True)
@@ -74,6 +83,7 @@ class _Given:
     value: str
     words: list[str]  # of the command line
     flag: bool = False
+    bare: bool = False  # a flag without a value, which stands for true
 
 
 def check(argv: Sequence[str], conf: Path) -> None:
@@ -88,6 +98,8 @@ def check(argv: Sequence[str], conf: Path) -> None:
     Raises:
         ConfigError: with the overrides, or the command, to paste.
     """
+    if "" in argv:
+        raise ConfigError("an empty word, as of a shell variable that is not set: write key=value")
     given = list(_split(argv))
     keys = {g.key for g in given if g.key}
     hints: dict[str, list[str]] = {}  # by what was typed
@@ -97,7 +109,8 @@ def check(argv: Sequence[str], conf: Path) -> None:
     for g in given:
         words = g.words
         if g.key and _is_of_launch(g.key, g.value):
-            words = [override(g.key, g.value)] if g.flag else words
+            value = _LAUNCH.get(g.key) or "..." if g.bare and g.key != "dry_run" else g.value
+            words = [override(g.key, value)] if g.flag else words
             launch += words
             group = g.key.split(".")[0]
             if group not in keys and _LAUNCH.get(group):
@@ -125,6 +138,9 @@ def instead(overrides: Sequence[str]) -> str:
     """The user's own command line with other overrides in place of those of the same groups and keys."""
     original = sys.orig_argv
     argv = original[original.index(sys.argv[0]) + 1 :] if sys.argv[0] in original else sys.argv[1:]
+    if not {"experiment", "best"} & {override_key(a) for a in argv}:  # else one of them may set the name as well
+        groups = {o.partition("=")[0] for o in overrides}
+        overrides = [o for o in overrides if o.partition(".name=")[0] not in groups]
     new = [o.partition("=")[0] for o in overrides]
     old = [a for a in argv if not any(re.match(rf"\+*{re.escape(key)}[.=]", a) for key in new)]
     return command([*old, *overrides], sys.argv[0])
@@ -164,6 +180,13 @@ def as_text(value: str) -> str:
     return "'" + re.sub(r"(\\*)('|$)", lambda m: 2 * m[1] + (m[2] and "\\'"), value) + "'"
 
 
+def is_text(key: str) -> bool:
+    """Whether the value of a key is text of any kind, such as a path."""
+    fields = _fields(key)
+    known = len(fields) == len(key.split(".")) and fields[-1].type in (str, str | None)
+    return key in _PATHS or (known and "choices" not in fields[-1].metadata)
+
+
 def is_free(key: str) -> bool:
     """Whether a key lies in a mapping that takes any key, such as aws.tags."""
     return any("dict[" in str(field.type) for field in _fields(key))
@@ -180,13 +203,13 @@ def _split(argv: Sequence[str]) -> Iterator[_Given]:
             takes_value = hydra[name].nargs != 0 and not equals and words and "=" not in words[0]
             yield _Given(word, None, "", [word, *([words.pop(0)] if takes_value else [])])
         elif re.match(_FLAG, word):
-            key = name.lstrip("-").replace("-", "_")
+            key, bare = name.lstrip("-").replace("-", "_"), False
             if not equals and key.startswith("no_") and key not in _MEANT:
                 key, value = key.removeprefix("no_"), "false"
             elif not equals:
                 has_value = words and not re.match(_FLAG, words[0]) and not _is_override(words[0])
-                value = words.pop(0) if has_value else "true"
-            yield _Given(name, key, value, [word], flag=True)
+                value, bare = (words.pop(0), False) if has_value else ("true", True)
+            yield _Given(name, key, value, [word], flag=True, bare=bare)
         elif equals and not word.startswith("~"):
             yield _Given(name.lstrip("+"), name.lstrip("+"), value, [word])
         elif not equals and _exists(word):
@@ -214,16 +237,45 @@ def _meant(g: _Given, others: Set[str], conf: Path) -> list[str]:
         leaf = g.key.rpartition(".")[2]
         row = _MEANT.get(f"{leaf}={value.lower()}") or _MEANT.get(leaf) or _only(leaf, others)
     group = row.partition("=")[0]
-    if row == group + "={}" and (conf / group).is_dir() and not _is_option(group, value, conf):
-        if _is_option(group, value.lower(), conf):
-            return [f"{group}={value.lower()}"]
-        row = _NO_OPTION.get(group, row)
+    if row == group + "={}" and (conf / group).is_dir():
+        if g.bare or (value in ("null", "") and _is_required(group)):
+            return [f"{group}=..."]
+        if not _is_option(group, value, conf):
+            if _is_option(group, value.lower(), conf):
+                return [f"{group}={value.lower()}"]
+            row = _NO_OPTION.get(group, row)
+    several = re.fullmatch(r"\[\d+(,\d+)*\]|\d+(,\d+)+", value)  # the numbers of GPUs
     parts = [part.split("=") for part in row.split()]
     return [
-        override(key, g.value) if text == "{}" else f"{key}={text}"
+        f"{key}={value.count(',') + 1}" if several and key == "trainer.devices" else _suggestion(key, text, g)
         for key, text in parts
         if text == "{}" or "{}" not in row or key not in others
     ]
+
+
+def _suggestion(key: str, text: str, g: _Given) -> str:
+    """An override of a row of ``_MEANT``; with ... for a value that its key cannot have."""
+    if text != "{}":
+        return f"{key}={text}"
+    fields = _fields(key)
+    known = len(fields) == len(key.split(".")) and get_origin(fields[-1].type) is not list
+    kinds = set(get_args(fields[-1].type) or [fields[-1].type]) if known else {object}
+    value = g.value.strip("'\"")
+    if g.bare and bool not in kinds:
+        return f"{key}={_BARE.get(key, '...')}"
+    if value == "null":
+        fits = type(None) in kinds or object in kinds
+    elif kinds & {int, float}:
+        fits = bool(re.fullmatch(r"[+-]?[\d.,e+-]+", value.lower()) or "(" in value)  # a number, or a sweep of them
+    elif bool in kinds:
+        fits = value.lower() in ("true", "false", "yes", "no", "on", "off", "1", "0") or "," in value
+    else:
+        fits = value != ""
+    return override(key, g.value) if fits else f"{key}=..."
+
+
+def _is_required(group: str) -> bool:
+    return any(f.name == group and f.default is not None for f in dataclasses.fields(registered()))
 
 
 def _only(leaf: str, chosen: Set[str]) -> str:

@@ -83,8 +83,10 @@ def test_a_failed_point_does_not_stop_the_others(tmp_path: Path, most: int, caps
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt(), Stopped("stopped by SIGTERM", signal.SIGTERM)])
 def test_finished_trials_are_written_after_a_signal(tmp_path: Path, stop: BaseException) -> None:
-    with pytest.raises(Stopped, match="2 of 6 trials are done") as stopped:
-        grid.run(of(*SWEEP), tmp_path, launcher(lambda n: stop if n == 2 else scored(n)), 1)
+    with pytest.raises(
+        Stopped, match=r"2 of 6 trials are done; .*trials.csv lists them; to train all of them again: A$"
+    ) as stopped:
+        grid.run(of(*SWEEP), tmp_path, launcher(lambda n: stop if n == 2 else scored(n)), 1, again="A")
     assert stopped.value.exit_code == (143 if isinstance(stop, Stopped) else 130)
     assert [r["state"] for r in rows(tmp_path)] == ["complete", "complete", "stopped"]
     assert (tmp_path / "best.yaml").exists()
@@ -196,7 +198,8 @@ def test_ctrl_c_ends_a_sweep_with_its_results(photos: Path, weights: Path, tmp_p
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 130, errors
     assert len(errors.splitlines()) == 1
-    assert "2 of 4 trials are done" in errors
     (folder,) = tmp_path.glob("multirun/*/*")
+    assert f"2 of 4 trials are done; {folder.relative_to(tmp_path)}/trials.csv lists them" in errors
+    assert errors.endswith(f" hydra.sweep.dir={folder.relative_to(tmp_path)} overwrite=true\n")
     assert [r["state"] for r in rows(folder)] == ["complete", "complete", "stopped"]
     assert OmegaConf.load(folder / "best.yaml")["trainer.max_epochs"] == "1"

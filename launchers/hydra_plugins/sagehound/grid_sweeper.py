@@ -29,9 +29,11 @@ class GridSweeper(BasicSweeper):
 
     def sweep(self, arguments: list[str]) -> Any:  # noqa: ANN401 - Hydra's signature
         """Run every point; ``arguments`` are the command line's overrides."""
+        from sagehound import hints
         from sagehound.command import claim_default
         from sagehound.rules import refuse_overlap
         from sagehound_launchers import grid
+        from sagehound_launchers.spaces import same_command
 
         assert self.config is not None
         assert self.launcher is not None
@@ -51,7 +53,8 @@ class GridSweeper(BasicSweeper):
         most = 1 if here else self.max_batch_size or len(points.jobs)
         hpo = self.config.hpo if "hpo" in self.config else None
         chosen = {"objective": hpo.objective, "maximize": hpo.direction == "maximize"} if hpo else {}
-        return grid.run(points, folder, self.launcher.launch, most, **chosen)
+        again = same_command(hints.override("hydra.sweep.dir", str(folder)), "overwrite=true") if here else ""
+        return grid.run(points, folder, self.launcher.launch, most, again=again, **chosen)
 
     def _compose(self, overrides: Sequence[str]) -> DictConfig:
         """Compose and check a point's config as it would run."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.progress import Progress, TaskID
 
-from sagehound import console
+from sagehound import console, hints
 from sagehound.data import archives
 from sagehound.data.folders import Tree
 from sagehound.errors import InputError
@@ -54,9 +54,11 @@ def check(tree: Tree) -> None:
     found = dict(Counter(p.split for p in tree.photos))
     breeds = len({p.label for p in tree.photos})
     if (breeds, found) != (BREEDS, PHOTOS):
+        root = hints.quoted(hints.override("data.root", str(tree.root)))
         raise InputError(
-            f"data.root={tree.root} holds {breeds} breeds and {_counts(found)} photos, dogImages has {BREEDS} and "
-            f"{_counts(PHOTOS)}: remove the folder to fetch it again, or use it as it is with data=folder"
+            f"did you mean data=folder {root}? data=dogimages takes only dogImages, {BREEDS} breeds of "
+            f"{_counts(PHOTOS)} photos; data.root={tree.root} holds {breeds} and {_counts(found)}. If it is a broken "
+            "copy of dogImages, remove it to fetch it again"
         )
 
 
