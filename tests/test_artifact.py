@@ -71,6 +71,7 @@ print(json.dumps([json.loads(one), json.loads(two), table.decode()]))
 """
 
 
+@pytest.mark.slow
 def test_inference_py_needs_nothing_but_the_files_beside_it(run: Path, run_photos: Path, tmp_path: Path) -> None:
     photo = sorted((run_photos / "test/001.Amber").iterdir())[0]
     with opened(run) as folder:
@@ -92,6 +93,7 @@ def test_inference_py_needs_nothing_but_the_files_beside_it(run: Path, run_photo
     assert table.startswith(f"{one['label']},{one['probability']}")
 
 
+@pytest.mark.slow
 def test_the_same_run_gives_the_same_bytes(config: Compose, tmp_path: Path) -> None:
     cfg = config("artifact=true", "head.hidden=[8]", "head.dropout=0.3")
     for name in ("a", "b"):

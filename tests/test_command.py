@@ -103,7 +103,7 @@ def test_a_refused_run_leaves_no_folder(command: Command, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     "place",
-    [["hydra.run.dir=photos/run"], ["hydra.run.dir=photos"], ["hydra.run.dir=."], ["-m", "hydra.sweep.dir=photos/s"]],
+    [["hydra.run.dir=photos/run"], ["hydra.run.dir=photos"], ["-m", "hydra.sweep.dir=photos/s"]],
 )
 def test_photos_and_results_do_not_mix(command: Command, tmp_path: Path, place: list[str]) -> None:
     (tmp_path / "photos").mkdir()

@@ -203,6 +203,7 @@ def test_an_unknown_flag_is_refused() -> None:
         hints.check(["--img-size", "224"], ROOT / "conf")
 
 
+@pytest.mark.slow
 def test_weights_that_cannot_be_had_are_answered_with_a_command(
     command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:

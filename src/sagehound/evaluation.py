@@ -71,7 +71,7 @@ def tell_leaks(found: dict[str, Any]) -> None:
         )
 
 
-def score(p: Predictions, scenes: int) -> dict[str, Any]:
+def score(p: Predictions, scenes: int | None = None) -> dict[str, Any]:
     """top1, top1_interval, top5, macro_f1, loss, ece and photos of one split; all but loss and photos between 0 and 1.
 
     top1_interval is the 95 % interval of top1, a list [low, high] (Wilson 1927). It counts scenes, as near-duplicates
@@ -81,7 +81,7 @@ def score(p: Predictions, scenes: int) -> dict[str, Any]:
 
     Args:
         p: the predictions.
-        scenes: how many different scenes they are of.
+        scenes: how many different scenes they are of; None: every photo is one.
     """
     logits, labels = torch.from_numpy(p.logits), torch.from_numpy(p.labels)
     classes = logits.shape[1]
@@ -93,7 +93,7 @@ def score(p: Predictions, scenes: int) -> dict[str, Any]:
         "ece": multiclass_calibration_error(logits.softmax(1), labels, classes, n_bins=15, norm="l1"),
     }
     top1, *others = ((name, round(float(value), 6)) for name, value in found.items())
-    interval = _interval(float(p.right.mean()), scenes)
+    interval = _interval(float(p.right.mean()), len(labels) if scenes is None else scenes)
     return dict([top1, ("top1_interval", interval), *others, ("photos", len(labels))])
 
 

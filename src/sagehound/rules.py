@@ -131,14 +131,14 @@ def across_keys(cfg: DictConfig) -> list[tuple[Any, str]]:
 
 
 def refuse_overlap(root: str | None, folder: Path) -> None:
-    """Refuse a run's folder inside the photos' folder, where its plots would become a class, and the reverse.
+    """Refuse a run's folder inside the photos' folder, where its plots would become a class.
 
     Args:
         root: data.root.
         folder: of the run or sweep.
 
     Raises:
-        ConfigError: one lies in the other.
+        ConfigError: it is the photos' folder, or lies in it.
     """
     if not root:
         return
@@ -146,10 +146,10 @@ def refuse_overlap(root: str | None, folder: Path) -> None:
         photos, run = Path(root).expanduser().resolve(), folder.resolve()
     except (OSError, RuntimeError):
         return  # what is wrong with it is said when it is opened
-    if run.is_relative_to(photos) or (photos.is_dir() and photos.is_relative_to(run)):
+    if run.is_relative_to(photos):
         raise ConfigError(
             f"results in {folder} and photos in data.root={root} would mix: give a hydra.run.dir (hydra.sweep.dir of a "
-            "sweep) outside the photos' folder, and not around it"
+            "sweep) outside of the photos' folder"
         )
 
 

@@ -1,6 +1,8 @@
 import hashlib
 from pathlib import Path
 
+import pytest
+
 from sagehound.data import demo
 from sagehound.data.folders import scan
 
@@ -10,6 +12,7 @@ def digest(root: Path) -> str:
     return hashlib.sha256(b"".join(p.name.encode() + p.read_bytes() for p in files)).hexdigest()
 
 
+@pytest.mark.slow
 def test_the_photos_are_the_same_every_time(tmp_path: Path) -> None:
     demo.draw(tmp_path / "a")
     demo.draw(tmp_path / "b")

@@ -201,6 +201,7 @@ def test_a_full_disk_while_unpacking_leaves_nothing_that_looks_complete(
     assert leftovers(tmp_path) == {".dogs.zip.part"}, "the download itself is kept for the next start"
 
 
+@pytest.mark.slow
 def test_the_whole_set_is_checked(server: Server, tmp_path: Path) -> None:
     """133 breeds and 6,680/835/836 photos, all of them the same few pixels but for one."""
     photo = io.BytesIO()

@@ -306,6 +306,7 @@ def test_several_processes(command: Command, photos: Path, weights: Path, tmp_pa
         assert np.array_equal(*both), "as the optimizer is given them, averaged"
 
 
+@pytest.mark.slow
 def test_who_does_not_choose_it_pays_nothing() -> None:
     code = "import sys, sagehound.training; print([m for m in sys.modules if m.startswith('smdebug')])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
