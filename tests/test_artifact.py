@@ -144,6 +144,7 @@ def test_one_that_answers_otherwise_is_loud_and_not_kept(
     assert not [p for p in (tmp_path / "run").iterdir() if p.name.startswith(".") and p.name != ".lock"]
 
 
+@pytest.mark.slow
 def test_weights_that_do_not_fit_the_network_are_found_out(
     config: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -155,6 +156,7 @@ def test_weights_that_do_not_fit_the_network_are_found_out(
     assert not (tmp_path / "run/model.tar.gz").exists()
 
 
+@pytest.mark.slow
 def test_two_swapped_classes_are_found(config: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plant(monkeypatch, tmp_path, "model.json", lambda text: swapped(text, 0, 2))
     with pytest.raises(SagehoundError, match=r"its classes are .*: number 1 is Slate instead of Amber.*No model\.tar"):
@@ -163,6 +165,7 @@ def test_two_swapped_classes_are_found(config: Compose, tmp_path: Path, monkeypa
     assert (tmp_path / "run/predictions.csv").exists()
 
 
+@pytest.mark.slow
 def test_what_a_killed_run_left_is_removed(config: Compose, tmp_path: Path) -> None:
     (tmp_path / "run/.artifact-x").mkdir(parents=True)
     (tmp_path / "run/.artifact-x/model.onnx").touch()

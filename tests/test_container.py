@@ -150,6 +150,7 @@ def test_the_reason_of_a_failure_is_one_sentence(
     assert "\n" not in container.failure
 
 
+@pytest.mark.slow
 def test_a_job_without_photos_says_so(weights: Path, tmp_path: Path) -> None:
     container = Container(tmp_path / "ml", weights, None)
     code, said = container.train()

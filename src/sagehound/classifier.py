@@ -151,8 +151,9 @@ class Classifier(pl.LightningModule):
         self.set_frozen(self.current_epoch)
         scheduler = self.lr_schedulers()
         if isinstance(scheduler, LambdaLR):  # with more epochs than before, the restored rates would be the end's
-            for group, lr in zip(scheduler.optimizer.param_groups, scheduler.get_lr(), strict=True):
-                group["lr"] = lr
+            groups = zip(scheduler.optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
+            for group, peak, rate in groups:
+                group["lr"] = peak * rate(scheduler.last_epoch)
 
     def on_train_epoch_start(self) -> None:
         """Freeze or unfreeze the backbone."""

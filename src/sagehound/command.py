@@ -23,7 +23,7 @@ from sagehound import console, earlier, hints, interrupts, rules, run_folder
 from sagehound.config import check, group_of, is_registered, meant, register, registered, unknown_key
 from sagehound.errors import ConfigError, SagehoundError
 from sagehound.files import writing_failed
-from sagehound.machine import importing
+from sagehound.machine import end_quickly, importing
 
 
 def run(app: Callable[[], Any], usage: str) -> None:
@@ -54,6 +54,8 @@ def run(app: Callable[[], Any], usage: str) -> None:
         finally:
             run_folder.remove_empty()
             sys.stdout.flush()  # here, where a closed pipe is expected, not when Python ends
+    if "torch" in sys.modules:
+        end_quickly()
 
 
 def _groups(conf: Path) -> str:
@@ -74,11 +76,16 @@ def train(cfg: DictConfig) -> dict[str, Any]:
             interrupts.raise_from_now_on()
             audit(cfg, folder)
             return {}
-        with importing():
-            from sagehound.training import train  # torch, only once the config was found right
+        from sagehound.verification import FreshProcesses, are_wanted_early
 
-        interrupts.raise_from_now_on()
-        return train(cfg, folder, overrides=given_overrides()).metrics
+        with FreshProcesses() as fresh:
+            if are_wanted_early(cfg):
+                fresh.start()
+            with importing():
+                from sagehound.training import train  # torch, only once the config was found right
+
+            interrupts.raise_from_now_on()
+            return train(cfg, folder, overrides=given_overrides(), fresh=fresh).metrics
     raise AssertionError("clear_errors has ended the program")
 
 

@@ -3,7 +3,7 @@
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -54,7 +54,11 @@ class Run:
 
 
 def train(
-    cfg: DictConfig, folder: Path, each_epoch: EpochEnd | None = None, overrides: Sequence[str] | None = None
+    cfg: DictConfig,
+    folder: Path,
+    each_epoch: EpochEnd | None = None,
+    overrides: Sequence[str] | None = None,
+    fresh: FreshProcesses | None = None,
 ) -> Run:
     """Find the photos, train, test the best weights and write the results into ``folder``.
 
@@ -66,6 +70,7 @@ def train(
         each_epoch: called with the number of epochs done and the scores of the valid photos, on one device; what it
             raises ends the run.
         overrides: the command line's, for overrides.yaml.
+        fresh: the processes that will prove the artifact, if the caller has started them.
 
     Raises:
         ConfigError: the config breaks a rule or asks for what this machine has not; the folder holds another run.
@@ -82,7 +87,7 @@ def train(
         run_folder.opened(folder, cfg) as opened,
         signals_stop(checkpoints / "last.ckpt"),
         _removing(checkpoints, lambda: opened.begun and cfg.results == "scores"),
-        FreshProcesses() as fresh,
+        nullcontext(fresh) if fresh else FreshProcesses() as fresh,
     ):
         tune_allocator()
         ready = _prepare(cfg, seconds)

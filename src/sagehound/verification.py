@@ -15,6 +15,7 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
+from omegaconf import DictConfig
 
 from sagehound import archive
 from sagehound.data.photos import PhotoSet
@@ -48,7 +49,9 @@ class FreshProcesses:
     def start(self) -> None:
         """Start those that are not running. Each takes seconds to import what it needs, and up to 400 MB."""
         threads = str(max(cores() // len(_WAYS), 1))  # they compute at the same time
-        environment = {"OMP_NUM_THREADS": threads} | os.environ | {"CUDA_VISIBLE_DEVICES": ""}  # 32 bits, on a CPU
+        # glibc keeps freed memory, as in the run (see tune_allocator); 32 bits, on a CPU
+        memory = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1)}
+        environment = {"OMP_NUM_THREADS": threads} | memory | os.environ | {"CUDA_VISIBLE_DEVICES": ""}
         for way in set(self.ways) - self._processes.keys():
             process = self._stack.enter_context(
                 subprocess.Popen(
@@ -88,6 +91,15 @@ class FreshProcesses:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._stack.close()
+
+
+def are_wanted_early(cfg: DictConfig) -> bool:
+    """Whether to start the fresh processes with the run, so that they import what they need beside it.
+
+    Only a head on cached features is trained in so short a time that their memory may be held as long.
+    """
+    with_artifact = cfg.artifact and cfg.results != "scores" and not int(os.environ.get("NODE_RANK", "0"))
+    return bool(with_artifact and cfg.finetune.name == "head" and cfg.features.cache)
 
 
 @dataclass(frozen=True)

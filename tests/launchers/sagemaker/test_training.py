@@ -112,6 +112,7 @@ def test_two_instances_train_one_model(
     assert json.loads((tmp_path / "sweep/metrics.json").read_text())["test"]["photos"] == 12
 
 
+@pytest.mark.slow
 def test_a_job_that_fails_says_why(
     launch: Command, photos: Path, weights: Path, tmp_path: Path, emulator: Emulator
 ) -> None:
