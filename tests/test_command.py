@@ -155,3 +155,18 @@ def test_a_run_that_left_no_checkpoint_cannot_be_resumed(tmp_path: Path) -> None
         ConfigError, match=r"left no checkpoint, so .* started again, .*overrides.yaml lists its settings"
     ):
         resumed([f"resume={tmp_path}"])
+
+
+def test_the_quick_end_runs_what_is_registered_and_waits_for_threads() -> None:
+    code = (
+        "import atexit, threading, time\n"
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "from sagehound.machine import end_quickly\n"
+        "pool = ThreadPoolExecutor(1)\n"  # idle, and never shut down
+        "pool.submit(print, 'pool').result()\n"
+        "threading.Thread(target=lambda: (time.sleep(0.2), print('thread'))).start()\n"
+        "atexit.register(print, 'registered')\n"
+        "end_quickly()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout.split(), done.stderr) == (0, ["pool", "thread", "registered"], "")

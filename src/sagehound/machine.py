@@ -70,9 +70,7 @@ def end_quickly() -> NoReturn:
 
     Python would take torch, Lightning and a million objects apart, which takes two seconds.
     """
-    for thread in threading.enumerate():
-        if thread is not threading.current_thread() and not thread.daemon:
-            thread.join()
+    threading._shutdown()  # type: ignore[attr-defined]  # as Python does it: idle pools are told first, then joined
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
