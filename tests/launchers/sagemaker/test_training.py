@@ -34,7 +34,7 @@ def test_a_sweep_runs_remotely_and_reads_like_a_local_one(
     for number, lr in enumerate(("0.01", "0.02")):
         folder = tmp_path / f"sweep/{number}"
         metrics = json.loads((folder / "metrics.json").read_text())
-        assert f"{number}| test accuracy: {metrics['test']['top1']:.1%}" in done.stdout, "its log is followed"
+        assert f"{number}| valid accuracy: {metrics['valid']['top1']:.1%}" in done.stdout, "its log is followed"
         assert list(folder.glob("tensorboard/events*"))
         job = json.loads((folder / "job.json").read_text())
         assert job["request"]["HyperParameters"]["optimizer.lr"] == lr

@@ -124,7 +124,8 @@ def test_a_search_with_faults_and_training_with_its_best(
     assert OmegaConf.create(by_name.stdout).optimizer.lr == float(best["optimizer.lr"])
     nobody = command("best=nobody", *small(photos, weights))
     assert nobody.returncode == 2
-    assert "best=nobody: no such folder; looking for a tuning job" in nobody.stderr
+    assert "best=nobody is no folder here: give that of a finished search" in nobody.stderr
+    assert "looking for a tuning job: ResourceNotFound" in nobody.stderr
     other = launch("-m", *given, "hpo.max_jobs=4", "hpo.max_parallel_jobs=2", "hpo.strategy=Random")
     assert other.returncode == 2
     assert "with other settings (ResourceLimits): give hpo.study=ANOTHER; hpo.warm_start=[" in other.stderr
