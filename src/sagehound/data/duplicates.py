@@ -17,7 +17,7 @@ _TINY = 8  # of the thumbnail: 8 x 8 pixels, RGB
 _HASH_BYTES = _SIDE * _SIDE // 8
 _FLAT = 3.0  # deviation of the grey values below which a photo has nothing to be recognised by
 
-# Measured on 900 photos of dogs (404,550 pairs, of which one is a true copy) and on 456 drawn ones. Two frames of a
+# Measured on 900 photos of dogs (404,550 pairs, one of them a true copy) and on 456 drawn dogs. Two frames of a
 # burst, moved by 2 % and turned by 1 degree, differ in at most 76 bits of 256 in 90 % of the pairs.
 # Two different photos never differed in fewer than 84, two drawn dogs in 32, but then in their colours too.
 _BITS = 76
