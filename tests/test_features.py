@@ -333,9 +333,9 @@ def test_a_sweep_leaves_scores_and_computes_features_once(config: Compose, tmp_p
 def test_the_numbers_are_rows_of_the_right_photos(config: Compose, tmp_path: Path) -> None:
     """Each photo's kept features against the backbone's own, one photo at a time."""
     from sagehound import compute, features
-    from sagehound.data.decode import read_photo
     from sagehound.data.photos import find_photos
-    from sagehound.data.transforms import centre, to_pixels
+    from sagehound.inference.decode import read_photo
+    from sagehound.inference.preprocessing import centre, to_pixels
     from sagehound.training import build
 
     cfg = config(EXACT, "data.batch_size=4")

@@ -10,7 +10,7 @@ import numpy as np
 from omegaconf import DictConfig
 from PIL import Image, ImageOps
 
-from sagehound.data.transforms import Preprocessing, centre
+from sagehound.inference.preprocessing import Preprocessing, centre
 
 
 class Augmentation:

@@ -8,7 +8,7 @@ from PIL import Image
 from torchvision.transforms import InterpolationMode, v2
 
 from sagehound.data.augmentation import Augmentation, random_box
-from sagehound.data.transforms import Preprocessing, centre, shrink, to_pixels
+from sagehound.inference.preprocessing import Preprocessing, centre, shrink, to_pixels
 
 TO = Preprocessing((224, 224), 256, "bicubic", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
