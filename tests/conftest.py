@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 import urllib3
 from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig
 from PIL import Image
 
 from sagehound.config import Train, register, typed

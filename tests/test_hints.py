@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from sagehound import hints
-from sagehound.config import register, typed
+from sagehound.config import register
 from sagehound.errors import ConfigError
 
 PLAIN = [

@@ -17,10 +17,10 @@ from sagehound import finetune
 from sagehound.backbone import in_chunks
 from sagehound.config import Train, as_dict
 from sagehound.data.loader import Batch, seed_of
-from sagehound.data.transforms import Preprocessing
 from sagehound.errors import SagehoundError
+from sagehound.inference.network import Normalise, features_of, make_head
+from sagehound.inference.preprocessing import Preprocessing
 from sagehound.machine import tune_allocator
-from sagehound.network import Normalise, features_of, make_head
 
 
 class Classifier(pl.LightningModule):

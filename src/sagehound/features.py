@@ -21,16 +21,16 @@ from sagehound.compute import Compute
 from sagehound.config import Augment, Train
 from sagehound.data.augmentation import Augmentation
 from sagehound.data.datamodule import Features, reading_threads
-from sagehound.data.decode import decoder_versions
 from sagehound.data.duplicates import MOST_PHOTOS, Fingerprints, by_features
 from sagehound.data.folders import SPLITS, Photo
 from sagehound.data.loader import Key, PhotoLoader, in_order, seed_of
 from sagehound.data.photos import PhotoSet
 from sagehound.data.sources import Files
-from sagehound.data.transforms import Preprocessing
 from sagehound.errors import ConfigError, SagehoundError
 from sagehound.files import locked
-from sagehound.network import Normalise, features_of
+from sagehound.inference.decode import decoder_versions
+from sagehound.inference.network import Normalise, features_of
+from sagehound.inference.preprocessing import Preprocessing
 
 _VERSION = 1  # of the kept features; raise it when decoding, resizing or the frozen pass changes
 _EXACT = "32-true"

@@ -15,8 +15,8 @@ from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import Bbox
 from PIL import Image
 
-from sagehound.data.decode import read_photo
 from sagehound.files import replacing
+from sagehound.inference.decode import read_photo
 from sagehound.tables import ClassScore, Epochs, Predictions, describe_interval, most_confused, wilson
 
 Floats = npt.NDArray[np.float64]

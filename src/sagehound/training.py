@@ -37,9 +37,9 @@ from sagehound.config import Train
 from sagehound.data import splits
 from sagehound.data.datamodule import PhotoModule, check_weights
 from sagehound.data.photos import PhotoSet, find_photos
-from sagehound.data.transforms import Preprocessing
 from sagehound.errors import InputError
 from sagehound.files import write_json
+from sagehound.inference.preprocessing import Preprocessing
 from sagehound.machine import tune_allocator
 from sagehound.tables import Predictions
 from sagehound.verification import FreshProcesses

@@ -22,8 +22,8 @@ from sagehound.data.loader import (
 )
 from sagehound.data.photos import PhotoSet
 from sagehound.data.sources import Files, KeptPhotos
-from sagehound.data.transforms import Preprocessing
 from sagehound.errors import ConfigError
+from sagehound.inference.preprocessing import Preprocessing
 from sagehound.machine import cores
 
 

@@ -12,11 +12,11 @@ from PIL import Image
 from sagehound import console
 from sagehound.cache import NotKept, Store
 from sagehound.config import Cache
-from sagehound.data.decode import BadPhoto, decoder_versions, file_bytes, open_photo, read_photo
 from sagehound.data.folders import Photo
 from sagehound.data.photos import PhotoSet
-from sagehound.data.transforms import Preprocessing, shrink
 from sagehound.errors import InputError
+from sagehound.inference.decode import BadPhoto, decoder_versions, file_bytes, open_photo, read_photo
+from sagehound.inference.preprocessing import Preprocessing, shrink
 
 _VERSION = 1  # of the kept photos; raise it when decoding or shrinking changes
 _QUALITY = 95
