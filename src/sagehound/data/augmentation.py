@@ -9,12 +9,8 @@ from contextlib import contextmanager
 import numpy as np
 from PIL import Image, ImageOps
 
-<<<<<<< HEAD
 from sagehound.config import Augment
-from sagehound.data.transforms import Preprocessing, centre
-=======
 from sagehound.inference.preprocessing import Preprocessing, centre
->>>>>>> lead
 
 
 class Augmentation:
