@@ -1,0 +1,78 @@
+"""Optimizers by name, of torch.optim and timm.optim, or your own class."""
+
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import timm.optim
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from sagehound.config import meant
+from sagehound.errors import ConfigError
+
+Make = Callable[..., Optimizer]
+
+# they want another kind of step, of gradient or of parameter than a classifier has
+_UNFIT = {"lbfgs", "sparseadam", "muon"}
+
+
+def find(name: str) -> Make:
+    """The class of an optimizer: torch's of that name in lower case, or else timm's.
+
+    Raises:
+        ConfigError: neither has it.
+    """
+    of_torch = {k.lower(): v for k, v in vars(torch.optim).items() if inspect.isclass(v) and issubclass(v, Optimizer)}
+    del of_torch["optimizer"]
+    if name.lower() in of_torch and name.lower() not in _UNFIT:
+        return of_torch[name.lower()]
+    names = timm.optim.list_optimizers(exclude_filters=sorted(_UNFIT))
+    if name.lower() in names:
+        make: Make = timm.optim.get_optimizer_class(name.lower(), bind_defaults=True)
+        return make
+    known = sorted({*of_torch, *names} - _UNFIT)
+    raise ConfigError(
+        f"optimizer.name={name}: neither torch.optim nor timm.optim has it{meant(name, known)}; "
+        f"choose from {', '.join(known)}, or give your own class as optimizer._target_=package.Class"
+    )
+
+
+def build(name: str, make: Make, groups: Iterable[dict[str, Any]], arguments: dict[str, Any]) -> Optimizer:
+    """An optimizer over parameter groups.
+
+    Args:
+        name: what an error calls it.
+        make: the class.
+        groups: parameters, each group with its lr and weight_decay.
+        arguments: lr, weight_decay and what else the class takes.
+
+    Raises:
+        ConfigError: the class does not take an argument, or refuses its value.
+    """
+    parameters = inspect.signature(make).parameters
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    unknown = [key for key in arguments if key not in parameters]
+    if unknown and not open_ended:
+        known = [key for key in parameters if key != "params"]
+        raise ConfigError(
+            f"optimizer.{unknown[0]}: {name} takes no such argument{meant(unknown[0], known)}; "
+            f"choose from {', '.join(known)}"
+        )
+    try:
+        return make(list(groups), **arguments)
+    except (TypeError, ValueError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ConfigError(f"optimizer={name}: {reason}; fix the optimizer's settings") from error
+
+
+def check(name: str, make: Make, arguments: dict[str, Any]) -> None:
+    """Build the optimizer over one matrix and one vector, so that wrong settings are refused early.
+
+    Raises:
+        ConfigError: the class does not take an argument, or refuses its value.
+    """
+    matrix, vector = nn.Parameter(torch.zeros(2, 2)), nn.Parameter(torch.zeros(2))
+    common = {k: arguments[k] for k in ("lr", "weight_decay") if k in arguments}
+    build(name, make, [{"params": [p], **common} for p in (matrix, vector)], arguments)
