@@ -1,6 +1,5 @@
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -27,7 +26,7 @@ MONITOR = "lightning.pytorch.callbacks.LearningRateMonitor"
         ({"_target_": "builtins.dict", "a": [{"_target_": "math.sinn"}]}, "callbacks.lr.a[0]._target_=math.sinn: math"),
     ],
 )
-def test_a_wrong_target_is_one_line_that_names_the_key(node: Any, message: str) -> None:
+def test_a_wrong_target_is_one_line_that_names_the_key(node: object, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         resolve(node, "callbacks.lr")
     assert message in str(caught.value)
