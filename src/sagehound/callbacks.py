@@ -28,7 +28,7 @@ from torch.multiprocessing.spawn import ProcessException
 
 from sagehound import errors, hints, history
 from sagehound.classifier import Classifier
-from sagehound.config import Trainer
+from sagehound.config import Train, Trainer, as_dict
 from sagehound.console import bar, metric, say
 from sagehound.errors import Stopped
 from sagehound.files import replacing
@@ -159,6 +159,19 @@ class Lines(Callback):
                 f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}: valid loss {valid['valid/loss']:.4f}, "
                 f"valid top-1 {valid['valid/top1']:.1%}, train loss {train['train/loss']:.4f}"
             )
+
+
+class KeepConfig(Callback):
+    """Keeps the run's config in its checkpoints: a resumed run must agree with it."""
+
+    def __init__(self, cfg: Train) -> None:
+        self.config = as_dict(cfg)
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Add it."""
+        checkpoint["config"] = self.config
 
 
 class EachEpoch(Callback):

@@ -300,9 +300,7 @@ class Classifier(pl.LightningModule):
         groups = finetuning.parameter_groups(
             self.backbone, self.head, self.finetune, self.optimizer, pretrained=self.pretrained
         )
-        optimizer = optimizers.build(
-            self.optimizer.name, self._optimizer_class(), groups, self._optimizer_arguments()
-        )
+        optimizer = optimizers.build(self.optimizer.name, self._optimizer_class(), groups, self._optimizer_arguments())
         if self.schedule.name == "plateau":
             self.plateau = schedules.plateau(optimizer, self.schedule, self._plateau_state)
             return optimizer
@@ -362,5 +360,5 @@ class Classifier(pl.LightningModule):
 
 
 def _name(given: object) -> str:
-    kind = given if isinstance(given, type) or callable(given) and hasattr(given, "__qualname__") else type(given)
-    return f"{kind.__module__}.{kind.__qualname__}"  # type: ignore[attr-defined]
+    kind = given if isinstance(given, type) or (callable(given) and hasattr(given, "__qualname__")) else type(given)
+    return f"{kind.__module__}.{kind.__qualname__}"

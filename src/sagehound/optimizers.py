@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import timm.optim
@@ -9,6 +10,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from sagehound import targets
 from sagehound.config import meant
 from sagehound.errors import ConfigError
 
@@ -28,9 +30,11 @@ def find(name: str) -> Make:
     del of_torch["optimizer"]
     if name.lower() in of_torch and name.lower() not in _UNFIT:
         return of_torch[name.lower()]
-    names = timm.optim.list_optimizers(exclude_filters=sorted(_UNFIT))
+    names = [str(n) for n in timm.optim.list_optimizers(exclude_filters=sorted(_UNFIT))]
     if name.lower() in names:
         make: Make = timm.optim.get_optimizer_class(name.lower(), bind_defaults=True)
+        if isinstance(make, partial):
+            make.__qualname__ = make.func.__qualname__  # type: ignore[attr-defined]
         return make
     known = sorted({*of_torch, *names} - _UNFIT)
     raise ConfigError(
@@ -51,15 +55,9 @@ def build(name: str, make: Make, groups: Iterable[dict[str, Any]], arguments: di
     Raises:
         ConfigError: the class does not take an argument, or refuses its value.
     """
-    parameters = inspect.signature(make).parameters
-    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    unknown = [key for key in arguments if key not in parameters]
-    if unknown and not open_ended:
-        known = [key for key in parameters if key != "params"]
-        raise ConfigError(
-            f"optimizer.{unknown[0]}: {name} takes no such argument{meant(unknown[0], known)}; "
-            f"choose from {', '.join(known)}"
-        )
+    if not arguments.get("weight_decay") and "weight_decay" not in inspect.signature(make).parameters:
+        arguments = {key: value for key, value in arguments.items() if key != "weight_decay"}
+    targets.check_arguments(make, arguments, "optimizer", positional=1)
     try:
         return make(list(groups), **arguments)
     except (TypeError, ValueError, AssertionError, NotImplementedError) as error:
@@ -74,5 +72,5 @@ def check(name: str, make: Make, arguments: dict[str, Any]) -> None:
         ConfigError: the class does not take an argument, or refuses its value.
     """
     matrix, vector = nn.Parameter(torch.zeros(2, 2)), nn.Parameter(torch.zeros(2))
-    common = {k: arguments[k] for k in ("lr", "weight_decay") if k in arguments}
+    common: dict[str, Any] = {k: arguments[k] for k in ("lr", "weight_decay") if k in arguments}
     build(name, make, [{"params": [p], **common} for p in (matrix, vector)], arguments)

@@ -27,7 +27,7 @@ def each_step(optimizer: Optimizer, schedule: Schedule, trainer: pl.Trainer) -> 
 
 
 def plateau(optimizer: Optimizer, schedule: Schedule, state: dict[str, Any] | None) -> ReduceLROnPlateau:
-    """A learning rate that is lowered after some epochs without a lower validation loss; ``state`` is a resumed run's."""
+    """A learning rate that drops after some epochs without a lower validation loss; ``state`` is a resumed run's."""
     scheduler = ReduceLROnPlateau(optimizer, factor=schedule.factor, patience=schedule.patience)
     if state is not None:
         scheduler.load_state_dict(state)

@@ -176,7 +176,7 @@ class PhotoDataModule(pl.LightningDataModule):
         found = self.preprocessing or getattr(model, "preprocessing", None)
         if found is None:
             raise ConfigError("PhotoDataModule: give preprocessing=..., such as Classifier(...).preprocessing")
-        return found  # type: ignore[no-any-return]
+        return found
 
     @property
     def head_alone(self) -> bool:

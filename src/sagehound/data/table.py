@@ -46,7 +46,7 @@ def of_source(source: Callable[..., Iterable[Photo]], root: Path) -> Tree:
     Raises:
         InputError: what it returns cannot be used.
     """
-    name = f"data.source {getattr(source, '__qualname__', source)}"
+    name = "data.source"
     rows: list[tuple[int, Photo]] = []
     for number, photo in enumerate(source(root=root), 1):
         if not isinstance(photo, Photo):
