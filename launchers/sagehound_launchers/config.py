@@ -10,10 +10,10 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from sagehound import config
 from sagehound.config import Train, check, key, meant
+from sagehound.metrics import objectives
 from sagehound_launchers.reports import MEASURED
 
 _MOST_PARENTS = 5  # of a warm start, by AWS's limits
-_UPWARD = ("top1", "top5", "macro_f1")  # scores that are the better, the higher they are
 
 
 @dataclass
@@ -218,9 +218,8 @@ def _remote_rules(cfg: DictConfig) -> list[tuple[Any, str]]:
 def _hpo_rules(hpo: DictConfig) -> list[tuple[Any, str]]:
     """The rules of a search."""
     split, _, score = hpo.objective.partition(".")
-    upward = score in _UPWARD
-    known = [f"{split}.{score}" for split in ("valid", "train") for score in (*_UPWARD, "loss", "ece")]
-    known += [f"seconds.{phase}" for phase in ("data", "model", "features", "train", "evaluate")]
+    upward = objectives().get(hpo.objective) == "maximize"
+    known = [*objectives(), *(f"seconds.{phase}" for phase in ("data", "model", "features", "train", "evaluate"))]
     return [
         (
             split == "test",

@@ -1,6 +1,5 @@
 """The model that is trained: a timm backbone and a head, as a LightningModule."""
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,12 +9,11 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import ReduceLROnPlateau
-from torchmetrics import MeanMetric, MetricCollection
-from torchmetrics.classification import MulticlassAccuracy
+from torchmetrics import MetricCollection
 
 from sagehound import backbone as backbones
 from sagehound import finetune as finetuning
-from sagehound import losses, optimizers, schedules
+from sagehound import losses, metrics, optimizers, schedules
 from sagehound.compute import reseed, seeded
 from sagehound.config import Backbone, Finetune, Head, Optimizer, Schedule, check_values
 from sagehound.data.augmentation import make_mix
@@ -166,16 +164,10 @@ class Classifier(pl.LightningModule):
             )
         self.mix = make_mix(self.mixup, self.cutmix, len(self.classes))
         self.loss = losses.make(self.given_loss, self.class_weights, self.gamma, self.label_smoothing, self.classes)
-        scores = {
-            "loss": MeanMetric(nan_strategy=math.inf),
-            "top1": MulticlassAccuracy(len(self.classes), average="micro"),
-        }
-        self.train_scores = MetricCollection(dict(scores), prefix="train/")
+        self.train_scores = metrics.collection(len(self.classes), "train")
         self.train_scores.persistent(True)  # a run that is stopped inside an epoch still reports the whole epoch
-        self.valid_scores = self.train_scores.clone(prefix="valid/")
-        self.test_scores = self.train_scores.clone(prefix="test/")
-        self.valid_scores.persistent(False)
-        self.test_scores.persistent(False)
+        self.valid_scores = metrics.collection(len(self.classes), "valid")
+        self.test_scores = metrics.collection(len(self.classes), "test", metrics.METRICS)
 
     def configure_model(self) -> None:
         """Take the classes of the data module where none were given.
@@ -220,7 +212,7 @@ class Classifier(pl.LightningModule):
         loss = (losses * weights[0]).mean() if weights else losses.mean()
         if not torch.isfinite(loss):
             raise SagehoundError(self._not_finite(loss))
-        self._score(self.train_scores, loss, logits, labels)
+        metrics.update(self.train_scores, loss, logits, labels)
         self.log("train/loss_step", loss)
         return loss
 
@@ -239,12 +231,7 @@ class Classifier(pl.LightningModule):
     def _evaluate(self, scores: MetricCollection, batch: Batch) -> None:
         x, labels, *_ = batch
         logits = self(x)
-        self._score(scores, F.cross_entropy(logits, labels), logits, labels)
-
-    @staticmethod
-    def _score(scores: MetricCollection, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        scores["loss"].update(loss.detach(), weight=len(labels))
-        scores["top1"].update(logits.detach(), labels)
+        metrics.update(scores, F.cross_entropy(logits, labels), logits, labels)
 
     def on_validation_epoch_end(self) -> None:
         """Log the scores of the valid photos."""

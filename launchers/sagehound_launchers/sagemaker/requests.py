@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from sagehound.console import metric_regex
 from sagehound.errors import ConfigError
+from sagehound.metrics import of_epoch
 from sagehound_launchers.sagemaker.shapes import problems
 from sagehound_launchers.search_space import SearchSpace, to_sagemaker
 
@@ -22,7 +23,6 @@ _OURS = {  # groups and keys that mean nothing in a container
 _THERE = {"data.root", "data.s3", "backbone.weights", "trainer.num_nodes"}  # what a container finds out by itself
 _LOCAL_DISKS = re.compile(r"ml\.(g4dn|g5|g6e?|p3dn|p4de?|p5e?n?|trn\w+|\w+d)\.")  # encrypted by their hardware
 _MOST_SEED = 2**31  # that an Integer of AWS's holds
-_METRICS = ("valid.loss", "valid.top1", "train.loss", "train.top1")
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def training_job(
     return {
         "TrainingJobName": name,
         "HyperParameters": dict(given),
-        "AlgorithmSpecification": _algorithm(account, cfg, _METRICS),
+        "AlgorithmSpecification": _algorithm(account, cfg, of_epoch()),
         **_common(name, cfg, account, channels, token),
         **({"Tags": [{"Key": k, "Value": v} for k, v in cfg.aws.tags.items()]} if cfg.aws.tags else {}),
         **(debugger or {}),
@@ -127,7 +127,7 @@ def tuning_job(
         config["StrategyConfig"] = {"HyperbandStrategyConfig": resources}
     else:
         config["TrainingJobEarlyStoppingType"] = "Auto" if hpo.early_stopping else "Off"
-    metrics = dict.fromkeys([*_METRICS, hpo.objective])
+    metrics = dict.fromkeys([*of_epoch(), hpo.objective])
     request: dict[str, Any] = {
         "HyperParameterTuningJobName": name,
         "HyperParameterTuningJobConfig": config,
