@@ -1,5 +1,6 @@
 """The LightningModule and the LightningDataModule in a Trainer of the user's own."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,13 @@ def photos(tmp_path: Path) -> Path:
     return make_photos(tmp_path / "photos", train=8, valid=3, test=4)
 
 
-def trainer(folder: Path, **changes: Any) -> L.Trainer:
+def trainer(folder: Path, **changes: object) -> L.Trainer:
     settings = {"max_epochs": 2, "accelerator": "cpu", "enable_progress_bar": False, "logger": False}
     return L.Trainer(default_root_dir=folder, **(settings | changes))  # type: ignore[arg-type]
 
 
-def classifier(weights: Path, classes: list[str] | None = None, **changes: Any) -> Classifier:
-    return Classifier("test_resnet", classes, weights=str(weights), lr=0.01, **changes)
+def classifier(weights: Path, classes: list[str] | None = None, **changes: object) -> Classifier:
+    return Classifier("test_resnet", classes, weights=str(weights), lr=0.01, **changes)  # type: ignore[arg-type]
 
 
 def test_fit_validate_test_predict_and_load(photos: Path, weights: Path, tmp_path: Path) -> None:
@@ -226,7 +227,9 @@ def test_a_photo_changed_by_an_own_transform_is_darker_in_training_alone(photos:
         (lambda root: [Photo("a.jpg", "train", "x")] * 2, "items 1 and 2 both list a.jpg"),
     ],
 )
-def test_a_source_that_lists_nonsense_is_refused(photos: Path, source: Any, message: str) -> None:
+def test_a_source_that_lists_nonsense_is_refused(
+    photos: Path, source: Callable[..., list[Photo]], message: str
+) -> None:
     from sagehound.errors import InputError
 
     with pytest.raises(InputError, match=message):

@@ -29,6 +29,7 @@ from sagehound import (
     tables,
     tensorboard,
 )
+from sagehound.api import Run
 from sagehound.callbacks import AtomicFiles, EachEpoch, EpochEnd, KeepConfig, make_callbacks, signals_stop
 from sagehound.classifier import Classifier
 from sagehound.config import Train
@@ -40,14 +41,6 @@ from sagehound.files import write_json
 from sagehound.machine import tune_allocator
 from sagehound.tables import Predictions
 from sagehound.verification import FreshProcesses
-
-
-@dataclass(frozen=True)
-class Run:
-    """A finished run."""
-
-    folder: Path
-    metrics: dict[str, Any]  # metrics.json
 
 
 def train(
