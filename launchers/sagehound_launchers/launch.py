@@ -2,7 +2,6 @@
 
 import hashlib
 import signal
-import sys
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -42,7 +41,7 @@ def launch(cfg: DictConfig) -> dict[str, Any]:
         if cfg.image:
             from sagehound_launchers.sagemaker.image import push
 
-            push(cfg, Path(sys.argv[0]).resolve().parent)
+            push(cfg)
         if not models and (cfg.deploy or cfg.transform or not (cfg.probe or cfg.image)):
             metrics = command.train(cfg)
             models = [str(folder)]

@@ -102,4 +102,4 @@ def same_command(*overrides: str) -> str:
     """This process's command with other overrides, quoted for the shell."""
     keys = [hints.override_key(o) for o in overrides]
     given = [a for a in sys.argv[1:] if hints.override_key(a) not in keys]
-    return hints.command([*given, *overrides], Path(sys.argv[0]).name)
+    return hints.command([*given, *overrides])

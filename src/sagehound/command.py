@@ -7,8 +7,9 @@ import dataclasses
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,12 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from sagehound import console, earlier, hints, interrupts, rules, run_folder
+from sagehound import console, earlier, hints, interrupts, program, rules, run_folder
 from sagehound.config import check, group_of, is_registered, meant, register, registered, unknown_key
 from sagehound.errors import ConfigError, SagehoundError
 from sagehound.files import writing_failed
 from sagehound.machine import end_quickly, importing
+from sagehound.project import conf_folder
 
 
 def run(app: Callable[[], Any], usage: str) -> None:
@@ -40,13 +42,14 @@ def run(app: Callable[[], Any], usage: str) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors over instead of printing them
     with clear_errors():
         given = sys.argv[1:]
-        conf = Path(sys.argv[0]).parent / "conf"
-        hints.check(given, conf)
+        program.remember(given)
+        folders = [conf_folder(), *_own_folders(given)]
+        hints.check(given, *folders)
         sweep = [a for a in given if a in ("-m", "--multirun")]
         # argparse takes -m before or after the overrides, not among them
         sys.argv[1:] = earlier.resumed(earlier.with_best([*sweep[:1], *(a for a in given if a not in sweep)]))
         if {"-h", "--help"} & set(sys.argv):
-            print(f"{usage}\nChoices (group=option)\n\n{_groups(conf)}\n")
+            print(f"{program.named(usage)}\nChoices (group=option)\n\n{_groups(folders)}\n")
             print("Keys (key=value), as this command line sets them; src/sagehound/config.py has units and meanings\n")
             sys.argv[1:] = [a for a in sys.argv[1:] if a not in ("-h", "--help", "-m", "--multirun")] + ["--cfg", "job"]
         try:
@@ -58,10 +61,17 @@ def run(app: Callable[[], Any], usage: str) -> None:
         end_quickly()
 
 
-def _groups(conf: Path) -> str:
+def _own_folders(given: Sequence[str]) -> list[Path]:
+    """The folder of the user's own options: ``--config-dir FOLDER``; Hydra says what is wrong with it."""
+    found = [a.partition("=")[2] for a in given if a.startswith("--config-dir=")]
+    found += [folder for flag, folder in pairwise(given) if flag in ("--config-dir", "-cd")]
+    return [Path(folder) for folder in found]
+
+
+def _groups(conf: Sequence[Path]) -> str:
     known = {f.name for f in dataclasses.fields(registered())} | {"experiment"}
-    folders = [d for d in sorted(conf.iterdir()) if d.is_dir() and d.name in known]
-    options = {d.name: sorted(f.stem for f in d.glob("*.yaml")) for d in folders}
+    groups = sorted({d.name for folder in conf if folder.is_dir() for d in folder.iterdir() if d.is_dir()} & known)
+    options = {group: sorted({f.stem for c in conf for f in (c / group).glob("*.yaml")}) for group in groups}
     return "\n".join(f"{group}: {', '.join(names)}" for group, names in options.items())
 
 
@@ -176,7 +186,7 @@ def clear_errors() -> Iterator[None]:
         code, message = 130, "stopped by Ctrl-C"
     else:
         return
-    print(f"sagehound: {message}", file=sys.stderr)
+    print(f"sagehound: {program.named(message)}", file=sys.stderr)
     sys.exit(code)
 
 

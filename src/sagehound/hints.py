@@ -9,7 +9,6 @@ import os
 import re
 import shlex
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
+from sagehound import program
 from sagehound.config import group_of, registered
 from sagehound.errors import ConfigError
 
@@ -86,14 +86,14 @@ class _Given:
     bare: bool = False  # a flag without a value, which stands for true
 
 
-def check(argv: Sequence[str], conf: Path) -> None:
+def check(argv: Sequence[str], *conf: Path) -> None:
     """Refuse settings that other programs would take, and name those that are meant.
 
     Hydra itself refuses a key that is unknown and resembles no known key; an unknown flag is refused here.
 
     Args:
         argv: the command line behind the program's name.
-        conf: the folder of the config groups.
+        conf: the folders of the config groups: ours, and the user's own.
 
     Raises:
         ConfigError: with the overrides, or the command, to paste.
@@ -125,8 +125,8 @@ def check(argv: Sequence[str], conf: Path) -> None:
     if launch:
         if any(word.startswith("hpo") for word in launch):
             line = ["-m", *(word for word in line if word not in ("-m", "--multirun"))]
-        script = str(Path(sys.argv[0]).with_name("launch.py"))
-        raise ConfigError(f"{', '.join(launch)}: settings of launch.py; did you mean {command(line, script)}?")
+        meant_line = command(line, program.words("launch"))
+        raise ConfigError(f"{', '.join(launch)}: settings of {program.script('launch')}; did you mean {meant_line}?")
     if hints:
         reason = "settings are written key=value" if written else "no such key"
         reason = "no such option" if all("=" in typed for typed in hints) else reason
@@ -136,19 +136,18 @@ def check(argv: Sequence[str], conf: Path) -> None:
 
 def instead(overrides: Sequence[str]) -> str:
     """The user's own command line with other overrides in place of those of the same groups and keys."""
-    original = sys.orig_argv
-    argv = original[original.index(sys.argv[0]) + 1 :] if sys.argv[0] in original else sys.argv[1:]
+    argv = program.arguments()
     if not {"experiment", "best"} & {override_key(a) for a in argv}:  # else one of them may set the name as well
         groups = {o.partition("=")[0] for o in overrides}
         overrides = [o for o in overrides if o.partition(".name=")[0] not in groups]
     new = [o.partition("=")[0] for o in overrides]
     old = [a for a in argv if not any(re.match(rf"\+*{re.escape(key)}[.=]", a) for key in new)]
-    return command([*old, *overrides], sys.argv[0])
+    return command([*old, *overrides])
 
 
-def command(argv: Sequence[str], script: str) -> str:
-    """A command line of ``script``, quoted for the shell."""
-    return " ".join(map(quoted, ["python", script, *argv]))
+def command(argv: Sequence[str], start: Sequence[str] | None = None) -> str:
+    """A command line, quoted for the shell; of the program that runs, unless it starts with other words."""
+    return " ".join(map(quoted, [*(start or program.words()), *argv]))
 
 
 def quoted(word: str) -> str:
@@ -223,7 +222,7 @@ def _is_override(word: str) -> bool:
     return bool(equals) and (_is_known(key.lstrip("+~")) or key in _MEANT)
 
 
-def _meant(g: _Given, others: Set[str], conf: Path) -> list[str]:
+def _meant(g: _Given, others: Set[str], conf: Sequence[Path]) -> list[str]:
     """The overrides that a setting stands for; none where it is right, or like nothing that is known."""
     if g.key is None:
         return []
@@ -237,7 +236,7 @@ def _meant(g: _Given, others: Set[str], conf: Path) -> list[str]:
         leaf = g.key.rpartition(".")[2]
         row = _MEANT.get(f"{leaf}={value.lower()}") or _MEANT.get(leaf) or _only(leaf, others)
     group = row.partition("=")[0]
-    if row == group + "={}" and (conf / group).is_dir():
+    if row == group + "={}" and any((folder / group).is_dir() for folder in conf):
         if g.bare or (value in ("null", "") and _is_required(group)):
             return [f"{group}=..."]
         if not _is_option(group, value, conf):
@@ -316,13 +315,13 @@ def _is_of_launch(key: str, value: str) -> bool:
     )
 
 
-def _is_option(group: str, name: str, conf: Path) -> bool:
-    return (conf / group / f"{name}.yaml").is_file() or name in ("null", "")
+def _is_option(group: str, name: str, conf: Sequence[Path]) -> bool:
+    return any((folder / group / f"{name}.yaml").is_file() for folder in conf) or name in ("null", "")
 
 
-def _is_folder(value: str, conf: Path) -> bool:
+def _is_folder(value: str, conf: Sequence[Path]) -> bool:
     """Whether a value of ``data`` is a folder, and neither an option, nor a misspelt one, nor a sweep over several."""
-    options = [file.stem for file in (conf / "data").glob("*.yaml")]
+    options = [file.stem for folder in conf for file in (folder / "data").glob("*.yaml")]
     if value in options or re.match(r"\w+[,(]", value):
         return False
     return _exists(value) or not difflib.get_close_matches(value, options)

@@ -89,17 +89,18 @@ class Bundle:
     notes: tuple[str, ...]  # what the archive does not hold and a user might look for, a line each
 
 
-def make(root: Path) -> Bundle:
+def make(root: Path, *, tracked: bool = True) -> Bundle:
     """Archive the project in ``root``: the tracked files as they are now, committed or not.
 
     The same names, contents and executable bits give the same archive. Links are replaced by the files that they point
-    to. Tracked files that are gone or cannot be read are left out. Where git tracks nothing, ``WITHOUT_GIT`` is taken.
+    to. Tracked files that are gone or cannot be read are left out. Where git tracks nothing, or ``tracked`` is false,
+    ``WITHOUT_GIT`` is taken.
 
     Raises:
         InputError: no project, a secret in it, a link that leaves it, or more than ``MOST`` bytes.
     """
     root = root.resolve()
-    modes, notes = _modes(root)
+    modes, notes = _modes(root) if tracked else (_walked(root), [])
     files = dict(_on_disk(root, modes))
     gone = sorted(modes.keys() - files.keys() - {f for f, mode in modes.items() if mode == _SUBMODULE})
     gone = [f for f in gone if not (root / f).is_dir()]  # a link to a folder is replaced by what is below it

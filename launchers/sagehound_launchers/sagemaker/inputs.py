@@ -7,7 +7,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from sagehound import console
+from sagehound import console, project
 from sagehound.data.photos import fetch
 from sagehound.errors import ConfigError, InputError
 from sagehound_launchers.sagemaker import bundle, data
@@ -16,23 +16,23 @@ from sagehound_launchers.sagemaker.errors import aws_errors
 from sagehound_launchers.sagemaker.requests import Channel
 
 
-def channels(cloud: Cloud, cfg: DictConfig, project: Path) -> list[Channel]:
+def channels(cloud: Cloud, cfg: DictConfig) -> list[Channel]:
     """Send what is not in S3 yet; with dry_run nothing is sent.
 
     Args:
         cloud: where to.
         cfg: a job's config.
-        project: the folder of train.py.
 
     Raises:
         InputError: photos or weights are missing or cannot be read; the project holds secrets, or is too large.
         SagehoundError: S3 cannot be reached.
     """
-    return [_code(cloud, cfg, project), _photos(cloud, cfg), *_weights(cloud, cfg)]
+    return [_code(cloud, cfg), _photos(cloud, cfg), *_weights(cloud, cfg)]
 
 
-def _code(cloud: Cloud, cfg: DictConfig, project: Path) -> Channel:
-    source = bundle.make(project)
+def _code(cloud: Cloud, cfg: DictConfig) -> Channel:
+    with project.folder() as root:
+        source = bundle.make(root, tracked=project.checkout() is not None)
     for note in source.notes:
         console.warn(note)
     prefix = f"{cfg.aws.prefix}/code/{source.digest}/"

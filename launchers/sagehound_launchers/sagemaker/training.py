@@ -1,7 +1,6 @@
 """`trainer=sagemaker`: training jobs, several at a time, and their results brought back as if they had run here."""
 
 import json
-import sys
 import tarfile
 import threading
 import time
@@ -41,13 +40,12 @@ class Job:
     folder: Path  # of its results
 
 
-def prepare(cloud: Cloud, work: Sequence[tuple[DictConfig, Sequence[str], Path]], project: Path) -> list[Job]:
+def prepare(cloud: Cloud, work: Sequence[tuple[DictConfig, Sequence[str], Path]]) -> list[Job]:
     """The jobs' requests, after what they need was sent to S3.
 
     Args:
         cloud: where they will run.
         work: of each job its checked config, its overrides and the folder of its results.
-        project: the folder of train.py.
 
     Raises:
         ConfigError: AWS would refuse a request.
@@ -60,7 +58,7 @@ def prepare(cloud: Cloud, work: Sequence[tuple[DictConfig, Sequence[str], Path]]
     for cfg, overrides, folder in work:
         needed = (cfg.data.name, cfg.data.get("root"), cfg.data.s3, cfg.backbone.weights)
         if needed not in sent:
-            sent[needed] = inputs.channels(cloud, cfg, project)
+            sent[needed] = inputs.channels(cloud, cfg)
         given = requests.hyperparameters([*overrides, *_kept(cfg)])
         name, token = client.new_name("sagehound", 63), uuid.uuid4().hex
         debugger = _debugger(cloud, cfg) if cfg.debugger else None
@@ -290,7 +288,7 @@ def launch(cfgs: Sequence[DictConfig], overrides: Sequence[Sequence[str]], folde
     """
     aws = cfgs[0].aws
     cloud = account.connect(aws)
-    jobs = prepare(cloud, list(zip(cfgs, overrides, folders, strict=True)), Path(sys.argv[0]).resolve().parent)
+    jobs = prepare(cloud, list(zip(cfgs, overrides, folders, strict=True)))
     say_cost(cloud, aws, len(jobs))
     if cfgs[0].dry_run:
         return [_written(job) for job in jobs]

@@ -2,7 +2,6 @@
 
 import json
 import math
-import sys
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -80,7 +79,7 @@ def _request(cloud: Cloud, cfg: DictConfig, space: SearchSpace) -> dict[str, Any
         given |= {"results": "all", "artifact": "false"}
     else:
         given.setdefault("results", "scores")
-    channels = inputs.channels(cloud, cfg, Path(sys.argv[0]).resolve().parent)
+    channels = inputs.channels(cloud, cfg)
     for parent in cfg.hpo.warm_start:
         try:
             client.describe(cloud, _KIND, parent)
