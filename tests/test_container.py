@@ -247,11 +247,15 @@ def test_the_image_is_built_from_what_is_here() -> None:
 
 
 def test_the_image_has_train_and_serve_on_its_path(tmp_path: Path) -> None:
-    (made,) = re.findall(r"^RUN (for name in .*?done)$", (ROOT / "Dockerfile").read_text(), flags=re.DOTALL | re.MULTILINE)
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    (made,) = re.findall(r"^RUN (for name in .*?done)$", dockerfile, flags=re.DOTALL | re.MULTILINE)
     subprocess.run(["sh", "-c", made.replace("/usr/local/bin", str(tmp_path))], check=True)
+    config = tmp_path / "ml/input/config"
+    config.mkdir(parents=True)
+    (config / "hyperparameters.json").write_text('{"optimizer.lrr": "1"}')
     environment = os.environ | {"SAGEHOUND_OPT_ML": str(tmp_path / "ml")}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    for name, reason in (("train", "data.root"), ("serve", "no such run or file")):
+    for name, reason in (("train", "optimizer.lrr: no such key"), ("serve", "no such run or file")):
         done = subprocess.run([tmp_path / name], env=environment, capture_output=True, text=True, check=False)
         assert done.returncode
         assert reason in done.stderr + done.stdout

@@ -4,6 +4,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 
 _PACKAGE = Path(__file__).resolve().parent
@@ -36,17 +37,13 @@ def _copy_installed(root: Path) -> None:
     """Lay the installed packages out like a checkout, with the files that the wheel carries in its metadata."""
     from importlib.metadata import files  # which takes its time
 
-    import hydra_plugins.sagehound
-    import sagehound_launchers
-
     for file in files("sagehound") or []:
         if file.parent.name == "extra_metadata":
             shutil.copyfile(str(file.locate()), root / file.name)
     shutil.copytree(conf_folder(), root / "conf")
     made = shutil.ignore_patterns("__pycache__")
-    packages = {"src/sagehound": _PACKAGE}
-    for name, package in (("sagehound_launchers", sagehound_launchers), ("hydra_plugins/sagehound", hydra_plugins.sagehound)):
-        packages[f"launchers/{name}"] = Path(package.__path__[0])
-    for name, source in packages.items():
-        shutil.copytree(source, root / name, ignore=made)
+    shutil.copytree(_PACKAGE, root / "src/sagehound", ignore=made)
+    for name in ("sagehound_launchers", "hydra_plugins.sagehound"):
+        package = import_module(name)
+        shutil.copytree(package.__path__[0], root / "launchers" / name.replace(".", "/"), ignore=made)
     shutil.rmtree(root / "src/sagehound/conf")  # which a checkout has at its top alone

@@ -22,7 +22,6 @@ from PIL import Image
 
 from sagehound.archive import unpack
 
-
 SERVE = [sys.executable, "-c", "from sagehound.container import serve; serve()"]
 
 

@@ -17,12 +17,14 @@ COMMANDS = {
     "audit": "check the photos without training",
 }
 _USAGE = {
-    "serve": """Serve a model until Ctrl-C. MODEL is a run's folder or a model.tar.gz; several models are served by name.
+    "serve": """\
+Serve a model until Ctrl-C. MODEL is a run's folder or a model.tar.gz. Several models are served by name.
 
 sagehound serve MODEL... [key=value ...]    the same as: sagehound launch deploy=local model=MODEL key=value ...
 sagehound serve RUN deploy.port=9000        at another port than 8080; 0 takes any free one
 sagehound launch --help                     lists every key""",
-    "audit": """Check the photos without training: audit.json and splits.csv in the run's folder, and a table of the classes.
+    "audit": """\
+Check the photos without training: audit.json and splits.csv in the run's folder, and a table of the classes.
 
 sagehound audit data=folder data.root=PATH  the same as: sagehound train audit_only=true data=folder data.root=PATH
 sagehound train --help                      lists every key""",
