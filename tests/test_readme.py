@@ -21,7 +21,7 @@ def test_every_option_is_named(group: str) -> None:
         assert option.stem in row
 
 
-FOUND = re.findall(r"python (train|launch)\.py ([^`\n|]*=[^`\n|]*)", README)
+FOUND = re.findall(r"(?:python|sagehound) (train|launch)(?:\.py)? ([^`\n|]*=[^`\n|]*)", README)
 COMMANDS = sorted({(program, given) for program, given in FOUND if "resume" not in given})
 
 

@@ -9,7 +9,6 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +42,7 @@ def run(app: Callable[[], Any], usage: str) -> None:
     with clear_errors():
         given = sys.argv[1:]
         program.remember(given)
-        folders = [conf_folder(), *_own_folders(given)]
+        folders = [conf_folder(), *program.config_folders(given)]
         hints.check(given, *folders)
         sweep = [a for a in given if a in ("-m", "--multirun")]
         # argparse takes -m before or after the overrides, not among them
@@ -59,13 +58,6 @@ def run(app: Callable[[], Any], usage: str) -> None:
             sys.stdout.flush()  # here, where a closed pipe is expected, not when Python ends
     if "torch" in sys.modules:
         end_quickly()
-
-
-def _own_folders(given: Sequence[str]) -> list[Path]:
-    """The folder of the user's own options: ``--config-dir FOLDER``; Hydra says what is wrong with it."""
-    found = [a.partition("=")[2] for a in given if a.startswith("--config-dir=")]
-    found += [folder for flag, folder in pairwise(given) if flag in ("--config-dir", "-cd")]
-    return [Path(folder) for folder in found]
 
 
 def _groups(conf: Sequence[Path]) -> str:

@@ -5,6 +5,8 @@ processes that it starts know it too.
 """
 
 import sys
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 _MODULE = "python -m sagehound.cli"
@@ -39,6 +41,13 @@ def named(text: str) -> str:
         script, ours = f"python {command}.py", f"sagehound {command}"
         text = text.replace(ours, script) if is_script else text.replace(script, " ".join(words(command)))
     return text
+
+
+def config_folders(given: Sequence[str]) -> list[Path]:
+    """The folder of the user's own options in a command line: ``--config-dir FOLDER``, a flag of Hydra's."""
+    found = [word.partition("=")[2] for word in given if word.startswith("--config-dir=")]
+    found += [folder for flag, folder in pairwise(given) if flag in ("--config-dir", "-cd")]
+    return [Path(folder) for folder in found]
 
 
 def remember(arguments: list[str]) -> None:

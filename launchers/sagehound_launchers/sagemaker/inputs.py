@@ -7,7 +7,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from sagehound import console, project
+from sagehound import console, program, project
 from sagehound.data.photos import fetch
 from sagehound.errors import ConfigError, InputError
 from sagehound_launchers.sagemaker import bundle, data
@@ -32,7 +32,8 @@ def channels(cloud: Cloud, cfg: DictConfig) -> list[Channel]:
 
 def _code(cloud: Cloud, cfg: DictConfig) -> Channel:
     with project.folder() as root:
-        source = bundle.make(root, tracked=project.checkout() is not None)
+        own = program.config_folders(program.arguments())
+        source = bundle.make(root, tracked=project.checkout() is not None, own=own)
     for note in source.notes:
         console.warn(note)
     prefix = f"{cfg.aws.prefix}/code/{source.digest}/"

@@ -141,7 +141,7 @@ def _help(name: str) -> str:
 
 {name} COMMAND --help                    the settings of a command, and examples
 {name} --version                         the version
-eval "$({name} -sc install=bash)"        shell completion; also for zsh, and install=fish"""
+eval "$({name} -sc install=bash)"        completion in bash; install=fish for fish"""
 
 
 def _unknown(name: str, arguments: Sequence[str]) -> str:
