@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-
 from sagehound.console import metric_regex
 from sagehound.errors import ConfigError
+from sagehound_launchers.config import Launch
 from sagehound_launchers.sagemaker.shapes import problems
 from sagehound_launchers.search_space import SearchSpace, to_sagemaker
 
@@ -70,7 +69,7 @@ def hyperparameters(overrides: Sequence[str]) -> dict[str, str]:
 
 def training_job(
     name: str,
-    cfg: DictConfig,
+    cfg: Launch,
     account: Account,
     given: Mapping[str, str],
     channels: Sequence[Channel],
@@ -100,7 +99,7 @@ def training_job(
 
 def tuning_job(
     name: str,
-    cfg: DictConfig,
+    cfg: Launch,
     account: Account,
     space: SearchSpace,
     given: Mapping[str, str],
@@ -108,7 +107,7 @@ def tuning_job(
     token: str,
 ) -> dict[str, Any]:
     """CreateHyperParameterTuningJob; arguments as for training_job, ``name`` of 32 letters at most."""
-    hpo = cfg.hpo
+    hpo = cfg.search
     objective = {"Type": hpo.direction.capitalize(), "MetricName": hpo.objective}
     limits = {"MaxParallelTrainingJobs": min(hpo.max_parallel_jobs, hpo.max_jobs)}
     if hpo.strategy != "Grid":  # which has as many jobs as it has points
@@ -148,7 +147,7 @@ def tuning_job(
     return request
 
 
-def _algorithm(account: Account, cfg: DictConfig, metrics: Sequence[str]) -> dict[str, Any]:
+def _algorithm(account: Account, cfg: Launch, metrics: Sequence[str]) -> dict[str, Any]:
     return {
         "TrainingImage": account.image,
         "TrainingInputMode": cfg.aws.input_mode,
@@ -156,7 +155,7 @@ def _algorithm(account: Account, cfg: DictConfig, metrics: Sequence[str]) -> dic
     }
 
 
-def _common(name: str, cfg: DictConfig, account: Account, channels: Sequence[Channel], token: str) -> dict[str, Any]:
+def _common(name: str, cfg: Launch, account: Account, channels: Sequence[Channel], token: str) -> dict[str, Any]:
     """What a training job and a tuning job's definition of its trials share."""
     aws, base = cfg.aws, f"s3://{account.bucket}/{cfg.aws.prefix}"
     kms = {"KmsKeyId": aws.kms_key} if aws.kms_key else {}
@@ -173,7 +172,7 @@ def _common(name: str, cfg: DictConfig, account: Account, channels: Sequence[Cha
             **({"VolumeKmsKeyId": aws.kms_key} if aws.kms_key and not _LOCAL_DISKS.match(aws.instance_type) else {}),
         },
         "StoppingCondition": stopping,
-        "Environment": {**OmegaConf.to_container(aws.environment), REQUEST: token},  # type: ignore[dict-item]
+        "Environment": {**aws.environment, REQUEST: token},
     }
     if aws.spot:
         found["EnableManagedSpotTraining"] = True
