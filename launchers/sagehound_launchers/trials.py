@@ -12,7 +12,7 @@ from sagehound.earlier import is_of_training
 from sagehound.files import write_csv, write_text
 from sagehound_launchers import isolation
 from sagehound_launchers.search_space import Choice, Interval, Range, SearchSpace, overrides
-from sagehound_launchers.trial import SHOWN, Trial, best_of
+from sagehound_launchers.trial import FORMATS, SHOWN, Trial, best_of
 
 WRITTEN = ("trials.csv", "best.yaml", "isolation.csv", "plots/hyperparameters.png", "plots/isolation.png")
 
@@ -52,9 +52,7 @@ def _print_table(trials: Sequence[Trial], keys: Sequence[str], objective: str) -
     rows = []
     for t in trials:
         scores = {**({} if t.objective is None else {objective: t.objective}), **t.scores}
-        shown = [
-            f"{scores[name]:{'.1%' if name.endswith('top1') else '.4f'}}" if name in scores else "" for name in names
-        ]
+        shown = [f"{scores[name]:{FORMATS.get(name, '.4f')}}" if name in scores else "" for name in names]
         values = [t.point.get(key, "") for key in keys]
         rows.append([str(t.number), *(v if isinstance(v, str) else f"{v:.4g}" for v in values), t.state, *shown])
     console.table("Trials", ["trial", *keys, "state", *(SHOWN.get(name, name) for name in names)], rows)

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import MISSING
 
 from sagehound.config import key, meant
+from sagehound.metrics import objectives
 from sagehound_launchers.reports import MEASURED
 
 if TYPE_CHECKING:
     from sagehound_launchers.config.schema import Launch
 
 _MOST_PARENTS = 5  # of a warm start, by AWS's limits
-_UPWARD = ("top1", "top5", "macro_f1")  # scores that are the better, the higher they are
 
 
 @dataclass
@@ -72,9 +72,8 @@ class Hpo:
 
     def _of_objective(self) -> Iterator[str]:
         split, _, score = self.objective.partition(".")
-        upward = score in _UPWARD
-        known = [f"{split}.{score}" for split in ("valid", "train") for score in (*_UPWARD, "loss", "ece")]
-        known += [f"seconds.{phase}" for phase in ("data", "model", "features", "train", "evaluate")]
+        upward = objectives().get(self.objective) == "maximize"
+        known = [*objectives(), *(f"seconds.{phase}" for phase in ("data", "model", "features", "train", "evaluate"))]
         if split == "test":
             yield (
                 f"hpo.objective={self.objective}: what was chosen by the test photos cannot be tested by them: choose "

@@ -1,5 +1,6 @@
 """Requests to SageMaker as plain dicts from pure functions, held against AWS's own rules before they are sent."""
 
+import dataclasses
 import json
 import re
 import zlib
@@ -7,21 +8,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sagehound.config import Train
 from sagehound.console import metric_regex
 from sagehound.errors import ConfigError
-from sagehound_launchers.config import Launch
+from sagehound.metrics import of_epoch
+from sagehound_launchers.config import Launch, LaunchWithStages
 from sagehound_launchers.sagemaker.shapes import problems
 from sagehound_launchers.search_space import SearchSpace, to_sagemaker
 
 REQUEST = "SAGEHOUND_REQUEST"  # the variable by which a job that was started is known again
-_OURS = {  # groups and keys that mean nothing in a container
-    *("hpo", "deploy", "transform", "probe", "aws", "image", "dry_run", "model", "endpoint", "n"),
-    *("hydra", "best", "cache", "overwrite"),
-}
+_TRAIN, _LAUNCH = ({f.name for f in dataclasses.fields(schema)} for schema in (Train, LaunchWithStages))
+_OURS = {*(_LAUNCH - _TRAIN), "hydra", "best", "cache", "overwrite"}  # what means nothing in a container
 _THERE = {"data.root", "data.s3", "backbone.weights", "trainer.num_nodes"}  # what a container finds out by itself
 _LOCAL_DISKS = re.compile(r"ml\.(g4dn|g5|g6e?|p3dn|p4de?|p5e?n?|trn\w+|\w+d)\.")  # encrypted by their hardware
 _MOST_SEED = 2**31  # that an Integer of AWS's holds
-_METRICS = ("valid.loss", "valid.top1", "train.loss", "train.top1")
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def training_job(
     return {
         "TrainingJobName": name,
         "HyperParameters": dict(given),
-        "AlgorithmSpecification": _algorithm(account, cfg, _METRICS),
+        "AlgorithmSpecification": _algorithm(account, cfg, of_epoch()),
         **_common(name, cfg, account, channels, token),
         **({"Tags": [{"Key": k, "Value": v} for k, v in cfg.aws.tags.items()]} if cfg.aws.tags else {}),
         **(debugger or {}),
@@ -126,7 +126,7 @@ def tuning_job(
         config["StrategyConfig"] = {"HyperbandStrategyConfig": resources}
     else:
         config["TrainingJobEarlyStoppingType"] = "Auto" if hpo.early_stopping else "Off"
-    metrics = dict.fromkeys([*_METRICS, hpo.objective])
+    metrics = dict.fromkeys([*of_epoch(), hpo.objective])
     request: dict[str, Any] = {
         "HyperParameterTuningJobName": name,
         "HyperParameterTuningJobConfig": config,
