@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from sagehound.data.loader import PhotoLoader
-    from sagehound.data.transforms import Preprocessing
+    from sagehound.inference.preprocessing import Preprocessing
 
 ROOT = Path(__file__).parent.parent
 SHARES = {"train": 0.8, "valid": 0.1, "test": 0.1}

@@ -16,10 +16,10 @@ import torch
 from common import parser
 from PIL import Image, ImageEnhance, ImageOps
 
-from sagehound.data.decode import read_photo
 from sagehound.data.duplicates import Fingerprints, Pair, by_features, by_hash, fingerprint
-from sagehound.data.transforms import Preprocessing, centre
-from sagehound.network import Normalise
+from sagehound.inference.decode import read_photo
+from sagehound.inference.network import Normalise
+from sagehound.inference.preprocessing import Preprocessing, centre
 
 Change = Callable[[Image.Image, random.Random], Image.Image]
 

@@ -17,7 +17,7 @@ from typing import Any
 from common import Row, against, config, multiply, parser, scratch, show, training_photos
 from plain import make_loader
 
-from sagehound.data.transforms import Preprocessing
+from sagehound.inference.preprocessing import Preprocessing
 from sagehound.machine import tune_allocator
 
 KINDS = {"none": 2, "jpeg": 2, "memmap": 8}  # and what is promised

@@ -23,8 +23,8 @@ from sagehound.classifier import Classifier
 from sagehound.data.datamodule import Features, PhotoModule
 from sagehound.data.folders import Photo
 from sagehound.data.photos import PhotoSet
-from sagehound.data.transforms import Preprocessing
 from sagehound.features import Rows, View
+from sagehound.inference.preprocessing import Preprocessing
 from sagehound.training import fit
 
 CLASSES = 100

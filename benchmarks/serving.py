@@ -27,7 +27,7 @@ SOURCE_PROJECT = 109.9  # seconds for the 836 test photos of dogImages, on an en
 FLOOR = """
 import json, sys, time
 from pathlib import Path
-from sagehound.data.transforms import prepare
+from sagehound.inference.preprocessing import prepare
 from sagehound.serving.predictor import Predictor
 predictor = Predictor(Path(sys.argv[1]))
 photos = [Path(p).read_bytes() for p in sys.argv[2:]]

@@ -19,8 +19,8 @@ from PIL import Image
 
 from sagehound.archive import unpack
 from sagehound.data.audit import inspect
-from sagehound.data.decode import BadPhoto
-from sagehound.data.transforms import prepare
+from sagehound.inference.decode import BadPhoto
+from sagehound.inference.preprocessing import prepare
 from sagehound.serving.predictor import Predictor
 
 pillow_heif.register_heif_opener()
@@ -167,7 +167,7 @@ import json, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1] + "/code")
 import inference
-assert inference.prepare.__code__.co_filename.startswith(sys.argv[1])
+assert inference.model_fn.__code__.co_filename.startswith(sys.argv[1])
 model, found = inference.model_fn(sys.argv[1]), {}
 for path in Path(sys.argv[2]).iterdir():
     body = json.dumps({"instances": [__import__("base64").b64encode(path.read_bytes()).decode()]})

@@ -12,11 +12,11 @@ import pytest
 from conftest import COLOURS, Command, Compose, make_photos, save_photo, small
 from PIL import Image
 
-from sagehound import archive
+from sagehound import archive, inference
 from sagehound.archive import Card, opened
 from sagehound.artifact import Serving
-from sagehound.data.transforms import prepare
 from sagehound.errors import SagehoundError
+from sagehound.inference.preprocessing import prepare
 from sagehound.serving.predictor import Predictor
 from sagehound.training import train
 
@@ -39,6 +39,45 @@ def test_the_archive_says_what_is_in_it_and_where_it_comes_from(run: Path) -> No
     assert str(run) not in json.dumps(about), "no path of the machine it was made on"
     assert "timm==" in requirements
     assert "pillow-heif>=" in requirements, "HEIC, which could be trained on"
+
+
+def test_the_folder_of_inference_travels_whole(run: Path) -> None:
+    source = Path(inference.__file__).parent
+    files = {f.relative_to(source).as_posix(): f.read_bytes() for f in source.rglob("*.py")}
+    with opened(run) as folder:
+        code = folder / "code"
+        packed = {f.relative_to(code).as_posix(): f.read_bytes() for f in code.rglob("*") if f.is_file()}
+    assert packed.keys() == {
+        *("inference.py", "requirements.txt", "sagehound/__init__.py"),
+        *(f"sagehound/inference/{name}" for name in files),
+    }
+    assert all(packed[f"sagehound/inference/{name}"] == content for name, content in files.items())
+
+
+IMPORTS = """
+import importlib, pkgutil, sys
+
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.startswith("sagehound.") and not name.startswith("sagehound.inference"):
+            raise ImportError(f"{name} is blocked")
+
+sys.meta_path.insert(0, Block())
+import sagehound.inference as folder
+names = [module.name for module in pkgutil.iter_modules(folder.__path__, "sagehound.inference.")]
+late = ["sagehound.inference.network", "sagehound.inference.handler"]
+for name in sorted(names, key=late.__contains__):
+    assert name in late or "torch" not in sys.modules, name
+    importlib.import_module(name)
+assert "torch" in sys.modules
+print(len(names))
+"""
+
+
+def test_the_folder_of_inference_imports_nothing_else_of_sagehound() -> None:
+    done = subprocess.run([sys.executable, "-c", IMPORTS], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) >= 9
 
 
 def test_it_answers_as_the_run_said(run: Path, run_photos: Path) -> None:

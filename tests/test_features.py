@@ -15,12 +15,12 @@ import pytest
 import timm
 import torch
 from conftest import COLOURS, Compose, save_photo
-from omegaconf import DictConfig
 from safetensors.torch import load_file, save_file
 from test_training import curves, same_weights
 
 from sagehound import backbone, training
 from sagehound.backbone import CPU_CHUNK
+from sagehound.config import Train
 from sagehound.data import sources
 from sagehound.data.loader import Batch, PhotoLoader
 from sagehound.errors import ConfigError, InputError, SagehoundError, Stopped
@@ -43,7 +43,7 @@ def read(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     return names  # type: ignore[return-value]
 
 
-def evaluated_again_without_features(cfg: DictConfig, run: Run) -> dict[str, Any]:
+def evaluated_again_without_features(cfg: Train, run: Run) -> dict[str, Any]:
     """The same weights, every photo through the backbone: a finished run that is resumed is only evaluated."""
     before = dict(run.metrics)
     cfg.resume = str(run.folder / "checkpoints" / "last.ckpt")
@@ -270,7 +270,7 @@ def test_a_resume_at_the_end_of_the_head_phase_learns_what_an_uninterrupted_run_
     assert same_weights(whole.folder, first)
 
 
-def stopped_after_the_first_epoch(cfg: DictConfig, folder: Path) -> Path:
+def stopped_after_the_first_epoch(cfg: Train, folder: Path) -> Path:
     """A run that hears SIGTERM in the last step of its first epoch."""
 
     class Hear(pl.Callback):
@@ -333,9 +333,9 @@ def test_a_sweep_leaves_scores_and_computes_features_once(config: Compose, tmp_p
 def test_the_numbers_are_rows_of_the_right_photos(config: Compose, tmp_path: Path) -> None:
     """Each photo's kept features against the backbone's own, one photo at a time."""
     from sagehound import compute, features
-    from sagehound.data.decode import read_photo
     from sagehound.data.photos import find_photos
-    from sagehound.data.transforms import centre, to_pixels
+    from sagehound.inference.decode import read_photo
+    from sagehound.inference.preprocessing import centre, to_pixels
     from sagehound.training import build
 
     cfg = config(EXACT, "data.batch_size=4")

@@ -8,8 +8,8 @@ from torch import nn
 
 from sagehound import finetune
 from sagehound.classifier import Classifier
-from sagehound.data.transforms import Preprocessing
-from sagehound.network import make_head
+from sagehound.inference.network import make_head
+from sagehound.inference.preprocessing import Preprocessing
 
 TO = Preprocessing((64, 64), 64, "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 

@@ -16,6 +16,7 @@ from PIL import Image
 
 import sagehound
 from sagehound import archive
+from sagehound.config import typed
 from sagehound.data.folders import Photo
 from sagehound.data.photos import PhotoSet, find_photos
 from sagehound.errors import SagehoundError
@@ -41,7 +42,7 @@ def proof(run: Path, run_photos: Path, tmp_path: Path) -> Callable[..., str]:
     """Verify the archive of ``run``, one file of it changed, in one fresh process."""
 
     def proven(way: str, name: str = "", change: Change | None = None) -> str:
-        photos = find_photos(OmegaConf.load(run / "config.yaml").data, tmp_path / "cache")
+        photos = find_photos(typed(OmegaConf.load(run / "config.yaml")).data, tmp_path / "cache")
         with archive.opened(run) as folder:
             files = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_file()}
             if change:
@@ -74,8 +75,11 @@ def with_classes(change: Callable[[list[str]], list[str]]) -> Change:
     return changed
 
 
+HANDLER = "code/sagehound/inference/handler.py"
+
+
 def shifted(text: str) -> str:
-    """inference.py that names the next class, in the label alone."""
+    """handler.py that names the next class, in the label alone."""
     right = "answer(prediction.classes, p, want)"
     assert right in text
     shift = """
@@ -91,7 +95,7 @@ def shifted(classes, p, want):
 
 
 def refusing(text: str) -> str:
-    """inference.py that takes no image/jpeg."""
+    """handler.py that takes no image/jpeg."""
     right = "    photos = photos_in("
     return text.replace(
         right, '    if content_type == "image/jpeg":\n        raise ValueError("no image/jpeg")\n' + right
@@ -107,8 +111,8 @@ def test_a_right_archive_is_proven(proof: Callable[..., str]) -> None:
     ("way", "name", "change", "reason"),
     [
         ("server", "model.json", with_classes(lambda c: c[::-1]), "number 1 is Slate instead of Amber"),
-        ("inference", "code/inference.py", shifted, r"answers are others: test.* is \w+, not \w+"),
-        pytest.param("inference", "code/inference.py", refusing, "no image/jpeg", marks=pytest.mark.slow),
+        ("inference", HANDLER, shifted, r"answers are others: test.* is \w+, not \w+"),
+        pytest.param("inference", HANDLER, refusing, "no image/jpeg", marks=pytest.mark.slow),
         pytest.param(
             "inference",
             "model.json",
@@ -130,7 +134,7 @@ def test_a_server_that_refuses_jpeg_is_found_out(
 ) -> None:
     package = tmp_path / "source/sagehound"
     shutil.copytree(Path(sagehound.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
-    formats = package / "serving/formats.py"
+    formats = package / "inference/formats.py"
     text = formats.read_text()
     formats.write_text(text.replace('*("image/jpeg", ', "*("))
     assert formats.read_text() != text

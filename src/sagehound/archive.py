@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from sagehound.data.transforms import Preprocessing
 from sagehound.errors import InputError, SagehoundError
 from sagehound.files import replacing, writing_failed
+from sagehound.inference.preprocessing import Preprocessing
 
 NAME = "model.tar.gz"
 FORMAT = 1  # of model.json and the files beside it

@@ -14,36 +14,30 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-import sagehound
-from sagehound import archive, compute, console, verification
+from sagehound import archive, compute, console, inference, verification
 from sagehound.backbone import find_weights, pretrained_cfg
 from sagehound.classifier import Classifier
+from sagehound.config import Backbone, Train, as_dict
 from sagehound.data.photos import PhotoSet
-from sagehound.data.transforms import Preprocessing
 from sagehound.errors import SagehoundError
 from sagehound.files import replacing
+from sagehound.inference.preprocessing import Preprocessing
 from sagehound.tables import Predictions
 from sagehound.verification import FreshProcesses
 
-_PACKAGE = Path(sagehound.__file__).parent
-# what inference.py imports: the very files that this process trained with
-_CODE = (
-    "__init__.py",
-    "errors.py",
-    "network.py",
-    "spreadsheet.py",
-    "data/__init__.py",
-    "data/boxes.py",
-    "data/decode.py",
-    "data/headers.py",
-    "data/transforms.py",
-    "serving/__init__.py",
-    "serving/formats.py",
-)
+_FOLDER = Path(inference.__file__).parent
+# code/ of an archive: SageMaker calls the functions of inference.py, and the folder beside it is copied whole, as this
+# process trained with it
+_ENTRY = """\"\"\"What SageMaker's PyTorch containers call.\"\"\"
+
+from sagehound.inference.handler import input_fn, model_fn, output_fn, predict_fn
+
+__all__ = ["input_fn", "model_fn", "output_fn", "predict_fn"]
+"""
+_MARK = '"""Of Sagehound, what a model needs to classify photos."""\n'
 # what inference.py needs beside torch and numpy, which AWS's images have; newer Pillows need Python 3.11
 _NEEDED = f"timm=={importlib.metadata.version('timm')}\nsafetensors>=0.5\npillow>=11.3\n"
 if importlib.util.find_spec("pillow_heif"):  # what could be trained on can be classified
@@ -67,7 +61,7 @@ class Serving(nn.Module):
 def make(
     model: Classifier,
     to: Preprocessing,
-    cfg: DictConfig,
+    cfg: Train,
     photos: PhotoSet,
     metrics: dict[str, Any],
     test: Predictions,
@@ -98,26 +92,33 @@ def make(
             made = Path(temporary)
             card = describe(model, to, cfg, photos, metrics)
             (made / "model.json").write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-            (made / "requirements.txt").write_text(_NEEDED)
             with compute.threads(
                 max(torch.get_num_threads() - len(fresh.ways), 1)
             ):  # the fresh processes take the rest
                 _write_network(model, to.size, made)
             files = {name: made / name for name in ("model.json", "model.onnx", "model.safetensors")}
-            files |= {f"code/sagehound/{name}": _PACKAGE / name for name in _CODE}
-            files |= {"code/inference.py": _PACKAGE / "serving/inference.py"}
-            files |= {"code/requirements.txt": made / "requirements.txt"}
+            files |= _code(made)
             archive.pack(files, candidate)
         proven = verification.verify(candidate, photos, test, path.with_name("predictions.csv"), fresh)
         size = candidate.stat().st_size / 1e6
     console.say(f"artifact: {path.name}, {size:.1f} MB; {proven}")
 
 
+def _code(folder: Path) -> dict[str, Path]:
+    """The files of code/, by their names in the archive; ``folder`` is where they are made."""
+    code = folder / "code"
+    shutil.copytree(_FOLDER, code / "sagehound/inference", ignore=shutil.ignore_patterns("__pycache__"))
+    (code / "inference.py").write_text(_ENTRY)
+    (code / "requirements.txt").write_text(_NEEDED)
+    (code / "sagehound/__init__.py").write_text(_MARK)
+    return {file.relative_to(folder).as_posix(): file for file in sorted(code.rglob("*")) if file.is_file()}
+
+
 def describe(
-    model: Classifier, to: Preprocessing, cfg: DictConfig, photos: PhotoSet, metrics: dict[str, Any]
+    model: Classifier, to: Preprocessing, cfg: Train, photos: PhotoSet, metrics: dict[str, Any]
 ) -> dict[str, Any]:
     """model.json: what a server needs, and where the model comes from. Holds no time and no path."""
-    plain = OmegaConf.to_container(cfg, resolve=True)
+    plain = as_dict(cfg)
     assert isinstance(plain, dict)
     groups = ("head", "finetune", "optimizer", "schedule", "augment", "features", "seed")
     contents = sorted(f"{photos.digests[p.file]} {p.split} {p.label}" for p in photos.photos)
@@ -141,7 +142,7 @@ def describe(
     }
 
 
-def _origin(net: nn.Module, backbone: DictConfig) -> dict[str, str | None]:
+def _origin(net: nn.Module, backbone: Backbone) -> dict[str, str | None]:
     """Where the pretrained weights come from, and their licence as far as it is known."""
     if not backbone.pretrained:
         return {"source": "none: trained from nothing", "licence": None}

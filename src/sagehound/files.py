@@ -11,7 +11,7 @@ from typing import Any
 
 from sagehound import console
 from sagehound.errors import SagehoundError
-from sagehound.spreadsheet import csv_line, unmarked
+from sagehound.inference.spreadsheet import csv_line, unmarked
 
 
 @contextmanager

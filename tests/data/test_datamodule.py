@@ -12,8 +12,8 @@ from sagehound.data.datamodule import PhotoModule
 from sagehound.data.loader import EpochBatches, in_order
 from sagehound.data.photos import find_photos
 from sagehound.data.sources import KeptPhotos
-from sagehound.data.transforms import Preprocessing
 from sagehound.errors import InputError
+from sagehound.inference.preprocessing import Preprocessing
 
 TO = Preprocessing((32, 32), 32, "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 

@@ -21,7 +21,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from sagehound.serving import formats
+from sagehound.inference import formats
 
 pytestmark = pytest.mark.slow
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from sagehound.archive import opened
-from sagehound.data.transforms import prepare
 from sagehound.errors import InputError
+from sagehound.inference.preprocessing import prepare
 from sagehound.serving.engine import Engine
 from sagehound.serving.models import AlreadyLoaded, Models, NoMemory, UnknownModel
 from sagehound.serving.predictor import needed

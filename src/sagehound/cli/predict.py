@@ -12,8 +12,8 @@ from sagehound.archive import opened
 from sagehound.command import clear_errors
 from sagehound.errors import ConfigError, InputError
 from sagehound.hints import override, quoted
+from sagehound.inference.formats import JSON, Answer, Probabilities, Wanted, answer
 from sagehound.serving.engine import Engine
-from sagehound.serving.formats import JSON, Answer, Probabilities, Wanted, answer
 from sagehound.serving.predictor import Predictor
 
 _AHEAD = 64  # photos that are decoded or wait for their turn

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from sagehound import console
-from sagehound.data.decode import BadPhoto, file_bytes, open_photo, orientation, to_rgb
 from sagehound.data.duplicates import Pair, components, fingerprint, is_fingerprint
 from sagehound.data.folders import SPLITS, Photo, Tree
 from sagehound.errors import SagehoundError
 from sagehound.files import write_json
+from sagehound.inference.decode import BadPhoto, file_bytes, open_photo, orientation, to_rgb
 from sagehound.machine import cores
 
 _VERSION = 5  # of the kept findings; raise it when inspect() learns something new

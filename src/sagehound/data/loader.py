@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sagehound.data.augmentation import Augmentation
 from sagehound.data.sources import Source
-from sagehound.data.transforms import Pixels, Preprocessing, centre, to_pixels
+from sagehound.inference.preprocessing import Pixels, Preprocessing, centre, to_pixels
 
 # photos, uint8, b x 3 x h x w, or features, float, b x f; labels, int64, b; of weighted train photos weights, float, b
 Batch = tuple[Tensor, ...]

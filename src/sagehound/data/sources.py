@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from omegaconf import DictConfig
 from PIL import Image
 
 from sagehound import console
 from sagehound.cache import NotKept, Store
-from sagehound.data.decode import BadPhoto, decoder_versions, file_bytes, open_photo, read_photo
+from sagehound.config import Cache
 from sagehound.data.folders import Photo
 from sagehound.data.photos import PhotoSet
-from sagehound.data.transforms import Preprocessing, shrink
 from sagehound.errors import InputError
+from sagehound.inference.decode import BadPhoto, decoder_versions, file_bytes, open_photo, read_photo
+from sagehound.inference.preprocessing import Preprocessing, shrink
 
 _VERSION = 1  # of the kept photos; raise it when decoding or shrinking changes
 _QUALITY = 95
@@ -88,7 +88,7 @@ class KeptPhotos:
         processes: that share ``max_gb``.
     """
 
-    def __init__(self, files: Files, to: Preprocessing, kind: str, cache: DictConfig, processes: int = 1) -> None:
+    def __init__(self, files: Files, to: Preprocessing, kind: str, cache: Cache, processes: int = 1) -> None:
         about: dict[str, Any] = {
             "version": _VERSION,
             "kind": kind,

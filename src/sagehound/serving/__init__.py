@@ -1,1 +1,1 @@
-"""From the artifact to answers. Nothing in here imports torch but inference.py, which travels in the artifact."""
+"""Sagehound's own server and batch predictions, from model.onnx; nothing in here imports torch."""

@@ -18,12 +18,12 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from sagehound.data.decode import TooManyPixels
 from sagehound.errors import InputError
-from sagehound.serving import formats
+from sagehound.inference import formats
+from sagehound.inference.decode import TooManyPixels
+from sagehound.inference.formats import NotAcceptable, UnsupportedContentType
 from sagehound.serving.desk import Busy, Desk, Limits, Load, TooLarge, TooSlow
 from sagehound.serving.engine import Engine
-from sagehound.serving.formats import NotAcceptable, UnsupportedContentType
 from sagehound.serving.metrics import Measured, Metrics
 from sagehound.serving.models import AlreadyLoaded, Models, NoMemory, UnknownModel
 

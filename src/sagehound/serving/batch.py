@@ -18,10 +18,10 @@ from sagehound.archive import digest, opened
 from sagehound.data.folders import LeftOut, photos_below
 from sagehound.errors import InputError
 from sagehound.files import locked, write_json, writing_failed
+from sagehound.inference.formats import JSON, Answer, Probabilities, Wanted, answer, failure
+from sagehound.inference.spreadsheet import csv_line
 from sagehound.serving.engine import Engine
-from sagehound.serving.formats import JSON, Answer, Probabilities, Wanted, answer, failure
 from sagehound.serving.predictor import Predictor
-from sagehound.spreadsheet import csv_line
 
 _AHEAD = 64  # photos that are being decoded or wait for their turn
 _EVERY = 1.0  # seconds between two notes of how far it is

@@ -12,9 +12,9 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
 from sagehound.errors import InputError
-from sagehound.serving import formats
+from sagehound.inference import formats
+from sagehound.inference.formats import Answer, UnsupportedContentType, Wanted
 from sagehound.serving.engine import Engine
-from sagehound.serving.formats import Answer, UnsupportedContentType, Wanted
 from sagehound.serving.metrics import Metrics
 from sagehound.serving.models import Models
 from sagehound.serving.predictor import Predictor

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from sagehound.data.decode import file_bytes, is_large
-from sagehound.data.transforms import Pixels, prepare
+from sagehound.inference.decode import file_bytes, is_large
+from sagehound.inference.formats import Probabilities
+from sagehound.inference.preprocessing import Pixels, prepare
 from sagehound.machine import cores
-from sagehound.serving.formats import Probabilities
 from sagehound.serving.predictor import Predictor
 
 MAX_BATCH = 8  # photos; on two cores eight at once cost 4.0 ms each, one 5.0 and sixteen 4.1

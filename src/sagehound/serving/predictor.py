@@ -6,10 +6,10 @@ import numpy as np
 import onnxruntime
 
 from sagehound.archive import Card
-from sagehound.data.transforms import Pixels
 from sagehound.errors import InputError
+from sagehound.inference.formats import Probabilities
+from sagehound.inference.preprocessing import Pixels
 from sagehound.machine import cores
-from sagehound.serving.formats import Probabilities
 
 # all models' sessions take memory from one arena, so that a second model costs its weights and little more
 onnxruntime.create_and_register_allocator(

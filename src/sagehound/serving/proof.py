@@ -108,9 +108,9 @@ async def _post(app: "ASGIApp", request: Request) -> Answers:
 
 def _through_functions(model: str, requests: list[Request]) -> list[Answers]:
     from sagehound.archive import opened
-    from sagehound.data.transforms import prepare
     from sagehound.errors import InputError
-    from sagehound.serving import formats
+    from sagehound.inference import formats
+    from sagehound.inference.preprocessing import prepare
     from sagehound.serving.predictor import Predictor
 
     found = []
@@ -134,7 +134,7 @@ def through_inference(model: str, requests: list[Request]) -> tuple[str, list[An
     """Through the artifact's own inference.py, as SageMaker's containers call it; ``model`` is the unpacked folder."""
     sys.path.insert(0, str(Path(model, "code")))
     inference = importlib.import_module("inference")
-    beside = Path(inference.prepare.__code__.co_filename)
+    beside = Path(inference.model_fn.__code__.co_filename)
     if not beside.is_relative_to(Path(model).resolve()) and not beside.is_relative_to(model):
         raise ImportError(f"inference.py took {beside} from outside of the artifact")
     loaded = inference.model_fn(model)

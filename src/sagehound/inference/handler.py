@@ -14,10 +14,10 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from sagehound.data.transforms import Preprocessing, prepare
-from sagehound.errors import InputError
-from sagehound.network import Normalise, features_of, make_head
-from sagehound.serving.formats import Answer, Probabilities, answer, failure, is_photo, photos_in, wanted, written
+from sagehound.inference.errors import InputError
+from sagehound.inference.formats import Answer, Probabilities, answer, failure, is_photo, photos_in, wanted, written
+from sagehound.inference.network import Normalise, features_of, make_head
+from sagehound.inference.preprocessing import Preprocessing, prepare
 
 
 class Model(NamedTuple):

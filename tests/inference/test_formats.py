@@ -6,9 +6,9 @@ import json
 import numpy as np
 import pytest
 
-from sagehound.data.decode import BadPhoto, TooManyPixels
 from sagehound.errors import InputError
-from sagehound.serving.formats import (
+from sagehound.inference.decode import BadPhoto, TooManyPixels
+from sagehound.inference.formats import (
     CSV,
     JSON,
     LINES,

@@ -15,9 +15,9 @@ import numpy as np
 import PIL
 from PIL import ExifTags, Image, ImageFile
 
-from sagehound.data import headers
-from sagehound.data.boxes import is_heif
-from sagehound.errors import InputError
+from sagehound.inference import headers
+from sagehound.inference.boxes import is_heif
+from sagehound.inference.errors import InputError
 
 # Pillow refuses twice as many (a decompression bomb) and warns from here on; below that bound a photo is only large.
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)

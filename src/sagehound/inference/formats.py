@@ -11,8 +11,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from sagehound.errors import InputError
-from sagehound.spreadsheet import csv_line
+from sagehound.inference.errors import InputError
+from sagehound.inference.spreadsheet import csv_line
 
 JSON, LINES, CSV = "application/json", "application/jsonlines", "text/csv"
 ANSWERS = (JSON, LINES, CSV)

@@ -13,7 +13,7 @@ import pillow_heif
 import pytest
 from PIL import Image
 
-from sagehound.data.decode import BadPhoto, TooManyPixels, is_large, open_photo, read_photo
+from sagehound.inference.decode import BadPhoto, TooManyPixels, is_large, open_photo, read_photo
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
@@ -317,7 +317,7 @@ def test_a_heic_without_pillow_heif_says_what_to_install(monkeypatch: pytest.Mon
 
 def test_decoding_a_jpeg_imports_no_pillow_heif() -> None:
     code = (
-        "import io, sys; from PIL import Image; from sagehound.data.decode import read_photo\n"
+        "import io, sys; from PIL import Image; from sagehound.inference.decode import read_photo\n"
         "f = io.BytesIO(); Image.new('RGB', (8, 8)).save(f, 'JPEG'); read_photo(f.getvalue())\n"
         "assert 'pillow_heif' not in sys.modules"
     )

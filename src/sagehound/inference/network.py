@@ -5,7 +5,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from sagehound.data.transforms import Preprocessing
+from sagehound.inference.preprocessing import Preprocessing
 
 
 class Normalise(nn.Module):

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from sagehound.data.decode import read_photo
+from sagehound.inference.decode import read_photo
 
 Pixels = npt.NDArray[np.uint8]
 

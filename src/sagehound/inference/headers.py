@@ -8,7 +8,7 @@ import re
 import struct
 from typing import NamedTuple
 
-from sagehound.data.boxes import avif_pixels, boxes, heif_pixels, is_heif
+from sagehound.inference.boxes import avif_pixels, boxes, heif_pixels, is_heif
 
 _MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")  # what libjpeg takes for a marker that means something
 

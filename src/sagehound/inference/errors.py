@@ -1,0 +1,24 @@
+"""The errors that travel in the artifact; ``sagehound.errors`` holds them all."""
+
+from collections.abc import Sequence
+
+
+class SagehoundError(Exception):
+    """Something that a user can fix; the message says what happened, where, and what to do next.
+
+    Args:
+        message: one line.
+        instead: overrides with which the same command would work; the command line prints that command.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, instead: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.instead = instead
+
+
+class InputError(SagehoundError):
+    """Wrong input: data, a weights file, a checkpoint."""
+
+    exit_code = 3
