@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import re
 import signal
-import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -262,8 +261,7 @@ class StopOnSignal(Callback):
 def stopped(signum: int, last: Path) -> Stopped:
     """What to say and return after a signal, and how to go on."""
     name = signal.Signals(signum).name
-    program = "launch.py" if Path(sys.argv[0]).name == "launch.py" else "train.py"
-    go_on = f"; go on with: {hints.command([hints.override('resume', str(last.parent.parent))], program)}"
+    go_on = f"; go on with: {hints.command([hints.override('resume', str(last.parent.parent))])}"
     where = go_on if last.exists() else "; no checkpoint was written"
     return Stopped(f"stopped by {name}{where}", signum)
 

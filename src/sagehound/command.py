@@ -20,7 +20,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from sagehound import console, earlier, hints, interrupts, run_folder
+from sagehound import console, earlier, hints, interrupts, program, run_folder
 from sagehound.config import (
     Train,
     group_of,
@@ -35,6 +35,7 @@ from sagehound.config import (
 from sagehound.errors import ConfigError, SagehoundError
 from sagehound.files import writing_failed
 from sagehound.machine import end_quickly, importing
+from sagehound.project import conf_folder
 
 
 def run(app: Callable[[], Any], usage: str) -> None:
@@ -51,13 +52,14 @@ def run(app: Callable[[], Any], usage: str) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors over instead of printing them
     with clear_errors():
         given = sys.argv[1:]
-        conf = Path(sys.argv[0]).parent / "conf"
-        hints.check(given, conf)
+        program.remember(given)
+        folders = [conf_folder(), *program.config_folders(given)]
+        hints.check(given, *folders)
         sweep = [a for a in given if a in ("-m", "--multirun")]
         # argparse takes -m before or after the overrides, not among them
-        sys.argv[1:] = earlier.resumed(earlier.with_best([*sweep[:1], *(a for a in given if a not in sweep)]))
+        sys.argv[1:] = earlier.resumed(earlier.with_best([*sweep[:1], *(a for a in given if a not in sweep)]), *folders)
         if {"-h", "--help"} & set(sys.argv):
-            print(f"{usage}\nChoices (group=option)\n\n{_groups(conf)}\n")
+            print(f"{program.named(usage)}\nChoices (group=option)\n\n{_groups(folders)}\n")
             print("Keys (key=value), as this command line sets them; src/sagehound/config.py has units and meanings\n")
             sys.argv[1:] = [a for a in sys.argv[1:] if a not in ("-h", "--help", "-m", "--multirun")] + ["--cfg", "job"]
         try:
@@ -69,10 +71,10 @@ def run(app: Callable[[], Any], usage: str) -> None:
         end_quickly()
 
 
-def _groups(conf: Path) -> str:
+def _groups(conf: Sequence[Path]) -> str:
     known = {f.name for f in dataclasses.fields(registered())} | {"experiment"}
-    folders = [d for d in sorted(conf.iterdir()) if d.is_dir() and d.name in known]
-    options = {d.name: sorted(f.stem for f in d.glob("*.yaml")) for d in folders}
+    groups = sorted({d.name for folder in conf if folder.is_dir() for d in folder.iterdir() if d.is_dir()} & known)
+    options = {group: sorted({f.stem for c in conf for f in (c / group).glob("*.yaml")}) for group in groups}
     return "\n".join(f"{group}: {', '.join(names)}" for group, names in options.items())
 
 
@@ -170,7 +172,7 @@ class CheckConfig(Callback):
         """Check the config of a single run, and give the run a folder of its own."""
         with clear_errors():
             typed(config)
-            if not any(config.get(stage) for stage in ("transform", "probe", "deploy", "image")):
+            if not any(config.get(f.name) for f in dataclasses.fields(registered()) if f.metadata.get("stage")):
                 refuse_overlap(config.data.root, Path(config.hydra.run.dir))
             claim_default(config, "run")
 
@@ -217,7 +219,7 @@ def clear_errors() -> Iterator[None]:
         code, message = 130, "stopped by Ctrl-C"
     else:
         return
-    print(f"sagehound: {message}", file=sys.stderr)
+    print(f"sagehound: {program.named(message)}", file=sys.stderr)
     sys.exit(code)
 
 

@@ -1,4 +1,4 @@
-"""The commands that SageMaker runs inside a container: `train` and `serve`.
+"""The commands that SageMaker runs inside a container, `train` and `serve`; the Dockerfile makes them.
 
 SAGEHOUND_OPT_ML stands for /opt/ml, and SAGEHOUND_HOME for /opt/sagehound, where they lie elsewhere.
 """
@@ -34,7 +34,7 @@ _PORT = "29500"  # where the first of several machines waits for the others, tor
 def train() -> None:
     """Train as the job's hyperparameters say, and leave model and results where SageMaker fetches them.
 
-    Hyperparameters are overrides of `train.py`. The channel `code` holds the project that is run (source.tar.gz;
+    Hyperparameters are overrides of `sagehound train`. The channel `code` holds the project that is run (source.tar.gz;
     without it, the image's own), `photos` what becomes data.root, `weights` a file for backbone.weights. The run's
     folder is checkpoints/JOB/run: what lies there when a spot instance is taken away is what the next one goes on with.
     A job that is stopped hands its checkpoints over as well.
@@ -56,8 +56,10 @@ def train() -> None:
         except Exception as error:
             _fail(base, [str(error) if isinstance(error, SagehoundError) else f"{type(error).__name__}: {error}"])
             raise
-    console.say(f"train.py {' '.join(given)}")
-    code, last = _run([sys.executable, str(home / "train.py"), *given], environment, home)
+    console.say(f"train {' '.join(given)}")
+    script = home / "train.py"  # the project's own, or that of the installed package
+    start = [str(script)] if script.is_file() else ["-m", "sagehound.cli", "train"]
+    code, last = _run([sys.executable, *start, *given], environment, home)
     stopped = code == 128 + signal.SIGTERM
     if run.is_dir() and job["rank"] == 0 and (stopped or not code):
         _hand_over(run, base, whole=stopped)
@@ -132,13 +134,11 @@ def _kept(base: Path) -> Path:
 
 
 def _code(base: Path, scratch: Path) -> Path:
-    """The project's folder: unpacked from its channel, or the image's own."""
+    """The project's folder: unpacked from its channel, or the image's own, or one without a project."""
     archive = base / "input" / "data" / "code" / "source.tar.gz"
     if not archive.exists():
         home = Path(os.environ.get("SAGEHOUND_HOME", "/opt/sagehound"))
-        if not (home / "train.py").exists():
-            raise InputError(f"no train.py in {home}, and no channel named code: start the job by launch.py")
-        return home
+        return home if home.is_dir() else base
     home = scratch / "code"
     with tarfile.open(archive) as source:
         source.extractall(home, filter="data")

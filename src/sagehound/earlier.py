@@ -22,7 +22,7 @@ def is_of_training(override: str) -> bool:
     """Whether an override sets what is trained, not where and how one command runs: what best.yaml holds."""
     group = re.split(r"[./@=]", hints.override_key(override))[0]
     known = {"experiment", *(f.name for f in dataclasses.fields(Train))} - _OF_COMMAND
-    return group in known and override != "trainer=sagemaker"
+    return group in known
 
 
 def with_best(argv: list[str]) -> list[str]:
@@ -80,11 +80,15 @@ def _read_best(wanted: str, given: Mapping[str, str]) -> Mapping[Any, Any]:
     return dict(found)
 
 
-def resumed(argv: list[str]) -> list[str]:
+def resumed(argv: list[str], *conf: Path) -> list[str]:
     """The command line with ``resume=`` worked out: the stopped run's own overrides and folder come first.
 
     ``last`` is the newest run under ``outputs`` that left a checkpoint, or the folder named by ``hydra.run.dir``.
     What is given beside ``resume=`` wins over what the stopped run was given.
+
+    Args:
+        argv: the command line behind the program's name.
+        conf: folders of config groups.
 
     Raises:
         ConfigError: there is no such run, or ``resume`` stands in a sweep.
@@ -102,17 +106,17 @@ def resumed(argv: list[str]) -> list[str]:
     saved = folder / "overrides.yaml"
     overrides = list(OmegaConf.load(saved)) if saved.exists() else []
     dropped = {*given, "overwrite", "audit_only"}  # a resume removes nothing, and trains
-    new = [o for o in overrides if hints.override_key(o) not in dropped and _is_of_here(o)]
+    new = [o for o in overrides if hints.override_key(o) not in dropped and _is_of_here(o, *conf)]
     new += [o for o in argv if hints.override_key(o) != "resume"]
     run_dir = [] if "hydra.run.dir" in given else [f"hydra.run.dir={hints.as_text(str(folder))}"]
     return [*new, f"resume={hints.as_text(str(checkpoint))}", *run_dir]
 
 
-def _is_of_here(override: str) -> bool:
+def _is_of_here(override: str, *conf: Path) -> bool:
     """Whether an override of a run means something to this program; where the run was trained does not."""
     group = re.split(r"[./@]", hints.override_key(override))[0]
     known = {f.name for f in dataclasses.fields(registered())} | {"experiment", "hydra"}
-    return group in known and override != "trainer=sagemaker"
+    return group in known and not hints.is_of_larger_schema(override, *conf)
 
 
 def _find_checkpoint(wanted: str, run_dir: str | None) -> Path:

@@ -16,7 +16,7 @@ from optuna import Study, create_study
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import RandomSampler
 
-from sagehound.config import check, register
+from sagehound.config import register, typed
 from sagehound.container import hyperparameters
 from sagehound.container import overrides as container_overrides
 from sagehound.errors import ConfigError
@@ -160,7 +160,7 @@ def composed(given: list[str]) -> Any:  # noqa: ANN401 - OmegaConf's
     register()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = compose("train", overrides=["data=folder", "data.root=x", "augment=light", *given])
-    check(cfg)
+    typed(cfg)
     return cfg
 
 
