@@ -1,7 +1,7 @@
 """Fine-tune an image classifier on your own folder of photos.
 
-``train`` and ``load`` do what the command ``sagehound`` does. ``Classifier`` and ``PhotoDataModule`` are for a Lightning
-Trainer of your own.
+``train`` and ``load`` do what the command ``sagehound`` does. ``Classifier`` and ``PhotoDataModule`` are for your own
+Lightning Trainer.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -33,7 +33,7 @@ _PUBLIC = {
     "ConfigError": "errors",
     "InputError": "errors",
 }
-__all__ = [*_PUBLIC, "__version__"]  # noqa: PLE0604 - names of strings
+__all__ = [*_PUBLIC, "__version__"]
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - of any public name

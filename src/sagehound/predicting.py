@@ -52,7 +52,9 @@ class Model:
         self.classes, self.preprocessing, self._network = classes, preprocessing, network
 
     @overload
-    def predict(self, photos: Photo, top_k: int = 5) -> Prediction: ...
+    def predict(  # type: ignore[overload-overlap] # a str is also an Iterable[str], and one photo
+        self, photos: Photo, top_k: int = 5
+    ) -> Prediction: ...
 
     @overload
     def predict(self, photos: Iterable[Photo], top_k: int = 5) -> list[Prediction]: ...
@@ -74,7 +76,7 @@ class Model:
         single = isinstance(photos, str | Path | bytes | Image.Image) or (
             isinstance(photos, np.ndarray) and photos.ndim != 4
         )
-        several: Iterable[Any] = [photos] if single else photos  # type: ignore[list-item, assignment]
+        several: Iterable[Any] = [photos] if single else photos  # type: ignore[assignment]
         results = [self._prediction(p, top_k) for p in self._probabilities(iter(several), single=single)]
         return results[0] if single else results
 
