@@ -12,6 +12,7 @@ from conftest import COLOURS, make_photos, save_photo
 from lightning.pytorch.callbacks import ModelCheckpoint
 from PIL import Image
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from sagehound import Classifier, Photo, PhotoDataModule
 from sagehound.config import typed
@@ -67,10 +68,15 @@ def test_a_checkpoint_loads_without_the_pretrained_weights(photos: Path, weights
     assert Classifier.load_from_checkpoint(tmp_path / "mine.ckpt", weights_only=True).classes == CLASSES
 
 
+class StopAfterTwo(L.Callback):
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        trainer.should_stop = trainer.current_epoch == 1
+
+
 def test_training_resumes_from_a_checkpoint(photos: Path, weights: Path, tmp_path: Path) -> None:
     whole = classifier(weights, CLASSES)
     trainer(tmp_path, max_epochs=3).fit(whole, PhotoDataModule(photos, batch_size=5))
-    first = trainer(tmp_path, max_epochs=3, max_steps=10)
+    first = trainer(tmp_path, max_epochs=3, callbacks=[StopAfterTwo()])
     first.fit(classifier(weights, CLASSES), PhotoDataModule(photos, batch_size=5))
     first.save_checkpoint(tmp_path / "part.ckpt")
     resumed = classifier(weights)  # the classes come from the checkpoint
@@ -120,7 +126,7 @@ def test_the_command_builds_the_defaults_of_the_classes() -> None:
     ("arguments", "message"),
     [
         ({"finetune": "hed"}, "finetune.name=hed: choose from head, gradual, full (did you mean head?)"),
-        ({"optimizer": "adamv"}, "neither torch.optim nor timm.optim has it (did you mean adamw?)"),
+        ({"optimizer": "adamv"}, "neither torch.optim nor timm.optim has it (did you mean adam?)"),
         ({"optimizer_args": {"amsgrd": True}}, "optimizer.amsgrd: AdamW has no such argument (did you mean amsgrad?)"),
         ({"optimizer_args": {"betas": (2, 0.9)}}, "optimizer=adamw: Invalid beta parameter"),
         ({"schedule": "cosin"}, "did you mean cosine?"),
@@ -201,7 +207,9 @@ def test_own_parts_are_plain_python_objects(photos: Path, weights: Path, tmp_pat
     assert isinstance(mine.optimizers[0], Plain)
     assert data.classes == sorted(COLOURS)
     mine.save_checkpoint(tmp_path / "own.ckpt")
-    loaded = Classifier.load_from_checkpoint(tmp_path / "own.ckpt", weights_only=True)
+    with pytest.raises(ConfigError, match=r"trained with the optimizer .*Plain: give it as optimizer="):
+        trainer(tmp_path, max_epochs=1).fit(Classifier.load_from_checkpoint(tmp_path / "own.ckpt"), data)
+    loaded = Classifier.load_from_checkpoint(tmp_path / "own.ckpt", weights_only=True, optimizer=Plain)
     assert torch.equal(loaded.head[0].weight, model.head[0].weight)
     with pytest.raises(ConfigError, match=r"trained with the loss .*MeanLoss: give it as loss="):
         trainer(tmp_path, max_epochs=1).fit(loaded, data)
@@ -237,7 +245,8 @@ def test_a_source_that_lists_nonsense_is_refused(
 
 
 def test_without_photos_of_its_own_a_classifier_needs_classes(weights: Path, tmp_path: Path) -> None:
-    batches = [(torch.zeros(2, 3, 64, 64, dtype=torch.uint8), torch.tensor([0, 1]))]
+    photos = torch.zeros(2, 3, 64, 64, dtype=torch.uint8)
+    batches = DataLoader(TensorDataset(photos, torch.tensor([0, 1])), batch_size=2)
     with pytest.raises(ConfigError, match="no classes"):
         trainer(tmp_path).fit(classifier(weights), batches)
     trainer(tmp_path, max_epochs=1).fit(classifier(weights, CLASSES), batches)

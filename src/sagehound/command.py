@@ -81,10 +81,15 @@ def _groups(conf: Sequence[Path]) -> str:
 def train(config: DictConfig) -> dict[str, Any]:
     """Train in the folder that Hydra made for this run; returns metrics.json."""
     with job_errors():
-        hydra = HydraConfig.get()
-        is_trial = hydra.mode == RunMode.MULTIRUN
-        return run_training(typed(config), Path(hydra.runtime.output_dir), given_overrides(), is_trial=is_trial)
+        return train_typed(typed(config))
     raise AssertionError("clear_errors has ended the program")
+
+
+def train_typed(cfg: Train) -> dict[str, Any]:
+    """The same with a config that was checked."""
+    hydra = HydraConfig.get()
+    is_trial = hydra.mode == RunMode.MULTIRUN
+    return run_training(cfg, Path(hydra.runtime.output_dir), given_overrides(), is_trial=is_trial)
 
 
 def run_training(cfg: Train, folder: Path, overrides: Sequence[str], *, is_trial: bool = False) -> dict[str, Any]:
@@ -133,10 +138,11 @@ def composed(given: Sequence[str], config_dir: str | Path | None = None) -> Iter
     before = HydraConfig.instance().cfg
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
         config = compose("train", overrides=overrides, return_hydra_config=True)
+    typed(config)
+    refuse_overlap(config.data.root, Path(config.hydra.run.dir))
+    claim_default(config, "run")
     HydraConfig.instance().set_config(config)
     try:
-        refuse_overlap(config.data.root, Path(config.hydra.run.dir))
-        claim_default(config, "run")
         yield config
         run_folder.remove_empty()
     finally:

@@ -36,10 +36,12 @@ def find(name: str) -> Make:
         if isinstance(make, partial):
             make.__qualname__ = make.func.__qualname__  # type: ignore[attr-defined]
         return make
+    if "." in name:
+        raise ConfigError(f"the checkpoint was trained with the optimizer {name}: give it as optimizer=...")
     known = sorted({*of_torch, *names} - _UNFIT)
     raise ConfigError(
         f"optimizer.name={name}: neither torch.optim nor timm.optim has it{meant(name, known)}; "
-        f"choose from {', '.join(known)}, or give your own class as optimizer._target_=package.Class"
+        "timm.optim.list_optimizers() names all; give your own class as optimizer._target_=package.Class"
     )
 
 
