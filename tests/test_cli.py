@@ -82,7 +82,7 @@ def test_what_needs_no_config_imports_neither_hydra_nor_torch(arguments: list[st
         (["predict", "model", "a.jpg", "--top-k", "0"], "--top-k 0: must be at least 1"),
         (["predict", "model", "a.jpg", "--top", "x"], "invalid int value: 'x'"),
         (["audit", "data=folder"], "data.root is missing: give data.root=PATH of your photos"),
-        (["train", "optimizer.lrr=1"], "optimizer.lrr: no such key (did you mean optimizer.lr?)"),
+        (["train", "head.dropou=1"], "head.dropou: no such key (did you mean head.dropout?)"),
         (
             ["train", "deploy=local"],
             "deploy=local: settings of sagehound launch; did you mean sagehound launch deploy=local?",

@@ -252,18 +252,18 @@ def test_the_image_has_train_and_serve_on_its_path(tmp_path: Path) -> None:
     subprocess.run(["sh", "-c", made.replace("/usr/local/bin", str(tmp_path))], check=True)
     config = tmp_path / "ml/input/config"
     config.mkdir(parents=True)
-    (config / "hyperparameters.json").write_text('{"optimizer.lrr": "1"}')
+    (config / "hyperparameters.json").write_text('{"head.dropou": "1"}')
     environment = os.environ | {"SAGEHOUND_OPT_ML": str(tmp_path / "ml")}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    for name, reason in (("train", "optimizer.lrr: no such key"), ("serve", "no such run or file")):
+    for name, reason in (("train", "head.dropou: no such key"), ("serve", "no such run or file")):
         done = subprocess.run([tmp_path / name], env=environment, capture_output=True, text=True, check=False)
         assert done.returncode
         assert reason in done.stderr + done.stdout
 
 
 def test_without_a_project_the_installed_package_trains(weights: Path, photos: Path, tmp_path: Path) -> None:
-    container = Container(tmp_path / "ml", weights, photos, optimizer__lrr="1")
+    container = Container(tmp_path / "ml", weights, photos, head__dropou="1")
     container.home = tmp_path / "nowhere"
     status, said = container.train()
     assert status == 2, said
-    assert "sagehound: optimizer.lrr: no such key (did you mean optimizer.lr?)" in said
+    assert "sagehound: head.dropou: no such key (did you mean head.dropout?)" in said
