@@ -4,8 +4,8 @@ from hydra import compose, initialize_config_dir
 
 from sagehound.config import Debugger, Train, register, typed
 from sagehound.errors import ConfigError
-from sagehound_launchers.config import LaunchWithStages
-from sagehound_launchers.config import register as register_launch
+from sagehound_launchers.schema import LaunchWithStages
+from sagehound_launchers.schema import register as register_launch
 from sagehound_launchers.stages import registry
 
 OPTIONS = [f"{path.parent.name}={path.stem}" for path in sorted((ROOT / "conf").glob("*/*.yaml"))]

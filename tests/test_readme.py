@@ -8,7 +8,7 @@ from conftest import ROOT
 from hydra import compose, initialize_config_dir
 
 from sagehound.config import Train, register, typed
-from sagehound_launchers.config import register as register_launch
+from sagehound_launchers.schema import register as register_launch
 from sagehound_launchers.search_space import parse
 
 README = (ROOT / "README.md").read_text()

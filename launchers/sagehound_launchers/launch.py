@@ -9,12 +9,12 @@ from omegaconf import DictConfig
 from sagehound import command, interrupts, run_folder
 from sagehound.config import typed
 from sagehound.errors import ConfigError
-from sagehound_launchers import config, reports
+from sagehound_launchers import reports, schema
 from sagehound_launchers.config import Launch
 from sagehound_launchers.extras import needs
-from sagehound_launchers.stages.registry import BEFORE_TRAINING
+from sagehound_launchers.stages.stage import BEFORE_TRAINING
 
-config.register()
+schema.register()
 
 
 def launch(composed: DictConfig) -> dict[str, Any]:

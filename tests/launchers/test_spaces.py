@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT
 from hydra import compose, initialize_config_dir
 
-import sagehound_launchers.config
+import sagehound_launchers.schema
 from sagehound.config import register, typed
 from sagehound.errors import ConfigError
 from sagehound_launchers.config import Launch
@@ -26,7 +26,7 @@ ADAMW = ["optimizer.lr", "optimizer.weight_decay", "optimizer.eps", "data.batch_
 
 
 def composed(overrides: Sequence[str]) -> Launch:
-    sagehound_launchers.config.register()
+    sagehound_launchers.schema.register()
     try:
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
             cfg: Launch = typed(compose("launch", overrides=["data=folder", "data.root=x", *overrides]))

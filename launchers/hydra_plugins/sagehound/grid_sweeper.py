@@ -61,7 +61,7 @@ class GridSweeper(BasicSweeper):
 
     def _compose(self, overrides: Sequence[str]) -> "Train":
         """Compose and check a point's config as it would run."""
-        from sagehound_launchers.config import checked
+        from sagehound_launchers.schema import checked
 
         assert self.hydra_context is not None
         assert self.config is not None

@@ -86,7 +86,8 @@ class OptunaSweeper(Sweeper):
 
     def _compose(self, overrides: Sequence[str]) -> "Launch":
         """Compose and check a trial's config as it would run."""
-        from sagehound_launchers.config import Launch, checked
+        from sagehound_launchers.config import Launch
+        from sagehound_launchers.schema import checked
 
         cfg = checked(self._load(overrides))
         assert isinstance(cfg, Launch)

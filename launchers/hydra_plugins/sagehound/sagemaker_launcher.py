@@ -95,7 +95,8 @@ class SageMakerLauncher(Launcher):
         """What is done in each job's folder; jobs on SageMaker have ended when this returns."""
         if not self.remote:
             return [self.task_function] * len(configs)
-        from sagehound_launchers.config import Launch, checked
+        from sagehound_launchers.config import Launch
+        from sagehound_launchers.schema import checked
 
         plain = [cfg for config in configs if isinstance(cfg := checked(config), Launch)]
         for cfg in plain:

@@ -53,7 +53,8 @@ class SageMakerSweeper(Sweeper):
 
     def _compose(self, overrides: Sequence[str]) -> "Launch":
         """Compose and check a trial's config as it would run."""
-        from sagehound_launchers.config import Launch, checked
+        from sagehound_launchers.config import Launch
+        from sagehound_launchers.schema import checked
 
         assert self.hydra_context is not None
         assert self.config is not None

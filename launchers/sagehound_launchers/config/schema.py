@@ -1,16 +1,10 @@
 """The schema of `python launch.py`: that of training, and what is done around it."""
 
-import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from hydra.core.config_store import ConfigStore
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
-
-from sagehound import config
-from sagehound.config import Train, group, key, typed
+from sagehound.config import Train, group, key
 from sagehound_launchers.config.aws import Aws, LaunchData, LaunchTrainer
 from sagehound_launchers.config.search import Hpo
 from sagehound_launchers.stages import Stage, registry
@@ -18,7 +12,7 @@ from sagehound_launchers.stages import Stage, registry
 
 @dataclass
 class Launch(Train):
-    """Every setting of `python launch.py` but for the groups of the stages, which ``LaunchWithStages`` has."""
+    """Every setting of `python launch.py` but for the groups of the stages, which ``schema.LaunchWithStages`` has."""
 
     trainer: LaunchTrainer = group(LaunchTrainer)
     data: LaunchData = group(LaunchData)
@@ -84,33 +78,3 @@ def with_model() -> list[Stage[Any]]:
 def names_with_model() -> str:
     """The names of the stages that need a model, for a message."""
     return " and ".join(stage.name for stage in with_model())
-
-
-def _groups() -> list[tuple[str, Any, Any]]:
-    """A field for each stage of the registry: its group, or null."""
-    return [
-        (stage.name, stage.config | None, dataclasses.field(default=None, metadata={"stage": True}))
-        for stage in registry()
-    ]
-
-
-LaunchWithStages: type[Launch] = dataclasses.make_dataclass("LaunchWithStages", _groups(), bases=(Launch,))
-LaunchWithStages.__module__ = __name__  # where pickle finds it
-
-
-def register() -> None:
-    """Make this the schema that Hydra composes by; conf/launch.yaml names ``stages``, where no stage is chosen."""
-    config.register(LaunchWithStages)
-    defaults = [{stage.name: None} for stage in registry()]
-    ConfigStore.instance().store("stages", {"defaults": [*defaults, "_self_"]})
-
-
-def checked(config: DictConfig) -> Train:
-    """The typed config of a job, as its task sees it.
-
-    Raises:
-        ConfigError: it breaks a rule.
-    """
-    HydraConfig.instance().set_config(config)  # what ${hydra:...} in a value reads
-    checked: Train = typed(config)
-    return checked

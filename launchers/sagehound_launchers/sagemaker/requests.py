@@ -12,8 +12,9 @@ from sagehound.config import Train
 from sagehound.console import metric_regex
 from sagehound.errors import ConfigError
 from sagehound.metrics import of_epoch
-from sagehound_launchers.config import Launch, LaunchWithStages
+from sagehound_launchers.config import Launch
 from sagehound_launchers.sagemaker.shapes import problems
+from sagehound_launchers.schema import LaunchWithStages
 from sagehound_launchers.search_space import SearchSpace, to_sagemaker
 
 REQUEST = "SAGEHOUND_REQUEST"  # the variable by which a job that was started is known again

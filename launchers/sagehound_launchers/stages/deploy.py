@@ -9,7 +9,7 @@ from omegaconf import MISSING
 
 from sagehound.config import key
 from sagehound.errors import ConfigError
-from sagehound_launchers.stages.registry import Stage
+from sagehound_launchers.stages.stage import Stage
 
 if TYPE_CHECKING:
     from sagehound_launchers.config import Launch

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from omegaconf import MISSING
 
 from sagehound.config import key
-from sagehound_launchers.stages.registry import BEFORE_TRAINING, Stage
+from sagehound_launchers.stages.stage import BEFORE_TRAINING, Stage
 
 if TYPE_CHECKING:
     from sagehound_launchers.config import Launch

@@ -13,7 +13,7 @@ from omegaconf import MISSING
 from sagehound import console
 from sagehound.config import key
 from sagehound.errors import InputError, Stopped
-from sagehound_launchers.stages.registry import Stage
+from sagehound_launchers.stages.stage import Stage
 
 if TYPE_CHECKING:
     from sagehound_launchers.config import Launch

@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import sagehound_launchers.config
+import sagehound_launchers.schema
 from sagehound.config import register, typed
 from sagehound.container import hyperparameters as read_back
 from sagehound.errors import ConfigError
@@ -42,7 +42,7 @@ GOLDEN = Path(__file__).parent / "golden"
 
 
 def config(*overrides: str) -> Launch:
-    sagehound_launchers.config.register()
+    sagehound_launchers.schema.register()
     try:
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
             cfg: Launch = typed(compose("launch", overrides=["data=demo", *overrides]))
