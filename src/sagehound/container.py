@@ -12,7 +12,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tarfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,14 +19,16 @@ from types import FrameType
 from typing import Any
 
 from sagehound import console, packs
-from sagehound.archive import NAME
+from sagehound.archive import HINT, LIMITS, NAME
 from sagehound.command import clear_errors
 from sagehound.errors import ConfigError, InputError, SagehoundError, Stopped
+from sagehound.unpacking import Limits, unpack, unpack_into
 
 _RESERVED = re.compile(r"_tuning_objective_metric|sagemaker_\w+")
 _MOST_LETTERS = 1024  # of a failure's reason that SageMaker shows
 _LAST_LINES = 30  # of a job's log, among which its reason is looked for
 _GPUS = re.compile(r"ml\.[gp]\d")  # instance types
+_SOURCE = Limits((".tar.gz",), 100_000, 2 * 10**9, executable=True)  # of the project that launch.py sends
 _PORT = "29500"  # where the first of several machines waits for the others, torch's usual one
 
 
@@ -140,8 +141,8 @@ def _code(base: Path, scratch: Path) -> Path:
             raise InputError(f"no train.py in {home}, and no channel named code: start the job by launch.py")
         return home
     home = scratch / "code"
-    with tarfile.open(archive) as source:
-        source.extractall(home, filter="data")
+    shutil.rmtree(home, ignore_errors=True)  # of the same job, interrupted on this machine
+    unpack(archive, home, hint="start the job by launch.py", limits=_SOURCE)
     return home
 
 
@@ -268,7 +269,6 @@ def _hand_over(run: Path, base: Path, *, whole: bool) -> None:
     """
     (base / "model").mkdir(parents=True, exist_ok=True)
     if (run / NAME).exists():
-        with tarfile.open(run / NAME) as model:
-            model.extractall(base / "model", filter="data")
+        unpack_into(run / NAME, base / "model", hint=HINT, limits=LIMITS)
     skipped = shutil.ignore_patterns(NAME, ".lock", *([] if whole else ["checkpoints"]))
     shutil.copytree(run, base / "output" / "data", ignore=skipped, dirs_exist_ok=True)

@@ -2,11 +2,9 @@
 
 import json
 import sys
-import tarfile
 import threading
 import time
 import uuid
-import zlib
 from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -16,8 +14,9 @@ from typing import Any, TypeAlias
 from omegaconf import DictConfig
 
 from sagehound import archive, console, run_folder
-from sagehound.errors import ConfigError, SagehoundError, Stopped
+from sagehound.errors import ConfigError, InputError, SagehoundError, Stopped
 from sagehound.files import replacing, write_json
+from sagehound.unpacking import Limits, unpack_into
 from sagehound_launchers.runners import stop_signal, terminable
 from sagehound_launchers.sagemaker import account, client, cost, inputs, requests
 from sagehound_launchers.sagemaker.account import Cloud
@@ -246,6 +245,7 @@ def collect(cloud: Cloud, job: Job, ended: dict[str, Any]) -> dict[str, Any]:
 
 _TOLD = ("TrainingJobName", "TrainingJobArn", "TrainingJobStatus", "SecondaryStatus", "FailureReason",
          "TrainingTimeInSeconds", "BillableTimeInSeconds", "ModelArtifacts", "FinalMetricDataList")  # fmt: skip
+_RESULTS = Limits((".tar.gz",), 100_000)
 _HERE = {"config.yaml", "overrides.yaml", "hydra.yaml"}  # as they are of this machine's command
 
 
@@ -270,12 +270,10 @@ def _download_all(s3: Any, bucket: str, prefix: str, folder: Path) -> None:  # n
 
 
 def _unpack(path: Path, folder: Path) -> None:
+    hint = "run the same command again to fetch it once more"
     try:
-        with tarfile.open(path) as results:
-            for member in results:
-                if member.name.removeprefix("./") not in _HERE:
-                    results.extract(member, folder, filter="data")
-    except (tarfile.TarError, EOFError, zlib.error) as error:
+        unpack_into(path, folder, hint=hint, limits=_RESULTS, wanted=lambda inside: str(inside) not in _HERE)
+    except InputError as error:
         raise RemoteError(f"{path} cannot be unpacked: {error}") from error
     path.unlink()
 
