@@ -15,10 +15,9 @@ import numpy as np
 import pytest
 import urllib3
 from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig
 from PIL import Image
 
-from sagehound.config import register
+from sagehound.config import Train, register, typed
 from sagehound.files import locked
 
 ROOT = Path(__file__).parent.parent
@@ -26,7 +25,7 @@ ROOT = Path(__file__).parent.parent
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs, and what they start, ignore it
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
-Compose = Callable[..., DictConfig]
+Compose = Callable[..., Train]
 
 
 @pytest.fixture(autouse=True)
@@ -85,10 +84,11 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def config(photos: Path, weights: Path) -> Compose:
     """Compose the real config for a run of seconds; overrides may change anything."""
 
-    def composed(*overrides: str) -> DictConfig:
+    def composed(*overrides: str) -> Train:
         register()
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-            return compose("train", overrides=[*small(photos, weights), *overrides])
+            config: Train = typed(compose("train", overrides=[*small(photos, weights), *overrides]))
+            return config
 
     return composed
 

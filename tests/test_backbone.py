@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 from huggingface_hub import close_session
-from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import load_file
 
 from sagehound import backbone
+from sagehound.config import Backbone
 from sagehound.errors import ConfigError, InputError
 
 
-def settings(**changes: object) -> DictConfig:
-    return OmegaConf.create({"name": "test_resnet", "pretrained": True, "weights": None} | changes)
+def settings(**changes: object) -> Backbone:
+    return Backbone(**({"name": "test_resnet"} | changes))  # type: ignore[arg-type]
 
 
 def test_weights_come_from_a_file(weights: Path) -> None:

@@ -15,15 +15,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from omegaconf import DictConfig, OmegaConf
 
 from sagehound import cache as module
 from sagehound.cache import NotKept, Store
+from sagehound.config import Cache
 from sagehound.files import writing_failed
 
 
-def settings(folder: Path, max_gb: float = 1.0) -> DictConfig:
-    return OmegaConf.create({"dir": str(folder), "max_gb": max_gb})
+def settings(folder: Path, max_gb: float = 1.0) -> Cache:
+    return Cache(str(folder), max_gb)
 
 
 def key(number: int) -> bytes:

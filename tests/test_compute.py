@@ -3,13 +3,13 @@
 import pytest
 import torch
 from conftest import Compose
-from omegaconf import DictConfig
 
 from sagehound import compute
+from sagehound.config import Finetune, Trainer
 from sagehound.errors import ConfigError
 
 
-def trainer(config: Compose, *overrides: str) -> tuple[DictConfig, DictConfig]:
+def trainer(config: Compose, *overrides: str) -> tuple[Trainer, Finetune]:
     cfg = config(*overrides)
     return cfg.trainer, cfg.finetune
 

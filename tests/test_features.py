@@ -15,12 +15,12 @@ import pytest
 import timm
 import torch
 from conftest import COLOURS, Compose, save_photo
-from omegaconf import DictConfig
 from safetensors.torch import load_file, save_file
 from test_training import curves, same_weights
 
 from sagehound import backbone, training
 from sagehound.backbone import CPU_CHUNK
+from sagehound.config import Train
 from sagehound.data import sources
 from sagehound.data.loader import Batch, PhotoLoader
 from sagehound.errors import ConfigError, InputError, SagehoundError, Stopped
@@ -43,7 +43,7 @@ def read(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     return names  # type: ignore[return-value]
 
 
-def evaluated_again_without_features(cfg: DictConfig, run: Run) -> dict[str, Any]:
+def evaluated_again_without_features(cfg: Train, run: Run) -> dict[str, Any]:
     """The same weights, every photo through the backbone: a finished run that is resumed is only evaluated."""
     before = dict(run.metrics)
     cfg.resume = str(run.folder / "checkpoints" / "last.ckpt")
@@ -270,7 +270,7 @@ def test_a_resume_at_the_end_of_the_head_phase_learns_what_an_uninterrupted_run_
     assert same_weights(whole.folder, first)
 
 
-def stopped_after_the_first_epoch(cfg: DictConfig, folder: Path) -> Path:
+def stopped_after_the_first_epoch(cfg: Train, folder: Path) -> Path:
     """A run that hears SIGTERM in the last step of its first epoch."""
 
     class Hear(pl.Callback):

@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from sagehound import hints
-from sagehound.config import check, register
+from sagehound.config import register
 from sagehound.errors import ConfigError
 
 PLAIN = [
@@ -86,7 +86,7 @@ def test_a_setting_is_answered_with_the_override_that_is_meant(
     pasted = shlex.split(meant)
     hints.check(pasted, ROOT / "conf")
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        check(compose("train", overrides=["data=demo", *pasted]))
+        typed(compose("train", overrides=["data=demo", *pasted]))
 
 
 @pytest.mark.parametrize(

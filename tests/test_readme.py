@@ -7,7 +7,7 @@ import pytest
 from conftest import ROOT
 from hydra import compose, initialize_config_dir
 
-from sagehound.config import Train, check, register
+from sagehound.config import Train, register, typed
 from sagehound_launchers.config import Launch
 from sagehound_launchers.search_space import parse
 
@@ -31,7 +31,7 @@ def test_every_command_composes(program: str, given: str) -> None:
     try:
         register(Launch if program == "launch" else Train)
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-            check(compose(program, overrides=parse(overrides).middle()))
+            typed(compose(program, overrides=parse(overrides).middle()))
     finally:
         register(Train)
 

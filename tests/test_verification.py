@@ -16,6 +16,7 @@ from PIL import Image
 
 import sagehound
 from sagehound import archive
+from sagehound.config import typed
 from sagehound.data.folders import Photo
 from sagehound.data.photos import PhotoSet, find_photos
 from sagehound.errors import SagehoundError
@@ -41,7 +42,7 @@ def proof(run: Path, run_photos: Path, tmp_path: Path) -> Callable[..., str]:
     """Verify the archive of ``run``, one file of it changed, in one fresh process."""
 
     def proven(way: str, name: str = "", change: Change | None = None) -> str:
-        photos = find_photos(OmegaConf.load(run / "config.yaml").data, tmp_path / "cache")
+        photos = find_photos(typed(OmegaConf.load(run / "config.yaml")).data, tmp_path / "cache")
         with archive.opened(run) as folder:
             files = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_file()}
             if change:

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sagehound import archive, compute, console, inference, verification
 from sagehound.backbone import find_weights, pretrained_cfg
 from sagehound.classifier import Classifier
+from sagehound.config import Backbone, Train, as_dict
 from sagehound.data.photos import PhotoSet
 from sagehound.errors import SagehoundError
 from sagehound.files import replacing
@@ -61,7 +61,7 @@ class Serving(nn.Module):
 def make(
     model: Classifier,
     to: Preprocessing,
-    cfg: DictConfig,
+    cfg: Train,
     photos: PhotoSet,
     metrics: dict[str, Any],
     test: Predictions,
@@ -115,10 +115,10 @@ def _code(folder: Path) -> dict[str, Path]:
 
 
 def describe(
-    model: Classifier, to: Preprocessing, cfg: DictConfig, photos: PhotoSet, metrics: dict[str, Any]
+    model: Classifier, to: Preprocessing, cfg: Train, photos: PhotoSet, metrics: dict[str, Any]
 ) -> dict[str, Any]:
     """model.json: what a server needs, and where the model comes from. Holds no time and no path."""
-    plain = OmegaConf.to_container(cfg, resolve=True)
+    plain = as_dict(cfg)
     assert isinstance(plain, dict)
     groups = ("head", "finetune", "optimizer", "schedule", "augment", "features", "seed")
     contents = sorted(f"{photos.digests[p.file]} {p.split} {p.label}" for p in photos.photos)
@@ -142,7 +142,7 @@ def describe(
     }
 
 
-def _origin(net: nn.Module, backbone: DictConfig) -> dict[str, str | None]:
+def _origin(net: nn.Module, backbone: Backbone) -> dict[str, str | None]:
     """Where the pretrained weights come from, and their licence as far as it is known."""
     if not backbone.pretrained:
         return {"source": "none: trained from nothing", "licence": None}

@@ -16,12 +16,12 @@ import timm
 import torch
 from huggingface_hub import constants
 from huggingface_hub.utils import get_session
-from omegaconf import DictConfig
 from safetensors import SafetensorError
 from timm.models import load_state_dict
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from sagehound.config import Backbone
 from sagehound.errors import ConfigError, InputError
 from sagehound.internet import SECONDS, unreachable
 
@@ -29,7 +29,7 @@ from sagehound.internet import SECONDS, unreachable
 CPU_CHUNK = 16
 
 
-def build(backbone: DictConfig, *, with_weights: bool = True) -> nn.Module:
+def build(backbone: Backbone, *, with_weights: bool = True) -> nn.Module:
     """The backbone without its classifier: photos, float, b x 3 x h x w, to features, b x f.
 
     Args:

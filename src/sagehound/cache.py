@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from omegaconf import DictConfig
 
 from sagehound import console
+from sagehound.config import Cache
 from sagehound.errors import SagehoundError
 from sagehound.files import write_json
 
@@ -68,7 +68,7 @@ class Store:
         share: of ``max_gb`` this process adds one of so many parts at most.
     """
 
-    def __init__(self, cache: DictConfig, kind: str, about: dict[str, Any], share: int = 1) -> None:
+    def __init__(self, cache: Cache, kind: str, about: dict[str, Any], share: int = 1) -> None:
         name = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
         self.root = Path(cache.dir).expanduser()
         self.folder = self.root / kind / name

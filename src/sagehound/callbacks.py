@@ -23,12 +23,12 @@ from lightning.pytorch.callbacks import (
     ModelCheckpoint,
 )
 from lightning.pytorch.plugins.io import TorchCheckpointIO
-from omegaconf import DictConfig
 from rich.progress import Progress
 from torch.multiprocessing.spawn import ProcessException
 
 from sagehound import errors, hints, history
 from sagehound.classifier import Classifier
+from sagehound.config import Trainer
 from sagehound.console import bar, metric, say
 from sagehound.errors import Stopped
 from sagehound.files import replacing
@@ -37,7 +37,7 @@ from sagehound.history import History
 EpochEnd = Callable[[int, Mapping[str, float]], None]
 
 
-def make_callbacks(trainer: DictConfig, checkpoints: Path, *, keep_last: bool = True) -> list[Callback]:
+def make_callbacks(trainer: Trainer, checkpoints: Path, *, keep_last: bool = True) -> list[Callback]:
     """The callbacks of a run; best.ckpt has the lowest validation loss, last.ckpt is where a resume goes on.
 
     Without ``keep_last`` there is no last.ckpt, not even when a signal stops the run, and no history.csv.

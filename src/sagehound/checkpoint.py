@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
 
 from sagehound.classifier import Classifier
+from sagehound.config import Train, as_dict
 from sagehound.errors import ConfigError, InputError
 
 # what weights, optimizer and the order of the photos hang on: a resume that changed it would go on from something else
@@ -16,6 +16,7 @@ _FIXED = (
     "backbone.name",
     "head",
     "finetune",
+    "loss",
     "optimizer",
     "schedule",
     "seed",
@@ -26,7 +27,7 @@ _FIXED = (
 _KEYS = {"state_dict", "optimizer_states", "epoch", "callbacks", "config", "classes"}
 
 
-def read(cfg: DictConfig) -> dict[str, Any]:
+def read(cfg: Train) -> dict[str, Any]:
     """The checkpoint that ``cfg.resume`` names, if it fits this config.
 
     Raises:
@@ -34,18 +35,21 @@ def read(cfg: DictConfig) -> dict[str, Any]:
         ConfigError: a setting that may not change was changed.
     """
     try:
-        found = torch.load(cfg.resume, map_location="cpu", weights_only=True)
+        found = torch.load(str(cfg.resume), map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
         raise InputError(f"resume={cfg.resume}: no checkpoint, or a broken one; give another") from error
     if not isinstance(found, dict) or not found.keys() >= _KEYS:
         raise InputError(f"resume={cfg.resume}: not a checkpoint of a run; give a run's checkpoints/last.ckpt")
-    before = OmegaConf.create(found["config"])
+    before, wanted = found["config"], as_dict(cfg)
     for key in _FIXED:
-        old, new = OmegaConf.select(before, key), OmegaConf.select(cfg, key)
-        for name in old if OmegaConf.is_dict(old) else [None]:
-            was, now = (old[name], new[name]) if name else (old, new)
+        group, _, name = key.partition(".")
+        old, new = before.get(group), wanted[group]
+        if group not in before:  # of an earlier version
+            continue
+        for leaf in [name] if name else {**old, **new} if isinstance(new, dict) else [""]:
+            was, now = (old.get(leaf), new.get(leaf)) if leaf else (old, new)
             if was != now:
-                full = f"{key}.{name}" if name else key
+                full = f"{group}.{leaf}".rstrip(".")
                 raise ConfigError(
                     f"{full}={now}: the run that is resumed has {full}={was}; keep it, or start a new run"
                 )
@@ -57,7 +61,7 @@ def read(cfg: DictConfig) -> dict[str, Any]:
     return dict(found)
 
 
-def check_classes(cfg: DictConfig, checkpoint: dict[str, Any], classes: list[str]) -> None:
+def check_classes(cfg: Train, checkpoint: dict[str, Any], classes: list[str]) -> None:
     """Make sure that a checkpoint is of these classes.
 
     Raises:

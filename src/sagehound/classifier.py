@@ -6,7 +6,6 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
@@ -16,6 +15,7 @@ from torchvision.transforms import v2
 
 from sagehound import finetune
 from sagehound.backbone import in_chunks
+from sagehound.config import Train, as_dict
 from sagehound.data.loader import Batch, seed_of
 from sagehound.errors import SagehoundError
 from sagehound.inference.network import Normalise, features_of, make_head
@@ -35,7 +35,7 @@ class Classifier(pl.LightningModule):
 
     frozen = False
 
-    def __init__(self, backbone: nn.Module, classes: list[str], to: Preprocessing, cfg: DictConfig) -> None:
+    def __init__(self, backbone: nn.Module, classes: list[str], to: Preprocessing, cfg: Train) -> None:
         super().__init__()
         self.cfg, self.classes = cfg, classes
         self.backbone = backbone
@@ -135,7 +135,7 @@ class Classifier(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what a resume must agree with, and the plateau's memory, which Lightning would write too early."""
-        checkpoint["config"] = OmegaConf.to_container(self.cfg, resolve=True)
+        checkpoint["config"] = as_dict(self.cfg)
         checkpoint["classes"] = list(self.classes)
         if self.plateau is not None:
             checkpoint["plateau"] = self.plateau.state_dict()

@@ -19,8 +19,18 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from sagehound import console, earlier, hints, interrupts, rules, run_folder
-from sagehound.config import check, group_of, is_registered, meant, register, registered, unknown_key
+from sagehound import console, earlier, hints, interrupts, run_folder
+from sagehound.config import (
+    Train,
+    group_of,
+    is_registered,
+    meant,
+    refuse_overlap,
+    register,
+    registered,
+    typed,
+    unknown_key,
+)
 from sagehound.errors import ConfigError, SagehoundError
 from sagehound.files import writing_failed
 from sagehound.machine import end_quickly, importing
@@ -65,31 +75,35 @@ def _groups(conf: Path) -> str:
     return "\n".join(f"{group}: {', '.join(names)}" for group, names in options.items())
 
 
-def train(cfg: DictConfig) -> dict[str, Any]:
+def train(composed: DictConfig) -> dict[str, Any]:
     """Train in the folder that Hydra made for this run; returns metrics.json."""
     with job_errors():
-        check(cfg)
-        if cfg.results is None:
-            cfg.results = "scores" if HydraConfig.get().mode == RunMode.MULTIRUN else "all"
-        folder = Path(HydraConfig.get().runtime.output_dir)
-        if cfg.audit_only:
-            interrupts.raise_from_now_on()
-            audit(cfg, folder)
-            return {}
-        from sagehound.verification import FreshProcesses, are_wanted_early
-
-        with FreshProcesses() as fresh:
-            if are_wanted_early(cfg):
-                fresh.start()
-            with importing():
-                from sagehound.training import train  # torch, only once the config was found right
-
-            interrupts.raise_from_now_on()
-            return train(cfg, folder, overrides=given_overrides(), fresh=fresh).metrics
+        return train_typed(typed(composed))
     raise AssertionError("clear_errors has ended the program")
 
 
-def audit(cfg: DictConfig, folder: Path) -> None:
+def train_typed(cfg: Train) -> dict[str, Any]:
+    """The same with a checked config."""
+    if cfg.results is None:
+        cfg.results = "scores" if HydraConfig.get().mode == RunMode.MULTIRUN else "all"
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    if cfg.audit_only:
+        interrupts.raise_from_now_on()
+        audit(cfg, folder)
+        return {}
+    from sagehound.verification import FreshProcesses, are_wanted_early
+
+    with FreshProcesses() as fresh:
+        if are_wanted_early(cfg):
+            fresh.start()
+        with importing():
+            from sagehound.training import train  # torch, only once the config was found right
+
+        interrupts.raise_from_now_on()
+        return train(cfg, folder, overrides=given_overrides(), fresh=fresh).metrics
+
+
+def audit(cfg: Train, folder: Path) -> None:
     """Look at the photos without training: audit.json and splits.csv in ``folder``, and a table of the classes."""
     from sagehound.data.photos import find_photos, show_classes
 
@@ -117,9 +131,9 @@ class CheckConfig(Callback):
     def on_run_start(self, config: DictConfig, **_: Any) -> None:  # noqa: ANN401 - Hydra's signature
         """Check the config of a single run, and give the run a folder of its own."""
         with clear_errors():
-            check(config)
+            typed(config)
             if not any(config.get(stage) for stage in ("transform", "probe", "deploy", "image")):
-                rules.refuse_overlap(config.data.root, Path(config.hydra.run.dir))
+                refuse_overlap(config.data.root, Path(config.hydra.run.dir))
             claim_default(config, "run")
 
 

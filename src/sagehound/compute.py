@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from omegaconf import DictConfig
 
+from sagehound.config import Finetune, Trainer
 from sagehound.errors import ConfigError
 from sagehound.machine import glibc
 
@@ -27,7 +27,7 @@ class Compute:
         return ", ".join(self.choices)
 
 
-def choose(trainer: DictConfig, finetune: DictConfig, valid: int = sys.maxsize) -> Compute:
+def choose(trainer: Trainer, finetune: Finetune, valid: int = sys.maxsize) -> Compute:
     """Resolve accelerator, devices, precision and strategy for this machine.
 
     Several devices are several processes, started here; the backbone's gradients come and go under finetune=gradual,
@@ -66,7 +66,7 @@ def choose(trainer: DictConfig, finetune: DictConfig, valid: int = sys.maxsize) 
     if accelerator == "cpu":
         choices.insert(1, f"{torch.get_num_threads()} threads")
         choices += ["freed memory is kept (glibc)"] if glibc() else []
-    choices += [name for name in ("channels_last", "compile") if trainer[name]]
+    choices += [name for name in ("channels_last", "compile") if getattr(trainer, name)]
     return Compute(accelerator, devices, precision, strategy, choices)
 
 

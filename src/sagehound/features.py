@@ -12,13 +12,13 @@ import numpy as np
 import numpy.typing as npt
 import timm
 import torch
-from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from sagehound import console
 from sagehound.backbone import CPU_CHUNK, for_inference
 from sagehound.cache import NotKept, Store
 from sagehound.compute import Compute
+from sagehound.config import Augment, Train
 from sagehound.data.augmentation import Augmentation
 from sagehound.data.datamodule import Features, reading_threads
 from sagehound.data.duplicates import MOST_PHOTOS, Fingerprints, by_features
@@ -40,7 +40,7 @@ _WORKERS = 8  # each holds the activations of a batch
 Floats = npt.NDArray[np.float32]
 
 
-def usable(cfg: DictConfig) -> bool:
+def usable(cfg: Train) -> bool:
     """Whether, for some epochs at least, nothing that happens to a photo before the head differs between epochs."""
     if not cfg.features.cache or cfg.finetune.name == "full":
         return False
@@ -53,14 +53,12 @@ def usable(cfg: DictConfig) -> bool:
     return True
 
 
-def changes_photos(augment: DictConfig) -> bool:
+def changes_photos(augment: Augment) -> bool:
     """Whether training photos look different in every epoch."""
     return bool(augment.crop or augment.flip or augment.randaugment or augment.mixup or augment.cutmix)
 
 
-def prepare(
-    backbone: nn.Module, photos: PhotoSet, to: Preprocessing, machine: Compute, cfg: DictConfig
-) -> Features | None:
+def prepare(backbone: nn.Module, photos: PhotoSet, to: Preprocessing, machine: Compute, cfg: Train) -> Features | None:
     """Compute the features that are not kept yet, of every photo and of ``features.views`` augmented views more.
 
     The train photos go through the backbone in the precision of the training, the others in 32 bits, as every
@@ -121,7 +119,7 @@ class View:
         cfg: the run's config.
     """
 
-    def __init__(self, backbone_is: dict[str, Any], precision: str, number: int | None, cfg: DictConfig) -> None:
+    def __init__(self, backbone_is: dict[str, Any], precision: str, number: int | None, cfg: Train) -> None:
         seen = {"crop": cfg.augment.crop, "flip": cfg.augment.flip, "randaugment": cfg.augment.randaugment}
         about = backbone_is | {"precision": precision, "view": None if number is None else seen | {"number": number}}
         self.precision, self.number, self.cfg = precision, number, cfg
@@ -266,7 +264,7 @@ def weights_digest(backbone: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _check_room(wanted: dict[View, list[Photo]], features: int, cfg: DictConfig) -> None:
+def _check_room(wanted: dict[View, list[Photo]], features: int, cfg: Train) -> None:
     need = sum(len(photos) * (features * view.dtype.itemsize + 52) for view, photos in wanted.items()) / 1e9
     if need > cfg.cache.max_gb:
         raise ConfigError(

@@ -3,20 +3,21 @@
 import math
 from typing import Any
 
-from omegaconf import DictConfig
 from timm.optim import param_groups_layer_decay
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
+from sagehound.config import Finetune, Train
+
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
 
 
-def is_frozen(finetune: DictConfig, epoch: int) -> bool:
+def is_frozen(finetune: Finetune, epoch: int) -> bool:
     """Whether the backbone rests in this epoch (from 0)."""
     return bool(finetune.name == "head" or (finetune.name == "gradual" and epoch < finetune.head_epochs))
 
 
-def augments(finetune: DictConfig, epoch: int) -> bool:
+def augments(finetune: Finetune, epoch: int) -> bool:
     """Whether photos are augmented in this epoch (from 0): not while the backbone rests only for a while."""
     return not (finetune.name == "gradual" and is_frozen(finetune, epoch))
 
@@ -31,7 +32,7 @@ def set_modes(backbone: nn.Module, frozen: bool, freeze_norm: bool) -> None:
                 module.eval()
 
 
-def parameter_groups(backbone: nn.Module, head: nn.Module, cfg: DictConfig) -> list[dict[str, Any]]:
+def parameter_groups(backbone: nn.Module, head: nn.Module, cfg: Train) -> list[dict[str, Any]]:
     """Groups for torch.optim with ``lr`` and ``weight_decay``.
 
     The head learns at ``optimizer.lr``, the backbone's last layer at ``finetune.backbone_lr`` of it, and each layer
@@ -53,10 +54,10 @@ def parameter_groups(backbone: nn.Module, head: nn.Module, cfg: DictConfig) -> l
     return groups
 
 
-def make_optimizer(backbone: nn.Module, head: nn.Module, cfg: DictConfig) -> Optimizer:
+def make_optimizer(backbone: nn.Module, head: nn.Module, cfg: Train) -> Optimizer:
     """torch.optim's optimizer over the parameter groups; what the config leaves null is torch's default."""
     o = cfg.optimizer
-    given = {"momentum": o.momentum, "eps": o.eps, "betas": o.betas and tuple(o.betas)}
+    given: dict[str, Any] = {"momentum": o.momentum, "eps": o.eps, "betas": o.betas and tuple(o.betas)}
     kind: type[Optimizer] = {"adamw": AdamW, "adam": Adam, "sgd": SGD}[o.name]
     groups = parameter_groups(backbone, head, cfg)
     return kind(groups, **{key: value for key, value in given.items() if value is not None})

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
-from sagehound import console, rules
+from sagehound import console
+from sagehound.config import Train, as_dict, refuse_overlap
 from sagehound.errors import ConfigError
 from sagehound.files import locked, write_text, writing_failed
 
@@ -38,7 +39,7 @@ _claimed: list[Path] = []  # folders that this process made, the inner ones firs
 class RunFolder:
     """A folder that this process alone writes to."""
 
-    def __init__(self, path: Path, cfg: DictConfig) -> None:
+    def __init__(self, path: Path, cfg: Train) -> None:
         self.path, self._cfg = path, cfg
         self.begun = False
 
@@ -48,7 +49,7 @@ class RunFolder:
         Raises:
             ConfigError: names the folder and the ways on; or photos and results would mix.
         """
-        rules.refuse_overlap(self._cfg.data.root, self.path)
+        refuse_overlap(self._cfg.data.root, self.path)
         resume = self._cfg.resume
         if resume and Path(resume).resolve().is_relative_to(self.path.resolve()):
             if self._cfg.overwrite:
@@ -78,7 +79,7 @@ class RunFolder:
 
 
 @contextmanager
-def opened(path: Path, cfg: DictConfig) -> Iterator[RunFolder]:
+def opened(path: Path, cfg: Train) -> Iterator[RunFolder]:
     """Lock a run's folder. A run that is refused before it has begun leaves no file.
 
     Raises:
@@ -182,9 +183,9 @@ def _files(path: Path, patterns: Sequence[str]) -> set[Path]:
     return found
 
 
-def write_config(path: Path, cfg: DictConfig, overrides: Sequence[str] | None) -> None:
+def write_config(path: Path, cfg: Train, overrides: Sequence[str] | None) -> None:
     """Write config.yaml, every key resolved, and overrides.yaml, the command line's own, by which a run is resumed."""
-    write_text(path / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+    write_text(path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(as_dict(cfg))))
     if overrides is not None:
         write_text(path / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(list(overrides))))
 

@@ -8,12 +8,13 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from PIL import Image
 from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard.summary import hparams
 
 from sagehound import console, plots
+from sagehound.config import Train, as_dict
 from sagehound.data.folders import SPLITS
 from sagehound.data.photos import PhotoSet
 from sagehound.tables import ClassScore, Epochs, Predictions, confusion, describe_interval
@@ -41,7 +42,7 @@ class SharedCharts(Callback):
 def write_figures(
     logger: TensorBoardLogger,
     folder: Path,
-    cfg: DictConfig,
+    cfg: Train,
     photos: PhotoSet,
     found: dict[str, Predictions],
     by_class: list[ClassScore],
@@ -67,12 +68,10 @@ def write_figures(
         picture = Summary.Image(width=width, height=height, colorspace=3, encoded_image_string=content)
         # not add_image, which would compress the pixels once more
         board._get_file_writer().add_summary(Summary(value=[Summary.Value(tag=name, image=picture)]))
-    board.add_text("config", "```yaml\n" + OmegaConf.to_yaml(cfg, resolve=True) + "```")
+    board.add_text("config", "```yaml\n" + OmegaConf.to_yaml(OmegaConf.create(as_dict(cfg))) + "```")
 
 
-def log_hyperparameters(
-    logger: TensorBoardLogger, cfg: DictConfig, scores: dict[str, dict[str, Any]], folder: Path
-) -> None:
+def log_hyperparameters(logger: TensorBoardLogger, cfg: Train, scores: dict[str, dict[str, Any]], folder: Path) -> None:
     """A row of TensorBoard's table of hyperparameters: the config, and the final scores as columns of it.
 
     As metrics the scores would have to be logged as curves, of one point each. The experiment's own summary is left
@@ -90,9 +89,9 @@ def log_hyperparameters(
         logger.experiment._get_file_writer().add_summary(summary)
 
 
-def hyperparameters(cfg: DictConfig) -> dict[str, Any]:
+def hyperparameters(cfg: Train) -> dict[str, Any]:
     """The config's leaves under their dotted keys, as numbers and strings; without those that change no result."""
-    plain = OmegaConf.to_container(cfg, resolve=True)
+    plain = as_dict(cfg)
     assert isinstance(plain, dict)
     flat: dict[str, Any] = {}
     for group, values in plain.items():

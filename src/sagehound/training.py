@@ -12,7 +12,6 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
-from omegaconf import DictConfig
 from torch import nn
 
 from sagehound import (
@@ -34,6 +33,7 @@ from sagehound import (
 )
 from sagehound.callbacks import AtomicFiles, EachEpoch, EpochEnd, make_callbacks, signals_stop
 from sagehound.classifier import Classifier
+from sagehound.config import Train
 from sagehound.data import splits
 from sagehound.data.datamodule import PhotoModule, check_weights
 from sagehound.data.photos import PhotoSet, find_photos
@@ -54,7 +54,7 @@ class Run:
 
 
 def train(
-    cfg: DictConfig,
+    cfg: Train,
     folder: Path,
     each_epoch: EpochEnd | None = None,
     overrides: Sequence[str] | None = None,
@@ -143,7 +143,7 @@ class _Ready:
     epoch: int  # from 0: where training starts
 
 
-def _prepare(cfg: DictConfig, seconds: dict[str, float]) -> _Ready:
+def _prepare(cfg: Train, seconds: dict[str, float]) -> _Ready:
     """Read the checkpoint, the weights and the photos. This refuses all that cannot work, and writes nothing."""
     with _timed(seconds, "model"):  # what cannot work is refused before any photo is read or fetched
         compute.choose(cfg.trainer, cfg.finetune)
@@ -162,7 +162,7 @@ def _prepare(cfg: DictConfig, seconds: dict[str, float]) -> _Ready:
     return _Ready(photos, model, to, machine, stopped_at, epoch)
 
 
-def _with_features(ready: _Ready, cfg: DictConfig, folder: Path) -> PhotoModule:
+def _with_features(ready: _Ready, cfg: Train, folder: Path) -> PhotoModule:
     """The photos as batches, with their features where the backbone is frozen; these show more near-duplicates."""
     photos, kept = ready.photos, None
     is_frozen = partial(finetune.is_frozen, cfg.finetune)
@@ -175,7 +175,7 @@ def _with_features(ready: _Ready, cfg: DictConfig, folder: Path) -> PhotoModule:
 
 
 def _evaluate(
-    ready: _Ready, data: PhotoModule, logger: TensorBoardLogger, cfg: DictConfig, opened: run_folder.RunFolder
+    ready: _Ready, data: PhotoModule, logger: TensorBoardLogger, cfg: Train, opened: run_folder.RunFolder
 ) -> tuple[dict[str, Predictions], dict[str, dict[str, Any]], int]:
     """Predict all photos with the best weights and write what follows; returns predictions, scores and best epoch."""
     best_epoch = checkpoint.load_best(ready.model, opened.path / "checkpoints" / "best.ckpt")
@@ -192,7 +192,7 @@ def _evaluate(
 def _write_tables(
     folder: Path,
     logger: TensorBoardLogger,
-    cfg: DictConfig,
+    cfg: Train,
     photos: PhotoSet,
     found: dict[str, Predictions],
     best_epoch: int,
@@ -217,18 +217,18 @@ def _report(metrics: dict[str, Any], scores: dict[str, dict[str, Any]], folder: 
         evaluation.tell_leaks(metrics.get("test_without_leaks", {}))
 
 
-def build_backbone(cfg: DictConfig) -> nn.Module:
+def build_backbone(cfg: Train) -> nn.Module:
     """The backbone with its pretrained weights, or with random ones that depend on the seed alone."""
     torch.manual_seed(cfg.seed)
     try:
         return backbone.build(cfg.backbone, with_weights=not cfg.resume)
     except InputError as error:
-        if error.instead and cfg.data.name == "dogimages" and not Path(cfg.data.root).expanduser().exists():
+        if error.instead and cfg.data.name == "dogimages" and not Path(str(cfg.data.root)).expanduser().exists():
             error.instead = [*error.instead, "data=demo"]  # these photos would have to be fetched as well
         raise
 
 
-def build(cfg: DictConfig, classes: list[str], net: nn.Module | None = None) -> tuple[Classifier, Preprocessing]:
+def build(cfg: Train, classes: list[str], net: nn.Module | None = None) -> tuple[Classifier, Preprocessing]:
     """The model around the backbone ``net``, which is built if it is not given, and its preprocessing."""
     net = build_backbone(cfg) if net is None else net
     to = Preprocessing.of_weights(backbone.data_config(net))
@@ -244,7 +244,7 @@ def fit(
     data: PhotoModule,
     machine: compute.Compute,
     logger: TensorBoardLogger,
-    cfg: DictConfig,
+    cfg: Train,
     each_epoch: EpochEnd | None = None,
 ) -> None:
     """Train; best.ckpt and last.ckpt are left beside each other."""
@@ -278,7 +278,7 @@ def fit(
     trainer.fit(model, data, ckpt_path=cfg.resume, weights_only=True)
 
 
-def _is_small(head: nn.Module, cfg: DictConfig) -> bool:
+def _is_small(head: nn.Module, cfg: Train) -> bool:
     """Whether the forward pass of a batch's features takes about a millisecond: 2^24 multiplications."""
     return int(cfg.data.batch_size) * sum(p.numel() for p in head.parameters()) < 2**24
 

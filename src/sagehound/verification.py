@@ -15,9 +15,9 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-from omegaconf import DictConfig
 
 from sagehound import archive
+from sagehound.config import Train
 from sagehound.data.photos import PhotoSet
 from sagehound.errors import SagehoundError
 from sagehound.files import read_csv
@@ -93,7 +93,7 @@ class FreshProcesses:
         self._stack.close()
 
 
-def are_wanted_early(cfg: DictConfig) -> bool:
+def are_wanted_early(cfg: Train) -> bool:
     """Whether to start the fresh processes with the run, so that they import what they need beside it.
 
     Only a head on cached features is trained in so short a time that their memory may be held as long.

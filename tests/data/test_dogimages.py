@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import IO, Any
 
 import pytest
-from omegaconf import OmegaConf
 from PIL import Image
 
 from sagehound.config import Data
@@ -212,7 +211,7 @@ def test_the_whole_set_is_checked(server: Server, tmp_path: Path) -> None:
             breed = i % dogimages.BREEDS
             members[f"dogImages/{split}/{breed + 1:03}.Breed_{breed}/{i}.jpg"] = photo.getvalue()
     server.content = zipped(members)
-    settings = OmegaConf.structured(Data("dogimages", str(tmp_path / "dogs"), url=server.url))
+    settings = Data("dogimages", str(tmp_path / "dogs"), url=server.url)
     have = find_photos(settings, tmp_path / "cache")
     assert (len(have.classes), len(have.photos)) == (133, 8351)
     next((tmp_path / "dogs").rglob("*.jpg")).unlink()

@@ -3,12 +3,10 @@ import os
 import shutil
 import sys
 from collections import Counter
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 from conftest import make_photos, save_photo
-from omegaconf import DictConfig, OmegaConf
 from test_decode import bomb
 
 from sagehound.config import Data
@@ -17,8 +15,8 @@ from sagehound.data.photos import PhotoSet, find_photos
 from sagehound.errors import InputError
 
 
-def settings(root: Path, **changes: object) -> DictConfig:
-    return OmegaConf.create(asdict(Data(name="folder", root=str(root))) | changes)
+def settings(root: Path, **changes: object) -> Data:
+    return Data(**({"name": "folder", "root": str(root)} | changes))  # type: ignore[arg-type]
 
 
 def found(root: Path, **changes: object) -> PhotoSet:

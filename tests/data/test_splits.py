@@ -12,7 +12,6 @@ import pytest
 from conftest import Command, Compose, make_photos, save_photo, small
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from omegaconf import OmegaConf
 from PIL import Image, ImageEnhance, ImageOps
 from test_photos import found
 
@@ -238,7 +237,7 @@ def of_sizes(sizes: list[int], seed: int, **fractions: float) -> dict[str, list[
     groups = [g for g, size in enumerate(sizes) for _ in range(size)]
     photos = [Photo(f"{i}.jpg", "train", "a", str(g)) for i, g in enumerate(groups)]
     digests = {p.file: f"{seed}-{p.file}" for p in photos}
-    data = OmegaConf.structured(Data("folder", "x", **fractions))  # type: ignore[arg-type]
+    data = Data("folder", "x", **fractions)  # type: ignore[arg-type]
     filled = fill(photos, digests, groups, ["valid", "test"], data, {})
     found: dict[str, set[int]] = {"train": set(), "valid": set(), "test": set()}
     for photo in filled:

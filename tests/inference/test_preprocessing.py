@@ -3,10 +3,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from torchvision.transforms import InterpolationMode, v2
 
+from sagehound.config import Augment
 from sagehound.data.augmentation import Augmentation, random_box
 from sagehound.inference.preprocessing import Preprocessing, centre, shrink, to_pixels
 
@@ -19,8 +19,8 @@ def photo(width: int = 500, height: int = 375) -> Image.Image:
     return small.resize((width, height), Image.Resampling.BICUBIC)
 
 
-def augment(**changes: object) -> DictConfig:
-    return OmegaConf.create({"crop": None, "flip": False, "randaugment": 0} | changes)
+def augment(**changes: object) -> Augment:
+    return Augment(**changes)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("size", [(500, 375), (375, 500), (256, 256), (1000, 300), (97, 61)])

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
-from omegaconf import DictConfig
 from PIL import Image, ImageOps
 
+from sagehound.config import Augment
 from sagehound.inference.preprocessing import Preprocessing, centre
 
 
@@ -19,7 +19,7 @@ class Augmentation:
     RandAugment is timm's. It draws from the global generators of Python and numpy, so these are lent out under a lock.
     """
 
-    def __init__(self, augment: DictConfig, to: Preprocessing) -> None:
+    def __init__(self, augment: Augment, to: Preprocessing) -> None:
         from timm.data.auto_augment import rand_augment_transform
 
         self.to, self.crop, self.flip = to, augment.crop, augment.flip

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from functools import partial
 
 import lightning.pytorch as pl
-from omegaconf import DictConfig
 
+from sagehound.config import Augment, Data, Train
 from sagehound.data.augmentation import Augmentation
 from sagehound.data.folders import Photo
 from sagehound.data.loader import (
@@ -35,7 +35,7 @@ class Features:
     centre: Mapping[str, Lookup]  # of each split: what an evaluation sees
 
 
-def check_weights(photos: PhotoSet, augment: DictConfig) -> None:
+def check_weights(photos: PhotoSet, augment: Augment) -> None:
     """Make sure that the weights of the train photos, if they have any, can be used.
 
     Raises:
@@ -61,7 +61,7 @@ class PhotoModule(pl.LightningDataModule):
         self,
         photos: PhotoSet,
         to: Preprocessing,
-        cfg: DictConfig,
+        cfg: Train,
         rests: Callable[[int], bool],
         features: Features | None = None,
     ) -> None:
@@ -140,7 +140,7 @@ class PhotoModule(pl.LightningDataModule):
         return PhotoLoader(kept, labels, batches, self.to, threads, augment, seed, weights)
 
 
-def reading_threads(data: DictConfig) -> int:
+def reading_threads(data: Data) -> int:
     """``data.workers``, or one thread for each core that this process may use, 16 at most."""
     if data.workers is not None:
         return int(data.workers)

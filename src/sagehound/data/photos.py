@@ -6,9 +6,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
-
 from sagehound import console
+from sagehound.config import Data
 from sagehound.data import archives, audit, demo, dogimages, splits, table
 from sagehound.data.audit import Facts
 from sagehound.data.duplicates import MOST_PHOTOS, Fingerprints, Pair, by_hash, components, same
@@ -89,10 +88,10 @@ class PhotoSet:
         return replace(self, pairs=found, audit=report)
 
 
-def fetch(data: DictConfig, cache_dir: Path) -> Path:
+def fetch(data: Data, cache_dir: Path) -> Path:
     """The folder of the photos; demo photos are drawn, dogImages is downloaded and archives are unpacked if need be."""
     if data.root is None:
-        return Path(data.table).expanduser().parent
+        return Path(data.table or "").expanduser().parent
     root = Path(data.root).expanduser()
     if data.name == "dogimages":
         dogimages.fetch(root, data.url)
@@ -103,7 +102,7 @@ def fetch(data: DictConfig, cache_dir: Path) -> Path:
     return root
 
 
-def find_photos(data: DictConfig, cache_dir: Path, resumed: Sequence[Mapping[str, str]] | None = None) -> PhotoSet:
+def find_photos(data: Data, cache_dir: Path, resumed: Sequence[Mapping[str, str]] | None = None) -> PhotoSet:
     """Fetch or draw the photos if need be, read each one once, leave bad ones out, and fill missing splits from train.
 
     Args:
@@ -164,12 +163,12 @@ def _not_in_table(tree: Tree) -> list[str]:
 
 
 def _memory(
-    data: DictConfig, cache_dir: Path, missing: list[str], photos: list[Photo], digests: dict[str, str]
+    data: Data, cache_dir: Path, missing: list[str], photos: list[Photo], digests: dict[str, str]
 ) -> splits.Memory:
     keys = ("split_seed", "valid_fraction", "test_fraction", "near_duplicates", "table")
-    about = {key: data[key] for key in keys} | {"missing": missing}
+    about = {key: getattr(data, key) for key in keys} | {"missing": missing}
     groups = {digests[p.file]: p.group for p in photos}
-    return splits.Memory(Path(data.root or data.table).expanduser(), cache_dir, about, groups if missing else {})
+    return splits.Memory(Path(data.root or data.table or "").expanduser(), cache_dir, about, groups if missing else {})
 
 
 def _same_content(photos: Sequence[Photo], digests: Mapping[str, str]) -> list[tuple[int, int]]:

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from omegaconf import DictConfig
 from PIL import Image
 
 from sagehound import console
 from sagehound.cache import NotKept, Store
+from sagehound.config import Cache
 from sagehound.data.folders import Photo
 from sagehound.data.photos import PhotoSet
 from sagehound.errors import InputError
@@ -88,7 +88,7 @@ class KeptPhotos:
         processes: that share ``max_gb``.
     """
 
-    def __init__(self, files: Files, to: Preprocessing, kind: str, cache: DictConfig, processes: int = 1) -> None:
+    def __init__(self, files: Files, to: Preprocessing, kind: str, cache: Cache, processes: int = 1) -> None:
         about: dict[str, Any] = {
             "version": _VERSION,
             "kind": kind,

@@ -11,9 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
-
 from sagehound import console
+from sagehound.config import Data
 from sagehound.data.folders import Photo
 from sagehound.errors import SagehoundError
 from sagehound.files import read_csv, write_json
@@ -30,7 +29,7 @@ def fill(
     digests: Mapping[str, str],
     groups: Sequence[int],
     missing: Sequence[str],
-    data: DictConfig,
+    data: Data,
     remembered: Remembered,
 ) -> list[Photo]:
     """Take the missing splits from train: the same share of each class, in whole groups.
@@ -54,7 +53,7 @@ def fill(
     labels = {g: Counter(p.label for p in some) for g, some in members.items()}
     left = sum(labels.values(), Counter())  # photos of each class that are in no other split
     number = Counter(label for group in labels.values() for label in group)
-    quotas = {s: _Quota(left, number, data[f"{s}_fraction"], len(missing) + 1) for s in missing}
+    quotas = {s: _Quota(left, number, getattr(data, f"{s}_fraction"), len(missing) + 1) for s in missing}
     split_of: dict[int, str] = {}
 
     def put(group: int, split: str) -> None:

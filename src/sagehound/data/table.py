@@ -7,15 +7,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from omegaconf import DictConfig
-
+from sagehound.config import Columns, as_dict
 from sagehound.data.folders import SPLIT_NAMES, SPLITS, Photo, Tree, one_spelling
 from sagehound.errors import InputError
 
 _HEAVIEST = 1_000_000  # weight of a photo
 
 
-def read(table: Path, root: Path, columns: DictConfig) -> Tree:
+def read(table: Path, root: Path, columns: Columns) -> Tree:
     """The photos of a CSV with a line of column names; without a column of splits all count as train.
 
     Args:
@@ -53,7 +52,7 @@ def read(table: Path, root: Path, columns: DictConfig) -> Tree:
     return Tree(root, photos, [], {}, [])
 
 
-def _photos(table: Path, text: str, columns: DictConfig) -> Iterator[tuple[int, Photo]]:
+def _photos(table: Path, text: str, columns: Columns) -> Iterator[tuple[int, Photo]]:
     """Each row's line number and photo."""
     text = text.lstrip("\r\n")
     first = text.splitlines()[:1]
@@ -61,13 +60,14 @@ def _photos(table: Path, text: str, columns: DictConfig) -> Iterator[tuple[int, 
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=comma)
     have = [name.strip() for name in reader.fieldnames or []]
     reader.fieldnames = have
-    for name in columns.values():
+    names: dict[str, str] = as_dict(columns)
+    for name in names.values():
         if have.count(name) > 1:
             raise InputError(f"data.table={table} has several columns {name!r}: rename all but one")
     for key in ("file", "label"):
-        if columns[key] not in have:
+        if names[key] not in have:
             raise InputError(
-                f"data.table={table} has no column {columns[key]!r}, it has {', '.join(have) or 'none'}: "
+                f"data.table={table} has no column {names[key]!r}, it has {', '.join(have) or 'none'}: "
                 f"give data.columns.{key}=NAME"
             )
 
@@ -75,7 +75,7 @@ def _photos(table: Path, text: str, columns: DictConfig) -> Iterator[tuple[int, 
         return InputError(f"data.table={table}, line {reader.line_num}: {reason}")
 
     for row in reader:
-        value = {key: (row.get(columns[key]) or "").strip() for key in columns}
+        value = {key: (row.get(name) or "").strip() for key, name in names.items()}
         if not any(value.values()):
             continue
         file, split = value["file"].replace("\\", "/"), value["split"].lower()

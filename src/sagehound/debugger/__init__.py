@@ -4,8 +4,7 @@ import importlib
 import os
 from typing import Any
 
-from omegaconf import DictConfig
-
+from sagehound.config import Debugger
 from sagehound.errors import ConfigError
 
 os.environ.setdefault("SMDEBUG_LOG_LEVEL", "off")  # read when smdebug is first imported; what fails is raised
@@ -24,7 +23,7 @@ _SMALL = ("losses", "labels", "predictions")
 _REDUCTIONS = "min,max,mean,std,variance,abs_mean,l2_norm"
 
 
-def collections(cfg: DictConfig) -> dict[str, dict[str, str]]:
+def collections(cfg: Debugger) -> dict[str, dict[str, str]]:
     """What is written of each collection and how often, in the words of AWS's CollectionParameters.
 
     Args:

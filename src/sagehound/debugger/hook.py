@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
-from omegaconf import DictConfig
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sagehound import console
 from sagehound.classifier import Classifier
+from sagehound.config import Debugger
 from sagehound.data.loader import Batch
 from sagehound.errors import SagehoundError
 
@@ -57,7 +57,7 @@ class TensorHook(Callback):
         run: the run's folder.
     """
 
-    def __init__(self, cfg: DictConfig, run: Path) -> None:
+    def __init__(self, cfg: Debugger, run: Path) -> None:
         self.cfg, self.run = cfg, run
         self._recorder: Recorder | None = None
         self._step: _Step | None = None

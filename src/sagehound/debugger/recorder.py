@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
 from smdebug.core.locations import TensorLocation
 from smdebug.core.tfevent.event_file_writer import EventFileWriter
 from smdebug.core.tfevent.events_writer import EventsWriter
@@ -15,6 +14,7 @@ from smdebug.core.utils import get_relative_event_file_path, parse_worker_name_f
 from smdebug.pytorch import Hook, ReductionConfig, SaveConfig, SaveConfigMode, modes
 from torch import Tensor, nn
 
+from sagehound.config import Debugger
 from sagehound.debugger import LOSS, collections
 
 Parameters = Iterable[tuple[str, nn.Parameter]]
@@ -32,7 +32,7 @@ class Recorder:
         Exception: whatever smdebug meets, here and in every method.
     """
 
-    def __init__(self, folder: Path, cfg: DictConfig, steps: tuple[int, int] = (0, 0)) -> None:
+    def __init__(self, folder: Path, cfg: Debugger, steps: tuple[int, int] = (0, 0)) -> None:
         wanted = collections(cfg)
         self._hook = _Hook(out_dir=str(folder), include_collections=list(wanted), include_workers=cfg.workers)
         self._collections = {name: self._hook.get_collection(name) for name in wanted}

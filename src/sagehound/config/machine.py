@@ -1,0 +1,106 @@
+"""Keys of the machine and the training loop: trainer, cached features, debugger, cache."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import MISSING
+
+from sagehound.config.fields import key
+
+if TYPE_CHECKING:
+    from sagehound.config.schema import Train
+
+
+@dataclass
+class Trainer:
+    """The machine and the training loop."""
+
+    name: str = key("where training runs", MISSING, choices=("local",))
+    max_epochs: int = key("epochs", 10, at_least=1)
+    accelerator: str = key("auto: a GPU if there is one", "auto", choices=("auto", "cpu", "gpu"))
+    devices: int | None = key(
+        "processes, each with its own device (DDP); null: every GPU, or one CPU", None, at_least=1
+    )
+    num_nodes: int = key("machines; NODE_RANK is each one's number, MASTER_ADDR the first", 1, at_least=1)
+    precision: str = key(
+        "auto: 16 bits where the hardware computes in them",
+        "auto",
+        choices=("auto", "32-true", "bf16-mixed", "16-mixed"),
+    )
+    channels_last: bool = key("memory order in which convolutions are faster", True)
+    compile: bool = key("torch.compile: minutes to start, then a faster step; for long runs on a GPU", False)
+    gradient_clip: float | None = key("largest norm of the gradients of a step; null: none", 1.0, above=0)
+    accumulate: int = key("steps whose gradients are averaged before the optimizer's step", 1, at_least=1)
+    ema: float | None = key("decay a step of averaged weights (EMA); null: none", None, above=0, below=1)
+    patience: int | None = key(
+        "stop after so many epochs without a lower validation loss; null: never", None, at_least=1
+    )
+    extra: dict[str, Any] = key("other arguments of lightning.pytorch.Trainer: fast_dev_run, profiler, ...", {})
+
+    def conflicts(self, cfg: "Train") -> Iterator[str]:
+        """Yield a message for each setting that contradicts another."""
+        if self.precision == "16-mixed" and self.accelerator == "cpu":
+            yield "trainer.precision=16-mixed needs a GPU: choose trainer.precision=bf16-mixed, 32-true or auto"
+
+
+@dataclass
+class Features:
+    """A frozen backbone runs once on each photo; the head trains on the cached features."""
+
+    cache: bool = key("cache the features in cache.dir; false: the backbone runs on every photo in every epoch", True)
+    views: int = key("augmented views of each train photo whose features are cached beside its centre", 0, at_least=0)
+
+    def conflicts(self, cfg: "Train") -> Iterator[str]:
+        """Yield a message for each setting that contradicts another."""
+        views, augment = self.views, cfg.augment
+        if not views:
+            return
+        if cfg.finetune.name == "full":
+            yield f"features.views={views}: under finetune=full no features are cached: set features.views=0"
+        if not self.cache:
+            yield f"features.views={views} contradicts features.cache=false: set features.views=0"
+        if not augment.changes_photos:
+            yield f"features.views={views} needs an augmentation: choose augment=light, or features.views=0"
+        if cfg.finetune.name == "head" and (augment.mixup or augment.cutmix):
+            yield (
+                f"features.views={views} caches views of single photos, augment.mixup and augment.cutmix blend two: "
+                "set both to 0, or features.views=0"
+            )
+
+
+@dataclass
+class Debugger:
+    """Tensors of the training, written by smdebug for its rules; of photos whose batch is a step."""
+
+    name: str = key("who reads the tensors", MISSING, choices=("sagemaker",))
+    folder: str | None = key(
+        "where they go; null: debugger/tensors of the run, or where SageMaker takes them from", None
+    )
+    collections: list[str] = key(
+        "what is written",
+        ["losses", "gradients", "relu_input", "labels", "predictions"],
+        choices=("losses", "gradients", "weights", "biases", "relu_input", "relu_output", "labels", "predictions"),
+    )
+    train_interval: int = key("optimizer steps between two that are written", 100, at_least=1)
+    eval_interval: int = key("batches of valid photos between two that are written", 100, at_least=1)
+    loss_interval: int = key("the same for losses, labels and predictions, which are small", 5, at_least=1)
+    photos: int = key("of a batch, whose activations are written", 8, at_least=1)
+    reductions: bool = key("seven numbers of a tensor, not its values; losses, labels, predictions stay whole", False)
+    workers: str = key("which of DDP's processes write", "one", choices=("one", "all"))
+    rules: dict[str, dict[str, str]] | None = key(
+        "of AWS's, with their parameters: they run beside a job on SageMaker", None
+    )
+
+
+@dataclass
+class Cache:
+    """Files that later runs use again; safe to delete at any time."""
+
+    dir: str = key(
+        "the folder; SAGEHOUND_CACHE sets it as well",
+        "${oc.env:SAGEHOUND_CACHE,${oc.env:HOME,${oc.env:USERPROFILE,/tmp}}/.cache/sagehound}",
+    )
+    max_gb: float = key(
+        "largest size, 10^9 bytes; the files that were not used for the longest time go first", 20.0, above=0
+    )

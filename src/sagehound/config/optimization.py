@@ -1,0 +1,89 @@
+"""Keys of what is minimised and how: loss, optimizer and schedule."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import MISSING
+
+from sagehound.config.fields import extra, key
+
+if TYPE_CHECKING:
+    from sagehound.config.schema import Train
+
+
+@dataclass
+class Loss:
+    """The training loss. Other keys of this group are arguments of the class that ``_target_`` names."""
+
+    name: str = key("a loss by name; ignored beside _target_", "cross_entropy", choices=("cross_entropy", "focal"))
+    class_weights: Any = key(
+        "null, balanced (n / (classes x photos of the class)), or a list: one weight a class", None
+    )
+    gamma: float | None = key("focal: exponent of (1 - p); null: 2", None, at_least=0)
+    _target_: str | None = key("your own torch.nn.Module: package.Class, called with logits and labels", None)
+
+    def conflicts(self, cfg: "Train") -> Iterator[str]:
+        """Yield a message for each setting that contradicts another."""
+        weights = self.class_weights
+        if extra(self) and not self._target_:
+            known = "name, class_weights, gamma, _target_"
+            yield f"loss.{next(iter(extra(self)))}: no such key; choose from {known}"
+        if isinstance(weights, str) and weights != "balanced":
+            yield f"loss.class_weights={weights}: give balanced, or a list with one number a class"
+        if isinstance(weights, list) and not all(isinstance(w, int | float) and w >= 0 for w in weights):
+            yield f"loss.class_weights={weights}: must be numbers from 0 on, one a class"
+        if weights is not None and not isinstance(weights, str | list):
+            yield f"loss.class_weights={weights}: give balanced, or a list with one number a class"
+        if self.gamma is not None and (self.name != "focal" or self._target_):
+            yield "loss.gamma is of loss=focal only: drop it, or choose loss=focal"
+        if self._target_ and (weights is not None or cfg.augment.label_smoothing):
+            yield (
+                f"loss._target_={self._target_}: your own loss weights classes and smooths labels itself: drop "
+                "loss.class_weights and augment.label_smoothing"
+            )
+
+
+@dataclass
+class Optimizer:
+    """The optimizer. Other keys of this group are arguments of the optimizer's class."""
+
+    name: str = key("an optimizer of torch.optim or timm.optim, in lower case; ignored beside _target_", MISSING)
+    lr: float = key("learning rate of the head, at the schedule's peak", MISSING, above=0)
+    weight_decay: float = key("not applied to biases and normalisation layers", 0.0, at_least=0)
+    eps: float | None = key("adamw, adam and others; null: the optimizer's own default", None, above=0)
+    betas: list[float] | None = key("adamw, adam and others: two numbers", None, at_least=0, below=1)
+    momentum: float | None = key("sgd and others", None, at_least=0, below=1)
+    _target_: str | None = key("your own torch.optim.Optimizer: package.Class", None)
+
+    def conflicts(self, cfg: "Train") -> Iterator[str]:
+        """Yield a message for each setting that contradicts another."""
+        if self.name == "sgd" and not self._target_ and (self.eps is not None or self.betas is not None):
+            yield "optimizer=sgd has no eps and no betas: drop them, or choose optimizer=adamw or optimizer=adam"
+        if self.name in ("adam", "adamw") and not self._target_ and self.momentum is not None:
+            yield f"optimizer={self.name} has no momentum: drop it (betas is what it has), or choose optimizer=sgd"
+        if self.betas is not None and len(self.betas) != 2:
+            yield f"optimizer.betas={self.betas}: give two numbers, such as [0.9,0.999]"
+
+
+@dataclass
+class Schedule:
+    """How the learning rate changes."""
+
+    name: str = key("the shape of the learning rate's curve", MISSING, choices=("constant", "cosine", "plateau"))
+    warmup_epochs: float = key("epochs of linear rise from zero; constant, cosine", 0.0, at_least=0)
+    min_lr: float = key("cosine: the last learning rate, as a share of optimizer.lr", 0.0, at_least=0, below=1)
+    factor: float = key("plateau: what the learning rate is multiplied by", 0.1, above=0, below=1)
+    patience: int = key("plateau: epochs without a lower validation loss before that", 3, at_least=0)
+
+    def conflicts(self, cfg: "Train") -> Iterator[str]:
+        """Yield a message for each setting that contradicts another."""
+        if self.name != "cosine" and self.min_lr:
+            yield f"schedule.min_lr is of schedule=cosine only, not of schedule={self.name}: drop it"
+        if self.name == "plateau" and self.warmup_epochs:
+            yield "schedule=plateau has no warm-up: drop schedule.warmup_epochs, or choose schedule=cosine"
+        if self.warmup_epochs >= cfg.trainer.max_epochs:
+            yield (
+                f"schedule.warmup_epochs={self.warmup_epochs:g} must be below trainer.max_epochs="
+                f"{cfg.trainer.max_epochs}"
+            )
