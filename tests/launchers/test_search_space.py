@@ -17,9 +17,9 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.samplers import RandomSampler
 
 from sagehound.config import check, register
-from sagehound.container import hyperparameters
 from sagehound.container import overrides as container_overrides
 from sagehound.errors import ConfigError
+from sagehound.hyperparameters import values as hyperparameters
 from sagehound_launchers.emulator.sampling import Sampler
 from sagehound_launchers.sagemaker.tuning import point
 from sagehound_launchers.search_space import (

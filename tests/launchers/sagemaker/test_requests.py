@@ -14,8 +14,8 @@ from omegaconf import DictConfig
 
 import sagehound_launchers.config
 from sagehound.config import register
-from sagehound.container import hyperparameters as read_back
 from sagehound.errors import ConfigError
+from sagehound.hyperparameters import values as read_back
 from sagehound_launchers.sagemaker.requests import (
     Account,
     Channel,
