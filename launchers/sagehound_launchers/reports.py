@@ -5,10 +5,11 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 from sagehound.errors import SagehoundError
+from sagehound.metrics import of_epoch
 
 Report = Callable[[int, float], bool]  # epochs done and the objective then; whether the trial is to end
 
-MEASURED = ("valid.loss", "valid.top1")  # what is known of every epoch
+MEASURED = tuple(of_epoch(("valid",)))  # valid.loss, valid.top1, ...: what is known of every epoch
 
 _listener: ContextVar[Report | None] = ContextVar("_listener", default=None)
 

@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sagehound.errors import ConfigError, SagehoundError
+from sagehound.metrics import EACH_EPOCH, METRICS
 
-SHOWN = {"valid.loss": "valid loss", "valid.top1": "valid top-1"}  # scores in the table of trials
+SHOWN = {f"valid.{m.name}": f"valid {m.label}" for m in EACH_EPOCH if "valid" in m.splits}  # in the table of trials
+FORMATS = {name: m.epoch_format for m in METRICS for name in (f"valid.{m.name}", f"train.{m.name}")}
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from sagehound.earlier import is_of_training
 from sagehound.files import write_csv, write_text
 from sagehound_launchers import isolation
 from sagehound_launchers.search_space import Choice, Interval, Range, SearchSpace, overrides
-from sagehound_launchers.trial import SHOWN, Trial, best_of
+from sagehound_launchers.trial import FORMATS, SHOWN, Trial, best_of
 
 WRITTEN = ("trials.csv", "best.yaml", "isolation.csv", "plots/hyperparameters.png", "plots/isolation.png")
 
@@ -32,7 +32,8 @@ def write(folder: Path, trials: Sequence[Trial], space: SearchSpace, *, maximize
     if best is None:
         console.warn(f"no trial was completed; {folder / 'trials.csv'} lists them")
         return
-    winning = dict(o.split("=", 1) for o in [*filter(is_of_training, space.fixed), *overrides(best.point)])
+    fixed = [o for o in space.fixed if is_of_training(o) and o != "trainer=sagemaker"]  # where it was trained
+    winning = dict(o.split("=", 1) for o in [*fixed, *overrides(best.point)])
     write_text(folder / "best.yaml", OmegaConf.to_yaml(OmegaConf.create(winning)))
     if keys:
         plots.save(_figure(trials, best, space, objective), folder / "plots" / "hyperparameters.png")
@@ -51,9 +52,7 @@ def _print_table(trials: Sequence[Trial], keys: Sequence[str], objective: str) -
     rows = []
     for t in trials:
         scores = {**({} if t.objective is None else {objective: t.objective}), **t.scores}
-        shown = [
-            f"{scores[name]:{'.1%' if name.endswith('top1') else '.4f'}}" if name in scores else "" for name in names
-        ]
+        shown = [f"{scores[name]:{FORMATS.get(name, '.4f')}}" if name in scores else "" for name in names]
         values = [t.point.get(key, "") for key in keys]
         rows.append([str(t.number), *(v if isinstance(v, str) else f"{v:.4g}" for v in values), t.state, *shown])
     console.table("Trials", ["trial", *keys, "state", *(SHOWN.get(name, name) for name in names)], rows)

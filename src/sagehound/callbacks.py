@@ -33,6 +33,7 @@ from sagehound.console import bar, metric, say
 from sagehound.errors import Stopped
 from sagehound.files import replacing
 from sagehound.history import History
+from sagehound.metrics import EACH_EPOCH, of_epoch
 
 EpochEnd = Callable[[int, Mapping[str, float]], None]
 
@@ -155,9 +156,14 @@ class Lines(Callback):
         assert isinstance(pl_module, Classifier)
         valid, train = trainer.callback_metrics, pl_module.train_scores.compute()  # every process takes part in compute
         if trainer.is_global_zero:
+            scores = [
+                f"valid {m.label} {float(valid[f'valid/{m.name}']):{m.epoch_format}}"
+                for m in EACH_EPOCH
+                if "valid" in m.splits
+            ]
             say(
-                f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}: valid loss {valid['valid/loss']:.4f}, "
-                f"valid top-1 {valid['valid/top1']:.1%}, train loss {train['train/loss']:.4f}"
+                f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}: {', '.join(scores)}, "
+                f"train loss {train['train/loss']:.4f}"
             )
 
 
@@ -168,7 +174,7 @@ class EachEpoch(Callback):
         self.tell = tell
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Hand over how many epochs are done, and valid.loss and valid.top1."""
+        """Hand over how many epochs are done, and valid.loss, valid.top1, ..."""
         valid = {k.replace("/", "."): float(v) for k, v in trainer.callback_metrics.items() if k.startswith("valid/")}
         self.tell(trainer.current_epoch + 1, valid)
 
@@ -177,12 +183,12 @@ class MetricLines(Callback):
     """The epoch's scores as SageMaker reads them; silent outside its containers."""
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Print valid.loss, valid.top1, train.loss and train.top1."""
+        """Print valid.loss, valid.top1, ..., train.loss, train.top1, ..."""
         assert isinstance(pl_module, Classifier)
         train = pl_module.train_scores.compute()  # every process takes part in compute
         if trainer.is_global_zero:
-            for name in ("valid/loss", "valid/top1", "train/loss", "train/top1"):
-                metric(name.replace("/", "."), float({**trainer.callback_metrics, **train}[name]))
+            for name in of_epoch():
+                metric(name, float({**trainer.callback_metrics, **train}[name.replace(".", "/", 1)]))
 
 
 class StopOnSignal(Callback):

@@ -1,6 +1,5 @@
 """The model that is trained: a timm backbone and a head."""
 
-import math
 from typing import Any
 
 import lightning.pytorch as pl
@@ -9,11 +8,10 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
-from torchmetrics import MeanMetric, MetricCollection
-from torchmetrics.classification import MulticlassAccuracy
+from torchmetrics import MetricCollection
 from torchvision.transforms import v2
 
-from sagehound import finetune
+from sagehound import finetune, metrics
 from sagehound.backbone import in_chunks
 from sagehound.config import Train, as_dict
 from sagehound.data.loader import Batch, seed_of
@@ -42,11 +40,9 @@ class Classifier(pl.LightningModule):
         self.head = make_head(features_of(backbone), list(cfg.head.hidden), len(classes), cfg.head.dropout)
         self.normalise = Normalise(to, channels_last=cfg.trainer.channels_last)
         self.mix = make_mix(cfg.augment.mixup, cfg.augment.cutmix, len(classes))
-        scores = {"loss": MeanMetric(nan_strategy=math.inf), "top1": MulticlassAccuracy(len(classes), average="micro")}
-        self.train_scores = MetricCollection(dict(scores), prefix="train/")
+        self.train_scores = metrics.collection(len(classes), "train")
         self.train_scores.persistent(True)  # a run that is stopped inside an epoch still reports the whole epoch
-        self.valid_scores = self.train_scores.clone(prefix="valid/")
-        self.valid_scores.persistent(False)
+        self.valid_scores = metrics.collection(len(classes), "valid")
         if cfg.finetune.name == "head":
             self.backbone.requires_grad_(False)
         self.set_frozen(0)
@@ -82,7 +78,7 @@ class Classifier(pl.LightningModule):
             loss = F.cross_entropy(logits, targets, label_smoothing=smoothing)
         if not torch.isfinite(loss):
             raise SagehoundError(self._not_finite(loss))
-        self._score(self.train_scores, loss, logits, labels)
+        metrics.update(self.train_scores, loss, logits, labels)
         self.log("train/loss_step", loss)
         return loss
 
@@ -90,12 +86,7 @@ class Classifier(pl.LightningModule):
         """Add one batch to the epoch's scores."""
         x, labels = batch
         logits = self(x)
-        self._score(self.valid_scores, F.cross_entropy(logits, labels), logits, labels)
-
-    @staticmethod
-    def _score(scores: MetricCollection, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        scores["loss"].update(loss.detach(), weight=len(labels))
-        scores["top1"].update(logits.detach(), labels)
+        metrics.update(self.valid_scores, F.cross_entropy(logits, labels), logits, labels)
 
     def on_validation_epoch_end(self) -> None:
         """Log the scores of the valid photos."""

@@ -54,7 +54,7 @@ def run(app: Callable[[], Any], usage: str) -> None:
         hints.check(given, conf)
         sweep = [a for a in given if a in ("-m", "--multirun")]
         # argparse takes -m before or after the overrides, not among them
-        sys.argv[1:] = earlier.resumed(earlier.with_best([*sweep[:1], *(a for a in given if a not in sweep)]))
+        sys.argv[1:] = earlier.resumed(earlier.with_best([*sweep[:1], *(a for a in given if a not in sweep)]), conf)
         if {"-h", "--help"} & set(sys.argv):
             print(f"{usage}\nChoices (group=option)\n\n{_groups(conf)}\n")
             print("Keys (key=value), as this command line sets them; src/sagehound/config.py has units and meanings\n")
@@ -132,7 +132,7 @@ class CheckConfig(Callback):
         """Check the config of a single run, and give the run a folder of its own."""
         with clear_errors():
             typed(config)
-            if not any(config.get(stage) for stage in ("transform", "probe", "deploy", "image")):
+            if not any(config.get(f.name) for f in dataclasses.fields(registered()) if f.metadata.get("stage")):
                 refuse_overlap(config.data.root, Path(config.hydra.run.dir))
             claim_default(config, "run")
 

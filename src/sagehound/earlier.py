@@ -23,7 +23,7 @@ def is_of_training(override: str) -> bool:
     """Whether an override sets what is trained, not where and how one command runs: what best.yaml holds."""
     group = re.split(r"[./@=]", hints.override_key(override))[0]
     known = {"experiment", *(f.name for f in dataclasses.fields(Train))} - _OF_COMMAND
-    return group in known and override != "trainer=sagemaker"
+    return group in known
 
 
 def with_best(argv: list[str]) -> list[str]:
@@ -90,11 +90,15 @@ def _load(path: Path) -> Any:  # noqa: ANN401 - whatever YAML holds
     return OmegaConf.to_container(OmegaConf.load(path), resolve=False)
 
 
-def resumed(argv: list[str]) -> list[str]:
+def resumed(argv: list[str], *conf: Path) -> list[str]:
     """The command line with ``resume=`` worked out: the stopped run's own overrides and folder come first.
 
     ``last`` is the newest run under ``outputs`` that left a checkpoint, or the folder named by ``hydra.run.dir``.
     What is given beside ``resume=`` wins over what the stopped run was given.
+
+    Args:
+        argv: the command line behind the program's name.
+        conf: folders of config groups.
 
     Raises:
         ConfigError: there is no such run, ``resume`` stands in a sweep, or the run's overrides.yaml names code.
@@ -112,7 +116,7 @@ def resumed(argv: list[str]) -> list[str]:
     saved = folder / "overrides.yaml"
     overrides = _overrides_of(saved, str(wanted)) if saved.exists() else []
     dropped = {*given, "overwrite", "audit_only"}  # a resume removes nothing, and trains
-    new = [o for o in overrides if hints.override_key(o) not in dropped and _is_of_here(o)]
+    new = [o for o in overrides if hints.override_key(o) not in dropped and _is_of_here(o, *conf)]
     refuse_targets(new, f"resume={wanted}: {saved}")
     new += [o for o in argv if hints.override_key(o) != "resume"]
     run_dir = [] if "hydra.run.dir" in given else [f"hydra.run.dir={hints.as_text(str(folder))}"]
@@ -125,9 +129,8 @@ def _overrides_of(saved: Path, wanted: str) -> list[str]:
     Raises:
         ConfigError: it is broken, or holds something else.
     """
-    refused = ConfigError(
-        f"resume={wanted}: {saved} holds no list of overrides: restore it, or remove it and give them"
-    )
+    hint = "restore it, or remove it and give them yourself"
+    refused = ConfigError(f"resume={wanted}: {saved} holds no list of overrides; {hint}")
     try:
         found = _load(saved)
     except (OSError, ValueError, YAMLError) as error:
@@ -138,11 +141,11 @@ def _overrides_of(saved: Path, wanted: str) -> list[str]:
     return found
 
 
-def _is_of_here(override: str) -> bool:
+def _is_of_here(override: str, *conf: Path) -> bool:
     """Whether an override of a run means something to this program; where the run was trained does not."""
     group = re.split(r"[./@]", hints.override_key(override))[0]
     known = {f.name for f in dataclasses.fields(registered())} | {"experiment", "hydra"}
-    return group in known and override != "trainer=sagemaker"
+    return group in known and not hints.is_of_larger_schema(override, *conf)
 
 
 def _find_checkpoint(wanted: str, run_dir: str | None) -> Path:

@@ -4,14 +4,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn import functional as F
-from torchmetrics.functional.classification import (
-    multiclass_accuracy,
-    multiclass_calibration_error,
-    multiclass_f1_score,
-)
 
-from sagehound import console
+from sagehound import console, metrics
 from sagehound.classifier import Classifier
 from sagehound.data.datamodule import PhotoModule
 from sagehound.data.folders import SPLITS
@@ -71,30 +65,22 @@ def tell_leaks(found: dict[str, Any]) -> None:
         )
 
 
-def score(p: Predictions, scenes: int | None = None) -> dict[str, Any]:
-    """top1, top1_interval, top5, macro_f1, loss, ece and photos of one split; all but loss and photos between 0 and 1.
+def score(p: Predictions, scenes: int | None = None, split: str | None = None) -> dict[str, Any]:
+    """The metrics of one split (``metrics.METRICS``), with top1_interval and photos.
 
     top1_interval is the 95 % interval of top1, a list [low, high] (Wilson 1927). It counts scenes, as near-duplicates
     and photos of one group are right or wrong together (Kish 1965, with a correlation of 1 within a scene). top5 counts
     the label among the five most probable classes (or all, where there are fewer). macro_f1 is the mean of the classes'
-    F1. ece is the expected calibration error over 15 bins of confidence (Guo et al. 2017).
+    F1. ece is the expected calibration error. All but loss and photos lie between 0 and 1.
 
     Args:
         p: the predictions.
         scenes: how many different scenes they are of; None: every photo is one.
+        split: for its metrics alone; None: all.
     """
-    logits, labels = torch.from_numpy(p.logits), torch.from_numpy(p.labels)
-    classes = logits.shape[1]
-    found = {
-        "top1": multiclass_accuracy(logits, labels, classes, average="micro"),
-        "top5": multiclass_accuracy(logits, labels, classes, average="micro", top_k=min(5, classes)),
-        "macro_f1": multiclass_f1_score(logits, labels, classes, average="macro"),
-        "loss": F.cross_entropy(logits, labels),
-        "ece": multiclass_calibration_error(logits.softmax(1), labels, classes, n_bins=15, norm="l1"),
-    }
-    top1, *others = ((name, round(float(value), 6)) for name, value in found.items())
-    interval = _interval(float(p.right.mean()), len(labels) if scenes is None else scenes)
-    return dict([top1, ("top1_interval", interval), *others, ("photos", len(labels))])
+    top1, *others = metrics.final(torch.from_numpy(p.logits), torch.from_numpy(p.labels), split).items()
+    interval = _interval(float(p.right.mean()), len(p.labels) if scenes is None else scenes)
+    return dict([top1, ("top1_interval", interval), *others, ("photos", len(p.labels))])
 
 
 def _interval(top1: float, scenes: int) -> list[float]:

@@ -6,12 +6,13 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
+from sagehound import metrics
 from sagehound.classifier import Classifier
 from sagehound.files import read_csv, write_csv
 from sagehound.tables import Epochs
 
 NAME = "history.csv"
-COLUMNS = ("train_loss", "train_top1", "valid_loss", "valid_top1")
+COLUMNS = tuple(metrics.of_epoch(("train", "valid"), "_"))  # train_loss, train_top1, valid_loss, valid_top1
 
 
 class History(Callback):
@@ -25,7 +26,7 @@ class History(Callback):
         """Add the epoch's scores."""
         assert isinstance(pl_module, Classifier)
         found = {**trainer.callback_metrics, **pl_module.train_scores.compute()}  # every process takes part in compute
-        scores = {name: float(found[name.replace("_", "/")]) for name in COLUMNS}
+        scores = {name: float(found[name.replace("_", "/", 1)]) for name in COLUMNS}
         self.epochs.append({"epoch": trainer.current_epoch + 1, **scores})
         if trainer.is_global_zero:
             write(self.path, self.epochs)
@@ -45,11 +46,11 @@ def of_checkpoint(checkpoint: dict[str, Any] | None) -> Epochs:
 
 
 def write(path: Path, epochs: Epochs) -> None:
-    """history.csv: epoch, train_loss, train_top1, valid_loss, valid_top1."""
-    rows = [[int(e["epoch"]), *(f"{e[name]:.6g}" for name in COLUMNS)] for e in epochs]
+    """history.csv: epoch, train_loss, train_top1, valid_loss, valid_top1; empty where an earlier version had none."""
+    rows = [[int(e["epoch"]), *(f"{e[name]:.6g}" if name in e else "" for name in COLUMNS)] for e in epochs]
     write_csv(path, ["epoch", *COLUMNS], rows)
 
 
 def read(path: Path) -> Epochs:
     """The epochs of a history.csv."""
-    return [{name: float(value) for name, value in row.items()} for row in read_csv(path)]
+    return [{name: float(value or "nan") for name, value in row.items()} for row in read_csv(path)]

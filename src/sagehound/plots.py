@@ -17,6 +17,7 @@ from PIL import Image
 
 from sagehound.files import replacing
 from sagehound.inference.decode import read_photo
+from sagehound.metrics import EACH_EPOCH
 from sagehound.tables import ClassScore, Epochs, Predictions, describe_interval, most_confused, wilson
 
 Floats = npt.NDArray[np.float64]
@@ -41,19 +42,21 @@ def save(figure: Figure, path: Path) -> bytes:
 
 
 def curves(epochs: Epochs, best_epoch: int) -> Figure:
-    """Loss and top-1 of the train and valid photos over the epochs, with the epoch of the best weights."""
-    figure = Figure(figsize=(10, 4))
-    figure.subplots_adjust(0.07, 0.13, 0.98, 0.9, wspace=0.2)
+    """Loss, top-1, ... of the train and valid photos over the epochs, with the epoch of the best weights."""
+    columns = len(EACH_EPOCH)
+    figure = Figure(figsize=(5 * columns, 4))
+    figure.subplots_adjust(0.14 / columns, 0.13, 1 - 0.04 / columns, 0.9, wspace=0.2)
     number = [e["epoch"] for e in epochs]
-    for axes, score, title in zip(figure.subplots(1, 2), ("loss", "top1"), ("Loss", "Top-1"), strict=True):
+    for axes, metric in zip(figure.subplots(1, columns, squeeze=False).flat, EACH_EPOCH, strict=True):
         for split in ("train", "valid"):
-            axes.plot(number, [e[f"{split}_{score}"] for e in epochs], ".-", label=split)
+            if split in metric.splits:
+                axes.plot(number, [e.get(f"{split}_{metric.name}", np.nan) for e in epochs], ".-", label=split)
         for best in (e for e in epochs if e["epoch"] == best_epoch):
             axes.axvline(best_epoch, color="0.6", linestyle=":", zorder=0)
-            label = f"best epoch, {best_epoch}: {best[f'valid_{score}']:.4g}"
-            axes.plot(best_epoch, best[f"valid_{score}"], "*", color="C1", markersize=14, label=label)
+            value = best.get(f"valid_{metric.name}", np.nan)
+            axes.plot(best_epoch, value, "*", color="C1", markersize=14, label=f"best epoch, {best_epoch}: {value:.4g}")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        axes.set(xlabel="epoch", title=title)
+        axes.set(xlabel="epoch", title=metric.label[0].upper() + metric.label[1:])
         axes.legend()
     return figure
 

@@ -14,7 +14,7 @@ from sagehound.files import write_csv
 
 Floats = npt.NDArray[np.float32]
 
-# one entry an epoch, in order: epoch (from 1), train_loss, train_top1, valid_loss, valid_top1
+# one entry an epoch, in order: epoch (from 1), train_loss, train_top1, valid_loss, valid_top1, ... (history.COLUMNS)
 Epochs = list[dict[str, float]]
 
 _Z95 = 1.959963984540054  # the normal distribution's 97.5 % quantile

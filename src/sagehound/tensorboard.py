@@ -17,13 +17,11 @@ from sagehound import console, plots
 from sagehound.config import Train, as_dict
 from sagehound.data.folders import SPLITS
 from sagehound.data.photos import PhotoSet
+from sagehound.metrics import EACH_EPOCH, METRICS
 from sagehound.tables import ClassScore, Epochs, Predictions, confusion, describe_interval
 
 LAYOUT = {  # tags are regular expressions from the first character on: without $, train/loss is train/loss_step too
-    "curves": {
-        "loss": ["Multiline", ["train/loss$", "valid/loss$"]],
-        "top-1": ["Multiline", ["train/top1$", "valid/top1$"]],
-    }
+    "curves": {m.label: ["Multiline", [f"train/{m.name}$", f"valid/{m.name}$"]] for m in EACH_EPOCH},
 }
 
 
@@ -83,7 +81,8 @@ def log_hyperparameters(logger: TensorBoardLogger, cfg: Train, scores: dict[str,
         columns[" overrides"] = " ".join(OmegaConf.load(folder / "overrides.yaml"))
     columns |= hyperparameters(cfg)
     for split in ("valid", "test"):
-        columns |= {f"{split}.{name}": scores[split][name] for name in ("top1", "loss")}
+        names = [m.name for m in METRICS if m.each_epoch and split in m.splits]
+        columns |= {f"{split}.{name}": scores[split][name] for name in names}
     logger.log_hyperparams(hyperparameters(cfg))
     for summary in hparams(columns, {})[1:]:
         logger.experiment._get_file_writer().add_summary(summary)
@@ -109,15 +108,14 @@ def summarise(scores: dict[str, Any], folder: Path, *, is_trial: bool) -> None:
 
     A trial prints no score of the test photos, so that nobody chooses among trials by them.
     """
-    names = {"top-5": "top5", "macro F1": "macro_f1", "loss": "loss", "ECE": "ece"}
-    if scores["classes"] <= 5:
-        del names["top-5"]  # always 100 %
+    shown = [m for m in METRICS if scores["classes"] >= m.least_classes and m.name != "top1"]
     rows = []
     for split in SPLITS[:2] if is_trial else SPLITS:
         s = scores[split]
-        numbers = [f"{s[k]:.1%}" if k == "top5" else f"{s[k]:.3f}" for k in names.values()]
+        numbers = [f"{s[m.name]:{m.format}}" if m.name in s else "" for m in shown]
         rows.append([split, f"{s['top1']:.1%}", describe_interval(s["top1_interval"]), *numbers, f"{s['photos']:,}"])
-    console.table(f"Best epoch: {scores['best_epoch']}", ["split", "top-1", "95 % interval", *names, "photos"], rows)
+    columns = ["split", "top-1", "95 % interval", *(m.label for m in shown), "photos"]
+    console.table(f"Best epoch: {scores['best_epoch']}", columns, rows)
     last = "valid" if is_trial else "test"
     interval = describe_interval(scores[last]["top1_interval"])
     console.say(f"{last} accuracy: {scores[last]['top1']:.1%} (95 % interval {interval})")

@@ -180,7 +180,7 @@ def _evaluate(
     """Predict all photos with the best weights and write what follows; returns predictions, scores and best epoch."""
     best_epoch = checkpoint.load_best(ready.model, opened.path / "checkpoints" / "best.ckpt")
     found = evaluation.predict(ready.model, data, torch.device(ready.machine.accelerator))
-    scores = {split: evaluation.score(p, data.photos.independent(split)) for split, p in found.items()}
+    scores = {split: evaluation.score(p, data.photos.independent(split), split) for split, p in found.items()}
     opened.remove_stale()
     tensorboard.log_hyperparameters(logger, cfg, scores, opened.path)
     if cfg.results != "scores":

@@ -3,6 +3,7 @@
 import dataclasses
 import re
 from collections.abc import Iterator, Sequence
+from pathlib import PureWindowsPath
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -66,7 +67,7 @@ def _reason(override: str) -> str:
         return "a file may not change what Hydra itself loads and runs"
     if any("${" in _without_keys(text) for text in texts):
         return "a file may not bring a value that is looked up elsewhere"
-    if any({"..", ""} & set(name.split("/")) or set(name) & set("\\:") for name in groups if name):
+    if any({"..", ""} & set(re.split(r"[/\\]", name)) or PureWindowsPath(name).drive for name in groups if name):
         return "a file may not choose an option outside of the config's folders"
     return ""
 

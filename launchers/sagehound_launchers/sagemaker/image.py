@@ -7,17 +7,17 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
-
 from sagehound import console
 from sagehound.errors import ConfigError, SagehoundError
+from sagehound_launchers.config import Aws
 from sagehound_launchers.sagemaker import account
 from sagehound_launchers.sagemaker.errors import aws_errors, code_of
+from sagehound_launchers.stages.image import Image
 
 _PLATFORM = "linux/amd64"  # of SageMaker's usual instances, whatever this machine is
 
 
-def push(cfg: DictConfig, project: Path) -> str:
+def push(aws: Aws, image: Image, project: Path) -> str:
     """Make the repository if it is missing, log in, build and push.
 
     Returns:
@@ -34,10 +34,10 @@ def push(cfg: DictConfig, project: Path) -> str:
         )
     if not (project / "Dockerfile").exists():
         raise ConfigError(f"image=ecr: no Dockerfile in {project}; run launch.py of a whole checkout")
-    reach = account.reach(cfg.aws)
-    ecr, name = reach.client("ecr"), cfg.image.repository
+    reach = account.reach(aws)
+    ecr, name = reach.client("ecr"), image.repository
     with aws_errors(f"preparing the repository {name}"):
-        address = f"{_repository(ecr, name)}:{cfg.image.tag}"
+        address = f"{_repository(ecr, name)}:{image.tag}"
         login = ecr.get_authorization_token()["authorizationData"][0]
     user, _, password = base64.b64decode(login["authorizationToken"]).decode().partition(":")
     registry = address.partition("/")[0]

@@ -1,0 +1,120 @@
+"""The metrics: one entry each, which everything that computes, writes or reads a metric goes by.
+
+An entry reaches metrics.json and the final table; with ``each_epoch`` also history.csv, the curves, the loggers, the
+lines that SageMaker reads, and the objectives by which searches prune. Imports no torch until a metric is computed.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import torchmetrics
+    from torch import Tensor
+    from torchmetrics import MetricCollection
+
+FITTED = ("valid", "train")  # the splits that have metrics after each epoch
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number of a split's predictions."""
+
+    name: str  # in metrics.json, as valid.top1
+    label: str  # in tables and plots
+    direction: Literal["minimize", "maximize"]
+    make: Callable[[int], "torchmetrics.Metric"]  # for c classes; updated with logits, b x c, and labels, b
+    format: str = ".3f"  # in the final table
+    each_epoch: bool = False  # also after each epoch; otherwise of the final predictions alone
+    splits: tuple[str, ...] = ("train", "valid", "test")
+    of_loss: bool = False  # updated with the loss of a batch instead
+    least_classes: int = 2  # fewer: it says nothing, and the final table leaves it out
+
+    @property
+    def epoch_format(self) -> str:
+        """The format in the line that is printed after each epoch."""
+        return self.format if self.format.endswith("%") else ".4f"
+
+
+def _top1(classes: int) -> "torchmetrics.Metric":
+    from torchmetrics.classification import MulticlassAccuracy
+
+    return MulticlassAccuracy(classes, average="micro")
+
+
+def _top5(classes: int) -> "torchmetrics.Metric":
+    from torchmetrics.classification import MulticlassAccuracy
+
+    return MulticlassAccuracy(classes, average="micro", top_k=min(5, classes))
+
+
+def _macro_f1(classes: int) -> "torchmetrics.Metric":
+    from torchmetrics.classification import MulticlassF1Score
+
+    return MulticlassF1Score(classes, average="macro")
+
+
+def _loss(_: int) -> "torchmetrics.Metric":
+    from torchmetrics import MeanMetric
+
+    return MeanMetric(nan_strategy=float("inf"))
+
+
+def _ece(classes: int) -> "torchmetrics.Metric":
+    """The expected calibration error over 15 bins of confidence (Guo et al. 2017)."""
+    from torchmetrics.classification import MulticlassCalibrationError
+
+    return MulticlassCalibrationError(classes, n_bins=15, norm="l1")
+
+
+METRICS = (
+    Metric("top1", "top-1", "maximize", _top1, ".1%", each_epoch=True),
+    Metric("top5", "top-5", "maximize", _top5, ".1%", least_classes=6),
+    Metric("macro_f1", "macro F1", "maximize", _macro_f1),
+    Metric("loss", "loss", "minimize", _loss, each_epoch=True, of_loss=True),
+    Metric("ece", "ECE", "minimize", _ece),
+)
+EACH_EPOCH = tuple(sorted((m for m in METRICS if m.each_epoch), key=lambda m: not m.of_loss))  # the loss first
+
+
+def of_epoch(splits: Iterable[str] = FITTED, separator: str = ".") -> list[str]:
+    """The names of what is measured after each epoch, such as valid.loss."""
+    return [f"{split}{separator}{m.name}" for split in splits for m in EACH_EPOCH if split in m.splits]
+
+
+def objectives() -> dict[str, Literal["minimize", "maximize"]]:
+    """What a search may minimise or maximise: numbers of metrics.json, but for those of the test photos."""
+    return {f"{split}.{m.name}": m.direction for split in FITTED for m in METRICS if split in m.splits}
+
+
+def collection(classes: int, split: str) -> "MetricCollection":
+    """The metrics of a split after each epoch, named as train/loss; computed on the device, over all processes."""
+    from torchmetrics import MetricCollection
+
+    made = {m.name: m.make(classes) for m in EACH_EPOCH if split in m.splits}
+    return MetricCollection(dict(made), prefix=f"{split}/", compute_groups=False)  # each is updated by itself
+
+
+def update(scores: "MetricCollection", loss: "Tensor", logits: "Tensor", labels: "Tensor") -> None:
+    """Add one batch to an epoch's metrics: its mean loss, logits, b x c, and labels, b."""
+    for m in EACH_EPOCH:
+        if m.name not in scores:
+            continue
+        if m.of_loss:
+            scores[m.name].update(loss.detach(), weight=len(labels))
+        else:
+            scores[m.name].update(logits.detach(), labels)
+
+
+def final(logits: "Tensor", labels: "Tensor", split: str | None = None) -> dict[str, float]:
+    """Every metric of a split's predictions: logits, b x c, and labels, b; the loss is the mean cross entropy."""
+    from torch.nn import functional as F
+
+    found = {}
+    for m in METRICS:
+        if split is not None and split not in m.splits:
+            continue
+        metric = m.make(logits.shape[1])
+        metric.update(*((F.cross_entropy(logits, labels),) if m.of_loss else (logits, labels)))
+        found[m.name] = round(float(metric.compute()), 6)
+    return found
