@@ -15,7 +15,7 @@ import pytest
 from conftest import ROOT, make_photos
 
 from sagehound.console import metric_regex
-from sagehound.container import hyperparameters, overrides
+from sagehound.hyperparameters import decode, values
 
 TRAIN = [sys.executable, "-c", "from sagehound.container import train; train()"]
 
@@ -33,13 +33,13 @@ def test_a_real_answer_of_the_service_is_read_back() -> None:
         "sagemaker_region": '"us-east-1"',
         "weight-decay": "0.015282046320745372",
     }
-    assert hyperparameters(said) == {
+    assert values(said) == {
         "batch-size": "64",
         "eps": "8.953219621731109e-08",
         "lr": "0.0022684910380116703",
         "weight-decay": "0.015282046320745372",
     }
-    assert overrides({"~augment": "", "head.hidden": "[512,256]"}) == ["~augment", "head.hidden=[512,256]"]
+    assert decode({"~augment": "", "head.hidden": "[512,256]"}, "x.json") == ["~augment", "head.hidden=[512,256]"]
 
 
 class Container:

@@ -17,9 +17,8 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.samplers import RandomSampler
 
 from sagehound.config import register, typed
-from sagehound.container import hyperparameters
-from sagehound.container import overrides as container_overrides
 from sagehound.errors import ConfigError
+from sagehound.hyperparameters import values as hyperparameters
 from sagehound_launchers.emulator.sampling import Sampler
 from sagehound_launchers.sagemaker.tuning import point
 from sagehound_launchers.search_space import (
@@ -233,7 +232,8 @@ def test_what_a_tuning_job_proposes_comes_back_unchanged(sweeps: dict[str, str],
     assert proposed == Sampler(to_sagemaker(space), seed, guided=False).propose([]), "by the seed"
     assert proposed.keys() == space.ranges.keys()
     given_to_the_job = json.loads(json.dumps(proposed | {"_tuning_objective_metric": "valid.loss"}))
-    for override in OverridesParser.create().parse_overrides(container_overrides(given_to_the_job)):
+    sent = [f"{key}={value}" for key, value in hyperparameters(given_to_the_job).items()]
+    for override in OverridesParser.create().parse_overrides(sent):
         key = override.key_or_group
         found, value = space.ranges[key], override.value()
         assert not override.is_sweep_override()

@@ -1,7 +1,6 @@
 """Requests to SageMaker as plain dicts from pure functions, held against AWS's own rules before they are sent."""
 
 import dataclasses
-import json
 import re
 import zlib
 from collections.abc import Mapping, Sequence
@@ -11,6 +10,7 @@ from typing import Any
 from sagehound.config import Train
 from sagehound.console import metric_regex
 from sagehound.errors import ConfigError
+from sagehound.hyperparameters import encode
 from sagehound.metrics import of_epoch
 from sagehound_launchers.config import Launch
 from sagehound_launchers.sagemaker.shapes import problems
@@ -53,7 +53,7 @@ def hyperparameters(overrides: Sequence[str]) -> dict[str, str]:
     Raises:
         ConfigError: an override has no place in a job.
     """
-    found: dict[str, str] = {}
+    sent = []
     for override in overrides:
         name, _, value = override.partition("=")
         key = name.lstrip("+~")
@@ -63,9 +63,8 @@ def hyperparameters(overrides: Sequence[str]) -> dict[str, str]:
             continue
         if (key in _THERE and not value.strip("'\"").startswith("pkg://")) or (key, value) == ("trainer", "sagemaker"):
             continue
-        found.pop(name, None)
-        found[name] = json.dumps(value) if len(value) > 1 and value[0] == value[-1] == '"' else value
-    return found
+        sent.append(override)
+    return encode(sent)
 
 
 def training_job(

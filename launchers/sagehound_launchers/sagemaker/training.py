@@ -1,11 +1,9 @@
 """`trainer=sagemaker`: training jobs, several at a time, and their results brought back as if they had run here."""
 
 import json
-import tarfile
 import threading
 import time
 import uuid
-import zlib
 from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -14,8 +12,9 @@ from typing import Any, TypeAlias
 
 from sagehound import archive, console, run_folder
 from sagehound.config import Debugger
-from sagehound.errors import ConfigError, SagehoundError, Stopped
+from sagehound.errors import ConfigError, InputError, SagehoundError, Stopped
 from sagehound.files import replacing, write_json
+from sagehound.unpacking import Limits, unpack_into
 from sagehound_launchers.config import Aws, Launch
 from sagehound_launchers.runners import stop_signal, terminable
 from sagehound_launchers.sagemaker import account, client, cost, inputs, requests
@@ -244,6 +243,7 @@ def collect(cloud: Cloud, job: Job, ended: dict[str, Any]) -> dict[str, Any]:
 
 _TOLD = ("TrainingJobName", "TrainingJobArn", "TrainingJobStatus", "SecondaryStatus", "FailureReason",
          "TrainingTimeInSeconds", "BillableTimeInSeconds", "ModelArtifacts", "FinalMetricDataList")  # fmt: skip
+_RESULTS = Limits((".tar.gz",), 100_000)
 _HERE = {"config.yaml", "overrides.yaml", "hydra.yaml"}  # as they are of this machine's command
 
 
@@ -268,12 +268,10 @@ def _download_all(s3: Any, bucket: str, prefix: str, folder: Path) -> None:  # n
 
 
 def _unpack(path: Path, folder: Path) -> None:
+    hint = "run the same command again to fetch it once more"
     try:
-        with tarfile.open(path) as results:
-            for member in results:
-                if member.name.removeprefix("./") not in _HERE:
-                    results.extract(member, folder, filter="data")
-    except (tarfile.TarError, EOFError, zlib.error) as error:
+        unpack_into(path, folder, hint=hint, limits=_RESULTS, wanted=lambda inside: str(inside) not in _HERE)
+    except InputError as error:
         raise RemoteError(f"{path} cannot be unpacked: {error}") from error
     path.unlink()
 

@@ -12,9 +12,10 @@ from omegaconf import OmegaConf
 from rich.live import Live
 from rich.table import Table
 
-from sagehound import console, container
+from sagehound import console
 from sagehound.errors import ConfigError, SagehoundError, Stopped
 from sagehound.files import locked, write_json
+from sagehound.hyperparameters import values
 from sagehound_launchers import trials
 from sagehound_launchers.config import Aws, Hpo, Launch
 from sagehound_launchers.runners import stop_signal, terminable
@@ -200,7 +201,7 @@ def _trial(number: int, summary: dict[str, Any], space: SearchSpace) -> Trial:
 def point(tuned: dict[str, str], space: SearchSpace) -> dict[str, str | float]:
     """A trial's hyperparameters, which SageMaker gives as strings, as an override's values."""
     found: dict[str, str | float] = {}
-    for key, value in container.hyperparameters(tuned).items():
+    for key, value in values(tuned).items():
         r = space.ranges.get(key)
         number = isinstance(r, Interval)
         found[key] = (int(float(value)) if r.integer else float(value)) if number and isinstance(r, Interval) else value
@@ -242,7 +243,8 @@ def best_of(name: str, given: Mapping[str, str]) -> dict[str, str]:
     for note in Path("multirun").glob("**/tuning_job.json"):
         best = note.with_name("best.yaml")
         if best.exists() and json.loads(note.read_text())["HyperParameterTuningJobName"] == name:
-            return {str(k): str(v) for k, v in OmegaConf.load(best).items()}
+            found = OmegaConf.to_container(OmegaConf.load(best), resolve=False)
+            return {str(k): str(v) for k, v in dict(found).items()}  # type: ignore[arg-type]
     aws = Aws(given.get("aws", "account"), profile=given.get("aws.profile"), region=given.get("aws.region"))
     aws.folder = given.get("aws.folder", aws.folder)
     try:
@@ -256,4 +258,4 @@ def best_of(name: str, given: Mapping[str, str]) -> dict[str, str]:
     fixed = found["TrainingJobDefinition"].get("StaticHyperParameters", {})
     tuned = found["BestTrainingJob"]["TunedHyperParameters"]
     drop = {"results", "artifact"}  # what trials leave out
-    return {k: v for k, v in container.hyperparameters({**fixed, **tuned}).items() if k not in drop}
+    return {k: v for k, v in values({**fixed, **tuned}).items() if k not in drop}

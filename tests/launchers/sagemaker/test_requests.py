@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 import sagehound_launchers.schema
 from sagehound.config import register, typed
-from sagehound.container import hyperparameters as read_back
 from sagehound.errors import ConfigError
+from sagehound.hyperparameters import values as read_back
 from sagehound_launchers.config import Launch
 from sagehound_launchers.sagemaker.requests import (
     Account,
