@@ -55,9 +55,7 @@ def run(app: Callable[[], Any], usage: str) -> None:
         program.remember(given)
         folders = [conf_folder(), *program.config_folders(given)]
         hints.check(given, *folders)
-        sweep = [a for a in given if a in ("-m", "--multirun")]
-        # argparse takes -m before or after the overrides, not among them
-        sys.argv[1:] = earlier.resumed(earlier.with_best([*sweep[:1], *(a for a in given if a not in sweep)]), *folders)
+        sys.argv[1:] = hints.flags_first(earlier.resumed(earlier.with_best(given), *folders))
         if {"-h", "--help"} & set(sys.argv):
             sys.argv[1:] = [a for a in sys.argv[1:] if a not in ("-h", "--help", "-m", "--multirun")] + ["--cfg", "job"]
             with redirect_stdout(io.StringIO()) as config:
