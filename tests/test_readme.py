@@ -2,6 +2,9 @@
 
 import re
 import shlex
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from conftest import ROOT
@@ -39,6 +42,18 @@ def test_every_command_composes(program: str, given: str) -> None:
 def test_the_readme_has_commands() -> None:
     assert len([program for program, _ in COMMANDS if program == "train"]) >= 5
     assert len([program for program, _ in COMMANDS if program == "launch"]) >= 4
+
+
+@pytest.mark.slow
+def test_the_python_of_the_readme_runs(tmp_path: Path) -> None:
+    """All of it, in its order, in an empty folder."""
+    (section,) = re.findall(r"^## Python\n(.*?)^## ", README, flags=re.MULTILINE | re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", section, flags=re.DOTALL)
+    assert len(blocks) == 2
+    check = "assert len(probabilities) == 4 and best.label in model.classes and again.classes == photos.classes"
+    (tmp_path / "readme.py").write_text("\n".join([*blocks, check]))
+    done = subprocess.run([sys.executable, "readme.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
 
 
 def test_make_targets_exist() -> None:
