@@ -1,0 +1,37 @@
+"""The config is typed everywhere: mypy finds a key that the schema does not have."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+pytest.importorskip("mypy", reason="mypy is of the extra dev")
+
+
+PLANTED = [
+    ("src/sagehound/training.py", "cfg.trainer.patience", "cfg.trainer.max_epoks"),
+    ("src/sagehound/from_config.py", "o.weight_decay", "o.weight_decey"),
+    ("launchers/sagehound_launchers/sagemaker/requests.py", "aws.spot", "aws.spott"),
+]
+
+
+@pytest.mark.slow
+def test_a_key_that_does_not_exist_is_a_type_error(tmp_path: Path) -> None:
+    shadows = []
+    for number, (file, right, wrong) in enumerate(PLANTED):
+        source = (ROOT / file).read_text()
+        assert right in source
+        planted = tmp_path / f"{number}.py"
+        planted.write_text(source.replace(right, wrong, 1))
+        shadows += ["--shadow-file", str(ROOT / file), str(planted)]
+    files = [file for file, _, _ in PLANTED]
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--cache-dir", str(tmp_path / "cache"), *shadows, *files],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stdout + done.stderr
+    for _, _, wrong in PLANTED:
+        assert f'has no attribute "{wrong.rpartition(".")[2]}"' in done.stdout
+    assert f"Found {len(PLANTED)} errors" in done.stdout
