@@ -7,7 +7,6 @@ Lightning Trainer.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sagehound.api import Run as Run
     from sagehound.api import train as train
     from sagehound.classifier import Classifier as Classifier
     from sagehound.data.datamodule import PhotoDataModule as PhotoDataModule
@@ -18,11 +17,12 @@ if TYPE_CHECKING:
     from sagehound.predicting import Model as Model
     from sagehound.predicting import Prediction as Prediction
     from sagehound.predicting import load as load
+    from sagehound.run import Run as Run
 
 # where each public name is; it is imported when it is first used, because torch takes seconds
 _PUBLIC = {
     "train": "api",
-    "Run": "api",
+    "Run": "run",
     "load": "predicting",
     "Model": "predicting",
     "Prediction": "predicting",

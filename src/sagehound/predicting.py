@@ -19,7 +19,7 @@ from sagehound.inference.preprocessing import Pixels, Preprocessing, centre, pre
 from sagehound.machine import cores
 
 if TYPE_CHECKING:
-    from sagehound.api import Run
+    from sagehound.run import Run
 
 Photo = str | Path | bytes | Image.Image | npt.NDArray[np.uint8]  # a file, its content, or its pixels
 _Probabilities = npt.NDArray[np.float32]

@@ -29,7 +29,6 @@ from sagehound import (
     tables,
     tensorboard,
 )
-from sagehound.api import Run
 from sagehound.callbacks import AtomicFiles, EachEpoch, EpochEnd, KeepConfig, make_callbacks, signals_stop
 from sagehound.classifier import Classifier
 from sagehound.config import Train
@@ -39,6 +38,7 @@ from sagehound.data.photos import PhotoSet, find_photos
 from sagehound.errors import ConfigError
 from sagehound.files import write_json
 from sagehound.machine import tune_allocator
+from sagehound.run import Run
 from sagehound.tables import Predictions
 from sagehound.verification import FreshProcesses
 

@@ -1,0 +1,42 @@
+"""A finished run: its folder and its metrics. Imports no torch."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sagehound.errors import InputError
+
+if TYPE_CHECKING:
+    from sagehound.predicting import Model
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run."""
+
+    folder: Path
+    metrics: dict[str, Any]  # metrics.json
+
+    @classmethod
+    def open(cls, folder: str | Path) -> "Run":
+        """The run in a folder.
+
+        Raises:
+            InputError: it holds no finished run.
+        """
+        path = Path(folder).expanduser()
+        try:
+            return cls(path, json.loads((path / "metrics.json").read_text(encoding="utf-8")))
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path}: no finished run ({error}); give the folder of one") from error
+
+    def model(self) -> "Model":
+        """The trained model.
+
+        Raises:
+            InputError: the run left none.
+        """
+        from sagehound.predicting import load
+
+        return load(self)
