@@ -15,7 +15,7 @@ from sagehound.config import Train, group_of, registered
 from sagehound.errors import ConfigError
 
 # keys of one command, not of what is trained
-_OF_COMMAND = {"audit_only", "best", "overwrite", "results", "resume"}
+_OF_COMMAND = {"audit_only", "best", "logger", "overwrite", "results", "resume"}
 
 
 def is_of_training(override: str) -> bool:
