@@ -1,4 +1,4 @@
-# What SageMaker runs: `train` and `serve` on the PATH. python launch.py image=ecr builds and pushes it.
+# What SageMaker runs: `train` and `serve` on the PATH. sagehound launch image=ecr builds and pushes it.
 FROM python:3.11-slim
 
 WORKDIR /opt/sagehound
@@ -13,6 +13,10 @@ RUN pip install --no-cache-dir "$(sed -n 's/^\(uv==[^ ]*\).*/\1/p' requirements.
     && uv pip install --system --no-cache --compile-bytecode --constraint requirements.lock \
         --editable '.[serve,debugger,demo,heif]' \
     && pip uninstall --yes uv
+RUN for name in train serve; do \
+        printf '#!/usr/bin/env python\nfrom sagehound.container import %s\n\n%s()\n' $name $name > /usr/local/bin/$name \
+        && chmod +x /usr/local/bin/$name; \
+    done
 
 ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 ENV PYTHONUNBUFFERED=1 SAGEHOUND_HOME=/opt/sagehound SAGEHOUND_CACHE=/tmp/sagehound

@@ -32,7 +32,7 @@ lock: $(INSTALLED)
 		--no-emit-index-url --no-annotate --custom-compile-command "make lock" --output-file requirements.lock
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache src/*.egg-info
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache
 
 $(INSTALLED): requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Sagehound needs Python >= 3.11, this is " + sys.version + ": make PYTHON=python3.11 ...")'

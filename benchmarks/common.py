@@ -21,8 +21,7 @@ from hydra import compose, initialize_config_dir
 from PIL import Image
 
 if TYPE_CHECKING:
-    from omegaconf import DictConfig
-
+    from sagehound.config import Train
     from sagehound.data.loader import PhotoLoader
     from sagehound.inference.preprocessing import Preprocessing
 
@@ -136,25 +135,26 @@ def random_weights(backbone: str, path: Path) -> Path:
     return path
 
 
-def config(*overrides: str) -> "DictConfig":
+def config(*overrides: str) -> "Train":
     """The config that `python train.py` would make of a command line."""
-    from sagehound.config import register
+    from sagehound.config import register, typed
 
     register()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return compose("train", overrides=list(overrides))
+        cfg: Train = typed(compose("train", overrides=list(overrides)))
+        return cfg
 
 
-def training_photos(cfg: "DictConfig", to: "Preprocessing") -> "PhotoLoader":
+def training_photos(cfg: "Train", to: "Preprocessing") -> "PhotoLoader":
     """One epoch of the train photos as a run reads them, from files or from ``data.cache``."""
-    from sagehound.data.datamodule import PhotoModule
+    from sagehound.data.datamodule import PhotoDataModule
     from sagehound.data.loader import EpochBatches
     from sagehound.data.photos import find_photos
 
     found = find_photos(cfg.data, Path(cfg.cache.dir))
     photos = found.split("train")
     batches = EpochBatches(len(photos), cfg.data.batch_size, 0, lambda: (0, 0), 0, 1)
-    return PhotoModule(found, to, cfg, lambda _: False).augmented(photos, batches)
+    return PhotoDataModule.of(found, to, cfg.data, cfg.augment, cfg.cache).augmented(photos, batches)
 
 
 def median(values: list[float]) -> float:

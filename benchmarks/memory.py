@@ -20,7 +20,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from sagehound import compute
 from sagehound.classifier import Classifier
-from sagehound.data.datamodule import Features, PhotoModule
+from sagehound.data.datamodule import Features, PhotoDataModule
 from sagehound.data.folders import Photo
 from sagehound.data.photos import PhotoSet
 from sagehound.features import Rows, View
@@ -105,9 +105,10 @@ def train(folder: Path, a: argparse.Namespace, results: "multiprocessing.Queue[t
     found = PhotoSet(Path("none"), names, photos, {}, {p.file: digest(i).hex() for i, p in enumerate(photos)})
     keys = {s: [bytes.fromhex(found.digests[p.file]) for p in found.split(s)] for s in ("train", "valid")}
     rows = {s: Rows([kept], keys[s], 0) for s in keys}
-    model = Classifier(NoBackbone(a.features), names, TO, cfg)
+    model = Classifier(NoBackbone(a.features), names, preprocessing=TO, lr=cfg.optimizer.lr)
     machine = compute.choose(cfg.trainer, cfg.finetune, len(keys["valid"]))
-    data = PhotoModule(found, TO, cfg, lambda _: True, Features(rows["train"], rows))
+    data = PhotoDataModule.of(found, TO, cfg.data, cfg.augment, cfg.cache)
+    data.features = Features(rows["train"], rows, always=True)
     logger = TensorBoardLogger(folder / "run", name="", version="tensorboard", default_hp_metric=False)
     start = time.perf_counter()
     fit(model, data, machine, [logger], cfg, folder / "run")

@@ -14,13 +14,12 @@ import torch
 from common import Row, config, median, parser, random_weights, scratch, show, training_photos
 from torch.nn import functional as F
 
-from sagehound import compute, finetune
+from sagehound import compute, finetune, from_config, optimizers
 from sagehound.classifier import Classifier
 from sagehound.data.loader import Batch
 from sagehound.data.photos import find_photos
 from sagehound.features import autocast
 from sagehound.machine import tune_allocator
-from sagehound.training import build
 
 
 def measure(arguments: list[str] | None = None) -> list[Row]:
@@ -40,9 +39,15 @@ def measure(arguments: list[str] | None = None) -> list[Row]:
         found = find_photos(cfg.data, folder / "cache")
         machine = compute.choose(cfg.trainer, cfg.finetune, len(found.split("valid")))
         device = torch.device(machine.accelerator)
-        model, to = build(cfg, found.classes)
+        model = from_config.classifier(cfg, found.classes)
+        to = model.preprocessing
         model.to(device).train()
-        optimizer = finetune.make_optimizer(model.backbone, model.head, cfg)
+        optimizer = optimizers.build(
+            cfg.optimizer.name,
+            optimizers.find(cfg.optimizer.name),
+            finetune.parameter_groups(model.backbone, model.head, cfg.finetune, cfg.optimizer),
+            {},
+        )
         read = {
             name: training_photos(config(*given, f"data.cache={kind}"), to)
             for name, kind in (("files", "none"), ("cache", "memmap"))

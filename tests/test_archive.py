@@ -7,6 +7,7 @@ import json
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO, Any
 
 import pytest
 
@@ -49,7 +50,7 @@ def test_the_same_files_give_the_same_bytes_whatever_their_times(tmp_path: Path)
 BAD: dict[str, tuple[Entry, str]] = {
     "absolute": (entry("/etc/x", b"x"), "outside of its folder"),
     "above": (entry("a/../../x", b"x"), "outside of its folder"),
-    "above as a folder": (entry("../x", type=tarfile.DIRTYPE), "no plain file"),
+    "above as a folder": (entry("../x", type=tarfile.DIRTYPE), "outside of its folder"),
     "link": (entry("x", type=tarfile.SYMTYPE, linkname="/etc/passwd"), "no plain file"),
     "hard link": (entry("x", type=tarfile.LNKTYPE, linkname="model.json"), "no plain file"),
     "device": (entry("x", type=tarfile.CHRTYPE, devmajor=1, devminor=3), "no plain file"),
@@ -78,7 +79,7 @@ def test_too_many_files_and_files_of_one_name_are_refused(tmp_path: Path) -> Non
     with pytest.raises(InputError, match="more than 3 files"):
         unpack(folders, tmp_path / "out", max_entries=3)
     twice = archive(tmp_path / "twice.tar.gz", entry("x", b"1"), entry("./x", b"2"))
-    with pytest.raises(InputError, match="stands in it twice"):
+    with pytest.raises(InputError, match="is there twice"):
         unpack(twice, tmp_path / "out2")
 
 
@@ -93,7 +94,7 @@ def test_a_huge_header_is_not_read_into_memory(tmp_path: Path) -> None:
 @pytest.mark.parametrize("record", [b"99999999999999999999999 a=b\n", b"30 GNU.sparse.map=1,2,3,4,x\n"])
 def test_a_strange_header_ends_in_one_line(tmp_path: Path, record: bytes) -> None:
     path = archive(tmp_path / "x.tar.gz", entry("h", record, type=tarfile.XHDTYPE), entry("x", b"x"))
-    with pytest.raises(InputError, match="broken"):
+    with pytest.raises(InputError, match="damaged"):
         unpack(path, tmp_path / "out")
 
 
@@ -101,7 +102,7 @@ def test_a_size_below_nothing_does_not_lift_the_limit(tmp_path: Path) -> None:
     folder = entry("d", type=tarfile.DIRTYPE)
     folder[0].pax_headers = {"size": "-999999999999"}
     path = archive(tmp_path / "x.tar.gz", folder, entry("x", b"1" * 2000))
-    with pytest.raises(InputError, match=r"below nothing|broken"):
+    with pytest.raises(InputError, match=r"below nothing|damaged"):
         unpack(path, tmp_path / "out", max_bytes=1000)
 
 
@@ -114,10 +115,12 @@ def test_a_card_of_megabytes_is_not_read(tmp_path: Path) -> None:
 def test_a_full_disk_is_no_fault_of_the_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = archive(tmp_path / "x.tar.gz", entry("x", b"x"))
 
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+    def full(path: Path, mode: str = "r", **options: object) -> IO[Any]:
+        if mode == "xb":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return io.open(path, mode, **options)  # type: ignore[call-overload, no-any-return]  # noqa: UP020
 
-    monkeypatch.setattr("sagehound.archive._write", full)
+    monkeypatch.setattr(Path, "open", full)
     with pytest.raises(SagehoundError, match="the disk is full") as error:
         unpack(path, tmp_path / "out")
     assert error.value.exit_code == 1
@@ -129,7 +132,7 @@ def test_an_endless_row_of_headers_ends_in_one_line(tmp_path: Path) -> None:
         tar.addfile(entry("h", b"11 path=xx\n", type=tarfile.XHDTYPE)[0], io.BytesIO(b"11 path=xx\n"))
     path = tmp_path / "x.tar.gz"
     path.write_bytes(gzip.compress(header.getvalue()[:1024] * 5000))
-    with pytest.raises(InputError, match="broken"):
+    with pytest.raises(InputError, match="damaged"):
         unpack(path, tmp_path / "out")
 
 

@@ -4,7 +4,9 @@ from hydra import compose, initialize_config_dir
 
 from sagehound.config import Debugger, Train, register, typed
 from sagehound.errors import ConfigError
-from sagehound_launchers.config import Deploy, Image, Launch, Probe, Transform
+from sagehound_launchers.schema import LaunchWithStages
+from sagehound_launchers.schema import register as register_launch
+from sagehound_launchers.stages import registry
 
 OPTIONS = [f"{path.parent.name}={path.stem}" for path in sorted((ROOT / "conf").glob("*/*.yaml"))]
 
@@ -18,7 +20,7 @@ def test_every_option_that_is_shipped_keeps_the_rules(option: str) -> None:
         or option == "trainer=sagemaker"
     )
     try:
-        register(Launch if stage else Train)
+        (register_launch if stage else register)()
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
             typed(compose("launch" if stage else "train", overrides=[option, *needed.get(option, [])]))
     finally:
@@ -95,7 +97,7 @@ def test_no_yaml_holds_a_default_of_the_schema() -> None:
     from omegaconf import OmegaConf
 
     defaults = OmegaConf.structured(
-        Launch(deploy=Deploy(), transform=Transform(), probe=Probe(), debugger=Debugger(), image=Image())
+        LaunchWithStages(debugger=Debugger(), **{stage.name: stage.config() for stage in registry()})
     )
     for path in (ROOT / "conf").glob("*/*.yaml"):
         values = OmegaConf.load(path)

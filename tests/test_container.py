@@ -15,7 +15,7 @@ import pytest
 from conftest import ROOT, make_photos
 
 from sagehound.console import metric_regex
-from sagehound.container import hyperparameters, overrides
+from sagehound.hyperparameters import decode, values
 
 TRAIN = [sys.executable, "-c", "from sagehound.container import train; train()"]
 
@@ -33,20 +33,20 @@ def test_a_real_answer_of_the_service_is_read_back() -> None:
         "sagemaker_region": '"us-east-1"',
         "weight-decay": "0.015282046320745372",
     }
-    assert hyperparameters(said) == {
+    assert values(said) == {
         "batch-size": "64",
         "eps": "8.953219621731109e-08",
         "lr": "0.0022684910380116703",
         "weight-decay": "0.015282046320745372",
     }
-    assert overrides({"~augment": "", "head.hidden": "[512,256]"}) == ["~augment", "head.hidden=[512,256]"]
+    assert decode({"~augment": "", "head.hidden": "[512,256]"}, "x.json") == ["~augment", "head.hidden=[512,256]"]
 
 
 class Container:
     """A folder that stands for /opt/ml, and `train` run on it."""
 
     def __init__(self, base: Path, weights: Path, photos: Path | None, **given: str) -> None:
-        self.base = base
+        self.base, self.home = base, ROOT
         (base / "input/config").mkdir(parents=True)
         data = base / "input/data"
         if photos:
@@ -63,7 +63,7 @@ class Container:
         (self.base / f"input/config/{name}.json").write_text(json.dumps(content))
 
     def start(self) -> "subprocess.Popen[str]":
-        places = {"SAGEHOUND_OPT_ML": str(self.base), "SAGEHOUND_HOME": str(ROOT)}
+        places = {"SAGEHOUND_OPT_ML": str(self.base), "SAGEHOUND_HOME": str(self.home)}
         return subprocess.Popen(
             TRAIN, env=os.environ | places, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
@@ -243,4 +243,27 @@ def test_the_image_is_built_from_what_is_here() -> None:
         assert (ROOT / name).exists()
         assert f"!{name}" in sent, "everything else is kept from docker"
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
-    assert scripts.keys() == {"train", "serve"}, "what SageMaker looks for on the PATH"
+    assert scripts.keys() == {"sagehound"}, "train and serve belong to the image alone"
+
+
+def test_the_image_has_train_and_serve_on_its_path(tmp_path: Path) -> None:
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    (made,) = re.findall(r"^RUN (for name in .*?done)$", dockerfile, flags=re.DOTALL | re.MULTILINE)
+    subprocess.run(["sh", "-c", made.replace("/usr/local/bin", str(tmp_path))], check=True)
+    config = tmp_path / "ml/input/config"
+    config.mkdir(parents=True)
+    (config / "hyperparameters.json").write_text('{"head.dropou": "1"}')
+    environment = os.environ | {"SAGEHOUND_OPT_ML": str(tmp_path / "ml")}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    for name, reason in (("train", "head.dropou: no such key"), ("serve", "no such run or file")):
+        done = subprocess.run([tmp_path / name], env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode
+        assert reason in done.stderr + done.stdout
+
+
+def test_without_a_project_the_installed_package_trains(weights: Path, photos: Path, tmp_path: Path) -> None:
+    container = Container(tmp_path / "ml", weights, photos, head__dropou="1")
+    container.home = tmp_path / "nowhere"
+    status, said = container.train()
+    assert status == 2, said
+    assert "sagehound: head.dropou: no such key (did you mean head.dropout?)" in said

@@ -212,13 +212,14 @@ def test_settings_that_cannot_be_are_refused(
 def test_a_photo_that_changes_during_the_run_is_not_kept_under_its_old_name(
     config: Compose, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = training.build
+    original = training.find_photos
 
-    def build(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as training.build
+    def find_photos(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as find_photos
+        found = original(*args, **kwargs)
         save_photo(photos / "train" / "001.Amber" / "003.jpg", (0, 0, 0), seed=1)
-        return original(*args, **kwargs)
+        return found
 
-    monkeypatch.setattr(training, "build", build)
+    monkeypatch.setattr(training, "find_photos", find_photos)
     with pytest.raises(InputError, match=r"003.jpg: changed.*run again"):
         train(config(), tmp_path / "run")
 
@@ -332,15 +333,15 @@ def test_a_sweep_leaves_scores_and_computes_features_once(config: Compose, tmp_p
 
 def test_the_numbers_are_rows_of_the_right_photos(config: Compose, tmp_path: Path) -> None:
     """Each photo's kept features against the backbone's own, one photo at a time."""
-    from sagehound import compute, features
+    from sagehound import compute, features, from_config
     from sagehound.data.photos import find_photos
     from sagehound.inference.decode import read_photo
     from sagehound.inference.preprocessing import centre, to_pixels
-    from sagehound.training import build
 
     cfg = config(EXACT, "data.batch_size=4")
     found = find_photos(cfg.data, Path(cfg.cache.dir))
-    model, to = build(cfg, found.classes)
+    model = from_config.classifier(cfg, found.classes)
+    to = model.preprocessing
     machine = compute.choose(cfg.trainer, cfg.finetune, 9)
     rows = features.prepare(model.backbone, found, to, machine, cfg)
     for split in ("train", "valid", "test"):

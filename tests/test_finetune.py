@@ -1,12 +1,12 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
-import timm
 import torch
 from conftest import Compose
 from torch import nn
 
-from sagehound import finetune
+from sagehound import finetune, from_config, schedules
 from sagehound.classifier import Classifier
 from sagehound.inference.network import make_head
 from sagehound.inference.preprocessing import Preprocessing
@@ -15,19 +15,25 @@ TO = Preprocessing((64, 64), 64, "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
 def classifier(config: Compose, *overrides: str) -> Classifier:
-    return Classifier(timm.create_model("test_resnet", num_classes=0), ["a", "b", "c"], TO, config(*overrides))
+    return from_config.classifier(config(*overrides), ["a", "b", "c"])
+
+
+def groups_of(model: Classifier) -> list[dict[str, Any]]:
+    return finetune.parameter_groups(
+        model.backbone, model.head, model.finetune, model.optimizer, pretrained=model.pretrained
+    )
 
 
 @pytest.mark.parametrize("way", ["finetune=full", "finetune=gradual"])
 def test_every_weight_learns_exactly_once_and_the_backbone_slower(config: Compose, way: str) -> None:
-    model = classifier(config, way, "finetune.backbone_lr=0.1", "finetune.layer_decay=0.5")
-    groups = finetune.parameter_groups(model.backbone, model.head, model.cfg)
+    model = classifier(config, way, "trainer.max_epochs=4", "finetune.backbone_lr=0.1", "finetune.layer_decay=0.5")
+    groups = groups_of(model)
     grouped = [id(p) for g in groups for p in g["params"]]
     assert sorted(grouped) == sorted(id(p) for p in model.parameters())
     lr = {id(p): g["lr"] for g in groups for p in g["params"]}
-    assert lr[id(model.head[0].weight)] == model.cfg.optimizer.lr
+    assert lr[id(model.head[0].weight)] == model.optimizer.lr
     of_backbone = [lr[id(p)] for p in model.backbone.parameters()]
-    assert max(of_backbone) == pytest.approx(0.1 * model.cfg.optimizer.lr)
+    assert max(of_backbone) == pytest.approx(0.1 * model.optimizer.lr)
     assert of_backbone[0] == min(of_backbone) < max(of_backbone) / 8
     decayed = {id(p) for g in groups if g["weight_decay"] for p in g["params"]}
     assert decayed == {id(p) for p in model.parameters() if p.ndim > 1}
@@ -35,7 +41,7 @@ def test_every_weight_learns_exactly_once_and_the_backbone_slower(config: Compos
 
 def test_a_head_run_learns_the_head_alone(config: Compose) -> None:
     model = classifier(config, "head.hidden=[5]")
-    groups = finetune.parameter_groups(model.backbone, model.head, model.cfg)
+    groups = groups_of(model)
     assert {id(p) for g in groups for p in g["params"]} == {id(p) for p in model.head.parameters()}
 
 
@@ -63,8 +69,8 @@ def test_the_backbone_rests_when_it_should(config: Compose, overrides: list[str]
 def test_from_nothing_the_backbone_learns_like_the_head(config: Compose) -> None:
     nothing = ["backbone.weights=null", "backbone.pretrained=false"]
     model = classifier(config, "finetune=full", *nothing).train()
-    groups = finetune.parameter_groups(model.backbone, model.head, model.cfg)
-    assert {g["lr"] for g in groups} == {model.cfg.optimizer.lr}
+    groups = groups_of(model)
+    assert {g["lr"] for g in groups} == {model.optimizer.lr}
     assert all(m.training for m in model.backbone.modules() if isinstance(m, nn.BatchNorm2d))
 
 
@@ -95,13 +101,13 @@ def test_no_gradient_is_kept_for_a_backbone_that_rests(config: Compose) -> None:
 
 
 def test_the_learning_rate_rises_then_falls() -> None:
-    rates = [finetune.rate(step, total=100, warmup=10, end=0.1) for step in range(101)]
+    rates = [schedules.rate(step, total=100, warmup=10, end=0.1) for step in range(101)]
     assert rates[0] == pytest.approx(1 / 11)
     assert rates[:11] == sorted(rates[:11])
     assert rates[10] == 1
     assert rates[10:] == sorted(rates[10:], reverse=True)
     assert rates[100] == pytest.approx(0.1)
-    assert {finetune.rate(step, total=100, warmup=0, end=1.0) for step in range(100)} == {1.0}
+    assert {schedules.rate(step, total=100, warmup=0, end=1.0) for step in range(100)} == {1.0}
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from sagehound import hints
-from sagehound.config import register
+from sagehound.config import register, typed
 from sagehound.errors import ConfigError
 
 PLAIN = [
@@ -76,11 +76,11 @@ def hint(argv: list[str], monkeypatch: pytest.MonkeyPatch) -> str:
     return message
 
 
-@pytest.mark.parametrize(("typed", "meant"), PLAIN)
+@pytest.mark.parametrize(("given", "meant"), PLAIN)
 def test_a_setting_is_answered_with_the_override_that_is_meant(
-    typed: str, meant: str, monkeypatch: pytest.MonkeyPatch
+    given: str, meant: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    argv = typed.split() if typed.startswith("--") else [typed]
+    argv = given.split() if given.startswith("--") else [given]
     message = hint(argv, monkeypatch)
     assert message.partition("; did you mean ")[2] == f"{meant}?"
     pasted = shlex.split(meant)

@@ -8,7 +8,7 @@ from conftest import ROOT
 from hydra import compose, initialize_config_dir
 
 from sagehound.config import Train, register, typed
-from sagehound_launchers.config import Launch
+from sagehound_launchers.schema import register as register_launch
 from sagehound_launchers.search_space import parse
 
 README = (ROOT / "README.md").read_text()
@@ -21,7 +21,7 @@ def test_every_option_is_named(group: str) -> None:
         assert option.stem in row
 
 
-FOUND = re.findall(r"python (train|launch)\.py ([^`\n|]*=[^`\n|]*)", README)
+FOUND = re.findall(r"(?:python|sagehound) (train|launch)(?:\.py)? ([^`\n|]*=[^`\n|]*)", README)
 COMMANDS = sorted({(program, given) for program, given in FOUND if "resume" not in given})
 
 
@@ -29,7 +29,7 @@ COMMANDS = sorted({(program, given) for program, given in FOUND if "resume" not 
 def test_every_command_composes(program: str, given: str) -> None:
     overrides = [o for o in shlex.split(given) if o != "-m"]
     try:
-        register(Launch if program == "launch" else Train)
+        (register_launch if program == "launch" else register)()
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
             typed(compose(program, overrides=parse(overrides).middle()))
     finally:

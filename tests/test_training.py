@@ -458,9 +458,23 @@ def test_a_head_run_leaves_the_backbone_as_it_was(config: Compose, tmp_path: Pat
     assert all(torch.equal(before[k], after[f"backbone.{k}"]) for k in kept), "BatchNorm statistics included"
 
 
-def test_the_command_that_resumes_a_run_is_quoted_for_the_shell(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("started", "again"),
+    [
+        ("my code/train.py", ["python", "my code/train.py"]),
+        ("launch.py", ["python", "launch.py"]),
+        ("sagehound train", ["sagehound", "train"]),
+        ("sagehound launch", ["sagehound", "launch"]),
+        ("python -m sagehound.cli train", ["python", "-m", "sagehound.cli", "train"]),
+        ("ipykernel_launcher.py", ["sagehound", "train"]),
+    ],
+)
+def test_the_command_that_resumes_a_run_is_the_users_own_quoted_for_the_shell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, started: str, again: list[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", [started])
     last = tmp_path / "my run/checkpoints/last.ckpt"
     last.parent.mkdir(parents=True)
     last.touch()
     said = str(stopped(signal.SIGTERM, last)).partition("go on with: ")[2]
-    assert shlex.split(said) == ["python", "train.py", f"resume={tmp_path}/my run"]
+    assert shlex.split(said) == [*again, f"resume={tmp_path}/my run"]

@@ -3,7 +3,7 @@
 import json
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,15 @@ from omegaconf.errors import OmegaConfBaseException
 
 from sagehound import console, run_folder
 from sagehound.command import explain
+from sagehound.config import Train
 from sagehound.errors import ConfigError, SagehoundError, Stopped
 from sagehound.files import locked
 from sagehound.hints import override_key
 from sagehound_launchers import trials
+from sagehound_launchers.config import Launch as LaunchConfig
+from sagehound_launchers.config import names_with_model
 from sagehound_launchers.runners import Launch, stop_signal, terminable
 from sagehound_launchers.search_space import Choice, Range, SearchSpace, role_of
-from sagehound_launchers.spaces import Compose
 from sagehound_launchers.trial import Trial, objective_of, scores_of
 from sagehound_launchers.worker import returned
 
@@ -66,7 +68,7 @@ def parse(overrides: Sequence[Override]) -> Grid:
     return Grid(SearchSpace(ranges, fixed, roles), jobs)
 
 
-def check(grid: Grid, compose: Compose) -> None:
+def check(grid: Grid, compose: Callable[[Sequence[str]], Train]) -> None:
     """Compose and check every point.
 
     Raises:
@@ -76,8 +78,8 @@ def check(grid: Grid, compose: Compose) -> None:
     for number, (job, point) in enumerate(zip(grid.jobs, grid.points, strict=True)):
         try:
             cfg = compose(job)
-            if several and any(key in cfg and cfg[key] for key in ("deploy", "transform")):
-                raise ConfigError("deploy and transform are for one model: drop -m, or train first and give model=RUN")
+            if several and isinstance(cfg, LaunchConfig) and any(stage.needs_model for stage, _ in cfg.stages):
+                raise ConfigError(f"{names_with_model()} are for one model: drop -m, or train first and give model=RUN")
         except (SagehoundError, HydraException, OmegaConfBaseException) as error:
             message = str(error) if isinstance(error, SagehoundError) else explain(error)
             where = f"trial {number} of {len(grid.jobs)} ({_written(point)}): " if several else ""

@@ -12,14 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from omegaconf import DictConfig
-
 from sagehound import console, plots
+from sagehound.config import Train
 from sagehound.data.folders import SPLITS, Photo, scan
 from sagehound.data.photos import fetch, find_photos
 from sagehound.errors import ConfigError, SagehoundError
 from sagehound.files import write_csv, write_json
 from sagehound.tables import ClassScore, describe_interval, wilson, write_per_class
+from sagehound_launchers.config import Launch
+from sagehound_launchers.stages.probe import Probe
 
 _TYPES = {".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".png": "image/png", ".webp": "image/webp"}
 _TRIES = 5  # of a photo that a busy endpoint sends back
@@ -47,7 +48,7 @@ class Reply:
         return self.top[:1] == [self.photo.label]
 
 
-def probe(cfg: DictConfig, folder: Path) -> dict[str, Any]:
+def probe(cfg: Launch, own: Probe, folder: Path) -> dict[str, Any]:
     """Send ``n`` test photos to ``endpoint`` and write probe.json, predictions.csv, per_class.csv and a plot.
 
     Returns:
@@ -61,25 +62,26 @@ def probe(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     chosen = [p for p in photos if p.split == "test"]
     if cfg.n != "all" and int(cfg.n) < len(chosen):
         chosen = sorted(random.Random(cfg.seed).sample(chosen, int(cfg.n)), key=lambda p: p.file)
-    ask = over_sagemaker(cfg) if cfg.probe.name == "sagemaker" else over_http(cfg)
-    console.say(f"probing {cfg.endpoint} with {len(chosen):,} test photos, {cfg.probe.clients} at a time")
+    endpoint = str(cfg.endpoint)
+    ask = (over_sagemaker if own.name == "sagemaker" else over_http)(endpoint, own)
+    console.say(f"probing {endpoint} with {len(chosen):,} test photos, {own.clients} at a time")
     start = time.perf_counter()
     replies: list[Reply] = []
-    with ThreadPoolExecutor(cfg.probe.clients) as pool:
+    with ThreadPoolExecutor(own.clients) as pool:
         coming = pool.map(lambda p: _send(ask, root, p), chosen)
         for reply in console.track(coming, "Probing with photos", len(chosen)):
             replies.append(reply)
             if len(replies) == min(_HOPELESS, len(chosen)) and all(r.error for r in replies):
                 pool.shutdown(cancel_futures=True)
-                raise SagehoundError(f"endpoint={cfg.endpoint} answered none of {len(replies)} photos: {reply.error}")
+                raise SagehoundError(f"endpoint={endpoint} answered none of {len(replies)} photos: {reply.error}")
     seconds = time.perf_counter() - start
-    found = _summary(replies, seconds) | {"endpoint": cfg.endpoint, "clients": cfg.probe.clients}
+    found = _summary(replies, seconds) | {"endpoint": endpoint, "clients": own.clients}
     _write(folder, found, replies, photos)
     _tell(found, replies, folder)
     return found
 
 
-def test_photos(cfg: DictConfig) -> tuple[list[Photo], Path]:
+def test_photos(cfg: Train) -> tuple[list[Photo], Path]:
     """All photos of the set with their splits, and where they lie.
 
     A test folder is taken as it is; without one, the test photos are those that a training run would take from train.
@@ -92,14 +94,14 @@ def test_photos(cfg: DictConfig) -> tuple[list[Photo], Path]:
     return photos, root
 
 
-def over_http(cfg: DictConfig) -> Ask:
+def over_http(endpoint: str, own: Probe) -> Ask:
     """Ask a server by its address, alone or with /invocations, /models/NAME or /models/NAME/invoke."""
     import urllib3
 
-    url = str(cfg.endpoint).rstrip("/")
+    url = endpoint.rstrip("/")
     if not url.endswith(("/invocations", "/invoke")):
         url += "/invoke" if "/models/" in url else "/invocations"
-    pool = urllib3.PoolManager(maxsize=cfg.probe.clients, retries=False, timeout=cfg.probe.timeout)
+    pool = urllib3.PoolManager(maxsize=own.clients, retries=False, timeout=own.timeout)
 
     def ask(photo: bytes, content_type: str) -> dict[str, Any]:
         for _ in range(_TRIES):
@@ -116,15 +118,15 @@ def over_http(cfg: DictConfig) -> Ask:
     return ask
 
 
-def over_sagemaker(cfg: DictConfig) -> Ask:
+def over_sagemaker(endpoint: str, own: Probe) -> Ask:
     """Ask an endpoint of SageMaker by its name, with the credentials and the region that boto3 finds."""
     import boto3
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError, ClientError
 
     settings = Config(
-        max_pool_connections=cfg.probe.clients,
-        read_timeout=cfg.probe.timeout,
+        max_pool_connections=own.clients,
+        read_timeout=own.timeout,
         retries={"max_attempts": _TRIES, "mode": "standard"},
     )
     try:
@@ -135,9 +137,7 @@ def over_sagemaker(cfg: DictConfig) -> Ask:
 
     def ask(photo: bytes, content_type: str) -> dict[str, Any]:
         try:
-            answer = client.invoke_endpoint(
-                EndpointName=cfg.endpoint, Body=photo, ContentType=content_type, Accept=_ACCEPT
-            )
+            answer = client.invoke_endpoint(EndpointName=endpoint, Body=photo, ContentType=content_type, Accept=_ACCEPT)
             return _read(200, answer["Body"].read())
         except (BotoCoreError, ClientError) as error:
             raise Refused(str(error)) from error

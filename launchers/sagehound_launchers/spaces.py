@@ -5,19 +5,20 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf import DictConfig, open_dict, read_write
 
 from sagehound import hints
 from sagehound.run_folder import claim, refuse_files
+from sagehound_launchers.config import Hpo, Launch
 from sagehound_launchers.search_space import SearchSpace, parse
 from sagehound_launchers.trials import WRITTEN
 
 _STUDIES = Path("multirun")  # where conf/hpo puts the folder of each study
 
-Compose = Callable[[Sequence[str]], DictConfig]
+Compose = Callable[[Sequence[str]], Launch]
 
 
-def searched(arguments: Sequence[str], hpo: DictConfig, compose: Compose) -> tuple[SearchSpace, list[str]]:
+def searched(arguments: Sequence[str], hpo: Hpo, compose: Compose) -> tuple[SearchSpace, list[str]]:
     """The search space, and the overrides that are of the search itself.
 
     Of a key that the command line and hpo.space both have, the command line's counts. Where neither sweeps anything,
@@ -35,15 +36,15 @@ def searched(arguments: Sequence[str], hpo: DictConfig, compose: Compose) -> tup
     space = _parse(arguments, hpo)
     if not space.ranges:
         ours.append(f"hpo/space={compose([*ours, *space.fixed]).optimizer.name}")
-        space = _parse(arguments, compose([*ours, *space.fixed]).hpo)
+        space = _parse(arguments, compose([*ours, *space.fixed]).search)
     compose([*ours, *space.middle()])
     return space, ours
 
 
-def _parse(arguments: Sequence[str], hpo: DictConfig) -> SearchSpace:
+def _parse(arguments: Sequence[str], hpo: Hpo) -> SearchSpace:
     given = [a for a in arguments if not _is_ours(a)]
     keys = {hints.override_key(a) for a in given}
-    flat = _flat(OmegaConf.to_container(hpo.space, resolve=True))
+    flat = _flat(hpo.space)
     return parse([*given, *(f"{key}={sweep}" for key, sweep in flat.items() if key not in keys)])
 
 
@@ -102,4 +103,4 @@ def same_command(*overrides: str) -> str:
     """This process's command with other overrides, quoted for the shell."""
     keys = [hints.override_key(o) for o in overrides]
     given = [a for a in sys.argv[1:] if hints.override_key(a) not in keys]
-    return hints.command([*given, *overrides], Path(sys.argv[0]).name)
+    return hints.command([*given, *overrides])

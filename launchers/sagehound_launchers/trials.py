@@ -32,7 +32,8 @@ def write(folder: Path, trials: Sequence[Trial], space: SearchSpace, *, maximize
     if best is None:
         console.warn(f"no trial was completed; {folder / 'trials.csv'} lists them")
         return
-    winning = dict(o.split("=", 1) for o in [*filter(is_of_training, space.fixed), *overrides(best.point)])
+    fixed = [o for o in space.fixed if is_of_training(o) and o != "trainer=sagemaker"]  # where it was trained
+    winning = dict(o.split("=", 1) for o in [*fixed, *overrides(best.point)])
     write_text(folder / "best.yaml", OmegaConf.to_yaml(OmegaConf.create(winning)))
     if keys:
         plots.save(_figure(trials, best, space, objective), folder / "plots" / "hyperparameters.png")

@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import optuna
-from omegaconf import DictConfig
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from sagehound import console
 from sagehound.errors import ConfigError, InputError, SagehoundError, Stopped
 from sagehound.files import locked
 from sagehound_launchers import spaces, trials
+from sagehound_launchers.config import Hpo
 from sagehound_launchers.proposals import ADAPTIVE, importance, make_pruner, make_sampler
 from sagehound_launchers.reports import Pruned
 from sagehound_launchers.runners import Job, Report, Result, Runner, stop_signal, terminable
@@ -30,7 +31,7 @@ MakeRunner: TypeAlias = Callable[[Report | None, bool], Runner]
 
 
 def tune(
-    arguments: Sequence[str], hpo: DictConfig, seed: int, folder: Path, compose: Compose, make_runner: MakeRunner
+    arguments: Sequence[str], hpo: Hpo, seed: int, folder: Path, compose: Compose, make_runner: MakeRunner
 ) -> list[Trial]:
     """Run trials until ``hpo.max_jobs`` are done in all, those of earlier calls for the same folder among them.
 
@@ -55,7 +56,9 @@ def tune(
         journal = str(folder / "study.journal")
         _mend(folder / "study.journal")
         storage = JournalStorage(JournalFileBackend(journal, lock_obj=JournalFileOpenLock(journal)))
-        study = optuna.create_study(storage=storage, study_name="study", direction=hpo.direction, load_if_exists=True)
+        study = optuna.create_study(
+            storage=storage, study_name="study", direction=StudyDirection[hpo.direction.upper()], load_if_exists=True
+        )
         study.sampler = make_sampler(hpo.sampler, seed, len(study.trials), to_optuna(space))
         study.pruner = make_pruner(hpo.pruner, compose([*ours, *space.middle()]).trainer.max_epochs)
         _check_same(study, space, hpo)
@@ -75,7 +78,7 @@ def tune(
         return _write(study, folder, space, hpo)
 
 
-def _write(study: optuna.Study, folder: Path, space: SearchSpace, hpo: DictConfig) -> list[Trial]:
+def _write(study: optuna.Study, folder: Path, space: SearchSpace, hpo: Hpo) -> list[Trial]:
     """Write the results of the trials that have ended, if there are any."""
     found = [_trial(t) for t in study.trials if t.state.is_finished()]
     if found:
@@ -105,7 +108,7 @@ def _grid(space: SearchSpace) -> list[dict[str, str]]:
     return [dict(zip(space.ranges, point, strict=True)) for point in itertools.product(*values)]
 
 
-def _check_same(study: optuna.Study, space: SearchSpace, hpo: DictConfig) -> None:
+def _check_same(study: optuna.Study, space: SearchSpace, hpo: Hpo) -> None:
     """A study goes on only with what it was begun with."""
     now = {
         "space": {key: repr(found) for key, found in space.ranges.items()},
@@ -149,7 +152,7 @@ def _asked(trial: FrozenTrial) -> dict[str, Any]:
 class _Search:
     """The trials of one call."""
 
-    def __init__(self, study: optuna.Study, space: SearchSpace, ours: list[str], hpo: DictConfig) -> None:
+    def __init__(self, study: optuna.Study, space: SearchSpace, ours: list[str], hpo: Hpo) -> None:
         self._study, self._space, self._ours, self._hpo = study, space, ours, hpo
         self._running: dict[int, optuna.Trial] = {}
         self._failures = 0

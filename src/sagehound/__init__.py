@@ -1,1 +1,53 @@
-"""Fine-tune an image classifier on your own folder of photos."""
+"""Fine-tune an image classifier on your own folder of photos.
+
+``train`` and ``load`` do what the command ``sagehound`` does. ``Classifier`` and ``PhotoDataModule`` are for your own
+Lightning Trainer.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sagehound.api import Run as Run
+    from sagehound.api import train as train
+    from sagehound.classifier import Classifier as Classifier
+    from sagehound.data.datamodule import PhotoDataModule as PhotoDataModule
+    from sagehound.data.folders import Photo as Photo
+    from sagehound.errors import ConfigError as ConfigError
+    from sagehound.errors import InputError as InputError
+    from sagehound.errors import SagehoundError as SagehoundError
+    from sagehound.predicting import Model as Model
+    from sagehound.predicting import Prediction as Prediction
+    from sagehound.predicting import load as load
+
+# where each public name is; it is imported when it is first used, because torch takes seconds
+_PUBLIC = {
+    "train": "api",
+    "Run": "api",
+    "load": "predicting",
+    "Model": "predicting",
+    "Prediction": "predicting",
+    "Classifier": "classifier",
+    "PhotoDataModule": "data.datamodule",
+    "Photo": "data.folders",
+    "SagehoundError": "errors",
+    "ConfigError": "errors",
+    "InputError": "errors",
+}
+__all__ = [*_PUBLIC, "__version__"]
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - of any public name
+    """A public name, or ``__version__``."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("sagehound")
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"{__name__}.{_PUBLIC[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

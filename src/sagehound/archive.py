@@ -1,6 +1,5 @@
 """model.tar.gz as a file: packed to the same bytes every time, opened as if a stranger had sent it. No torch."""
 
-import errno
 import gzip
 import hashlib
 import json
@@ -9,20 +8,22 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
-from sagehound.errors import InputError, SagehoundError
-from sagehound.files import replacing, writing_failed
+from sagehound import unpacking
+from sagehound.errors import InputError
+from sagehound.files import replacing
 from sagehound.inference.preprocessing import Preprocessing
+from sagehound.unpacking import Limits
 
 NAME = "model.tar.gz"
 FORMAT = 1  # of model.json and the files beside it
 MAX_ENTRIES = 100
 MAX_BYTES = 8 * 10**9  # of all files, unpacked
 _CARD_BYTES = 4 * 2**20  # of model.json
-_CHUNK = 2**20
-_OUR_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG)
+LIMITS = Limits((".tar.gz",), MAX_ENTRIES, MAX_BYTES)
+HINT = "give a model.tar.gz that a run left"  # what to do about a bad one
 
 
 @dataclass(frozen=True)
@@ -60,9 +61,7 @@ class Card:
                 raise ValueError("two classes of one name")
             return cls(classes, Preprocessing.read(to), about)
         except OSError as error:
-            raise InputError(
-                f"{path} cannot be read ({error.strerror}); give a model.tar.gz that a run left"
-            ) from error
+            raise InputError(f"{path} cannot be read ({error.strerror}); {HINT}") from error
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise InputError(f"{path} is broken: {type(error).__name__}: {error}; pack the model again") from error
 
@@ -96,78 +95,13 @@ def pack(files: Mapping[str, Path], path: Path) -> None:
 
 
 def unpack(path: Path, folder: Path, *, max_entries: int = MAX_ENTRIES, max_bytes: int = MAX_BYTES) -> None:
-    """Unpack plain files into ``folder``, and nothing but plain files.
+    """Unpack a model into ``folder``, which appears in one step.
 
     Raises:
         InputError: no .tar.gz, a broken one, an entry that is no plain file or lies outside, or too many or too large.
         SagehoundError: the disk is full.
     """
-
-    def refuse(reason: str) -> InputError:
-        return InputError(f"{path}: {reason}; give a model.tar.gz that a run left")
-
-    seen: set[str] = set()
-    entries, left = 0, max_bytes
-    try:
-        with _Patient(path, "rb") as packed, tarfile.open(fileobj=packed, mode="r:") as tar:
-            for entry in tar:
-                inside = PurePosixPath(entry.name)
-                entries, left = entries + 1, left - entry.size
-                if entry.size < 0:
-                    raise refuse(f"{entry.name!r} has a size below nothing")
-                if entries > max_entries or left < 0:
-                    raise refuse(f"more than {max_entries} files or {max_bytes / 1e9:g} GB")
-                if entry.isdir() and ".." not in inside.parts and not inside.is_absolute():
-                    continue  # made where a file needs it
-                if entry.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or entry.sparse is not None:
-                    raise refuse(f"{entry.name!r} is no plain file")
-                if inside.is_absolute() or ".." in inside.parts or not inside.parts or "\0" in entry.name:
-                    raise refuse(f"{entry.name!r} would be written outside of its folder")
-                if str(inside) in seen:
-                    raise refuse(f"{entry.name!r} stands in it twice")
-                seen.add(str(inside))
-                _write(packed, tar, entry, folder / inside)
-            packed.in_content = True
-            while rest := packed.read(_CHUNK):  # to the end, where gzip's checksum stands
-                left -= len(rest)
-                if left < 0:
-                    raise refuse(f"more than {max_bytes / 1e9:g} GB")
-    except SagehoundError:
-        raise
-    except OSError as error:
-        if error.errno in _OUR_DISK and error.filename != str(path):
-            raise writing_failed(folder, error) from error
-        raise refuse(error.strerror or str(error)) from error
-    except Exception as error:  # a broken archive raises anything at all in tarfile
-        raise refuse(f"no .tar.gz, or a broken one ({error or type(error).__name__})") from error
-
-
-def _write(packed: "_Patient", tar: tarfile.TarFile, entry: tarfile.TarInfo, to: Path) -> None:
-    content = tar.extractfile(entry)
-    assert content is not None  # of a plain file there is one
-    packed.in_content = True
-    to.parent.mkdir(parents=True, exist_ok=True)
-    with to.open("xb") as file:
-        missing = entry.size
-        while chunk := content.read(_CHUNK):
-            missing -= file.write(chunk)
-    if missing:
-        raise EOFError("it ends too early")
-    packed.in_content = False
-
-
-class _Patient(gzip.GzipFile):
-    """A gzip file that hands out little beside the entries' content: tarfile keeps all of what it reads of headers."""
-
-    in_content = False
-    headers = 2**20  # bytes that are left for all of them
-
-    def read(self, size: int | None = -1) -> bytes:
-        size = _CHUNK + 1 if size is None or size < 0 else size
-        self.headers -= 0 if self.in_content else size
-        if self.headers < 0:
-            raise ValueError("headers of more than a megabyte")
-        return super().read(size)
+    unpacking.unpack(path, folder, hint=HINT, limits=Limits((".tar.gz",), max_entries, max_bytes))
 
 
 @contextmanager
@@ -182,8 +116,9 @@ def opened(model: str | Path) -> Iterator[Path]:
         yield path
         return
     with tempfile.TemporaryDirectory(prefix="sagehound-") as folder:
-        unpack(path, Path(folder))
-        yield Path(folder)
+        unpacked = Path(folder, "model")
+        unpack(path, unpacked)
+        yield unpacked
 
 
 def find(model: str | Path) -> Path:

@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import re
 import signal
-import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -28,7 +27,7 @@ from torch.multiprocessing.spawn import ProcessException
 
 from sagehound import errors, hints, history
 from sagehound.classifier import Classifier
-from sagehound.config import Trainer
+from sagehound.config import Train, Trainer, as_dict
 from sagehound.console import bar, metric, say
 from sagehound.errors import Stopped
 from sagehound.files import replacing
@@ -167,6 +166,19 @@ class Lines(Callback):
             )
 
 
+class KeepConfig(Callback):
+    """Keeps the run's config in its checkpoints: a resumed run must agree with it."""
+
+    def __init__(self, cfg: Train) -> None:
+        self.config = as_dict(cfg)
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Add it."""
+        checkpoint["config"] = self.config
+
+
 class EachEpoch(Callback):
     """Calls a function after each epoch; what it raises ends the run."""
 
@@ -249,8 +261,7 @@ class StopOnSignal(Callback):
 def stopped(signum: int, last: Path) -> Stopped:
     """What to say and return after a signal, and how to go on."""
     name = signal.Signals(signum).name
-    program = "launch.py" if Path(sys.argv[0]).name == "launch.py" else "train.py"
-    go_on = f"; go on with: {hints.command([hints.override('resume', str(last.parent.parent))], program)}"
+    go_on = f"; go on with: {hints.command([hints.override('resume', str(last.parent.parent))])}"
     where = go_on if last.exists() else "; no checkpoint was written"
     return Stopped(f"stopped by {name}{where}", signum)
 

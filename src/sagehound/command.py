@@ -7,11 +7,12 @@ import dataclasses
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, OverrideParseException
 from hydra.experimental.callback import Callback
@@ -19,7 +20,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from sagehound import console, earlier, hints, interrupts, run_folder
+from sagehound import console, earlier, hints, interrupts, program, run_folder
 from sagehound.config import (
     Train,
     group_of,
@@ -34,6 +35,7 @@ from sagehound.config import (
 from sagehound.errors import ConfigError, SagehoundError
 from sagehound.files import writing_failed
 from sagehound.machine import end_quickly, importing
+from sagehound.project import conf_folder
 
 
 def run(app: Callable[[], Any], usage: str) -> None:
@@ -50,13 +52,14 @@ def run(app: Callable[[], Any], usage: str) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors over instead of printing them
     with clear_errors():
         given = sys.argv[1:]
-        conf = Path(sys.argv[0]).parent / "conf"
-        hints.check(given, conf)
+        program.remember(given)
+        folders = [conf_folder(), *program.config_folders(given)]
+        hints.check(given, *folders)
         sweep = [a for a in given if a in ("-m", "--multirun")]
         # argparse takes -m before or after the overrides, not among them
-        sys.argv[1:] = earlier.resumed(earlier.with_best([*sweep[:1], *(a for a in given if a not in sweep)]))
+        sys.argv[1:] = earlier.resumed(earlier.with_best([*sweep[:1], *(a for a in given if a not in sweep)]), *folders)
         if {"-h", "--help"} & set(sys.argv):
-            print(f"{usage}\nChoices (group=option)\n\n{_groups(conf)}\n")
+            print(f"{program.named(usage)}\nChoices (group=option)\n\n{_groups(folders)}\n")
             print("Keys (key=value), as this command line sets them; src/sagehound/config.py has units and meanings\n")
             sys.argv[1:] = [a for a in sys.argv[1:] if a not in ("-h", "--help", "-m", "--multirun")] + ["--cfg", "job"]
         try:
@@ -68,28 +71,41 @@ def run(app: Callable[[], Any], usage: str) -> None:
         end_quickly()
 
 
-def _groups(conf: Path) -> str:
+def _groups(conf: Sequence[Path]) -> str:
     known = {f.name for f in dataclasses.fields(registered())} | {"experiment"}
-    folders = [d for d in sorted(conf.iterdir()) if d.is_dir() and d.name in known]
-    options = {d.name: sorted(f.stem for f in d.glob("*.yaml")) for d in folders}
+    groups = sorted({d.name for folder in conf if folder.is_dir() for d in folder.iterdir() if d.is_dir()} & known)
+    options = {group: sorted({f.stem for c in conf for f in (c / group).glob("*.yaml")}) for group in groups}
     return "\n".join(f"{group}: {', '.join(names)}" for group, names in options.items())
 
 
-def train(composed: DictConfig) -> dict[str, Any]:
+def train(config: DictConfig) -> dict[str, Any]:
     """Train in the folder that Hydra made for this run; returns metrics.json."""
     with job_errors():
-        return train_typed(typed(composed))
+        return train_typed(typed(config))
     raise AssertionError("clear_errors has ended the program")
 
 
 def train_typed(cfg: Train) -> dict[str, Any]:
-    """The same with a checked config."""
+    """The same with a config that was checked."""
+    hydra = HydraConfig.get()
+    is_trial = hydra.mode == RunMode.MULTIRUN
+    return run_training(cfg, Path(hydra.runtime.output_dir), given_overrides(), is_trial=is_trial)
+
+
+def run_training(cfg: Train, folder: Path, overrides: Sequence[str], *, is_trial: bool = False) -> dict[str, Any]:
+    """Train with a checked config; returns metrics.json.
+
+    Args:
+        cfg: the config.
+        folder: of the run.
+        overrides: the command line's, for overrides.yaml.
+        is_trial: it is one run of a sweep, and leaves its scores alone unless ``results`` says otherwise.
+    """
     if cfg.results is None:
-        cfg.results = "scores" if HydraConfig.get().mode == RunMode.MULTIRUN else "all"
-    folder = Path(HydraConfig.get().runtime.output_dir)
+        cfg.results = "scores" if is_trial else "all"
     if cfg.audit_only:
         interrupts.raise_from_now_on()
-        audit(cfg, folder)
+        audit(cfg, folder, overrides)
         return {}
     from sagehound.verification import FreshProcesses, are_wanted_early
 
@@ -100,16 +116,46 @@ def train_typed(cfg: Train) -> dict[str, Any]:
             from sagehound.training import train  # torch, only once the config was found right
 
         interrupts.raise_from_now_on()
-        return train(cfg, folder, overrides=given_overrides(), fresh=fresh).metrics
+        return train(cfg, folder, overrides=overrides, fresh=fresh).metrics
 
 
-def audit(cfg: Train, folder: Path) -> None:
+@contextmanager
+def composed(given: Sequence[str], config_dir: str | Path | None = None) -> Iterator[DictConfig]:
+    """The config of one run that Python asked for, as Hydra composes it, with Hydra's own part.
+
+    Args:
+        given: overrides.
+        config_dir: a folder with config groups of the user's.
+
+    Raises:
+        ConfigError: an override is wrong, or the run's folder lies among the photos.
+    """
+    folders = [conf_folder(), *([Path(config_dir)] if config_dir else [])]
+    hints.check(given, *folders)
+    overrides = earlier.resumed(earlier.with_best(list(given)))
+    if config_dir:
+        overrides.append(f"hydra.searchpath=[{hints.as_text(Path(config_dir).expanduser().resolve().as_uri())}]")
+    before = HydraConfig.instance().cfg
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        config = compose("train", overrides=overrides, return_hydra_config=True)
+    typed(config)
+    refuse_overlap(config.data.root, Path(config.hydra.run.dir))
+    claim_default(config, "run")
+    HydraConfig.instance().set_config(config)
+    try:
+        yield config
+        run_folder.remove_empty()
+    finally:
+        HydraConfig.instance().cfg = before
+
+
+def audit(cfg: Train, folder: Path, overrides: Sequence[str]) -> None:
     """Look at the photos without training: audit.json and splits.csv in ``folder``, and a table of the classes."""
     from sagehound.data.photos import find_photos, show_classes
 
     with run_folder.opened(folder, cfg) as opened:
         photos = find_photos(cfg.data, Path(cfg.cache.dir).expanduser())
-        opened.begin(given_overrides())
+        opened.begin(overrides)
         photos.write(folder)
     show_classes(photos)
     console.say(f"results: {folder}")
@@ -132,7 +178,7 @@ class CheckConfig(Callback):
         """Check the config of a single run, and give the run a folder of its own."""
         with clear_errors():
             typed(config)
-            if not any(config.get(stage) for stage in ("transform", "probe", "deploy", "image")):
+            if not any(config.get(f.name) for f in dataclasses.fields(registered()) if f.metadata.get("stage")):
                 refuse_overlap(config.data.root, Path(config.hydra.run.dir))
             claim_default(config, "run")
 
@@ -158,31 +204,20 @@ def claim_default(config: DictConfig, kind: str) -> None:
 
 @contextmanager
 def clear_errors() -> Iterator[None]:
-    """Turn errors that a user can mend into one line and an exit code.
+    """Turn errors that a user can fix into one line and an exit code.
 
     Raises:
         SystemExit: with the exit code, after the line was printed.
     """
     try:
-        yield
+        with raised_errors():
+            yield
     except SagehoundError as error:
         code, message = error.exit_code, str(error)
         if error.instead:
             message += f". To paste: {hints.instead(error.instead)}"
-    except (HydraException, OmegaConfBaseException) as error:
-        code, message = ConfigError.exit_code, explain(error)
-    except ValueError as error:
-        if not re.search(
-            "Config group override|Only one of --run", str(error)
-        ):  # Hydra's own: optimizer=null, -m --cfg
-            raise
-        code, message = ConfigError.exit_code, explain(error)
-    except AssertionError as error:
-        if "Unexpected type for root: NoneType" not in str(error):  # OmegaConf's own, for a key of a group that is null
-            raise
-        code, message = ConfigError.exit_code, _not_chosen(sys.argv[1:])
-    except OSError as error:
-        if isinstance(error, BrokenPipeError) and _nobody_reads():
+    except BrokenPipeError as error:
+        if _nobody_reads():
             sys.exit(128 + 13)  # as a shell reports SIGPIPE, of `--help | head`
         failure = writing_failed(Path(str(error.filename or "a file")), error)
         code, message = failure.exit_code, str(failure)
@@ -190,8 +225,36 @@ def clear_errors() -> Iterator[None]:
         code, message = 130, "stopped by Ctrl-C"
     else:
         return
-    print(f"sagehound: {message}", file=sys.stderr)
+    print(f"sagehound: {program.named(message)}", file=sys.stderr)
     sys.exit(code)
+
+
+@contextmanager
+def raised_errors() -> Iterator[None]:
+    """Turn errors of Hydra, OmegaConf and the disk into ours, of one line.
+
+    Raises:
+        ConfigError: Hydra or OmegaConf refused the overrides.
+        SagehoundError: a file could not be written.
+    """
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(explain(error)) from error
+    except ValueError as error:
+        if not re.search(
+            "Config group override|Only one of --run", str(error)
+        ):  # Hydra's own: optimizer=null, -m --cfg
+            raise
+        raise ConfigError(explain(error)) from error
+    except AssertionError as error:
+        if "Unexpected type for root: NoneType" not in str(error):  # OmegaConf's own, for a key of a group that is null
+            raise
+        raise ConfigError(_not_chosen(sys.argv[1:])) from error
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise writing_failed(Path(str(error.filename or "a file")), error) from error
 
 
 def _nobody_reads() -> bool:

@@ -1,4 +1,4 @@
-"""The commands that SageMaker runs inside a container: `train` and `serve`.
+"""The commands that SageMaker runs inside a container, `train` and `serve`; the Dockerfile makes them.
 
 SAGEHOUND_OPT_ML stands for /opt/ml, and SAGEHOUND_HOME for /opt/sagehound, where they lie elsewhere.
 """
@@ -12,29 +12,28 @@ import signal
 import socket
 import subprocess
 import sys
-import tarfile
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from sagehound import console, packs
-from sagehound.archive import NAME
+from sagehound import console, hyperparameters, packs
+from sagehound.archive import HINT, LIMITS, NAME
 from sagehound.command import clear_errors
 from sagehound.errors import ConfigError, InputError, SagehoundError, Stopped
+from sagehound.unpacking import Limits, unpack, unpack_into
 
-_RESERVED = re.compile(r"_tuning_objective_metric|sagemaker_\w+")
 _MOST_LETTERS = 1024  # of a failure's reason that SageMaker shows
 _LAST_LINES = 30  # of a job's log, among which its reason is looked for
 _GPUS = re.compile(r"ml\.[gp]\d")  # instance types
+_SOURCE = Limits((".tar.gz",), 100_000, 2 * 10**9, executable=True)  # of the project that launch.py sends
 _PORT = "29500"  # where the first of several machines waits for the others, torch's usual one
 
 
 def train() -> None:
     """Train as the job's hyperparameters say, and leave model and results where SageMaker fetches them.
 
-    Hyperparameters are overrides of `train.py`. The channel `code` holds the project that is run (source.tar.gz;
+    Hyperparameters are overrides of `sagehound train`. The channel `code` holds the project that is run (source.tar.gz;
     without it, the image's own), `photos` what becomes data.root, `weights` a file for backbone.weights. The run's
     folder is checkpoints/JOB/run: what lies there when a spot instance is taken away is what the next one goes on with.
     A job that is stopped hands its checkpoints over as well.
@@ -51,13 +50,16 @@ def train() -> None:
             job = _read(base)
             home = _code(base, scratch)
             run = (_kept(base) if job["rank"] == 0 else scratch) / "run"
-            given = [*overrides(job["hyperparameters"]), *_places(base, scratch, job, run)]
+            source = str(base / "input/config/hyperparameters.json")
+            given = [*hyperparameters.decode(job["hyperparameters"], source), *_places(base, scratch, job, run)]
             environment = os.environ | _environment(base, job) | _paths(home)
         except Exception as error:
             _fail(base, [str(error) if isinstance(error, SagehoundError) else f"{type(error).__name__}: {error}"])
             raise
-    console.say(f"train.py {' '.join(given)}")
-    code, last = _run([sys.executable, str(home / "train.py"), *given], environment, home)
+    console.say(f"train {' '.join(given)}")
+    script = home / "train.py"  # the project's own, or that of the installed package
+    start = [str(script)] if script.is_file() else ["-m", "sagehound.cli", "train"]
+    code, last = _run([sys.executable, *start, *given], environment, home)
     stopped = code == 128 + signal.SIGTERM
     if run.is_dir() and job["rank"] == 0 and (stopped or not code):
         _hand_over(run, base, whole=stopped)
@@ -85,31 +87,6 @@ def serve() -> None:
         serve({} if several else {"model": str(model)}, "0.0.0.0", int(port))
 
 
-def hyperparameters(given: Mapping[str, str]) -> dict[str, str]:
-    """A job's hyperparameters, which are all strings, as an override's values by key.
-
-    Drops what SageMaker adds (_tuning_objective_metric, sagemaker_*), and the quotes that its SDK puts around strings.
-    """
-    found = {}
-    for key, value in given.items():
-        if _RESERVED.fullmatch(key):
-            continue
-        if len(value) > 1 and value[0] == value[-1] == '"':
-            try:
-                value = str(json.loads(value))
-            except ValueError:
-                value = value[1:-1]
-        found[key] = value
-    return found
-
-
-def overrides(given: Mapping[str, str]) -> list[str]:
-    """A job's hyperparameters as the overrides of a command line; `~key`, without a value, deletes."""
-    return [
-        key if key.startswith("~") and not value else f"{key}={value}" for key, value in hyperparameters(given).items()
-    ]
-
-
 def _read(base: Path) -> dict[str, Any]:
     """What SageMaker says of the job: hyperparameters, channels, hosts and this one's rank among them."""
     config = base / "input" / "config"
@@ -132,16 +109,14 @@ def _kept(base: Path) -> Path:
 
 
 def _code(base: Path, scratch: Path) -> Path:
-    """The project's folder: unpacked from its channel, or the image's own."""
+    """The project's folder: unpacked from its channel, or the image's own, or one without a project."""
     archive = base / "input" / "data" / "code" / "source.tar.gz"
     if not archive.exists():
         home = Path(os.environ.get("SAGEHOUND_HOME", "/opt/sagehound"))
-        if not (home / "train.py").exists():
-            raise InputError(f"no train.py in {home}, and no channel named code: start the job by launch.py")
-        return home
+        return home if home.is_dir() else base
     home = scratch / "code"
-    with tarfile.open(archive) as source:
-        source.extractall(home, filter="data")
+    shutil.rmtree(home, ignore_errors=True)  # of the same job, interrupted on this machine
+    unpack(archive, home, hint="start the job by launch.py", limits=_SOURCE)
     return home
 
 
@@ -153,7 +128,7 @@ def _paths(home: Path) -> dict[str, str]:
 
 def _places(base: Path, scratch: Path, job: dict[str, Any], run: Path) -> list[str]:
     """Overrides for where things lie in a container; what was given for another machine loses to them."""
-    data, chosen = base / "input" / "data", hyperparameters(job["hyperparameters"])
+    data, chosen = base / "input" / "data", hyperparameters.values(job["hyperparameters"])
     found = ["trainer.num_nodes=" + str(len(job["hosts"]))] if len(job["hosts"]) > 1 else []
     if (data / "photos").is_dir():
         found.append(f"data.root='{packs.unpack(data / 'photos', scratch)}'")
@@ -182,7 +157,7 @@ def _environment(base: Path, job: dict[str, Any]) -> dict[str, str]:
         "SM_OUTPUT_DATA_DIR": str(base / "output" / "data"),
         "SM_INPUT_DIR": str(base / "input"),
         "SM_CHANNELS": json.dumps(channels),
-        "SM_HPS": json.dumps(hyperparameters(job["hyperparameters"])),
+        "SM_HPS": json.dumps(hyperparameters.values(job["hyperparameters"])),
         "SM_HOSTS": json.dumps(hosts),
         "SM_CURRENT_HOST": job["host"],
         "SM_NETWORK_INTERFACE_NAME": network,
@@ -268,7 +243,6 @@ def _hand_over(run: Path, base: Path, *, whole: bool) -> None:
     """
     (base / "model").mkdir(parents=True, exist_ok=True)
     if (run / NAME).exists():
-        with tarfile.open(run / NAME) as model:
-            model.extractall(base / "model", filter="data")
+        unpack_into(run / NAME, base / "model", hint=HINT, limits=LIMITS)
     skipped = shutil.ignore_patterns(NAME, ".lock", *([] if whole else ["checkpoints"]))
     shutil.copytree(run, base / "output" / "data", ignore=skipped, dirs_exist_ok=True)

@@ -7,14 +7,14 @@ import torch
 
 from sagehound import console, metrics
 from sagehound.classifier import Classifier
-from sagehound.data.datamodule import PhotoModule
+from sagehound.data.datamodule import PhotoDataModule
 from sagehound.data.folders import SPLITS
 from sagehound.data.photos import PhotoSet
 from sagehound.tables import Predictions, describe_interval, wilson
 
 
 @torch.inference_mode()
-def predict(model: Classifier, photos: PhotoModule, device: torch.device) -> dict[str, Predictions]:
+def predict(model: Classifier, photos: PhotoDataModule, device: torch.device) -> dict[str, Predictions]:
     """Predict every photo of every split, in 32 bits whatever precision was trained in.
 
     Of train photos whose features are kept, those are used, which may have been computed in fewer bits.

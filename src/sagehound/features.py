@@ -18,7 +18,7 @@ from sagehound import console
 from sagehound.backbone import CPU_CHUNK, for_inference
 from sagehound.cache import NotKept, Store
 from sagehound.compute import Compute
-from sagehound.config import Augment, Train
+from sagehound.config import Train
 from sagehound.data.augmentation import Augmentation
 from sagehound.data.datamodule import Features, reading_threads
 from sagehound.data.duplicates import MOST_PHOTOS, Fingerprints, by_features
@@ -42,20 +42,16 @@ Floats = npt.NDArray[np.float32]
 
 def usable(cfg: Train) -> bool:
     """Whether, for some epochs at least, nothing that happens to a photo before the head differs between epochs."""
+    a = cfg.augment
     if not cfg.features.cache or cfg.finetune.name == "full":
         return False
-    if cfg.finetune.name == "head" and not cfg.features.views and changes_photos(cfg.augment):
+    if cfg.finetune.name == "head" and not cfg.features.views and (a.changes_photos or a.mixup or a.cutmix):
         console.say(
             "features: photos are augmented anew in every epoch, so each passes through the backbone every time; "
             "features.views=5 keeps five augmented views of each instead"
         )
         return False
     return True
-
-
-def changes_photos(augment: Augment) -> bool:
-    """Whether training photos look different in every epoch."""
-    return bool(augment.crop or augment.flip or augment.randaugment or augment.mixup or augment.cutmix)
 
 
 def prepare(backbone: nn.Module, photos: PhotoSet, to: Preprocessing, machine: Compute, cfg: Train) -> Features | None:
@@ -93,7 +89,7 @@ def prepare(backbone: nn.Module, photos: PhotoSet, to: Preprocessing, machine: C
         return None
     keys = {name: [bytes.fromhex(photos.digests[p.file]) for p in some] for name, some in split.items()}
     centre = {name: Rows([plain if name == "train" else exact], keys[name], cfg.seed) for name in SPLITS}
-    return Features(Rows([plain, *views], keys["train"], cfg.seed), centre)
+    return Features(Rows([plain, *views], keys["train"], cfg.seed), centre, always=cfg.finetune.name == "head")
 
 
 def near_duplicates(photos: PhotoSet, kept: Features) -> PhotoSet:

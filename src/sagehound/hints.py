@@ -9,8 +9,7 @@ import os
 import re
 import shlex
 import subprocess
-import sys
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args, get_origin
@@ -18,8 +17,10 @@ from typing import get_args, get_origin
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
+from omegaconf import OmegaConf
 
-from sagehound.config import group_of, registered
+from sagehound import program
+from sagehound.config import Train, group_of, leaves, registered
 from sagehound.errors import ConfigError
 
 # What other programs call a setting. {} stands for the given value; a row with a value is for that value alone. A part
@@ -66,9 +67,7 @@ _MEANT = {
     "smoothing": "augment.label_smoothing={}",
 }
 _NO_OPTION = {"backbone": "backbone.name={}", "data": "data=folder data.root={}"}  # a value that is no option's name
-# settings of launch.py that train.py lacks; for a group, the option that its keys need
-_LAUNCH = {"hpo": "optuna", "deploy": "local", "transform": "local", "probe": "local", "image": "ecr"}
-_LAUNCH |= dict.fromkeys(("aws", "endpoint", "n", "dry_run"), "")
+_OF_LAUNCH = ("endpoint", "n", "dry_run", "data.s3")  # keys of launch.py in none of its own groups
 _BARE = {"resume": "last"}  # what a key has where its flag has no value
 _FLAG = r"--?[a-zA-Z]"  # not a negative number
 _PATHS = ("data.root", "backbone.weights", "resume", "hydra.run.dir", "hydra.sweep.dir")  # always text
@@ -86,14 +85,14 @@ class _Given:
     bare: bool = False  # a flag without a value, which stands for true
 
 
-def check(argv: Sequence[str], conf: Path) -> None:
+def check(argv: Sequence[str], *conf: Path) -> None:
     """Refuse settings that other programs would take, and name those that are meant.
 
     Hydra itself refuses a key that is unknown and resembles no known key; an unknown flag is refused here.
 
     Args:
         argv: the command line behind the program's name.
-        conf: the folder of the config groups.
+        conf: the folders of the config groups: ours, and the user's own.
 
     Raises:
         ConfigError: with the overrides, or the command, to paste.
@@ -101,6 +100,7 @@ def check(argv: Sequence[str], conf: Path) -> None:
     if "" in argv:
         raise ConfigError("an empty word, as of a shell variable that is not set: write key=value")
     given = list(_split(argv))
+    others = _groups_of_launch(conf[0])
     keys = {g.key for g in given if g.key}
     hints: dict[str, list[str]] = {}  # by what was typed
     launch: list[str] = []
@@ -108,13 +108,13 @@ def check(argv: Sequence[str], conf: Path) -> None:
     written = False
     for g in given:
         words = g.words
-        if g.key and _is_of_launch(g.key, g.value):
-            value = _LAUNCH.get(g.key) or "..." if g.bare and g.key != "dry_run" else g.value
+        if g.key and _is_of_launch(g.key, g.value, others, conf):
+            value = others.get(g.key) or "..." if g.bare and g.key != "dry_run" else g.value
             words = [override(g.key, value)] if g.flag else words
             launch += words
             group = g.key.split(".")[0]
-            if group not in keys and _LAUNCH.get(group):
-                words = [f"{group}={_LAUNCH[group]}", *words]
+            if group not in keys and others.get(group):
+                words = [f"{group}={others[group]}", *words]
         elif meant := _meant(g, keys - {g.key}, conf):
             hints[g.typed if g.flag or not _is_known(str(g.key)) else " ".join(words)] = meant
             words = meant
@@ -125,8 +125,8 @@ def check(argv: Sequence[str], conf: Path) -> None:
     if launch:
         if any(word.startswith("hpo") for word in launch):
             line = ["-m", *(word for word in line if word not in ("-m", "--multirun"))]
-        script = str(Path(sys.argv[0]).with_name("launch.py"))
-        raise ConfigError(f"{', '.join(launch)}: settings of launch.py; did you mean {command(line, script)}?")
+        meant_line = command(line, program.words("launch"))
+        raise ConfigError(f"{', '.join(launch)}: settings of {program.script('launch')}; did you mean {meant_line}?")
     if hints:
         reason = "settings are written key=value" if written else "no such key"
         reason = "no such option" if all("=" in typed for typed in hints) else reason
@@ -136,19 +136,18 @@ def check(argv: Sequence[str], conf: Path) -> None:
 
 def instead(overrides: Sequence[str]) -> str:
     """The user's own command line with other overrides in place of those of the same groups and keys."""
-    original = sys.orig_argv
-    argv = original[original.index(sys.argv[0]) + 1 :] if sys.argv[0] in original else sys.argv[1:]
+    argv = program.arguments()
     if not {"experiment", "best"} & {override_key(a) for a in argv}:  # else one of them may set the name as well
         groups = {o.partition("=")[0] for o in overrides}
         overrides = [o for o in overrides if o.partition(".name=")[0] not in groups]
     new = [o.partition("=")[0] for o in overrides]
     old = [a for a in argv if not any(re.match(rf"\+*{re.escape(key)}[.=]", a) for key in new)]
-    return command([*old, *overrides], sys.argv[0])
+    return command([*old, *overrides])
 
 
-def command(argv: Sequence[str], script: str) -> str:
-    """A command line of ``script``, quoted for the shell."""
-    return " ".join(map(quoted, ["python", script, *argv]))
+def command(argv: Sequence[str], start: Sequence[str] | None = None) -> str:
+    """A command line, quoted for the shell; of the program that runs, unless it starts with other words."""
+    return " ".join(map(quoted, [*(start or program.words()), *argv]))
 
 
 def quoted(word: str) -> str:
@@ -184,7 +183,7 @@ def is_text(key: str) -> bool:
     """Whether the value of a key is text of any kind, such as a path."""
     fields = _fields(key)
     known = len(fields) == len(key.split(".")) and fields[-1].type in (str, str | None)
-    return key in _PATHS or (known and "choices" not in fields[-1].metadata)
+    return key in _PATHS or (known and "choices" not in fields[-1].metadata.get("rule", {}))
 
 
 def is_free(key: str) -> bool:
@@ -223,7 +222,7 @@ def _is_override(word: str) -> bool:
     return bool(equals) and (_is_known(key.lstrip("+~")) or key in _MEANT)
 
 
-def _meant(g: _Given, others: Set[str], conf: Path) -> list[str]:
+def _meant(g: _Given, others: Set[str], conf: Sequence[Path]) -> list[str]:
     """The overrides that a setting stands for; none where it is right, or like nothing that is known."""
     if g.key is None:
         return []
@@ -237,7 +236,7 @@ def _meant(g: _Given, others: Set[str], conf: Path) -> list[str]:
         leaf = g.key.rpartition(".")[2]
         row = _MEANT.get(f"{leaf}={value.lower()}") or _MEANT.get(leaf) or _only(leaf, others)
     group = row.partition("=")[0]
-    if row == group + "={}" and (conf / group).is_dir():
+    if row == group + "={}" and any((folder / group).is_dir() for folder in conf):
         if g.bare or (value in ("null", "") and _is_required(group)):
             return [f"{group}=..."]
         if not _is_option(group, value, conf):
@@ -305,24 +304,54 @@ def _fields(key: str) -> list["dataclasses.Field[object]"]:
     return found
 
 
-def _is_of_launch(key: str, value: str) -> bool:
+def _groups_of_launch(conf: Path) -> dict[str, str]:
+    """The groups in ``conf`` that train.py lacks, each with the option that its keys need; empty if one is chosen."""
+    if registered() is not Train or not conf.is_dir():
+        return {}
+    known = {f.name for f in dataclasses.fields(Train)} | {"experiment"}
+    lines = [line for line in OmegaConf.load(conf / "launch.yaml").defaults if OmegaConf.is_dict(line)]
+    chosen = {group for line in lines for group, option in line.items() if option is not None}
+    folders = sorted(d for d in conf.iterdir() if d.is_dir() and d.name not in known)
+    return {d.name: "" if d.name in chosen else min(f.stem for f in d.glob("*.yaml")) for d in folders}
+
+
+def _is_of_launch(key: str, value: str, groups: Mapping[str, str], conf: Sequence[Path]) -> bool:
     """Whether train.py lacks a setting that launch.py has."""
-    if any(f.name == "aws" for f in dataclasses.fields(registered())):
+    if registered() is not Train:
         return False
     return (
-        key.split(".")[0] in _LAUNCH
-        or (key, value) == ("trainer", "sagemaker")
+        key.split(".")[0] in groups
+        or key in _OF_LAUNCH
+        or is_of_larger_schema(f"{key}={value}", *conf)
         or (key == "model" and _exists(value.strip("'\"")))
     )
 
 
-def _is_option(group: str, name: str, conf: Path) -> bool:
-    return (conf / group / f"{name}.yaml").is_file() or name in ("null", "")
+def is_of_larger_schema(override: str, *conf: Path) -> bool:
+    """Whether an override chooses an option that training lacks, such as training on another machine.
+
+    Args:
+        override: of a command line, or of an earlier one.
+        conf: folders of config groups, where the option's name is read.
+    """
+    group, _, option = override.partition("=")
+    name = f"{group}.name"
+    known = [choice for key, f in leaves(Train) if key == name for choice in f.metadata["rule"].get("choices", ())]
+    if not known or option in known:
+        return False
+    files = [file for folder in conf if (file := folder / group / f"{option}.yaml").is_file()]
+    options = [OmegaConf.load(file) for file in files]
+    found = [OmegaConf.select(o, "name") or OmegaConf.select(o, name) for o in options]
+    return any(one and one not in known for one in found)
 
 
-def _is_folder(value: str, conf: Path) -> bool:
+def _is_option(group: str, name: str, conf: Sequence[Path]) -> bool:
+    return any((folder / group / f"{name}.yaml").is_file() for folder in conf) or name in ("null", "")
+
+
+def _is_folder(value: str, conf: Sequence[Path]) -> bool:
     """Whether a value of ``data`` is a folder, and neither an option, nor a misspelt one, nor a sweep over several."""
-    options = [file.stem for file in (conf / "data").glob("*.yaml")]
+    options = [file.stem for folder in conf for file in (folder / "data").glob("*.yaml")]
     if value in options or re.match(r"\w+[,(]", value):
         return False
     return _exists(value) or not difflib.get_close_matches(value, options)

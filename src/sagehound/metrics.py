@@ -87,17 +87,17 @@ def objectives() -> dict[str, Literal["minimize", "maximize"]]:
     return {f"{split}.{m.name}": m.direction for split in FITTED for m in METRICS if split in m.splits}
 
 
-def collection(classes: int, split: str) -> "MetricCollection":
-    """The metrics of a split after each epoch, named as train/loss; computed on the device, over all processes."""
+def collection(classes: int, split: str, wanted: Iterable[Metric] = EACH_EPOCH) -> "MetricCollection":
+    """Metrics of a split, named as train/loss; computed on the device, over all processes."""
     from torchmetrics import MetricCollection
 
-    made = {m.name: m.make(classes) for m in EACH_EPOCH if split in m.splits}
+    made = {m.name: m.make(classes) for m in wanted if split in m.splits}
     return MetricCollection(dict(made), prefix=f"{split}/", compute_groups=False)  # each is updated by itself
 
 
 def update(scores: "MetricCollection", loss: "Tensor", logits: "Tensor", labels: "Tensor") -> None:
-    """Add one batch to an epoch's metrics: its mean loss, logits, b x c, and labels, b."""
-    for m in EACH_EPOCH:
+    """Add one batch to metrics: its mean loss, logits, b x c, and labels, b."""
+    for m in METRICS:
         if m.name not in scores:
             continue
         if m.of_loss:

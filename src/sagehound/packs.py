@@ -8,19 +8,20 @@ seldom the next one, and no other.
 import hashlib
 import os
 import re
-import shutil
 import tarfile
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from sagehound.errors import InputError
-from sagehound.files import locked, writing_failed
+from sagehound.files import locked
 from sagehound.machine import cores
+from sagehound.unpacking import Limits, add, appearing
 
 TARGET = 4 * 2**20  # bytes of photos in a pack, on average
 LEAST, MOST = TARGET // 4, 4 * TARGET  # a single photo may be larger
+_LIMITS = Limits((".tar",))
 _NAME = re.compile(r"[0-9a-f]{64}\.tar")
 
 
@@ -135,58 +136,22 @@ def unpack(folder: Path, to: Path | None = None) -> Path:
 
 
 def _unpack_all(packs: list[Path], root: Path) -> None:
-    temporary = root.with_name(f".{root.name}.unpacking")  # one at a time, by the lock
-    shutil.rmtree(temporary, ignore_errors=True)  # of one that was interrupted
-    try:
-        temporary.mkdir(parents=True)
-        with ThreadPoolExecutor(2 * cores()) as pool:
-            try:
-                for _ in pool.map(lambda pack: _unpack_one(pack, temporary), packs):
-                    pass
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
-        temporary.rename(root)
-    except OSError as error:
-        raise writing_failed(root, error) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with appearing(root) as unfinished, ThreadPoolExecutor(2 * cores()) as pool:
+        try:
+            for _ in pool.map(lambda pack: _unpack_one(pack, unfinished), packs):
+                pass
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def _unpack_one(pack: Path, root: Path) -> None:
-    def refuse(reason: str) -> InputError:
-        return InputError(f"{pack}: {reason}; send the photos again")
-
+    hint = "send the photos again"
     try:
-        file = pack.open("rb")
+        with pack.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise refuse(f"cannot be read ({error.strerror})") from error
-    with file:
-        if hashlib.file_digest(file, "sha256").hexdigest() != pack.stem:
-            raise refuse("its content is not what its name says: it was damaged on its way")
-        file.seek(0)
-        try:
-            with tarfile.open(fileobj=file, mode="r:", encoding="utf-8", errors="surrogateescape") as tar:
-                entries = tar.getmembers()
-        except (tarfile.TarError, ValueError, OverflowError, RecursionError) as error:
-            raise refuse(f"no tar, or a broken one ({error})") from error
-        places: set[Path] = set()
-        for entry in entries:
-            inside = PurePosixPath(entry.name)
-            if entry.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or entry.sparse is not None or entry.size < 0:
-                raise refuse(f"{entry.name!r} is no plain file")
-            if inside.is_absolute() or ".." in inside.parts or not inside.parts or "\0" in entry.name:
-                raise refuse(f"{entry.name!r} would be written outside of its folder")
-            place = root / inside
-            file.seek(entry.offset_data)
-            content = file.read(entry.size)
-            if len(content) != entry.size:
-                raise refuse("it ends too early")
-            try:
-                if place.parent not in places:
-                    place.parent.mkdir(parents=True, exist_ok=True)
-                    places.add(place.parent)
-                with place.open("xb") as out:
-                    out.write(content)
-            except (FileExistsError, NotADirectoryError) as error:
-                raise refuse(f"{entry.name!r} stands in the packs twice") from error
+        raise InputError(f"{pack}: cannot be read ({error.strerror}); {hint}") from error
+    if digest != pack.stem:
+        raise InputError(f"{pack}: its content is not what its name says: it was damaged on its way; {hint}")
+    add(pack, root, hint=hint, limits=_LIMITS)

@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ from torch import nn
 from sagehound import (
     archive,
     artifact,
-    backbone,
     checkpoint,
     compute,
     config,
@@ -27,7 +25,7 @@ from sagehound import (
     evaluation,
     extensions,
     features,
-    finetune,
+    from_config,
     history,
     loggers,
     plots,
@@ -35,28 +33,20 @@ from sagehound import (
     tables,
     tensorboard,
 )
-from sagehound.callbacks import AtomicFiles, EachEpoch, EpochEnd, make_callbacks, signals_stop
+from sagehound.api import Run
+from sagehound.callbacks import AtomicFiles, EachEpoch, EpochEnd, KeepConfig, make_callbacks, signals_stop
 from sagehound.classifier import Classifier
 from sagehound.config import Train
 from sagehound.data import splits
-from sagehound.data.datamodule import PhotoModule, check_weights
+from sagehound.data.datamodule import PhotoDataModule
 from sagehound.data.photos import PhotoSet, find_photos
-from sagehound.errors import ConfigError, InputError
+from sagehound.errors import ConfigError
 from sagehound.files import write_json
-from sagehound.inference.preprocessing import Preprocessing
 from sagehound.loggers import LearningRate
 from sagehound.machine import tune_allocator
 from sagehound.tables import Predictions
 from sagehound.targets import describe, is_raised_in
 from sagehound.verification import FreshProcesses
-
-
-@dataclass(frozen=True)
-class Run:
-    """A finished run."""
-
-    folder: Path
-    metrics: dict[str, Any]  # metrics.json
 
 
 def train(
@@ -147,7 +137,6 @@ class _Ready:
 
     photos: PhotoSet
     model: Classifier
-    to: Preprocessing
     machine: compute.Compute
     stopped_at: dict[str, Any] | None  # the checkpoint of a run that is resumed
     epoch: int  # from 0: where training starts
@@ -158,34 +147,37 @@ def _prepare(cfg: Train, seconds: dict[str, float]) -> _Ready:
     with _timed(seconds, "model"):  # what cannot work is refused before any photo is read or fetched
         compute.choose(cfg.trainer, cfg.finetune)
         stopped_at = checkpoint.read(cfg) if cfg.resume else None
-        net = build_backbone(cfg)
+        source, _ = from_config.source(cfg), from_config.transform(cfg)
+        model = from_config.classifier(cfg)
     with _timed(seconds, "data"):
         before = splits.of_run(Path(cfg.resume)) if cfg.resume else None
-        photos = find_photos(cfg.data, Path(cfg.cache.dir).expanduser(), before)
-        check_weights(photos, cfg.augment)
+        photos = find_photos(cfg.data, Path(cfg.cache.dir).expanduser(), before, source)
+        if photos.weights(photos.split("train")) and (cfg.augment.mixup or cfg.augment.cutmix):
+            raise ConfigError("photos with weights cannot be blended: give augment.mixup=0 augment.cutmix=0")
     with _timed(seconds, "model"):
         machine = compute.choose(cfg.trainer, cfg.finetune, len(photos.split("valid")))
         if stopped_at:
             checkpoint.check_classes(cfg, stopped_at, photos.classes)
-        model, to = build(cfg, photos.classes, net)
+        model.set_classes(photos.classes)
         epoch = checkpoint.restore(model, stopped_at) if stopped_at else 0
-    return _Ready(photos, model, to, machine, stopped_at, epoch)
+    return _Ready(photos, model, machine, stopped_at, epoch)
 
 
-def _with_features(ready: _Ready, cfg: Train, folder: Path) -> PhotoModule:
+def _with_features(ready: _Ready, cfg: Train, folder: Path) -> PhotoDataModule:
     """The photos as batches, with their features where the backbone is frozen; these show more near-duplicates."""
-    photos, kept = ready.photos, None
-    is_frozen = partial(finetune.is_frozen, cfg.finetune)
-    if is_frozen(ready.epoch) and features.usable(cfg):
-        kept = features.prepare(ready.model.backbone, photos, ready.to, ready.machine, cfg)
+    photos, kept, model = ready.photos, None, ready.model
+    if model.is_frozen(ready.epoch) and features.usable(cfg):
+        kept = features.prepare(model.backbone, photos, model.preprocessing, ready.machine, cfg)
     if kept:
         photos = features.near_duplicates(photos, kept)
         photos.write(folder)
-    return PhotoModule(photos, ready.to, cfg, is_frozen, kept)
+    data = from_config.data_module(cfg, photos, model)
+    data.features = kept
+    return data
 
 
 def _evaluate(
-    ready: _Ready, data: PhotoModule, log: loggers.Loggers, cfg: Train, opened: run_folder.RunFolder
+    ready: _Ready, data: PhotoDataModule, log: loggers.Loggers, cfg: Train, opened: run_folder.RunFolder
 ) -> tuple[dict[str, Predictions], dict[str, dict[str, Any]], int]:
     """Predict all photos with the best weights and write what follows; returns predictions, scores and best epoch."""
     best_epoch = checkpoint.load_best(ready.model, opened.path / "checkpoints" / "best.ckpt")
@@ -228,31 +220,9 @@ def _report(metrics: dict[str, Any], scores: dict[str, dict[str, Any]], folder: 
         evaluation.tell_leaks(metrics.get("test_without_leaks", {}))
 
 
-def build_backbone(cfg: Train) -> nn.Module:
-    """The backbone with its pretrained weights, or with random ones that depend on the seed alone."""
-    torch.manual_seed(cfg.seed)
-    try:
-        return backbone.build(cfg.backbone, with_weights=not cfg.resume)
-    except InputError as error:
-        if error.instead and cfg.data.name == "dogimages" and not Path(str(cfg.data.root)).expanduser().exists():
-            error.instead = [*error.instead, "data=demo"]  # these photos would have to be fetched as well
-        raise
-
-
-def build(cfg: Train, classes: list[str], net: nn.Module | None = None) -> tuple[Classifier, Preprocessing]:
-    """The model around the backbone ``net``, which is built if it is not given, and its preprocessing."""
-    net = build_backbone(cfg) if net is None else net
-    to = Preprocessing.of_weights(backbone.data_config(net))
-    torch.manual_seed(cfg.seed)  # the head's first weights depend on the seed alone
-    model = Classifier(net, classes, to, cfg)
-    if cfg.trainer.channels_last:
-        backbone.to_channels_last(model.backbone)
-    return model, to
-
-
 def fit(
     model: Classifier,
-    data: PhotoModule,
+    data: PhotoDataModule,
     machine: compute.Compute,
     log: Sequence[Logger],
     cfg: Train,
@@ -280,6 +250,7 @@ def fit(
             *make_callbacks(t, folder / "checkpoints", keep_last=cfg.results != "scores"),
             tensorboard.SharedCharts(),
             LearningRate(),
+            KeepConfig(cfg),
             *([EachEpoch(each_epoch)] if each_epoch else []),
             *given.callbacks,
         ],

@@ -1,16 +1,12 @@
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from omegaconf import OmegaConf
 from PIL import Image
 
-from sagehound.config import Data
-from sagehound.data.datamodule import PhotoModule
+from sagehound.data.datamodule import PhotoDataModule
 from sagehound.data.loader import EpochBatches, in_order
-from sagehound.data.photos import find_photos
 from sagehound.data.sources import KeptPhotos
 from sagehound.errors import InputError
 from sagehound.inference.preprocessing import Preprocessing
@@ -47,17 +43,10 @@ def test_several_processes_share_an_epoch() -> None:
     assert len(seen) == 24, "one photo is repeated so that both have the same number of steps"
 
 
-def module(photos: Path, workers: int | None, **data: object) -> PhotoModule:
-    cfg = OmegaConf.create(
-        {
-            "data": asdict(Data("folder", str(photos), batch_size=4, workers=workers)) | data,
-            "finetune": {"name": "full"},
-            "augment": {"crop": None, "flip": False, "randaugment": 0},
-            "seed": 0,
-            "cache": {"dir": str(photos.parent / "cache"), "max_gb": 1},
-        }
+def module(photos: Path, workers: int | None, cache: str = "none") -> PhotoDataModule:
+    return PhotoDataModule(
+        photos, batch_size=4, workers=workers, cache=cache, cache_dir=photos.parent / "cache", preprocessing=TO
     )
-    return PhotoModule(find_photos(cfg.data, photos.parent / "cache"), TO, cfg, lambda _: False)
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3, None])
@@ -93,7 +82,7 @@ def test_a_loader_that_is_left_early_ends_its_threads(photos: Path) -> None:
     assert threading.active_count() <= before
 
 
-def epoch(have: PhotoModule, batches: int | None = None) -> torch.Tensor:
+def epoch(have: PhotoDataModule, batches: int | None = None) -> torch.Tensor:
     """The train photos in order, asking for no more batches than there are, as Lightning does."""
     loader = have.augmented(have.photos.split("train"), in_order(24, 4))
     steps = iter(loader)
@@ -171,7 +160,7 @@ def test_a_photo_that_no_jpeg_can_hold_is_not_kept(photos: Path) -> None:
     assert "train/001.Amber/000.png" not in kept
 
 
-def not_kept(have: PhotoModule) -> set[str]:
+def not_kept(have: PhotoDataModule) -> set[str]:
     source = have.augmented(have.photos.split("train"), []).photos
     source.begin()
     assert isinstance(source, KeptPhotos)
@@ -184,7 +173,7 @@ def not_kept(have: PhotoModule) -> set[str]:
 
 def test_a_cache_that_is_full_is_told_once(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     have = module(photos, 2, cache="memmap")
-    have.cfg.cache.max_gb = 20e-6
+    have.cache.max_gb = 20e-6
     first = epoch(have)
     assert capsys.readouterr().out.count("cache.max_gb is reached") == 1
     assert 0 < len(not_kept(have)) < 24

@@ -158,9 +158,9 @@ def link(name: str) -> zipfile.ZipInfo:
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ("../evil.jpg", "would leave its folder"),
-        ("/etc/evil.jpg", "would leave its folder"),
-        ("train\\..\\..\\evil.jpg", "would leave its folder"),
+        ("../evil.jpg", "outside of its folder"),
+        ("/etc/evil.jpg", "outside of its folder"),
+        ("train\\..\\..\\evil.jpg", "outside of its folder"),
         (link("train/a/x.jpg"), "a link or device"),
     ],
 )
@@ -176,13 +176,13 @@ def test_a_broken_archive_is_named(photos: Path, tmp_path: Path) -> None:
     archive = zipped(photos, tmp_path / "set.zip")
     content = archive.read_bytes()
     archive.write_bytes(content[:-100])
-    with pytest.raises(InputError, match=r"set\.zip is damaged"):
+    with pytest.raises(InputError, match=r"set\.zip: damaged"):
         found(archive)
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w:gz") as tar:
         tar.add(photos)
     (tmp_path / "set.tar.gz").write_bytes(out.getvalue()[:2000])
-    with pytest.raises(InputError, match=r"set\.tar\.gz is damaged"):
+    with pytest.raises(InputError, match=r"set\.tar\.gz: damaged"):
         found(tmp_path / "set.tar.gz")
 
 
@@ -229,7 +229,7 @@ def test_a_changed_byte_in_an_archive_is_found(photos: Path, tmp_path: Path, suf
     content = bytearray(archive.read_bytes())
     content[header + 150 if suffix == "tar" else len(content) // 2] ^= 0xFF
     archive.write_bytes(content)
-    with pytest.raises(InputError, match=r"is damaged") as error:
+    with pytest.raises(InputError, match="damaged") as error:
         found(archive)
     assert "\n" not in str(error.value)
 

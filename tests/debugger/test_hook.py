@@ -198,19 +198,18 @@ def test_an_error_is_told_once_and_the_training_goes_on(
 def test_nothing_stays_on_the_model(config: Compose, tmp_path: Path) -> None:
     from lightning.pytorch.loggers import TensorBoardLogger
 
-    from sagehound import compute
-    from sagehound.data.datamodule import PhotoModule
+    from sagehound import compute, from_config
     from sagehound.data.photos import find_photos
-    from sagehound.training import build, fit
+    from sagehound.training import fit
 
     cfg = config("finetune=full", *DEBUGGER)
     photos = find_photos(cfg.data, tmp_path / "cache")
-    model, to = build(cfg, photos.classes)
+    model = from_config.classifier(cfg, photos.classes)
     in_place = [m.inplace for m in model.modules() if hasattr(m, "inplace")]
     attributes = [set(vars(m)) for m in model.backbone.modules()]
     machine = compute.choose(cfg.trainer, cfg.finetune, len(photos.split("valid")))
     logger = TensorBoardLogger(tmp_path, name="", version="tensorboard")
-    fit(model, PhotoModule(photos, to, cfg, lambda epoch: False, None), machine, [logger], cfg, tmp_path)
+    fit(model, from_config.data_module(cfg, photos, model), machine, [logger], cfg, tmp_path)
     assert len(tensors(tmp_path / "debugger/tensors").steps(mode=modes.TRAIN)) == 10
     assert [m.inplace for m in model.modules() if hasattr(m, "inplace")] == in_place
     assert any(in_place)

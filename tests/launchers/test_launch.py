@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT, Command, Server, small
 
 from sagehound.errors import ConfigError
-from sagehound_launchers.launch import names
+from sagehound_launchers.stages.deploy import names
 
 PHOTOS = ["data=folder", "data.root=nowhere"]
 

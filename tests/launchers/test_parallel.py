@@ -130,7 +130,7 @@ def test_a_search_ends_with_all_its_processes_and_goes_on(
         assert not psutil.wait_procs(children, timeout=30)[1], "none is left"
     assert process.returncode == (-signum if signum == signal.SIGKILL else 128 + signum)
     if signum != signal.SIGKILL:
-        assert "resume with: python launch.py -m hpo=optuna " in errors
+        assert f"resume with: python {ROOT / 'launch.py'} -m hpo=optuna " in errors
         assert errors.endswith(" hpo.study=s\n")
         assert len(errors.splitlines()) == 1
         assert not list(folder.glob("*/checkpoints"))

@@ -16,10 +16,9 @@ from optuna import Study, create_study
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import RandomSampler
 
-from sagehound.config import check, register
-from sagehound.container import hyperparameters
-from sagehound.container import overrides as container_overrides
+from sagehound.config import register, typed
 from sagehound.errors import ConfigError
+from sagehound.hyperparameters import values as hyperparameters
 from sagehound_launchers.emulator.sampling import Sampler
 from sagehound_launchers.sagemaker.tuning import point
 from sagehound_launchers.search_space import (
@@ -160,7 +159,7 @@ def composed(given: list[str]) -> Any:  # noqa: ANN401 - OmegaConf's
     register()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = compose("train", overrides=["data=folder", "data.root=x", "augment=light", *given])
-    check(cfg)
+    typed(cfg)
     return cfg
 
 
@@ -233,7 +232,8 @@ def test_what_a_tuning_job_proposes_comes_back_unchanged(sweeps: dict[str, str],
     assert proposed == Sampler(to_sagemaker(space), seed, guided=False).propose([]), "by the seed"
     assert proposed.keys() == space.ranges.keys()
     given_to_the_job = json.loads(json.dumps(proposed | {"_tuning_objective_metric": "valid.loss"}))
-    for override in OverridesParser.create().parse_overrides(container_overrides(given_to_the_job)):
+    sent = [f"{key}={value}" for key, value in hyperparameters(given_to_the_job).items()]
+    for override in OverridesParser.create().parse_overrides(sent):
         key = override.key_or_group
         found, value = space.ranges[key], override.value()
         assert not override.is_sweep_override()

@@ -9,9 +9,9 @@ import optuna
 import pytest
 from conftest import ROOT
 from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig
 
-from sagehound.config import check, register
+import sagehound_launchers.schema
+from sagehound.config import register, typed
 from sagehound.errors import ConfigError
 from sagehound_launchers.config import Launch
 from sagehound_launchers.isolation import isolate
@@ -25,20 +25,19 @@ SPACES = sorted(path.stem for path in (ROOT / "conf/hpo/space").glob("*.yaml"))
 ADAMW = ["optimizer.lr", "optimizer.weight_decay", "optimizer.eps", "data.batch_size"]
 
 
-def composed(overrides: Sequence[str]) -> DictConfig:
-    register(Launch)
+def composed(overrides: Sequence[str]) -> Launch:
+    sagehound_launchers.schema.register()
     try:
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-            cfg = compose("launch", overrides=["data=folder", "data.root=x", *overrides])
+            cfg: Launch = typed(compose("launch", overrides=["data=folder", "data.root=x", *overrides]))
     finally:
         register()
-    check(cfg)
     return cfg
 
 
 def space_of(hpo: str, *arguments: str) -> tuple[SearchSpace, list[str]]:
     chosen = [a for a in arguments if a.startswith(("hpo/", "hpo.", "+hpo."))]
-    return searched([hpo, *arguments], composed([hpo, *chosen]).hpo, lambda more: composed(list(more)))
+    return searched([hpo, *arguments], composed([hpo, *chosen]).search, lambda more: composed(list(more)))
 
 
 @pytest.mark.parametrize("hpo", ["hpo=optuna", "hpo=sagemaker"])

@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 
 from sagehound.earlier import with_best
 from sagehound.errors import ConfigError, SagehoundError
+from sagehound_launchers.config import Hpo, Launch
 from sagehound_launchers.runners import Job, Result
 from sagehound_launchers.search_space import parse
 from sagehound_launchers.trial import Trial, best_of
@@ -182,9 +183,11 @@ class Parabola:
 
 def search(folder: Path, *arguments: str, runner: Parabola | None = None, **hpo: object) -> list[Trial]:
     asked = {"max_jobs": 20, "sampler": "random", "pruner": "none", "objective": "valid.loss", "direction": "minimize"}
-    cfg = OmegaConf.create({"space": {}, **asked, **hpo})
-    trained = OmegaConf.create({"trainer": {"max_epochs": 1}})
-    return tune(arguments, cfg, 0, folder, lambda _: trained, lambda *_: runner or Parabola())
+    trained = Launch()
+    trained.trainer.max_epochs = 1
+    return tune(
+        arguments, Hpo("optuna", **{**asked, **hpo}), 0, folder, lambda _: trained, lambda *_: runner or Parabola()
+    )
 
 
 def test_a_grid_goes_on_wherever_it_was_killed(tmp_path: Path) -> None:

@@ -22,6 +22,8 @@ from PIL import Image
 
 from sagehound.archive import unpack
 
+SERVE = [sys.executable, "-c", "from sagehound.container import serve; serve()"]
+
 
 def b64(content: bytes) -> str:
     return base64.b64encode(content).decode()
@@ -305,7 +307,7 @@ def container(run: Path, tmp_path: Path) -> Iterator[str]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     environment = os.environ | {"SAGEHOUND_OPT_ML": str(tmp_path / "ml"), "SAGEMAKER_BIND_TO_PORT": str(port)}
-    process = subprocess.Popen([str(Path(sys.executable).with_name("serve"))], env=environment)
+    process = subprocess.Popen(SERVE, env=environment)
     yield f"http://127.0.0.1:{port}"
     process.terminate()
     assert process.wait(30) == 143
@@ -326,7 +328,7 @@ def test_the_containers_command_serves_the_same(container: str, photo: bytes) ->
 
 def test_a_container_without_a_model_says_so(tmp_path: Path) -> None:
     done = subprocess.run(
-        [str(Path(sys.executable).with_name("serve"))],
+        SERVE,
         env=os.environ | {"SAGEHOUND_OPT_ML": str(tmp_path)},
         capture_output=True,
         text=True,

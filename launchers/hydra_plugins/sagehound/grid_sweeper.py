@@ -3,13 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
+
+if TYPE_CHECKING:
+    from sagehound.config import Train
 
 
 @dataclass
@@ -31,7 +34,7 @@ class GridSweeper(BasicSweeper):
         """Run every point; ``arguments`` are the command line's overrides."""
         from sagehound import hints
         from sagehound.command import claim_default
-        from sagehound.rules import refuse_overlap
+        from sagehound.config import refuse_overlap
         from sagehound_launchers import grid
         from sagehound_launchers.spaces import same_command
 
@@ -56,9 +59,9 @@ class GridSweeper(BasicSweeper):
         again = same_command(hints.override("hydra.sweep.dir", str(folder)), "overwrite=true") if here else ""
         return grid.run(points, folder, self.launcher.launch, most, again=again, **chosen)
 
-    def _compose(self, overrides: Sequence[str]) -> DictConfig:
+    def _compose(self, overrides: Sequence[str]) -> "Train":
         """Compose and check a point's config as it would run."""
-        from sagehound_launchers.config import checked
+        from sagehound_launchers.schema import checked
 
         assert self.hydra_context is not None
         assert self.config is not None

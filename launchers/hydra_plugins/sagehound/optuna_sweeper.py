@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 if TYPE_CHECKING:
+    from sagehound_launchers.config import Hpo, Launch
     from sagehound_launchers.runners import Report, Runner
 
 
@@ -22,8 +24,6 @@ class OptunaSweeperConfig:
     """What Hydra is told of the sweeper; its settings are the config's own, under hpo."""
 
     _target_: str = "hydra_plugins.sagehound.optuna_sweeper.OptunaSweeper"
-    hpo: Any = "${hpo}"
-    seed: Any = "${seed}"
     params: dict[str, Any] = field(default_factory=dict)  # Hydra's own name for sweeps in a config; hpo.space is ours
 
 
@@ -33,8 +33,7 @@ ConfigStore.instance().store("sagehound_optuna", OptunaSweeperConfig, group="hyd
 class OptunaSweeper(Sweeper):
     """Lets Optuna propose and any Hydra launcher run."""
 
-    def __init__(self, hpo: DictConfig, seed: int, params: dict[str, Any]) -> None:
-        self.hpo, self.seed = hpo, seed
+    def __init__(self, params: dict[str, Any]) -> None:
         self.launcher: Launcher | None = None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -49,16 +48,17 @@ class OptunaSweeper(Sweeper):
         from sagehound.errors import ConfigError
         from sagehound_launchers.extras import needs
 
-        needs("hpo=optuna", "hpo", "optuna", *(["scipy"] if self.hpo.sampler == "qmc" else []))
-        from sagehound.rules import refuse_overlap
+        assert self.config is not None
+        hpo: Hpo = OmegaConf.to_object(self.config.hpo)  # type: ignore[assignment]
+        needs("hpo=optuna", "hpo", "optuna", *(["scipy"] if hpo.sampler == "qmc" else []))
+        from sagehound.config import refuse_overlap
         from sagehound_launchers.spaces import claim_study, refuse_others
         from sagehound_launchers.tuning import tune
 
-        assert self.config is not None
-        if self.hpo.pruner != "none" and not self._here:
+        if hpo.pruner != "none" and not self._here:
             chosen = self.config.hydra.runtime.choices["hydra/launcher"]
             raise ConfigError(
-                f"hpo.pruner={self.hpo.pruner} needs trials on this machine, hydra/launcher={chosen} runs them "
+                f"hpo.pruner={hpo.pruner} needs trials on this machine, hydra/launcher={chosen} runs them "
                 "elsewhere: drop it"
             )
         arguments = claim_study(self.config, arguments)
@@ -67,28 +67,31 @@ class OptunaSweeper(Sweeper):
         refuse_others(folder, "study.journal", overwrite=self.config.overwrite)
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, folder / "multirun.yaml")
-        return tune(arguments, self.hpo, self.seed, folder, self._compose, self._runner)
+        return tune(arguments, hpo, self.config.seed, folder, self._compose, partial(self._runner, hpo))
 
     @property
     def _here(self) -> bool:
         """Whether trials would run in this process, one after the other."""
         return isinstance(self.launcher, BasicLauncher)
 
-    def _runner(self, report: "Report | None", ordered: bool) -> "Runner":
+    def _runner(self, hpo: "Hpo", report: "Report | None", ordered: bool) -> "Runner":
         from sagehound_launchers.runners import Batches, Processes
 
         assert self.launcher is not None
         assert self.hydra_context is not None
-        most = min(int(self.hpo.max_parallel_jobs), int(self.hpo.max_jobs))
+        most = min(int(hpo.max_parallel_jobs), int(hpo.max_jobs))
         if self._here and most > 1:
             return Processes(most, self.hydra_context, self._of_trial, report, ordered=ordered)
         return Batches(self.launcher.launch, most, report)
 
-    def _compose(self, overrides: Sequence[str]) -> DictConfig:
+    def _compose(self, overrides: Sequence[str]) -> "Launch":
         """Compose and check a trial's config as it would run."""
-        from sagehound_launchers.config import checked
+        from sagehound_launchers.config import Launch
+        from sagehound_launchers.schema import checked
 
-        return checked(self._load(overrides))
+        cfg = checked(self._load(overrides))
+        assert isinstance(cfg, Launch)
+        return cfg
 
     def _of_trial(self, overrides: Sequence[str], number: int) -> DictConfig:
         """A trial's config with its number, as Hydra's launchers make it; the trial checks it."""

@@ -15,6 +15,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict, read_write
 
 if TYPE_CHECKING:
+    from sagehound.config import Train
     from sagehound_launchers.sagemaker.training import Outcome
 
 
@@ -94,9 +95,10 @@ class SageMakerLauncher(Launcher):
         """What is done in each job's folder; jobs on SageMaker have ended when this returns."""
         if not self.remote:
             return [self.task_function] * len(configs)
-        from sagehound_launchers.config import checked
+        from sagehound_launchers.config import Launch
+        from sagehound_launchers.schema import checked
 
-        plain = [checked(config) for config in configs]
+        plain = [cfg for config in configs if isinstance(cfg := checked(config), Launch)]
         for cfg in plain:
             cfg.results = cfg.results or ("all" if self.single else "scores")
         folders = [Path(c.hydra.sweep.dir, str(c.hydra.sweep.subdir)) for c in configs]
@@ -106,7 +108,7 @@ class SageMakerLauncher(Launcher):
         return [partial(_finish, cfg, outcome) for cfg, outcome in zip(plain, outcomes, strict=True)]
 
 
-def _finish(cfg: DictConfig, outcome: "Outcome", _: DictConfig) -> dict[str, Any]:
+def _finish(cfg: "Train", outcome: "Outcome", _: DictConfig) -> dict[str, Any]:
     """What is left to do in the run's folder: config.yaml and overrides.yaml, as training would write them here."""
     from sagehound.command import given_overrides
     from sagehound.run_folder import write_config

@@ -3,12 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
+
+if TYPE_CHECKING:
+    from sagehound_launchers.config import Hpo, Launch
 
 
 @dataclass
@@ -41,16 +44,20 @@ class SageMakerSweeper(Sweeper):
         interrupts.raise_from_now_on()
         assert self.config is not None
         arguments = claim_study(self.config, arguments)
+        hpo: Hpo = OmegaConf.to_object(self.config.hpo)  # type: ignore[assignment]
         folder = Path(self.config.hydra.sweep.dir)
         refuse_others(folder, "tuning_job.json", overwrite=self.config.overwrite)
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, folder / "multirun.yaml")
-        return tune(arguments, self.config.hpo, folder, self._compose)
+        return tune(arguments, hpo, folder, self._compose)
 
-    def _compose(self, overrides: Sequence[str]) -> DictConfig:
+    def _compose(self, overrides: Sequence[str]) -> "Launch":
         """Compose and check a trial's config as it would run."""
-        from sagehound_launchers.config import checked
+        from sagehound_launchers.config import Launch
+        from sagehound_launchers.schema import checked
 
         assert self.hydra_context is not None
         assert self.config is not None
-        return checked(self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides)))
+        cfg = checked(self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides)))
+        assert isinstance(cfg, Launch)
+        return cfg

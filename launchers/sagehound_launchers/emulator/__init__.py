@@ -6,8 +6,9 @@ It listens on 127.0.0.1 only, checks no credentials, and runs what it is told to
 
 What it is: operations of SageMaker are ours; S3, IAM, STS, logs, CloudWatch and ECR are moto's. Requests are held
 against AWS's own model, and against the rules of AWS that no model tells (unique names, roles, quotas, spot limits,
-inputs that exist). A job is a process of this environment: ``train`` or ``serve`` beside the Python that runs the
-emulator, whatever the image is called, unless ``Settings.images`` or the request's ContainerEntrypoint say otherwise.
+inputs that exist). A job is a process of this environment: ``train`` or ``serve`` of ``sagehound.container``, run by
+the emulator's own Python, whatever the image is called, unless ``Settings.images`` or the request's ContainerEntrypoint
+say otherwise.
 
 What it does not do, and where AWS differs:
 

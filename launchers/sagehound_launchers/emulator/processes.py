@@ -116,11 +116,11 @@ class Container:
 
 
 def command_of(world: World, image: str, verb: str) -> list[str]:
-    """What an image runs to ``train`` or to ``serve``: the settings' command, else this environment's script."""
+    """What an image runs to ``train`` or to ``serve``: the settings' command, else our own container's."""
     for pattern, commands in world.settings.images.items():
         if re.search(pattern, image) and verb in commands:
             return list(commands[verb])
-    return [str(Path(sys.executable).parent / verb)]
+    return [sys.executable, "-P", "-c", f"from sagehound.container import {verb}; {verb}()"]
 
 
 def aws(world: World) -> dict[str, str]:

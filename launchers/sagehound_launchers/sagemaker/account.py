@@ -15,10 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
-
 from sagehound import console
 from sagehound.errors import ConfigError, SagehoundError
+from sagehound_launchers.config import Aws
 from sagehound_launchers.extras import needs
 from sagehound_launchers.sagemaker.errors import EMULATOR, aws_errors, code_of
 from sagehound_launchers.sagemaker.requests import Account
@@ -54,7 +53,7 @@ class Cloud(Reach):
         return 0.5 if self.emulated else 10.0
 
 
-def connect(aws: DictConfig) -> Cloud:
+def connect(aws: Aws) -> Cloud:
     """Find credentials, region, account, role, bucket and image; with aws=emulator, start it if none runs.
 
     Raises:
@@ -67,7 +66,7 @@ def connect(aws: DictConfig) -> Cloud:
     return Cloud(found.region, found.url, found.own, found.client, _account(aws, found))
 
 
-def reach(aws: DictConfig) -> Reach:
+def reach(aws: Aws) -> Reach:
     """Find credentials and region; with aws=emulator, start it if none runs.
 
     Raises:
@@ -132,7 +131,7 @@ def _check_session(session: Any) -> None:  # noqa: ANN401 - boto3 ships no types
         )
 
 
-def _account(aws: DictConfig, found: Reach) -> Account:
+def _account(aws: Aws, found: Reach) -> Account:
     with aws_errors("asking AWS whose credentials these are"):
         caller = found.client("sts").get_caller_identity()
     number, emulated = str(caller["Account"]), found.url is not None

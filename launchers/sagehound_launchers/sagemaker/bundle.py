@@ -10,7 +10,7 @@ import os
 import re
 import subprocess
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -89,22 +89,31 @@ class Bundle:
     notes: tuple[str, ...]  # what the archive does not hold and a user might look for, a line each
 
 
-def make(root: Path) -> Bundle:
+def make(root: Path, *, tracked: bool = True, own: Sequence[Path] = ()) -> Bundle:
     """Archive the project in ``root``: the tracked files as they are now, committed or not.
 
     The same names, contents and executable bits give the same archive. Links are replaced by the files that they point
-    to. Tracked files that are gone or cannot be read are left out. Where git tracks nothing, ``WITHOUT_GIT`` is taken.
+    to. Tracked files that are gone or cannot be read are left out. Where git tracks nothing, or ``tracked`` is false,
+    ``WITHOUT_GIT`` is taken.
+
+    Args:
+        root: the project's folder.
+        tracked: whether to ask git.
+        own: folders with options of the user's own, which are added to ``conf``; as in Hydra, they replace none.
 
     Raises:
         InputError: no project, a secret in it, a link that leaves it, or more than ``MOST`` bytes.
     """
     root = root.resolve()
-    modes, notes = _modes(root)
+    modes, notes = _modes(root) if tracked else (_walked(root), [])
     files = dict(_on_disk(root, modes))
     gone = sorted(modes.keys() - files.keys() - {f for f, mode in modes.items() if mode == _SUBMODULE})
     gone = [f for f in gone if not (root / f).is_dir()]  # a link to a folder is replaced by what is below it
     if gone:
         notes.append(f"{_some(gone)}: gone, or cannot be read, and not sent")
+    for folder in own:
+        for path in sorted(folder.rglob("*.yaml")):
+            files.setdefault(f"conf/{path.relative_to(folder).as_posix()}", path)
     contents = _read(root, files)
     if not contents:
         raise InputError(f"{root} holds no project: run from the folder of train.py")

@@ -8,9 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
-
-from sagehound.config import meant
+from sagehound.config import Debugger, meant
 from sagehound.debugger import LABELS, LOSS, PREDICTIONS, RELU_INPUT, RELU_OUTPUT, collections
 from sagehound.errors import ConfigError
 from sagehound_launchers.extras import needs
@@ -74,7 +72,7 @@ def notice() -> str:
     )
 
 
-def request_parts(cfg: DictConfig, region: str, output_uri: str) -> dict[str, Any]:
+def request_parts(cfg: Debugger, region: str, output_uri: str) -> dict[str, Any]:
     """The members of CreateTrainingJob that are Debugger's; framework profiling ended with PyTorch 2.0.
 
     Args:
@@ -128,7 +126,7 @@ def rule_image(region: str) -> str:
     return f"{accounts[region]}.dkr.ecr.{region}.{domain}/{latest['repository']}:latest"
 
 
-def _rules(cfg: DictConfig, region: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def _rules(cfg: Debugger, region: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """The rules about tensors, and those about the machine."""
     found: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
     if not cfg.rules:
@@ -175,7 +173,7 @@ def _snake(name: str) -> str:
     return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
 
 
-def _checked(name: str, given: Mapping[str, str], cfg: DictConfig) -> dict[str, str]:
+def _checked(name: str, given: Mapping[str, str], cfg: Debugger) -> dict[str, str]:
     """The parameters of a rule about tensors: ours, and over them those that were given."""
     missing = [c for c in _NEEDS.get(name, ()) if c not in cfg.collections]
     if missing:

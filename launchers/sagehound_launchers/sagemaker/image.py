@@ -4,27 +4,26 @@ import base64
 import os
 import shutil
 import subprocess
-from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
-
-from sagehound import console
+from sagehound import console, project
 from sagehound.errors import ConfigError, SagehoundError
+from sagehound_launchers.config import Aws
 from sagehound_launchers.sagemaker import account
 from sagehound_launchers.sagemaker.errors import aws_errors, code_of
+from sagehound_launchers.stages.image import Image
 
 _PLATFORM = "linux/amd64"  # of SageMaker's usual instances, whatever this machine is
 
 
-def push(cfg: DictConfig, project: Path) -> str:
+def push(aws: Aws, image: Image) -> str:
     """Make the repository if it is missing, log in, build and push.
 
     Returns:
         the image's URI, for aws.image.
 
     Raises:
-        ConfigError: no docker client, no credentials, no Dockerfile.
+        ConfigError: no docker client, or no credentials.
         SagehoundError: docker failed; its own words are printed above.
     """
     if shutil.which("docker") is None:
@@ -32,17 +31,16 @@ def push(cfg: DictConfig, project: Path) -> str:
             "image=ecr needs the docker client, which is not on the PATH: install it, or run this where it is; "
             "aws=emulator needs no image"
         )
-    if not (project / "Dockerfile").exists():
-        raise ConfigError(f"image=ecr: no Dockerfile in {project}; run launch.py of a whole checkout")
-    reach = account.reach(cfg.aws)
-    ecr, name = reach.client("ecr"), cfg.image.repository
+    reach = account.reach(aws)
+    ecr, name = reach.client("ecr"), image.repository
     with aws_errors(f"preparing the repository {name}"):
-        address = f"{_repository(ecr, name)}:{cfg.image.tag}"
+        address = f"{_repository(ecr, name)}:{image.tag}"
         login = ecr.get_authorization_token()["authorizationData"][0]
     user, _, password = base64.b64decode(login["authorizationToken"]).decode().partition(":")
     registry = address.partition("/")[0]
     _docker(["login", "--username", user, "--password-stdin", registry], password)
-    _docker(["build", "--platform", _PLATFORM, "--tag", address, str(project)])
+    with project.folder() as context:
+        _docker(["build", "--platform", _PLATFORM, "--tag", address, str(context)])
     _docker(["push", address])
     console.say(f"image: {address}")
     return address

@@ -5,34 +5,34 @@ import platform
 import tempfile
 from pathlib import Path
 
-from omegaconf import DictConfig
-
-from sagehound import console
+from sagehound import console, program, project
 from sagehound.data.photos import fetch
 from sagehound.errors import ConfigError, InputError
+from sagehound_launchers.config import Launch
 from sagehound_launchers.sagemaker import bundle, data
 from sagehound_launchers.sagemaker.account import Cloud
 from sagehound_launchers.sagemaker.errors import aws_errors
 from sagehound_launchers.sagemaker.requests import Channel
 
 
-def channels(cloud: Cloud, cfg: DictConfig, project: Path) -> list[Channel]:
+def channels(cloud: Cloud, cfg: Launch) -> list[Channel]:
     """Send what is not in S3 yet; with dry_run nothing is sent.
 
     Args:
         cloud: where to.
         cfg: a job's config.
-        project: the folder of train.py.
 
     Raises:
         InputError: photos or weights are missing or cannot be read; the project holds secrets, or is too large.
         SagehoundError: S3 cannot be reached.
     """
-    return [_code(cloud, cfg, project), _photos(cloud, cfg), *_weights(cloud, cfg)]
+    return [_code(cloud, cfg), _photos(cloud, cfg), *_weights(cloud, cfg)]
 
 
-def _code(cloud: Cloud, cfg: DictConfig, project: Path) -> Channel:
-    source = bundle.make(project)
+def _code(cloud: Cloud, cfg: Launch) -> Channel:
+    with project.folder() as root:
+        own = program.config_folders(program.arguments())
+        source = bundle.make(root, tracked=project.checkout() is not None, own=own)
     for note in source.notes:
         console.warn(note)
     prefix = f"{cfg.aws.prefix}/code/{source.digest}/"
@@ -40,7 +40,7 @@ def _code(cloud: Cloud, cfg: DictConfig, project: Path) -> Channel:
     return Channel("code", f"s3://{cloud.account.bucket}/{prefix}")
 
 
-def _photos(cloud: Cloud, cfg: DictConfig) -> Channel:
+def _photos(cloud: Cloud, cfg: Launch) -> Channel:
     if cfg.data.s3:
         return Channel("photos", _existing(cloud, cfg.data.s3))
     bucket, prefix = cloud.account.bucket, f"{cfg.aws.prefix}/photos"
@@ -69,7 +69,7 @@ def _existing(cloud: Cloud, uri: str) -> str:
     return f"s3://{bucket}/{prefix}"
 
 
-def _weights(cloud: Cloud, cfg: DictConfig) -> list[Channel]:
+def _weights(cloud: Cloud, cfg: Launch) -> list[Channel]:
     """A weights file of this machine; what comes from a package or a hub is the container's to find."""
     given = cfg.backbone.weights
     if given is None or given.startswith("pkg://"):
@@ -84,7 +84,7 @@ def _weights(cloud: Cloud, cfg: DictConfig) -> list[Channel]:
     return [Channel("weights", f"s3://{cloud.account.bucket}/{prefix}")]
 
 
-def _send(cloud: Cloud, cfg: DictConfig, key: str, content: bytes) -> None:
+def _send(cloud: Cloud, cfg: Launch, key: str, content: bytes) -> None:
     """An object whose key says what is in it is sent once."""
     from botocore.exceptions import ClientError
 

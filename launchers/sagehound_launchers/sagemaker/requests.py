@@ -1,25 +1,25 @@
 """Requests to SageMaker as plain dicts from pure functions, held against AWS's own rules before they are sent."""
 
-import json
+import dataclasses
 import re
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-
+from sagehound.config import Train
 from sagehound.console import metric_regex
 from sagehound.errors import ConfigError
+from sagehound.hyperparameters import encode
 from sagehound.metrics import of_epoch
+from sagehound_launchers.config import Launch
 from sagehound_launchers.sagemaker.shapes import problems
+from sagehound_launchers.schema import LaunchWithStages
 from sagehound_launchers.search_space import SearchSpace, to_sagemaker
 
 REQUEST = "SAGEHOUND_REQUEST"  # the variable by which a job that was started is known again
-_OURS = {  # groups and keys that mean nothing in a container
-    *("hpo", "deploy", "transform", "probe", "aws", "image", "dry_run", "model", "endpoint", "n"),
-    *("hydra", "best", "cache", "overwrite"),
-}
+_TRAIN, _LAUNCH = ({f.name for f in dataclasses.fields(schema)} for schema in (Train, LaunchWithStages))
+_OURS = {*(_LAUNCH - _TRAIN), "hydra", "best", "cache", "overwrite"}  # what means nothing in a container
 _THERE = {"data.root", "data.s3", "backbone.weights", "trainer.num_nodes"}  # what a container finds out by itself
 _LOCAL_DISKS = re.compile(r"ml\.(g4dn|g5|g6e?|p3dn|p4de?|p5e?n?|trn\w+|\w+d)\.")  # encrypted by their hardware
 _MOST_SEED = 2**31  # that an Integer of AWS's holds
@@ -53,7 +53,7 @@ def hyperparameters(overrides: Sequence[str]) -> dict[str, str]:
     Raises:
         ConfigError: an override has no place in a job.
     """
-    found: dict[str, str] = {}
+    sent = []
     for override in overrides:
         name, _, value = override.partition("=")
         key = name.lstrip("+~")
@@ -63,14 +63,13 @@ def hyperparameters(overrides: Sequence[str]) -> dict[str, str]:
             continue
         if (key in _THERE and not value.strip("'\"").startswith("pkg://")) or (key, value) == ("trainer", "sagemaker"):
             continue
-        found.pop(name, None)
-        found[name] = json.dumps(value) if len(value) > 1 and value[0] == value[-1] == '"' else value
-    return found
+        sent.append(override)
+    return encode(sent)
 
 
 def training_job(
     name: str,
-    cfg: DictConfig,
+    cfg: Launch,
     account: Account,
     given: Mapping[str, str],
     channels: Sequence[Channel],
@@ -100,7 +99,7 @@ def training_job(
 
 def tuning_job(
     name: str,
-    cfg: DictConfig,
+    cfg: Launch,
     account: Account,
     space: SearchSpace,
     given: Mapping[str, str],
@@ -108,7 +107,7 @@ def tuning_job(
     token: str,
 ) -> dict[str, Any]:
     """CreateHyperParameterTuningJob; arguments as for training_job, ``name`` of 32 letters at most."""
-    hpo = cfg.hpo
+    hpo = cfg.search
     objective = {"Type": hpo.direction.capitalize(), "MetricName": hpo.objective}
     limits = {"MaxParallelTrainingJobs": min(hpo.max_parallel_jobs, hpo.max_jobs)}
     if hpo.strategy != "Grid":  # which has as many jobs as it has points
@@ -148,7 +147,7 @@ def tuning_job(
     return request
 
 
-def _algorithm(account: Account, cfg: DictConfig, metrics: Sequence[str]) -> dict[str, Any]:
+def _algorithm(account: Account, cfg: Launch, metrics: Sequence[str]) -> dict[str, Any]:
     return {
         "TrainingImage": account.image,
         "TrainingInputMode": cfg.aws.input_mode,
@@ -156,7 +155,7 @@ def _algorithm(account: Account, cfg: DictConfig, metrics: Sequence[str]) -> dic
     }
 
 
-def _common(name: str, cfg: DictConfig, account: Account, channels: Sequence[Channel], token: str) -> dict[str, Any]:
+def _common(name: str, cfg: Launch, account: Account, channels: Sequence[Channel], token: str) -> dict[str, Any]:
     """What a training job and a tuning job's definition of its trials share."""
     aws, base = cfg.aws, f"s3://{account.bucket}/{cfg.aws.prefix}"
     kms = {"KmsKeyId": aws.kms_key} if aws.kms_key else {}
@@ -173,7 +172,7 @@ def _common(name: str, cfg: DictConfig, account: Account, channels: Sequence[Cha
             **({"VolumeKmsKeyId": aws.kms_key} if aws.kms_key and not _LOCAL_DISKS.match(aws.instance_type) else {}),
         },
         "StoppingCondition": stopping,
-        "Environment": {**OmegaConf.to_container(aws.environment), REQUEST: token},  # type: ignore[dict-item]
+        "Environment": {**aws.environment, REQUEST: token},
     }
     if aws.spot:
         found["EnableManagedSpotTraining"] = True

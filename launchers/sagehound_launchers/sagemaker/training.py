@@ -1,23 +1,21 @@
 """`trainer=sagemaker`: training jobs, several at a time, and their results brought back as if they had run here."""
 
 import json
-import sys
-import tarfile
 import threading
 import time
 import uuid
-import zlib
 from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from omegaconf import DictConfig
-
 from sagehound import archive, console, run_folder
-from sagehound.errors import ConfigError, SagehoundError, Stopped
+from sagehound.config import Debugger
+from sagehound.errors import ConfigError, InputError, SagehoundError, Stopped
 from sagehound.files import replacing, write_json
+from sagehound.unpacking import Limits, unpack_into
+from sagehound_launchers.config import Aws, Launch
 from sagehound_launchers.runners import stop_signal, terminable
 from sagehound_launchers.sagemaker import account, client, cost, inputs, requests
 from sagehound_launchers.sagemaker.account import Cloud
@@ -36,18 +34,17 @@ class Job:
     """One training job before it is started."""
 
     name: str
-    cfg: DictConfig
+    cfg: Launch
     request: dict[str, Any]
     folder: Path  # of its results
 
 
-def prepare(cloud: Cloud, work: Sequence[tuple[DictConfig, Sequence[str], Path]], project: Path) -> list[Job]:
+def prepare(cloud: Cloud, work: Sequence[tuple[Launch, Sequence[str], Path]]) -> list[Job]:
     """The jobs' requests, after what they need was sent to S3.
 
     Args:
         cloud: where they will run.
         work: of each job its checked config, its overrides and the folder of its results.
-        project: the folder of train.py.
 
     Raises:
         ConfigError: AWS would refuse a request.
@@ -58,12 +55,12 @@ def prepare(cloud: Cloud, work: Sequence[tuple[DictConfig, Sequence[str], Path]]
         if not (cfg.overwrite or (folder / _REQUEST).exists()):
             run_folder.refuse_another_run(folder)
     for cfg, overrides, folder in work:
-        needed = (cfg.data.name, cfg.data.get("root"), cfg.data.s3, cfg.backbone.weights)
+        needed = (cfg.data.name, cfg.data.root, cfg.data.s3, cfg.backbone.weights)
         if needed not in sent:
-            sent[needed] = inputs.channels(cloud, cfg, project)
+            sent[needed] = inputs.channels(cloud, cfg)
         given = requests.hyperparameters([*overrides, *_kept(cfg)])
         name, token = client.new_name("sagehound", 63), uuid.uuid4().hex
-        debugger = _debugger(cloud, cfg) if cfg.debugger else None
+        debugger = _debugger(cloud, cfg, cfg.debugger) if cfg.debugger else None
         request = requests.training_job(name, cfg, cloud.account, given, sent[needed], token, debugger)
         requests.check("CreateTrainingJob", request)
         request = (None if cfg.overwrite else _begun(folder, request)) or request
@@ -91,22 +88,22 @@ def _begun(folder: Path, request: dict[str, Any]) -> dict[str, Any] | None:
     return before
 
 
-def _kept(cfg: DictConfig) -> list[str]:
+def _kept(cfg: Launch) -> list[str]:
     """What a job keeps beside its scores; what is to go on from a checkpoint must keep one."""
     if cfg.results == "scores" and cfg.aws.spot:
         return ["results=all", "artifact=false"]
     return [f"results={cfg.results}"]
 
 
-def _debugger(cloud: Cloud, cfg: DictConfig) -> dict[str, Any]:
+def _debugger(cloud: Cloud, cfg: Launch, debugger: Debugger) -> dict[str, Any]:
     from sagehound_launchers.sagemaker.debugger import notice, request_parts
 
     console.warn(notice())
     base = f"s3://{cloud.account.bucket}/{cfg.aws.prefix}/jobs"
-    return request_parts(cfg.debugger, cloud.account.region, base)
+    return request_parts(debugger, cloud.account.region, base)
 
 
-def say_cost(cloud: Cloud, aws: DictConfig, jobs: int) -> None:
+def say_cost(cloud: Cloud, aws: Aws, jobs: int) -> None:
     """What jobs cost at most, before the first is started."""
     if not cloud.emulated:
         region, hours = cloud.account.region, aws.max_hours
@@ -246,6 +243,7 @@ def collect(cloud: Cloud, job: Job, ended: dict[str, Any]) -> dict[str, Any]:
 
 _TOLD = ("TrainingJobName", "TrainingJobArn", "TrainingJobStatus", "SecondaryStatus", "FailureReason",
          "TrainingTimeInSeconds", "BillableTimeInSeconds", "ModelArtifacts", "FinalMetricDataList")  # fmt: skip
+_RESULTS = Limits((".tar.gz",), 100_000)
 _HERE = {"config.yaml", "overrides.yaml", "hydra.yaml"}  # as they are of this machine's command
 
 
@@ -270,17 +268,15 @@ def _download_all(s3: Any, bucket: str, prefix: str, folder: Path) -> None:  # n
 
 
 def _unpack(path: Path, folder: Path) -> None:
+    hint = "run the same command again to fetch it once more"
     try:
-        with tarfile.open(path) as results:
-            for member in results:
-                if member.name.removeprefix("./") not in _HERE:
-                    results.extract(member, folder, filter="data")
-    except (tarfile.TarError, EOFError, zlib.error) as error:
+        unpack_into(path, folder, hint=hint, limits=_RESULTS, wanted=lambda inside: str(inside) not in _HERE)
+    except InputError as error:
         raise RemoteError(f"{path} cannot be unpacked: {error}") from error
     path.unlink()
 
 
-def launch(cfgs: Sequence[DictConfig], overrides: Sequence[Sequence[str]], folders: Sequence[Path]) -> list[Outcome]:
+def launch(cfgs: Sequence[Launch], overrides: Sequence[Sequence[str]], folders: Sequence[Path]) -> list[Outcome]:
     """Run a training job for each checked config; its results are in its folder then.
 
     Raises:
@@ -290,7 +286,7 @@ def launch(cfgs: Sequence[DictConfig], overrides: Sequence[Sequence[str]], folde
     """
     aws = cfgs[0].aws
     cloud = account.connect(aws)
-    jobs = prepare(cloud, list(zip(cfgs, overrides, folders, strict=True)), Path(sys.argv[0]).resolve().parent)
+    jobs = prepare(cloud, list(zip(cfgs, overrides, folders, strict=True)))
     say_cost(cloud, aws, len(jobs))
     if cfgs[0].dry_run:
         return [_written(job) for job in jobs]

@@ -2,21 +2,22 @@
 
 import json
 import math
-import sys
 import time
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from rich.live import Live
 from rich.table import Table
 
-from sagehound import console, container
+from sagehound import console
 from sagehound.errors import ConfigError, SagehoundError, Stopped
 from sagehound.files import locked, write_json
-from sagehound_launchers import config, trials
+from sagehound.hyperparameters import values
+from sagehound_launchers import trials
+from sagehound_launchers.config import Aws, Hpo, Launch
 from sagehound_launchers.runners import stop_signal, terminable
 from sagehound_launchers.sagemaker import account, client, inputs, requests
 from sagehound_launchers.sagemaker.account import Cloud
@@ -31,7 +32,7 @@ _ENDED = ("Completed", "Failed", "Stopped")
 _STATES = {"Completed": "complete", "Stopped": "stopped", "Failed": "failed"}
 
 
-def tune(arguments: Sequence[str], hpo: DictConfig, folder: Path, compose: Compose) -> list[Trial]:
+def tune(arguments: Sequence[str], hpo: Hpo, folder: Path, compose: Compose) -> list[Trial]:
     """Start a tuning job, or go on following the one that was started for the same folder, until it ends.
 
     Args:
@@ -66,22 +67,22 @@ def tune(arguments: Sequence[str], hpo: DictConfig, folder: Path, compose: Compo
     return found
 
 
-def _most(space: SearchSpace, hpo: DictConfig) -> int:
+def _most(space: SearchSpace, hpo: Hpo) -> int:
     """Training jobs at most; a grid has as many as it has points."""
     if hpo.strategy != "Grid":
         return int(hpo.max_jobs)
     return math.prod(len(found.values) for found in space.ranges.values() if isinstance(found, Choice))
 
 
-def _request(cloud: Cloud, cfg: DictConfig, space: SearchSpace) -> dict[str, Any]:
+def _request(cloud: Cloud, cfg: Launch, space: SearchSpace) -> dict[str, Any]:
     fixed = requests.hyperparameters(space.fixed)
     given = {key: value for key, value in fixed.items() if key.lstrip("+") not in space.ranges}  # a sweep wins
     if cfg.aws.spot:  # a checkpoint is kept, which results=scores does not
         given |= {"results": "all", "artifact": "false"}
     else:
         given.setdefault("results", "scores")
-    channels = inputs.channels(cloud, cfg, Path(sys.argv[0]).resolve().parent)
-    for parent in cfg.hpo.warm_start:
+    channels = inputs.channels(cloud, cfg)
+    for parent in cfg.search.warm_start:
         try:
             client.describe(cloud, _KIND, parent)
         except Unreachable:
@@ -127,7 +128,7 @@ _EACH = {"InputDataConfig", "Environment", "CheckpointConfig"}  # what differs f
 
 
 def _run(
-    cloud: Cloud, cfg: DictConfig, request: dict[str, Any], space: SearchSpace, note: Path
+    cloud: Cloud, cfg: Launch, request: dict[str, Any], space: SearchSpace, note: Path
 ) -> tuple[dict[str, Any], list[Trial]]:
     """Start the job, if it was not started before, and wait for its end."""
     name = request["HyperParameterTuningJobName"]
@@ -152,10 +153,10 @@ def _run(
             raise type(error)(f"{error}; {goes_on}") from error
 
 
-def _follow(cloud: Cloud, cfg: DictConfig, name: str, space: SearchSpace) -> tuple[dict[str, Any], list[Trial]]:
+def _follow(cloud: Cloud, cfg: Launch, name: str, space: SearchSpace) -> tuple[dict[str, Any], list[Trial]]:
     """Wait for the job's end; a table on a terminal, a line a trial elsewhere."""
     told: set[int] = set()
-    console.say(f"tuning job {name}: {cfg.hpo.strategy}, {cfg.hpo.max_parallel_jobs} at a time")
+    console.say(f"tuning job {name}: {cfg.search.strategy}, {cfg.search.max_parallel_jobs} at a time")
     with Live(console=console.console, transient=True, auto_refresh=False) as live:
         while True:
             described, found = client.patiently(
@@ -166,9 +167,9 @@ def _follow(cloud: Cloud, cfg: DictConfig, name: str, space: SearchSpace) -> tup
             for trial in found:
                 if trial.state in _STATES.values() and trial.number not in told:
                     told.add(trial.number)
-                    console.say(_line(trial, cfg.hpo.objective))
+                    console.say(_line(trial, cfg.search.objective))
             if console.console.is_terminal:
-                live.update(_table(name, found, space, cfg.hpo.objective), refresh=True)
+                live.update(_table(name, found, space, cfg.search.objective), refresh=True)
             if described["HyperParameterTuningJobStatus"] in _ENDED:
                 return described, found
             time.sleep(cloud.poll)
@@ -200,7 +201,7 @@ def _trial(number: int, summary: dict[str, Any], space: SearchSpace) -> Trial:
 def point(tuned: dict[str, str], space: SearchSpace) -> dict[str, str | float]:
     """A trial's hyperparameters, which SageMaker gives as strings, as an override's values."""
     found: dict[str, str | float] = {}
-    for key, value in container.hyperparameters(tuned).items():
+    for key, value in values(tuned).items():
         r = space.ranges.get(key)
         number = isinstance(r, Interval)
         found[key] = (int(float(value)) if r.integer else float(value)) if number and isinstance(r, Interval) else value
@@ -242,11 +243,10 @@ def best_of(name: str, given: Mapping[str, str]) -> dict[str, str]:
     for note in Path("multirun").glob("**/tuning_job.json"):
         best = note.with_name("best.yaml")
         if best.exists() and json.loads(note.read_text())["HyperParameterTuningJobName"] == name:
-            return {str(k): str(v) for k, v in OmegaConf.load(best).items()}
-    aws = OmegaConf.structured(config.Aws(name=given.get("aws", "account")))
-    for key in ("folder", "profile", "region"):
-        if f"aws.{key}" in given:
-            aws[key] = given[f"aws.{key}"]
+            found = OmegaConf.to_container(OmegaConf.load(best), resolve=False)
+            return {str(k): str(v) for k, v in dict(found).items()}  # type: ignore[arg-type]
+    aws = Aws(given.get("aws", "account"), profile=given.get("aws.profile"), region=given.get("aws.region"))
+    aws.folder = given.get("aws.folder", aws.folder)
     try:
         with aws_errors(f"best={name}: no such folder; looking for a tuning job"):
             sagemaker = account.reach(aws).client("sagemaker")
@@ -258,4 +258,4 @@ def best_of(name: str, given: Mapping[str, str]) -> dict[str, str]:
     fixed = found["TrainingJobDefinition"].get("StaticHyperParameters", {})
     tuned = found["BestTrainingJob"]["TunedHyperParameters"]
     drop = {"results", "artifact"}  # what trials leave out
-    return {k: v for k, v in container.hyperparameters({**fixed, **tuned}).items() if k not in drop}
+    return {k: v for k, v in values({**fixed, **tuned}).items() if k not in drop}

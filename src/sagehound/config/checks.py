@@ -74,7 +74,7 @@ def check(config: Any) -> None:  # noqa: ANN401 - Train, or a larger schema
     Raises:
         ConfigError: names the first wrong key, its value, and what to choose instead.
     """
-    _check_values(config)
+    check_values(config)
     for group in _groups(config):
         for message in getattr(group, "conflicts", lambda _: ())(config):
             raise ConfigError(message)
@@ -98,11 +98,16 @@ def _check_keys(schema: type, cfg: DictConfig, prefix: str = "") -> None:
             _check_keys(group, cfg[f.name], key + ".")
 
 
-def _check_values(group: Any, prefix: str = "") -> None:  # noqa: ANN401 - any group's dataclass
+def check_values(group: Any, prefix: str = "") -> None:  # noqa: ANN401 - any group's dataclass
+    """Check each value of a group against the rule of its key.
+
+    Raises:
+        ConfigError: names the first wrong key, its value, and what to choose instead.
+    """
     for f in dataclasses.fields(group):
         value = getattr(group, f.name)
         if dataclasses.is_dataclass(value):
-            _check_values(value, f"{prefix}{f.name}.")
+            check_values(value, f"{prefix}{f.name}.")
         else:
             check_value(prefix + f.name, value, f.metadata.get("rule", {}))
 

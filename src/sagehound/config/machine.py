@@ -4,12 +4,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import MISSING
+from omegaconf import MISSING, OmegaConf
 
 from sagehound.config.fields import key
 
 if TYPE_CHECKING:
     from sagehound.config.schema import Train
+
+
+_CACHE = "${oc.env:SAGEHOUND_CACHE,${oc.env:HOME,${oc.env:USERPROFILE,/tmp}}/.cache/sagehound}"
 
 
 @dataclass
@@ -60,6 +63,11 @@ class Features:
             yield f"features.views={views}: under finetune=full no features are cached: set features.views=0"
         if not self.cache:
             yield f"features.views={views} contradicts features.cache=false: set features.views=0"
+        if augment.transform:
+            yield (
+                f"features.views={views}: a change in the code of augment.transform would go unnoticed in cached "
+                "features: set features.views=0"
+            )
         if not augment.changes_photos:
             yield f"features.views={views} needs an augmentation: choose augment=light, or features.views=0"
         if cfg.finetune.name == "head" and (augment.mixup or augment.cutmix):
@@ -99,8 +107,13 @@ class Cache:
 
     dir: str = key(
         "the folder; SAGEHOUND_CACHE sets it as well",
-        "${oc.env:SAGEHOUND_CACHE,${oc.env:HOME,${oc.env:USERPROFILE,/tmp}}/.cache/sagehound}",
+        _CACHE,
     )
     max_gb: float = key(
         "largest size, 10^9 bytes; the files that were not used for the longest time go first", 20.0, above=0
     )
+
+
+def default_cache() -> str:
+    """The cache's folder where none is named."""
+    return str(OmegaConf.create({"dir": _CACHE}).dir)

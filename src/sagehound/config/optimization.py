@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import MISSING
 
-from sagehound.config.fields import extra, key
+from sagehound.config.fields import extra, key, meant
 
 if TYPE_CHECKING:
     from sagehound.config.schema import Train
@@ -44,6 +44,9 @@ class Loss:
             )
 
 
+_COMMON = ("name", "lr", "weight_decay", "eps", "betas", "momentum", "_target_")
+
+
 @dataclass
 class Optimizer:
     """The optimizer. Other keys of this group are arguments of the optimizer's class."""
@@ -62,6 +65,10 @@ class Optimizer:
             yield "optimizer=sgd has no eps and no betas: drop them, or choose optimizer=adamw or optimizer=adam"
         if self.name in ("adam", "adamw") and not self._target_ and self.momentum is not None:
             yield f"optimizer={self.name} has no momentum: drop it (betas is what it has), or choose optimizer=sgd"
+        near = [(k, meant(k, _COMMON)) for k in extra(self)] if self.name in ("adamw", "adam", "sgd") else []
+        for wrong, hint in near if not self._target_ else []:
+            if hint:  # another key may be an argument of the optimizer's class, which is checked where torch is there
+                yield f"optimizer.{wrong}: no such key{hint}; choose from {', '.join(_COMMON)}"
         if self.betas is not None and len(self.betas) != 2:
             yield f"optimizer.betas={self.betas}: give two numbers, such as [0.9,0.999]"
 

@@ -3,26 +3,38 @@
 import math
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
+import torch
 from PIL import Image, ImageOps
+from torchvision.transforms import v2
 
 from sagehound.config import Augment
+from sagehound.errors import ConfigError
 from sagehound.inference.preprocessing import Preprocessing, centre
+
+Transform = Callable[[Image.Image], Image.Image]
 
 
 class Augmentation:
     """The random transform of one training photo; the same seed gives the same result, in any thread.
 
     RandAugment is timm's. It draws from the global generators of Python and numpy, so these are lent out under a lock.
+    A transform of your own that draws from torch's generator gives the same result only where the main thread reads
+    the photos (``data.workers=0``).
+
+    Args:
+        augment: crop, flip, randaugment.
+        to: what the backbone expects.
+        transform: your own, called last.
     """
 
-    def __init__(self, augment: Augment, to: Preprocessing) -> None:
+    def __init__(self, augment: Augment, to: Preprocessing, transform: Transform | None = None) -> None:
         from timm.data.auto_augment import rand_augment_transform
 
-        self.to, self.crop, self.flip = to, augment.crop, augment.flip
+        self.to, self.crop, self.flip, self.transform = to, augment.crop, augment.flip, transform
         # enough that the smallest and flattest crop still has the backbone's size
         self.short_side = math.ceil(max(to.size) / math.sqrt(3 / 4 * self.crop)) if self.crop else to.short_side
         self.randaugment = None
@@ -44,6 +56,9 @@ class Augmentation:
         if self.randaugment:
             with _seeded(seed):
                 image = self.randaugment(image)
+        if self.transform:
+            with _seeded(seed):
+                image = _checked(self.transform(image), image)
         return image
 
 
@@ -70,13 +85,39 @@ _GENERATORS = threading.Lock()
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """Lend out the generators of Python and numpy, seeded; afterwards they are as before."""
-    with _GENERATORS:
+    """Lend out the generators of Python and numpy, seeded; afterwards they are as before.
+
+    Torch's generator is lent out in the main thread alone, because training draws from it there.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    with _GENERATORS, torch.random.fork_rng(devices=[], enabled=is_main):
         python, numpy = random.getstate(), np.random.get_state()
         random.seed(seed)
         np.random.seed(seed % 2**32)
+        if is_main:
+            torch.default_generator.manual_seed(seed)
         try:
             yield
         finally:
             random.setstate(python)
             np.random.set_state(numpy)
+
+
+def _checked(changed: object, before: Image.Image) -> Image.Image:
+    """What a transform of the user's made of a photo, if it can be trained on."""
+    if not isinstance(changed, Image.Image) or changed.size != before.size or changed.mode != "RGB":
+        raise ConfigError(
+            f"augment.transform must return a PIL image, RGB, of {before.size[0]} x {before.size[1]} pixels, as it was "
+            f"given; it returned {changed!r}"
+        )
+    return changed
+
+
+def make_mix(mixup: float, cutmix: float, classes: int) -> v2.Transform | None:
+    """Mixup (Zhang et al. 2018), CutMix (Yun et al. 2019), or one of both at random for each batch."""
+    ways: list[v2.Transform] = []
+    if mixup:
+        ways.append(v2.MixUp(alpha=mixup, num_classes=classes))
+    if cutmix:
+        ways.append(v2.CutMix(alpha=cutmix, num_classes=classes))
+    return v2.RandomChoice(ways) if ways else None

@@ -1,13 +1,14 @@
 """The train, valid and test photos of a set as batches, each read or taken from a cache."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import lightning.pytorch as pl
 
-from sagehound.config import Augment, Data, Train
-from sagehound.data.augmentation import Augmentation
+from sagehound.config import Augment, Cache, Columns, Data, check_values, default_cache
+from sagehound.data.augmentation import Augmentation, Transform
 from sagehound.data.folders import Photo
 from sagehound.data.loader import (
     Batches,
@@ -20,7 +21,7 @@ from sagehound.data.loader import (
     in_order,
     seed_of,
 )
-from sagehound.data.photos import PhotoSet
+from sagehound.data.photos import PhotoSet, find_photos
 from sagehound.data.sources import Files, KeptPhotos
 from sagehound.errors import ConfigError
 from sagehound.inference.preprocessing import Preprocessing
@@ -29,119 +30,251 @@ from sagehound.machine import cores
 
 @dataclass(frozen=True)
 class Features:
-    """What the frozen backbone makes of the photos, by (epoch, index)."""
+    """The photos' features of a frozen backbone, by (epoch, index)."""
 
-    train: Lookup  # one of the kept views of each photo, another in each epoch
+    train: Lookup  # one of the cached views of each photo, another in each epoch
     centre: Mapping[str, Lookup]  # of each split: what an evaluation sees
+    always: bool  # the backbone is frozen in every epoch
 
 
-def check_weights(photos: PhotoSet, augment: Augment) -> None:
-    """Make sure that the weights of the train photos, if they have any, can be used.
+class PhotoDataModule(pl.LightningDataModule):
+    """Batches of photos for training, validation, test and prediction.
 
-    Raises:
-        ConfigError: mixup or CutMix would blend weighted photos.
-        InputError: all weights are 0.
-    """
-    if photos.weights(photos.split("train")) and (augment.mixup or augment.cutmix):
-        raise ConfigError("photos with weights cannot be blended: give augment.mixup=0 augment.cutmix=0")
-
-
-class PhotoModule(pl.LightningDataModule):
-    """Batches for training, validation and evaluation.
+    A batch holds photos, uint8, b x 3 x h x w, as the backbone expects them but not yet normalised, and labels, int64,
+    b; a batch of train photos with weights also holds their weights, float, b.
 
     Args:
-        photos: the set.
-        to: what the backbone expects.
-        cfg: the run's config.
-        rests: whether the backbone rests in an epoch.
-        features: what is trained on while it does; without it, the photos themselves.
+        root: a folder of split/class/photo or class/photo; or a .zip or .tar of one.
+        table: a CSV that lists the photos below ``root``.
+        columns: the names of the table's columns, where they are not file, label, split, group and weight.
+        source: your own function that lists the photos, called with root=``root``.
+        group: a regular expression; photos whose paths match with one first group stay together.
+        near_duplicates: together (never divided when a split is taken from train) or apart.
+        valid_fraction: share taken from train when there is no valid folder.
+        test_fraction: the same for test.
+        split_seed: which photos those are.
+        on_bad: skip an unreadable photo and list it, or fail.
+        batch_size: photos a step, on each device.
+        workers: threads that read photos; None: one a core, 16 at most.
+        crop: smallest share of the photo that a random crop of a train photo shows; None: the centre crop.
+        flip: mirror half of the train photos.
+        randaugment: strength of two random colour or shape changes of train photos, up to 30; 0: none.
+        transform: your own change of train photos, called with each cropped photo, a PIL image.
+        cache: keep photos shrunk: none, jpeg or memmap.
+        cache_dir: where; None: ~/.cache/sagehound, or SAGEHOUND_CACHE.
+        cache_gb: largest size of it, 10^9 bytes.
+        preprocessing: what the backbone expects; None: what the trainer's model says of its own.
+        seed: of the order and the augmentation.
+
+    Raises:
+        ConfigError: an argument is out of range.
     """
+
+    photo_set: PhotoSet | None = None  # found by setup, or given
+    features: Features | None = None  # of a frozen backbone; without them, the photos themselves
 
     def __init__(
         self,
-        photos: PhotoSet,
-        to: Preprocessing,
-        cfg: Train,
-        rests: Callable[[int], bool],
-        features: Features | None = None,
+        root: str | Path | None = None,
+        *,
+        table: str | Path | None = None,
+        columns: dict[str, str] | None = None,
+        source: Callable[..., Iterable[Photo]] | None = None,
+        group: str | None = None,
+        near_duplicates: str = "together",
+        valid_fraction: float = 0.15,
+        test_fraction: float = 0.15,
+        split_seed: int = 0,
+        on_bad: str = "skip",
+        batch_size: int = 64,
+        workers: int | None = None,
+        crop: float | None = None,
+        flip: bool = False,
+        randaugment: int = 0,
+        transform: Transform | None = None,
+        cache: str = "none",
+        cache_dir: str | Path | None = None,
+        cache_gb: float = 20.0,
+        preprocessing: Preprocessing | None = None,
+        seed: int = 0,
     ) -> None:
         super().__init__()
-        self.photos, self.to, self.cfg, self.rests, self.features = photos, to, cfg, rests, features
+        if root is None and table is None:
+            raise ConfigError("PhotoDataModule: give root=PATH of your photos, or table=CSV")
+        self.data = Data(
+            name="folder",
+            root=None if root is None else str(root),
+            table=None if table is None else str(table),
+            columns=Columns(**(columns or {})),
+            group=group,
+            near_duplicates=near_duplicates,
+            batch_size=batch_size,
+            workers=workers,
+            on_bad=on_bad,
+            cache=cache,
+            valid_fraction=valid_fraction,
+            test_fraction=test_fraction,
+            split_seed=split_seed,
+        )
+        self.augment = Augment(crop=crop, flip=flip, randaugment=randaugment)
+        self.cache = Cache(str(cache_dir or default_cache()), cache_gb)
+        for prefix, settings in (("data.", self.data), ("augment.", self.augment), ("cache.", self.cache)):
+            check_values(settings, prefix)
+        self.source, self.transform, self.preprocessing, self.seed = source, transform, preprocessing, seed
+
+    @classmethod
+    def of(
+        cls,
+        photos: PhotoSet,
+        preprocessing: Preprocessing,
+        data: Data,
+        augment: Augment,
+        cache: Cache,
+        *,
+        transform: Transform | None = None,
+        seed: int = 0,
+    ) -> "PhotoDataModule":
+        """A module of photos that were found already, with the settings of a config."""
+        module = cls(photos.root, transform=transform, preprocessing=preprocessing, seed=seed)
+        module.data, module.augment, module.cache, module.photo_set = data, augment, cache, photos
+        return module
+
+    def setup(self, stage: str) -> None:
+        """Find the photos, read each once and split them.
+
+        Raises:
+            InputError: they are missing or cannot be trained on.
+        """
+        if self.photo_set is None:
+            self.photo_set = find_photos(self.data, Path(self.cache.dir).expanduser(), source=self.source)
+
+    @property
+    def photos(self) -> PhotoSet:
+        """The photos; they are looked for when this is first asked for."""
+        self.setup("fit")
+        assert self.photo_set is not None
+        return self.photo_set
+
+    @property
+    def classes(self) -> list[str]:
+        """The names of the classes, in the order of the model's outputs."""
+        return self.photos.classes
+
+    def class_counts(self) -> list[int]:
+        """Train photos of each class."""
+        labels = self.photos.labels(self.photos.split("train"))
+        return [labels.count(i) for i in range(len(self.classes))]
+
+    @property
+    def to(self) -> Preprocessing:
+        """What the backbone expects of a photo.
+
+        Raises:
+            ConfigError: neither an argument nor the trainer's model says it.
+        """
+        model = getattr(self.trainer, "lightning_module", None)
+        found = self.preprocessing or getattr(model, "preprocessing", None)
+        if found is None:
+            raise ConfigError("PhotoDataModule: give preprocessing=..., such as Classifier(...).preprocessing")
+        return found
 
     @property
     def head_alone(self) -> bool:
         """Whether the head alone is trained, on cached features, in every epoch."""
-        return self.features is not None and self.cfg.finetune.name == "head"
+        return self.features is not None and self.features.always
 
     def train_dataloader(self) -> Loader:
-        """Shuffled and augmented; after a resume it begins with the batch after the last one trained on."""
+        """Shuffled and augmented; after a resume it begins with the batch after the last one trained on.
+
+        Raises:
+            ConfigError: the photos have weights, and the model blends photos.
+            InputError: all weights are 0.
+        """
         assert self.trainer is not None
-        trainer, cfg = self.trainer, self.cfg
+        trainer = self.trainer
         photos = self.photos.split("train")
         labels, weights = self.photos.labels(photos), self.photos.weights(photos)
+        if weights and getattr(trainer.lightning_module, "mix", None) is not None:
+            raise ConfigError("photos with weights cannot be blended: give augment.mixup=0 augment.cutmix=0")
 
         def position() -> tuple[int, int]:
             return trainer.current_epoch, trainer.fit_loop.epoch_loop.batch_progress.current.ready
 
         batches = EpochBatches(
-            len(photos), cfg.data.batch_size, cfg.seed, position, trainer.global_rank, trainer.world_size
+            len(photos), self.data.batch_size, self.seed, position, trainer.global_rank, trainer.world_size
         )
         augmented = self.augmented(photos, batches)
-        if cfg.finetune.name == "full" or (cfg.finetune.name == "head" and self.features is None):
+        if self._frozen_epochs() in ("none", "all") and self.features is None:
             return augmented
         if self.features is None:
             plain: Loader = self._plain(photos, batches, weights)
         else:
             plain = FeatureLoader(self.features.train, labels, batches, weights)
-        return Either(plain, augmented, self._rests)
+        return Either(plain, augmented, self._is_frozen)
 
     def val_dataloader(self) -> Loader:
         """The valid photos in order; over several devices, each takes its share."""
         assert self.trainer is not None
         rank, world_size = self.trainer.global_rank, self.trainer.world_size
         photos = self._in_order("valid", rank, world_size)
-        return Either(self._kept("valid", rank, world_size), photos, self._rests) if self.features else photos
+        return Either(self._kept("valid", rank, world_size), photos, self._is_frozen) if self.features else photos
+
+    def test_dataloader(self) -> Loader:
+        """The test photos in order; over several devices, each takes its share."""
+        assert self.trainer is not None
+        return self._in_order("test", self.trainer.global_rank, self.trainer.world_size)
+
+    def predict_dataloader(self) -> Loader:
+        """The test photos in order, as batches of photos and labels."""
+        return self.test_dataloader()
 
     def evaluation_dataloader(self, split: str) -> Loader:
-        """The photos of a split in order, each as it will be seen in use, or their features if the backbone rested."""
+        """The photos of a split in order, each as it will be seen in use, or the features of a frozen backbone."""
         return self._kept(split) if self.head_alone else self._in_order(split)
 
-    def _rests(self) -> bool:
+    def _frozen_epochs(self) -> str:
+        """In which epochs the trainer's model freezes its backbone: none, some (the first ones) or all."""
+        settings = getattr(getattr(self.trainer, "lightning_module", None), "finetune", None)
+        return {"head": "all", "gradual": "some"}.get(getattr(settings, "name", ""), "none")
+
+    def _is_frozen(self) -> bool:
         assert self.trainer is not None
-        return self.rests(self.trainer.current_epoch)
+        is_frozen = getattr(self.trainer.lightning_module, "is_frozen", None)
+        return bool(is_frozen and is_frozen(self.trainer.current_epoch))
 
     def _in_order(self, split: str, rank: int = 0, world_size: int = 1) -> PhotoLoader:
         photos = self.photos.split(split)[rank::world_size]
-        return self._plain(photos, in_order(len(photos), self.cfg.data.batch_size))
+        return self._plain(photos, in_order(len(photos), self.data.batch_size))
 
     def _kept(self, split: str, rank: int = 0, world_size: int = 1) -> FeatureLoader:
         assert self.features is not None
         labels = self.photos.labels(self.photos.split(split))
-        batches = in_order(len(range(rank, len(labels), world_size)), self.cfg.data.batch_size)
+        batches = in_order(len(range(rank, len(labels), world_size)), self.data.batch_size)
         mine = [[(epoch, rank + i * world_size) for epoch, i in batch] for batch in batches]
         return FeatureLoader(self.features.centre[split], labels, mine)
 
-    def _plain(self, photos: list[Photo], batches: Batches, weights: list[float] | None = None) -> PhotoLoader:
+    def _plain(self, photos: list[Photo], batches: Batches, weights: Sequence[float] | None = None) -> PhotoLoader:
         """The centre of each photo, always from its file: so it is evaluated, whatever is kept for training."""
         files = Files(self.photos, photos, self.to.short_side)
-        labels, threads = self.photos.labels(photos), reading_threads(self.cfg.data)
+        labels, threads = self.photos.labels(photos), reading_threads(self.data)
         return PhotoLoader(files, labels, batches, self.to, threads, weights=weights)
 
     def augmented(self, photos: list[Photo], batches: Batches) -> PhotoLoader:
         """Training photos, from their files or from ``data.cache``."""
-        data, cfg = self.cfg.data, self.cfg
-        augment, seed = Augmentation(cfg.augment, self.to), partial(seed_of, cfg.seed)
+        data, augment, seed = (
+            self.data,
+            Augmentation(self.augment, self.to, self.transform),
+            partial(seed_of, self.seed),
+        )
         labels, weights, threads = self.photos.labels(photos), self.photos.weights(photos), reading_threads(data)
         if data.cache == "none":
             files = Files(self.photos, photos, augment.short_side)
             return PhotoLoader(files, labels, batches, self.to, threads, augment, seed, weights)
         files = Files(self.photos, photos, self.to.short_side, check=True)
-        kept = KeptPhotos(files, self.to, data.cache, cfg.cache, self.trainer.world_size if self.trainer else 1)
+        kept = KeptPhotos(files, self.to, data.cache, self.cache, self.trainer.world_size if self.trainer else 1)
         return PhotoLoader(kept, labels, batches, self.to, threads, augment, seed, weights)
 
 
 def reading_threads(data: Data) -> int:
     """``data.workers``, or one thread for each core that this process may use, 16 at most."""
-    if data.workers is not None:
-        return int(data.workers)
-    return min(cores(), 16)
+    return min(cores(), 16) if data.workers is None else data.workers

@@ -15,6 +15,7 @@ from sagehound.data import archives
 from sagehound.data.folders import Tree
 from sagehound.errors import InputError
 from sagehound.files import locked, writing_failed
+from sagehound.unpacking import DamagedArchive
 
 BREEDS = 133
 PHOTOS = {"train": 6680, "valid": 835, "test": 836}
@@ -142,7 +143,7 @@ def _unpack(archive: Path, root: Path) -> None:
         if inner is None:
             raise InputError(f"{archive.name} has no train folder: data.url must be a mirror of dogImages.zip")
         inner.rename(root)
-    except archives.DamagedArchive as error:
+    except DamagedArchive as error:
         archive.unlink()
         raise InputError(f"the zip was damaged on its way ({error}) and removed: run the same command again") from error
     finally:

@@ -1,7 +1,7 @@
 """A set of photos ready for training: found or fetched, audited, and split."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -102,19 +102,28 @@ def fetch(data: Data, cache_dir: Path) -> Path:
     return root
 
 
-def find_photos(data: Data, cache_dir: Path, resumed: Sequence[Mapping[str, str]] | None = None) -> PhotoSet:
+def find_photos(
+    data: Data,
+    cache_dir: Path,
+    resumed: Sequence[Mapping[str, str]] | None = None,
+    source: Callable[..., Iterable[Photo]] | None = None,
+) -> PhotoSet:
     """Fetch or draw the photos if need be, read each one once, leave bad ones out, and fill missing splits from train.
 
     Args:
         data: the config's group.
         cache_dir: where findings and splits are remembered.
         resumed: the rows of the splits.csv of a run that is resumed.
+        source: a function that lists the photos, called with root=, instead of the folders or the table.
 
     Raises:
         InputError: the photos are missing or cannot be trained on; with on_bad=fail also if any photo is bad.
     """
     root = fetch(data, cache_dir)
-    tree = table.read(Path(data.table).expanduser(), root, data.columns) if data.table else scan(root)
+    if source:
+        tree = table.of_source(source, root)
+    else:
+        tree = table.read(Path(data.table).expanduser(), root, data.columns) if data.table else scan(root)
     if data.name == "dogimages":
         dogimages.check(tree)
     facts = audit.inspect_all(root, [p.file for p in tree.photos], cache_dir)

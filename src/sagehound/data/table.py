@@ -3,7 +3,7 @@
 import csv
 import io
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
@@ -37,15 +37,43 @@ def read(table: Path, root: Path, columns: Columns) -> Tree:
         raise InputError(f"data.table={table} is not UTF-8 text: save it as CSV UTF-8") from error
     except csv.Error as error:
         raise InputError(f"data.table={table} is no CSV ({error})") from error
+    return _tree(root, rows, f"data.table={table}", "lines")
+
+
+def of_source(source: Callable[..., Iterable[Photo]], root: Path) -> Tree:
+    """The photos that a function of the user's lists, called with root=.
+
+    Raises:
+        InputError: what it returns cannot be used.
+    """
+    name = "data.source"
+    rows: list[tuple[int, Photo]] = []
+    for number, photo in enumerate(source(root=root), 1):
+        if not isinstance(photo, Photo):
+            raise InputError(f"{name}: item {number} is {photo!r}; return sagehound.Photo(file, split, label) objects")
+        path = PurePosixPath(photo.file)
+        if not photo.file or path.is_absolute() or ".." in path.parts or "\0" in photo.file:
+            raise InputError(f"{name}: {photo.file!r} must lie below {root}: give a path relative to that folder")
+        if photo.split not in SPLITS or not photo.label:
+            raise InputError(f"{name}: {photo.file} needs a label, and train, valid or test as its split")
+        if not 0 <= photo.weight <= _HEAVIEST:  # NaN too
+            raise InputError(f"{name}: {photo.file}: its weight must be a number from 0 to {_HEAVIEST:,}")
+        label = unicodedata.normalize("NFC", photo.label)
+        rows.append((number, replace(photo, file=str(path), label=label)))
+    return _tree(root, rows, name, "items")
+
+
+def _tree(root: Path, rows: Sequence[tuple[int, Photo]], name: str, what: str) -> Tree:
+    """The photos in order, each file once; ``name`` and ``what`` are for errors."""
     if not rows:
-        raise InputError(f"data.table={table} lists no photos")
+        raise InputError(f"{name} lists no photos")
     seen: dict[str, int] = {}
-    for line, photo in rows:
+    for number, photo in rows:
         if photo.file in seen:
-            raise InputError(f"data.table={table}: lines {seen[photo.file]} and {line} both list {photo.file}")
-        seen[photo.file] = line
+            raise InputError(f"{name}: {what} {seen[photo.file]} and {number} both list {photo.file}")
+        seen[photo.file] = number
     if not any(p.split == "train" for _, p in rows):
-        raise InputError(f"data.table={table}: no photo is in the train split")
+        raise InputError(f"{name}: no photo is in the train split")
     photos = sorted((p for _, p in rows), key=lambda p: (SPLITS.index(p.split), p.file))
     spelling = one_spelling(photos)
     photos = [replace(p, label=spelling[p.label.casefold()]) for p in photos]

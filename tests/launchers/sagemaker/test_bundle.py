@@ -283,6 +283,19 @@ def test_without_git_secrets_and_links_are_refused_as_well(tmp_path: Path) -> No
         make(tmp_path)
 
 
+def test_options_of_the_users_own_are_added_and_replace_none(project: Path, tmp_path: Path) -> None:
+    write(project, "conf/optimizer/sgd.yaml", "name: sgd")
+    git(project, "add", ".")
+    for name in ("sgd", "mine"):
+        write(tmp_path, f"own/optimizer/{name}.yaml", "name: mine")
+    sent = files(bundle.make(project, own=[tmp_path / "own"]))
+    assert sent["conf/optimizer/sgd.yaml"] == b"name: sgd"
+    assert sent["conf/optimizer/mine.yaml"] == b"name: mine"
+    write(tmp_path, "own/optimizer/mine.yaml", KEY)
+    with pytest.raises(InputError, match=r"conf/optimizer/mine.yaml:1 \(an AWS access key\)"):
+        bundle.make(project, own=[tmp_path / "own"])
+
+
 def test_an_empty_folder_is_no_project(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"holds no project: run from the folder of train.py"):
         make(tmp_path)

@@ -5,9 +5,8 @@ from typing import Any
 import pytest
 from conftest import ROOT
 from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig
 
-from sagehound.config import check, register
+from sagehound.config import Debugger, register, typed
 from sagehound.errors import ConfigError
 from sagehound_launchers.sagemaker.debugger import notice, request_parts, rule_image
 from sagehound_launchers.sagemaker.shapes import problems
@@ -25,13 +24,12 @@ EVERY_5 = {"train.save_interval": "5", "eval.save_interval": "5"}
 SELDOM = {"train.save_interval": "100", "eval.save_interval": "100"}
 
 
-def debugger(*overrides: str) -> DictConfig:
+def debugger(*overrides: str) -> Debugger:
     register()
 
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        cfg = compose("train", overrides=["debugger=sagemaker", "data=folder", "data.root=x", *overrides])
-    check(cfg)
-    group: DictConfig = cfg.debugger
+        cfg = typed(compose("train", overrides=["debugger=sagemaker", "data=folder", "data.root=x", *overrides]))
+    group: Debugger = cfg.debugger
     return group
 
 

@@ -10,12 +10,12 @@ from conftest import ROOT
 from hydra import compose, initialize_config_dir
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from omegaconf import DictConfig
 
-import sagehound_launchers.config
-from sagehound.config import register
-from sagehound.container import hyperparameters as read_back
+import sagehound_launchers.schema
+from sagehound.config import register, typed
 from sagehound.errors import ConfigError
+from sagehound.hyperparameters import values as read_back
+from sagehound_launchers.config import Launch
 from sagehound_launchers.sagemaker.requests import (
     Account,
     Channel,
@@ -41,11 +41,12 @@ CHANNELS = [
 GOLDEN = Path(__file__).parent / "golden"
 
 
-def config(*overrides: str) -> DictConfig:
-    sagehound_launchers.config.register()
+def config(*overrides: str) -> Launch:
+    sagehound_launchers.schema.register()
     try:
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-            return compose("launch", overrides=["data=demo", *overrides])
+            cfg: Launch = typed(compose("launch", overrides=["data=demo", *overrides]))
+            return cfg
     finally:
         register()  # the schema of train.py, for the tests beside these
 

@@ -1,0 +1,83 @@
+"""Keys of what runs on SageMaker, beside those of training."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from omegaconf import MISSING
+
+from sagehound.config import Data, Trainer, key
+
+if TYPE_CHECKING:
+    from sagehound_launchers.config.schema import Launch
+
+
+@dataclass
+class LaunchTrainer(Trainer):
+    """The machine and the training loop; the machine may be SageMaker's."""
+
+    name: str = key("where training runs", MISSING, choices=("local", "sagemaker"))
+
+
+@dataclass
+class LaunchData(Data):
+    """Where the photos are and how they are read; a job on SageMaker also reads them from S3."""
+
+    s3: str | None = key("photos that are in S3 already, s3://BUCKET/PREFIX; null: data.root is sent there", None)
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether the photos are in S3, so that data.root may be missing."""
+        return self.s3 is not None
+
+
+@dataclass
+class Aws:
+    """The AWS account, and what a job on SageMaker is given."""
+
+    name: str = key("an account, or the emulator of this machine", MISSING, choices=("account", "emulator"))
+    folder: str = key("emulator: what it keeps: buckets, jobs, logs", ".emulator")
+    profile: str | None = key("of ~/.aws; null: AWS_PROFILE, or the default one", None)
+    region: str | None = key("null: AWS_DEFAULT_REGION, or the profile's", None)
+    role: str | None = key("the execution role's name or ARN; null: this notebook's own on SageMaker", None)
+    bucket: str | None = key("null: SageMaker's own, sagemaker-REGION-ACCOUNT, which is made if it is missing", None)
+    prefix: str = key("of everything that is put into the bucket", "sagehound")
+    image: str | None = key("with `train` and `serve` on its PATH; null: the account's sagehound:latest", None)
+    instance_type: str = key("the kind of machine", "ml.g4dn.xlarge")
+    instance_count: int = key("machines that train one model together (DDP)", 1, at_least=1)
+    volume_gb: int = key("2^30 bytes of disk on each", 50, at_least=1)
+    max_hours: float = key("hours of a job's training; it is stopped then", 24.0, above=0, at_most=28 * 24)
+    spot: bool = key(
+        "spare capacity at a lower price, which may be interrupted; training continues from a checkpoint", False
+    )
+    max_wait_hours: float | None = key("spot: training and waiting together; null: twice max_hours", None, above=0)
+    input_mode: str = key("copy the photos first, or read them as they are used", "File", choices=("File", "FastFile"))
+    max_parallel_jobs: int = key("jobs of a sweep that run at a time", 1, at_least=1)
+    patience_minutes: float = key("for how long AWS need not answer while a job is followed", 10.0, at_least=0)
+    stop_on_interrupt: bool = key("Ctrl-C stops the jobs as well; false: they continue", False)
+    tags: dict[str, str] = key("of every job", {})
+    subnets: list[str] = key("of a VPC; with security_groups", [])
+    security_groups: list[str] = key("of a VPC; with subnets", [])
+    kms_key: str | None = key("encrypts results in S3 and the machines' disks", None)
+    environment: dict[str, str] = key("variables of the container", {})
+
+    def conflicts(self, cfg: "Launch") -> Iterator[str]:
+        """Yield a message for each setting that contradicts another."""
+        if cfg.is_remote and cfg.data.table:
+            yield (
+                "data.table is for training on this machine: a job on SageMaker takes folders, so give data.root=FOLDER"
+            )
+        if cfg.is_remote and cfg.stages:
+            yield (
+                "what runs on SageMaker ends with its results here: drop the other stages, then give model=RUN to them"
+            )
+        if cfg.data.s3 and not cfg.is_remote:
+            yield f"data.s3={cfg.data.s3} is of jobs on SageMaker: choose trainer=sagemaker"
+        if bool(self.subnets) != bool(self.security_groups):
+            yield "aws.subnets and aws.security_groups belong together: give both, or neither"
+        if self.max_wait_hours and not self.spot:
+            yield f"aws.max_wait_hours={self.max_wait_hours:g} is of spot instances: add aws.spot=true"
+        if self.max_wait_hours and self.max_wait_hours < self.max_hours:
+            yield f"aws.max_wait_hours holds training as well: it must be {self.max_hours:g} or more"
+        if cfg.dry_run and not cfg.is_remote:
+            yield "dry_run=true writes requests to AWS: choose trainer=sagemaker or hpo=sagemaker"

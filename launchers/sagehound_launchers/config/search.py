@@ -1,0 +1,96 @@
+"""Keys of a search for hyperparameters."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import MISSING
+
+from sagehound.config import key, meant
+from sagehound.metrics import objectives
+from sagehound_launchers.reports import MEASURED
+
+if TYPE_CHECKING:
+    from sagehound_launchers.config.schema import Launch
+
+_MOST_PARENTS = 5  # of a warm start, by AWS's limits
+
+
+@dataclass
+class Hpo:
+    """A search for the best hyperparameters."""
+
+    name: str = key("who proposes", MISSING, choices=("optuna", "sagemaker"))
+    study: str = key(
+        "the search's folder below multirun; the name of an earlier search continues it",
+        "${now:%Y-%m-%d}/${now:%H-%M-%S}-${backbone.name}",
+    )
+    max_jobs: int = key("trials in all", 20, at_least=1)
+    max_parallel_jobs: int = key("trials that run at a time", 1, at_least=1)
+    sampler: str = key("optuna: how it proposes", "tpe", choices=("tpe", "qmc", "random", "grid"))
+    pruner: str = key("optuna: ends trials that others are ahead of", "none", choices=("none", "median", "hyperband"))
+    objective: str = key("a number of metrics.json", "valid.loss")
+    direction: str = key("of a better objective", "minimize", choices=("minimize", "maximize"))
+    strategy: str = key("sagemaker: how it proposes", "Bayesian", choices=("Bayesian", "Random", "Grid", "Hyperband"))
+    early_stopping: bool = key(
+        "sagemaker: stop a trial that is worse than the median of the others (not Hyperband)", False
+    )
+    warm_start: list[str] = key("sagemaker: ended tuning jobs to learn from, 5 at most", [])
+    warm_start_type: str = key(
+        "sagemaker: whether those trained the same",
+        "TransferLearning",
+        choices=("TransferLearning", "IdenticalDataAndAlgorithm"),
+    )
+    space: dict[str, Any] = key("sweeps by key, beside those of the command line", {})
+
+    def conflicts(self, cfg: "Launch") -> Iterator[str]:
+        """Yield a message for each setting that contradicts another."""
+        if self.name == "sagemaker":
+            yield from self._of_sagemaker(cfg)
+        if len(self.warm_start) > _MOST_PARENTS:
+            yield f"hpo.warm_start: a tuning job learns from {_MOST_PARENTS} others at most; give fewer"
+        yield from self._of_objective()
+        if cfg.stages:
+            yield ("hpo searches and does nothing after it: drop the other stages, then train with best=multirun/STUDY")
+
+    def _of_sagemaker(self, cfg: "Launch") -> Iterator[str]:
+        if cfg.debugger:
+            yield "SageMaker's tuning jobs carry no debugger: drop debugger=..., and train the best with it"
+        if self.pruner != "none":
+            yield "hpo.pruner is Optuna's: with hpo=sagemaker give hpo.early_stopping=true or hpo.strategy=Hyperband"
+        if self.objective.startswith("seconds."):
+            yield f"hpo.objective={self.objective}: a job prints scores alone; choose valid.loss, ..."
+        if (self.early_stopping or self.strategy == "Hyperband") and self.objective not in MEASURED:
+            yield (
+                "hpo.early_stopping and hpo.strategy=Hyperband need an objective that is known after each epoch: "
+                f"choose hpo.objective={' or '.join(MEASURED)}"
+            )
+        if cfg.trainer.name == "sagemaker":
+            yield "hpo=sagemaker runs its trials on SageMaker by itself: drop trainer=sagemaker"
+        if self.strategy == "Hyperband" and self.early_stopping:
+            yield "hpo.strategy=Hyperband stops trials by itself: set hpo.early_stopping=false"
+
+    def _of_objective(self) -> Iterator[str]:
+        split, _, score = self.objective.partition(".")
+        upward = objectives().get(self.objective) == "maximize"
+        known = [*objectives(), *(f"seconds.{phase}" for phase in ("data", "model", "features", "train", "evaluate"))]
+        if split == "test":
+            yield (
+                f"hpo.objective={self.objective}: what was chosen by the test photos cannot be tested by them: choose "
+                f"valid.{score}"
+            )
+        if self.objective not in known:
+            yield (
+                f"hpo.objective={self.objective}: no such number in metrics.json{meant(self.objective, known)}; choose "
+                f"from {', '.join(known)}"
+            )
+        if self.direction != ("maximize" if upward else "minimize"):
+            yield (
+                f"hpo.objective={self.objective} is the better, the {'higher' if upward else 'lower'} it is: give "
+                f"hpo.direction={'maximize' if upward else 'minimize'}"
+            )
+        if self.pruner != "none" and self.objective not in MEASURED:
+            yield (
+                f"hpo.pruner={self.pruner} needs an objective that is known after each epoch: choose hpo.objective="
+                f"{' or '.join(MEASURED)}"
+            )

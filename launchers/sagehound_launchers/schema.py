@@ -1,0 +1,43 @@
+"""The schema that Hydra composes `python launch.py` by: ``Launch``, and a group for each stage that is installed."""
+
+import dataclasses
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from sagehound import config
+from sagehound.config import Train, typed
+from sagehound_launchers.config import Launch
+from sagehound_launchers.stages import registry
+
+
+def _groups() -> list[tuple[str, Any, Any]]:
+    """A field for each stage of the registry: its group, or null."""
+    return [
+        (stage.name, stage.config | None, dataclasses.field(default=None, metadata={"stage": True}))
+        for stage in registry()
+    ]
+
+
+LaunchWithStages: type[Launch] = dataclasses.make_dataclass("LaunchWithStages", _groups(), bases=(Launch,))
+LaunchWithStages.__module__ = __name__  # where pickle finds it
+
+
+def register() -> None:
+    """Make this the schema that Hydra composes by; conf/launch.yaml names ``stages``, where no stage is chosen."""
+    config.register(LaunchWithStages)
+    defaults = [{stage.name: None} for stage in registry()]
+    ConfigStore.instance().store("stages", {"defaults": [*defaults, "_self_"]})
+
+
+def checked(config: DictConfig) -> Train:
+    """The typed config of a job, as its task sees it.
+
+    Raises:
+        ConfigError: it breaks a rule.
+    """
+    HydraConfig.instance().set_config(config)  # what ${hydra:...} in a value reads
+    checked: Train = typed(config)
+    return checked

@@ -1,0 +1,33 @@
+"""`image=ecr`: the image that jobs run in."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from omegaconf import MISSING
+
+from sagehound.config import key
+from sagehound_launchers.stages.stage import BEFORE_TRAINING, Stage
+
+if TYPE_CHECKING:
+    from sagehound_launchers.config import Launch
+
+
+@dataclass
+class Image:
+    """The image that jobs and endpoints run in."""
+
+    name: str = key("where it is stored", MISSING, choices=("ecr",))
+    repository: str = key("its name in the registry", "sagehound")
+    tag: str = key("its version in the registry", "latest")
+
+
+def push(cfg: "Launch", image: Image, models: Sequence[str], folder: Path) -> None:
+    """Build the image of this project and push it."""
+    from sagehound_launchers.sagemaker.image import push
+
+    push(cfg.aws, image)
+
+
+STAGE = Stage("image", Image, BEFORE_TRAINING, push)

@@ -1,0 +1,76 @@
+"""`transform=local`: batch predictions over a folder of photos."""
+
+import hashlib
+import signal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from omegaconf import MISSING
+
+from sagehound import console
+from sagehound.config import key
+from sagehound.errors import InputError, Stopped
+from sagehound_launchers.stages.stage import Stage
+
+if TYPE_CHECKING:
+    from sagehound_launchers.config import Launch
+
+
+@dataclass
+class Transform:
+    """Batch predictions over a folder of photos, data.root."""
+
+    name: str = key("where they are computed", MISSING, choices=("local",))
+    format: str = key("of the file", "csv", choices=("csv", "jsonl"))
+    output: str | None = key("a file; null: outputs/transform/<data.root's name>-<a number>/predictions.<format>", None)
+    top_k: int = key("classes that are written for each photo", 5, at_least=1)
+
+    def conflicts(self, cfg: "Launch") -> Iterator[str]:
+        """Yield a message for each setting that contradicts another."""
+        if self.output and Path(self.output).suffix != f".{self.format}":
+            yield f"transform.output={self.output} does not end in .{self.format}: choose transform.format to fit"
+        if len(cfg.models) > 1:
+            yield f"transform takes one model, not {len(cfg.models)}: give model=RUN"
+
+
+def transform(cfg: "Launch", own: Transform, models: Sequence[str], folder: Path) -> None:
+    """Predict every photo below data.root.
+
+    Raises:
+        InputError: a folder could not be read, and the predictions of the others are written; or no photo could be.
+    """
+    from sagehound.data.folders import ignored_files
+    from sagehound.serving.batch import predict_folder
+
+    (model,), root = models, Path(cfg.data.root or "").expanduser()
+    output = Path(own.output).expanduser() if own.output else default_output(model, root, own.format)
+    signal.signal(signal.SIGTERM, _stop)
+    done, left_out = predict_folder(model, root, output, own.top_k)
+    if done.failed:
+        console.warn(f"{done.failed:,} of {done.photos:,} photos could not be read; their lines say why")
+    if left_out.ignored:
+        console.warn(ignored_files(left_out.ignored))
+    if done.failed == done.photos:
+        raise InputError(f"data.root={root}: no photo could be read ({done.first}); {output} lists {done.photos:,}")
+    if done.photos == 1:
+        console.say(done.first)
+    read, unread = done.photos - done.failed, f", {done.failed:,} could not be read" if done.failed else ""
+    console.say(f"predictions of {read:,} photo{'' if read == 1 else 's'}{unread}: {output}")
+    if left_out.folders:
+        raise InputError("; ".join(map(str, left_out.folders)) + "; their photos have no line")
+
+
+def _stop(signum: int, _: FrameType | None) -> None:
+    raise Stopped("stopped by SIGTERM; the same command goes on where it was", signum)
+
+
+def default_output(model: str, root: Path, format_: str) -> Path:
+    """The same model and folder always give the same place, so that a stopped command goes on."""
+    known = hashlib.sha256(f"{Path(model).resolve()}\n{root.resolve()}".encode()).hexdigest()[:8]
+    return Path("outputs/transform", f"{root.resolve().name}-{known}", f"predictions.{format_}")
+
+
+STAGE = Stage("transform", Transform, 10, transform, needs_model=True)

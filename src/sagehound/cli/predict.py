@@ -1,0 +1,103 @@
+"""`sagehound predict`: single photos, a line each. No torch."""
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import NoReturn
+
+from sagehound import console, interrupts
+from sagehound.archive import opened
+from sagehound.command import clear_errors
+from sagehound.errors import ConfigError, InputError
+from sagehound.hints import override, quoted
+from sagehound.inference.formats import JSON, Answer, Probabilities, Wanted, answer
+from sagehound.serving.engine import Engine
+from sagehound.serving.predictor import Predictor
+
+_AHEAD = 64  # photos that are decoded or wait for their turn
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; {self.prog} MODEL PHOTO... [--top-k N]")
+
+
+def predict(program: str, given: Sequence[str]) -> None:
+    """Print file, label and probability of each photo; the reason, on stderr, for one that cannot be read.
+
+    Args:
+        program: as the user types it.
+        given: the command line behind it.
+
+    Raises:
+        SystemExit: with exit code 2 (wrong command) or 3 (no model, or a photo that could not be read).
+    """
+    parser = _Parser(prog=program, description="Classify photos, a line each. Exit code 3: one could not be read.")
+    parser.add_argument("model", metavar="MODEL", help="a run's folder or a model.tar.gz")
+    parser.add_argument("photos", metavar="PHOTO", nargs="+", help="a file; for a folder there is transform=local")
+    parser.add_argument("--top-k", type=int, metavar="N", help="print the N most probable labels as well")
+    with clear_errors():
+        arguments = parser.parse_intermixed_args(given)
+        if arguments.top_k is not None and arguments.top_k < 1:
+            raise ConfigError(f"--top-k {arguments.top_k}: must be at least 1")
+        interrupts.raise_from_now_on()
+        failed = 0
+        for name, said in _answers(arguments.model, arguments.photos, arguments.top_k or 1):
+            if isinstance(said, InputError):
+                failed += 1
+                sys.stdout.flush()
+                print(f"sagehound: {_printable(name)}: {said}", file=sys.stderr, flush=True)
+            else:
+                console.say(f"{name}: {_in_words(said, arguments.top_k)}")
+        sys.stdout.flush()
+    if failed:
+        sys.exit(InputError.exit_code)
+
+
+def _answers(model: str, photos: Sequence[str], top_k: int) -> Iterator[tuple[str, Answer | InputError]]:
+    """The photos in their order, each with its answer or with why there is none."""
+    with opened(model) as folder:
+        predictor = Predictor(folder)
+        engine = Engine(on_batch=lambda _: None)
+        want = Wanted(JSON, top_k)
+        try:
+            ahead: list[tuple[str, Future[Probabilities] | InputError]] = []
+            for photo in photos:
+                path = Path(photo).expanduser()
+                ahead.append((photo, _folder(model, photo) if path.is_dir() else engine.submit(predictor, path)))
+                if len(ahead) == _AHEAD:
+                    yield _answer(predictor, want, *ahead.pop(0))
+            for name, future in ahead:
+                yield _answer(predictor, want, name, future)
+        finally:
+            engine.close()
+
+
+def _answer(
+    predictor: Predictor, want: Wanted, name: str, future: Future[Probabilities] | InputError
+) -> tuple[str, Answer | InputError]:
+    if isinstance(future, InputError):
+        return name, future
+    try:
+        return name, answer(predictor.card.classes, future.result(), want)
+    except InputError as error:
+        return name, error
+
+
+def _folder(model: str, photo: str) -> InputError:
+    overrides = ["transform=local", override("model", model), override("data.root", photo)]
+    return InputError(f"a folder; for every photo in it: sagehound launch {' '.join(map(quoted, overrides))}")
+
+
+def _in_words(said: Answer, top_k: int | None) -> str:
+    best = f"{said['label']}, probability {said['probability']:.1%}"
+    if not top_k:
+        return best
+    ranked = ", ".join(f"{one['label']} {one['probability']:.1%}" for one in said["top"])
+    return f"{best}; top {len(said['top'])}: {ranked}"
+
+
+def _printable(text: str) -> str:
+    return text.encode(errors="backslashreplace").decode()

@@ -1,0 +1,109 @@
+"""From a config to what trains: the model, the data module, and the parts that a user brings."""
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import get_object
+
+from sagehound import targets
+from sagehound.classifier import Classifier
+from sagehound.config import Train, extra
+from sagehound.data.datamodule import PhotoDataModule
+from sagehound.data.folders import Photo
+from sagehound.data.photos import PhotoSet
+from sagehound.errors import ConfigError, InputError
+from sagehound.losses import FOCAL_GAMMA
+
+
+def classifier(cfg: Train, classes: Sequence[str] | None = None) -> Classifier:
+    """The model that a config describes, with pretrained weights unless a run is resumed.
+
+    Raises:
+        ConfigError: timm has no such backbone, or a class of the user's cannot be used.
+        InputError: the weights cannot be fetched or read.
+    """
+    f, s, a, o, t = cfg.finetune, cfg.schedule, cfg.augment, cfg.optimizer, cfg.trainer
+    given = {"eps": o.eps, "betas": o.betas and tuple(o.betas), "momentum": o.momentum}
+    arguments: dict[str, Any] = {key: value for key, value in given.items() if value is not None} | extra(o)
+    optimizer: Any = o.name
+    if o._target_:
+        common = {"lr": o.lr, "weight_decay": o.weight_decay}
+        targets.resolve({"_target_": o._target_} | common | arguments, "optimizer", positional=1)
+        optimizer = get_object(o._target_)
+    try:
+        return Classifier(
+            cfg.backbone.name,
+            classes,
+            f.name,
+            pretrained=cfg.backbone.pretrained,
+            weights=cfg.backbone.weights,
+            hidden=cfg.head.hidden,
+            dropout=cfg.head.dropout,
+            head_epochs=f.head_epochs,
+            backbone_lr=f.backbone_lr,
+            layer_decay=f.layer_decay,
+            freeze_norm=f.freeze_norm,
+            loss=_loss(cfg),
+            class_weights=cfg.loss.class_weights,
+            gamma=FOCAL_GAMMA if cfg.loss.gamma is None else cfg.loss.gamma,
+            label_smoothing=a.label_smoothing,
+            mixup=a.mixup,
+            cutmix=a.cutmix,
+            optimizer=optimizer,
+            lr=o.lr,
+            weight_decay=o.weight_decay,
+            optimizer_args=arguments,
+            schedule=s.name,
+            warmup_epochs=s.warmup_epochs,
+            min_lr=s.min_lr,
+            plateau_factor=s.factor,
+            plateau_patience=s.patience,
+            channels_last=t.channels_last,
+            compile=t.compile,
+            seed=cfg.seed,
+            load_weights=not cfg.resume,
+        )
+    except InputError as error:
+        if error.instead and cfg.data.name == "dogimages" and not Path(str(cfg.data.root)).expanduser().exists():
+            error.instead = [*error.instead, "data=demo"]  # these photos would have to be fetched as well
+        raise
+
+
+def _loss(cfg: Train) -> Any:  # noqa: ANN401 - a name, or a module of the user's
+    if not cfg.loss._target_:
+        return cfg.loss.name
+    loss = targets.resolve({"_target_": cfg.loss._target_} | extra(cfg.loss), "loss")()
+    if not callable(loss):
+        raise ConfigError(f"loss._target_={cfg.loss._target_}: give a torch.nn.Module, called with logits and targets")
+    return loss
+
+
+def source(cfg: Train) -> Callable[..., Iterable[Photo]] | None:
+    """The user's own function that lists the photos, if there is one.
+
+    Raises:
+        ConfigError: it cannot be used.
+    """
+    return targets.resolve(cfg.data.source, "data.source", named=["root"]) if cfg.data.source else None
+
+
+def transform(cfg: Train) -> Callable[..., Any] | None:
+    """The user's own transform of train photos, if there is one.
+
+    Raises:
+        ConfigError: it cannot be used.
+    """
+    if not cfg.augment.transform:
+        return None
+    made = targets.resolve(cfg.augment.transform, "augment.transform")()
+    if not callable(made):
+        raise ConfigError("augment.transform: its _target_ must be a class whose objects are called with a photo")
+    return made  # type: ignore[no-any-return]
+
+
+def data_module(cfg: Train, photos: PhotoSet, model: Classifier) -> PhotoDataModule:
+    """The batches of photos that were found already."""
+    return PhotoDataModule.of(
+        photos, model.preprocessing, cfg.data, cfg.augment, cfg.cache, transform=transform(cfg), seed=cfg.seed
+    )

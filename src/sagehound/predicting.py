@@ -1,0 +1,168 @@
+"""A trained model in Python: labels and probabilities of photos. Without torch, unless a checkpoint is opened."""
+
+import pickle
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from sagehound import archive
+from sagehound.errors import ConfigError, InputError
+from sagehound.inference.decode import BadPhoto, to_rgb
+from sagehound.inference.preprocessing import Pixels, Preprocessing, centre, prepare, to_pixels
+from sagehound.machine import cores
+
+if TYPE_CHECKING:
+    from sagehound.api import Run
+
+Photo = str | Path | bytes | Image.Image | npt.NDArray[np.uint8]  # a file, its content, or its pixels
+_Probabilities = npt.NDArray[np.float32]
+_BATCH = 8  # photos that the network is run on at once
+_CHECKPOINT = "checkpoints/best.ckpt"
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of one photo."""
+
+    label: str
+    probability: float  # of the label
+    top: list[tuple[str, float]]  # the most probable labels with their probabilities
+    probabilities: dict[str, float]  # of every class, in the order of the model's outputs
+
+
+class Model:
+    """A trained classifier.
+
+    Args:
+        classes: c names.
+        preprocessing: what the network expects of a photo.
+        network: photos, b of uint8, h x w x 3, to probabilities, b x c.
+    """
+
+    def __init__(
+        self, classes: list[str], preprocessing: Preprocessing, network: Callable[[list[Pixels]], _Probabilities]
+    ) -> None:
+        self.classes, self.preprocessing, self._network = classes, preprocessing, network
+
+    @overload
+    def predict(  # type: ignore[overload-overlap] # a str is also an Iterable[str], and one photo
+        self, photos: Photo, top_k: int = 5
+    ) -> Prediction: ...
+
+    @overload
+    def predict(self, photos: Iterable[Photo], top_k: int = 5) -> list[Prediction]: ...
+
+    def predict(self, photos: Photo | Iterable[Photo], top_k: int = 5) -> Prediction | list[Prediction]:
+        """The prediction for one photo, or those for several.
+
+        Args:
+            photos: a path, the content of a file, a PIL image, an array of uint8, h x w x 3 (RGB) or h x w (grey), or
+                several of them as a list or an array, b x h x w x 3.
+            top_k: how many of the most probable labels ``top`` holds.
+
+        Raises:
+            InputError: a photo cannot be read; names it.
+            ConfigError: ``top_k`` is below 1.
+        """
+        if top_k < 1:
+            raise ConfigError(f"top_k={top_k}: must be at least 1")
+        single = isinstance(photos, str | Path | bytes | Image.Image) or (
+            isinstance(photos, np.ndarray) and photos.ndim != 4
+        )
+        several: Iterable[Any] = [photos] if single else photos  # type: ignore[assignment]
+        results = [self._prediction(p, top_k) for p in self._probabilities(iter(several), single=single)]
+        return results[0] if single else results
+
+    def _probabilities(self, photos: Iterator[Photo], *, single: bool) -> Iterator[_Probabilities]:
+        number = 0
+        with ThreadPoolExecutor(1 if single else cores()) as pool:
+            while batch := list(islice(photos, _BATCH)):
+                names = [f"photo {number + i}" if len(batch) > 1 or number else "the photo" for i in range(len(batch))]
+                yield from self._network(list(pool.map(self._pixels, batch, names)))
+                number += len(batch)
+
+    def _pixels(self, photo: Photo, name: str) -> Pixels:
+        if isinstance(photo, str | Path):
+            path = Path(photo).expanduser()
+            try:
+                return prepare(path, self.preprocessing)
+            except InputError as error:
+                message = str(error)
+                raise type(error)(message if str(path) in message else f"{path}: {message}") from error
+        try:
+            if isinstance(photo, bytes):
+                return prepare(photo, self.preprocessing)
+            return to_pixels(centre(to_rgb(_image(photo)), self.preprocessing))
+        except InputError as error:
+            raise type(error)(f"{name}: {error}") from error
+
+    def _prediction(self, probabilities: _Probabilities, top_k: int) -> Prediction:
+        order = np.argsort(-probabilities, kind="stable")[:top_k]
+        top = [(self.classes[i], float(probabilities[i])) for i in order]
+        every = dict(zip(self.classes, map(float, probabilities), strict=True))
+        return Prediction(*top[0], top, every)
+
+
+def _image(photo: Any) -> Image.Image:  # noqa: ANN401 - whatever the user gave
+    if isinstance(photo, Image.Image):
+        return photo
+    if not isinstance(photo, np.ndarray):
+        raise BadPhoto(f"{type(photo).__name__}: give a path, bytes, a PIL image or an array of uint8")
+    if photo.dtype != np.uint8 or not (photo.ndim == 2 or (photo.ndim == 3 and photo.shape[2] == 3)) or not photo.size:
+        shape = " x ".join(map(str, photo.shape))
+        raise BadPhoto(f"an array of {photo.dtype}, {shape}: give uint8, height x width x 3 (RGB) or height x width")
+    return Image.fromarray(photo)
+
+
+def load(model: "str | Path | Run") -> Model:
+    """Open a trained model.
+
+    Args:
+        model: a run, its folder, a model.tar.gz, or a checkpoint. The first three need no torch where the run has left
+            a model.tar.gz.
+
+    Raises:
+        InputError: there is no model, or a broken one.
+    """
+    path = Path(getattr(model, "folder", model)).expanduser()  # type: ignore[arg-type]
+    if path.suffix == ".ckpt":
+        return _of_checkpoint(path)
+    is_run = path.is_dir() and not (path / archive.NAME).exists() and not (path / "model.json").exists()
+    if is_run and (path / _CHECKPOINT).exists():
+        return _of_checkpoint(path / _CHECKPOINT)
+    from sagehound.serving.predictor import Predictor
+
+    with archive.opened(path) as folder:
+        predictor = Predictor(folder)
+    return Model(predictor.card.classes, predictor.card.to, predictor)
+
+
+def _of_checkpoint(path: Path) -> Model:
+    import torch
+
+    from sagehound.classifier import Classifier
+
+    if not path.is_file():
+        raise InputError(f"{path}: no such checkpoint (from {Path.cwd()})")
+    try:
+        classifier = Classifier.load_from_checkpoint(path, map_location="cpu", weights_only=True, load_weights=False)
+    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, KeyError, TypeError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{path}: no checkpoint of a Classifier, or a broken one ({reason}); give another") from error
+    classifier.eval()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    classifier.to(device)
+
+    def network(photos: list[Pixels]) -> _Probabilities:
+        pixels = torch.from_numpy(np.stack(photos)).permute(0, 3, 1, 2)
+        with torch.inference_mode():
+            return classifier(pixels.to(device)).float().softmax(1).cpu().numpy()  # type: ignore[no-any-return]
+
+    return Model(classifier.classes, classifier.preprocessing, network)

@@ -1,0 +1,169 @@
+"""sagehound.train and sagehound.load, as a script or a notebook calls them."""
+
+import io
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import make_photos, small
+from PIL import Image
+
+import sagehound
+from sagehound import ConfigError, InputError, Run
+from sagehound.config import Train, is_registered, registered
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_photos(tmp_path_factory.mktemp("api") / "photos", train=8, valid=3, test=4)
+
+
+@pytest.fixture(scope="module")
+def run(photos: Path, weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run with a model.tar.gz, trained from Python in an empty folder."""
+    here = tmp_path_factory.mktemp("here")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(here)
+        patch.setenv("SAGEHOUND_CACHE", str(here / "cache"))
+        overrides = [o for o in small(photos, weights) if not o.startswith(("artifact", "trainer.max_epochs"))]
+        run = sagehound.train(*overrides, "optimizer.lr=0.01", seed=1, **{"trainer.max_epochs": 3})
+        return Run(run.folder.resolve(), run.metrics)
+
+
+def test_a_run_is_the_one_of_the_command(run: Run, photos: Path) -> None:
+    assert run.folder.parent.parent.name == "outputs"
+    assert (run.folder / "model.tar.gz").exists()
+    assert Run.open(run.folder).metrics == run.metrics
+    assert run.metrics["test"]["photos"] == 12
+    assert "seed=1" in (run.folder / "overrides.yaml").read_text()
+    assert registered() is Train or not is_registered()
+
+
+def test_a_model_takes_paths_bytes_images_arrays_and_lists(run: Run, photos: Path) -> None:
+    model = sagehound.load(run)
+    assert model.classes == ["Amber", "Moss", "Slate"]
+    path = photos / "test" / "001.Amber" / "000.jpg"
+    image = Image.open(path)
+    forms = [str(path), path, path.read_bytes(), image, np.asarray(image)]
+    results = [model.predict(photo, top_k=2) for photo in forms]
+    assert {r.label for r in results} == {results[0].label}
+    for result in results:
+        assert result.top[0][0] == result.label
+        assert len(result.top) == 2
+        assert sum(result.probabilities.values()) == pytest.approx(1, abs=1e-4)
+        assert result.probability == pytest.approx(results[0].probability, abs=0.02)
+    several = model.predict(forms * 3, top_k=2)
+    assert [r.label for r in several] == [results[0].label] * 15
+    assert several[0].probability == pytest.approx(results[0].probability, abs=1e-5)
+    stacked = model.predict(np.stack([np.asarray(image)] * 2))
+    assert [r.label for r in stacked] == [results[0].label] * 2
+    assert model.predict([]) == []
+    assert isinstance(model.predict([path]), list)
+
+
+def test_run_archive_checkpoint_and_their_folders_give_one_answer(run: Run, photos: Path, tmp_path: Path) -> None:
+    files = sorted((photos / "test").rglob("*.jpg"))
+    without = tmp_path / "run"
+    shutil.copytree(run.folder, without, ignore=shutil.ignore_patterns("model.tar.gz"))
+    ways = [run, run.folder, str(run.folder / "model.tar.gz"), run.folder / "checkpoints/best.ckpt", without]
+    first, *others = ([p.probabilities for p in sagehound.load(way).predict(files)] for way in ways)
+    for other in [*others, [p.probabilities for p in run.model().predict(files)]]:
+        for a, b in zip(first, other, strict=True):
+            assert a == pytest.approx(b, abs=2e-3)
+
+
+def test_an_upright_photo_is_predicted_alike_as_file_and_as_image(run: Run, photos: Path, tmp_path: Path) -> None:
+    photo = Image.open(photos / "test" / "003.Moss" / "001.jpg")
+    turned = photo.transpose(Image.Transpose.ROTATE_90)
+    exif = turned.getexif()
+    exif[0x0112] = 6
+    turned.save(tmp_path / "turned.png", exif=exif)
+    model = run.model()
+    as_file, as_image = model.predict(tmp_path / "turned.png"), model.predict(Image.open(tmp_path / "turned.png"))
+    assert as_file.probabilities == pytest.approx(as_image.probabilities)
+    assert as_file.probabilities == pytest.approx(model.predict(photo).probabilities, abs=1e-4)
+
+
+def test_an_archive_needs_no_torch(run: Run, photos: Path) -> None:
+    code = f"""
+import sys
+sys.modules["torch"] = None
+import sagehound
+model = sagehound.load({str(run.folder / "model.tar.gz")!r})
+print(model.predict({str(photos / "test" / "001.Amber" / "000.jpg")!r}).label)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() in ("Amber", "Moss", "Slate")
+
+
+def test_what_cannot_be_predicted_is_named(run: Run, tmp_path: Path) -> None:
+    model = run.model()
+    (tmp_path / "text.jpg").write_text("no photo")
+    content = io.BytesIO()
+    Image.new("RGB", (9, 9)).save(content, "PNG")
+    for wrong, message in (
+        (tmp_path / "text.jpg", "text.jpg"),
+        (tmp_path / "none.jpg", "none.jpg"),
+        (b"nothing", "the photo: "),
+        ([content.getvalue(), b"nothing"], "photo 1: "),
+        (np.zeros((4, 4, 4), np.uint8), "an array of uint8, 4 x 4 x 4: give uint8"),
+        (np.zeros((4, 4, 3), np.float32), "an array of float32"),
+        ([3], "int: give a path"),
+    ):
+        with pytest.raises(InputError) as error:
+            model.predict(wrong)  # type: ignore[arg-type, call-overload]
+        assert message in str(error.value)
+        assert "\n" not in str(error.value)
+    with pytest.raises(ConfigError, match="top_k=0"):
+        model.predict(content.getvalue(), top_k=0)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "error", "message"),
+    [
+        (["optimizer.lrr=1"], ConfigError, "optimizer.lrr"),
+        (["epochs=3"], ConfigError, "did you mean trainer.max_epochs=3"),
+        (["-m", "seed=1,2"], ConfigError, "trains one run"),
+        (["data=folder", "data.root=nowhere"], InputError, "nowhere"),
+        (["backbone=resnet35"], ConfigError, "backbone=resnet35: no such option"),
+        (["hpo=optuna"], ConfigError, "hpo=optuna"),
+    ],
+)
+def test_a_wrong_override_is_an_exception_of_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overrides: list[str], error: type[Exception], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = ["data=demo", "backbone=efficientnet_lite0", *overrides]
+    with pytest.raises(error) as raised:
+        sagehound.train(*given)
+    assert message in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert not (tmp_path / "outputs").exists() or not list((tmp_path / "outputs").rglob("*.yaml"))
+
+
+def test_what_is_no_model_is_named(tmp_path: Path, run: Run) -> None:
+    (tmp_path / "x.ckpt").write_bytes(b"no checkpoint")
+    for wrong in (tmp_path, tmp_path / "x.ckpt", tmp_path / "y.ckpt", "nowhere"):
+        with pytest.raises(InputError) as error:
+            sagehound.load(wrong)
+        assert "\n" not in str(error.value)
+
+
+def test_the_public_names_are_there_and_the_import_is_light() -> None:
+    code = """
+import sys
+before = set(sys.modules)
+import sagehound
+print(len(set(sys.modules) - before), "torch" in sys.modules, sorted(sagehound.__all__))
+from sagehound import *
+print(train, load, Classifier, PhotoDataModule, Photo, Run, __version__)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    count, torch, _ = done.stdout.splitlines()[0].split(" ", 2)
+    assert int(count) < 10, "whatever it imports costs everybody who imports it"
+    assert torch == "False"
