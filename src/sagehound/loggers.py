@@ -25,12 +25,13 @@ from lightning.pytorch.loggers import CSVLogger as LightningCSVLogger
 from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.loggers.logger import DummyLogger
+from torch.utils.tensorboard import SummaryWriter
 
 from sagehound import compute, console, tensorboard
-from sagehound.config import Train
+from sagehound.config import Train, meant
 from sagehound.errors import ConfigError, SagehoundError
 from sagehound.files import read_csv, write_json
-from sagehound.targets import check_arguments, describe, import_target, missing_module, resolve
+from sagehound.targets import describe, import_target, missing_module, resolve
 
 IDS = "loggers.json"  # of the runs in MLflow and W&B, which a resume continues
 
@@ -94,7 +95,9 @@ def check(cfg: Train) -> Makers:
         kind = import_target(node["_target_"], where)
         if isinstance(kind, type) and not issubclass(kind, Logger):
             raise ConfigError(f"{where}: {kind.__name__} is not a subclass of lightning.pytorch.loggers.Logger")
-        if kind is WandbLogger:
+        if kind is TensorBoardLogger:
+            _check_rest(TensorBoardLogger, SummaryWriter, node, where)
+        elif kind is WandbLogger:
             _check_wandb(node, where)
         elif kind is MLFlowLogger:
             _require("mlflow", where)
@@ -120,10 +123,19 @@ def _require(module: str, where: str) -> Any:  # noqa: ANN401 - mlflow or wandb
         raise ConfigError(f"{where}: {module} cannot be imported: {describe(error)}") from error
 
 
+def _check_rest(kind: type, takes_rest: Callable[..., Any], node: Mapping[str, Any], where: str) -> None:
+    """Refuse arguments that neither a logger has nor what it hands them on to."""
+    own = inspect.signature(kind).parameters
+    rest = {k: v for k, v in node.items() if k not in own and not k.startswith("_")}
+    for key in rest:
+        known = [k for k in (*own, *inspect.signature(takes_rest).parameters) if k != "kwargs"]
+        if key not in known:
+            raise ConfigError(f"{where}.{key}: {kind.__name__} has no such argument{meant(key, known)}")
+
+
 def _check_wandb(node: Mapping[str, Any], where: str) -> None:
     wandb = _require("wandb", where)
-    own = inspect.signature(WandbLogger).parameters
-    check_arguments(wandb.init, {k: v for k, v in node.items() if k not in own and k[0] != "_"}, where)
+    _check_rest(WandbLogger, wandb.init, node, where)
     mode = "offline" if node.get("offline") else node.get("mode", os.environ.get("WANDB_MODE"))
     if mode == "online" and not _has_key():
         raise ConfigError(
