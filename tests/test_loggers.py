@@ -1,6 +1,8 @@
 """Loggers: the files that the real command leaves, read back by what MLflow, W&B and others offer for that."""
 
 import json
+import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,6 +19,8 @@ from sagehound.files import read_csv
 FIGURES = {"curves", "confusion", "accuracy_by_class_size", "worst_mistakes"}
 OWN = '''
 import json
+import re
+import shlex
 from pathlib import Path
 
 from lightning.pytorch.callbacks import Callback
@@ -234,3 +238,31 @@ def test_no_logger(config: Compose, tmp_path: Path, given: str) -> None:
     assert run.metrics["test"]
     assert not (tmp_path / "run/tensorboard").exists()
     assert (tmp_path / "run/plots/confusion.png").exists()
+
+
+SECTION = (ROOT / "README.md").read_text().split("\n## Extend it\n")[1].split("\n## ")[0]
+COMMANDS = re.findall(r"^python train\.py data=folder data\.root=PATH (.*)$", SECTION, flags=re.MULTILINE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("given", COMMANDS)
+def test_the_examples_of_the_readme(
+    command: Command, photos: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
+    if "mlflow" in given:
+        pytest.importorskip("mlflow", reason="needs the extra mlflow")
+        pytest.importorskip("wandb", reason="needs the extra wandb")
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    (code,) = re.findall(r"```python\n(.*?)```", SECTION, flags=re.DOTALL)
+    (tmp_path / "my_extensions.py").write_text(code)
+    done = command(*small(photos, weights), *shlex.split(given), "hydra.run.dir=run", "optimizer.lr=0.01")
+    assert (done.returncode, done.stderr) == (0, "")
+    if "PrintLogger" in given:
+        assert "log backbone test_resnet" in done.stdout
+        assert "'valid/top1'" in done.stdout
+    assert (tmp_path / "run/metrics.json").exists() == ("fast_dev_run" not in given)
+
+
+def test_the_readme_has_examples() -> None:
+    assert len(COMMANDS) >= 5
