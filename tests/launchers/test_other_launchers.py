@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import pickle
 from pathlib import Path
 
@@ -60,16 +61,19 @@ def test_pruning_needs_trials_of_this_machine(launch: Command, photos: Path, wei
 
 
 @pytest.mark.slow
-def test_a_job_that_dies_is_one_line(command: Command, photos: Path, weights: Path, tmp_path: Path) -> None:
+def test_a_job_that_dies_is_one_line(
+    command: Command, photos: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The process ends in the job, as it does where memory runs out; the trial beside it is kept."""
     pytest.importorskip("submitit")
     (tmp_path / "dying.py").write_text(
-        "import os\nimport lightning.pytorch as pl\n\n\n"
-        "class Die(pl.Callback):\n"
+        "import os\n\n\n"
+        "class Die:\n"
         "    def __init__(self, really: bool) -> None:\n        self.really = really\n\n"
-        "    def on_fit_start(self, trainer, module) -> None:\n        self.really and os._exit(9)\n"
+        "    def __call__(self, photo):\n        return os._exit(9) if self.really else photo\n"
     )
-    die = ["+callbacks.die._target_=dying.Die", "+callbacks.die.really=false,true"]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+    die = ["finetune=full", "+augment.transform._target_=dying.Die", "+augment.transform.really=false,true"]
     done = command("-m", *small(photos, weights), *die, *LOCAL, SWEEP)
     assert done.returncode == 1, done.stderr
     assert "hydra/launcher=submitit_local: " in done.stderr.splitlines()[-1]
