@@ -4,36 +4,36 @@ Imports no torch, so that help, completion and errors come at once.
 """
 
 import dataclasses
+import io
 import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, OverrideParseException
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from sagehound import console, earlier, hints, interrupts, program, run_folder
+from sagehound import console, earlier, hints, interrupts, processes, program, run_folder
 from sagehound.config import (
     Train,
-    group_of,
     is_registered,
-    meant,
     refuse_overlap,
     register,
     registered,
     typed,
-    unknown_key,
 )
 from sagehound.errors import ConfigError, SagehoundError
+from sagehound.explain import explain, not_chosen
 from sagehound.files import writing_failed
+from sagehound.help import help_text
 from sagehound.machine import end_quickly, importing
 from sagehound.project import conf_folder
 
@@ -41,8 +41,8 @@ from sagehound.project import conf_folder
 def run(app: Callable[[], Any], usage: str) -> None:
     """Run a ``hydra.main`` function; every error of the user's ends in one line on stderr and an exit code.
 
-    ``--help`` prints ``usage``, the options of every group and the config that the command line makes. (Hydra's own
-    help takes four times as long to list the groups; ``--hydra-help`` still prints the flags.)
+    ``--help`` prints ``usage``, the options of every group, and every key with its value and meaning. (Hydra's own help
+    takes four times as long to list the groups; ``--hydra-help`` still prints the flags.)
 
     Exit codes: 0 done, 1 failed, 2 wrong command or config, 3 wrong input, 130 Ctrl-C, 141 closed pipe, 143 SIGTERM.
     """
@@ -55,13 +55,13 @@ def run(app: Callable[[], Any], usage: str) -> None:
         program.remember(given)
         folders = [conf_folder(), *program.config_folders(given)]
         hints.check(given, *folders)
-        sweep = [a for a in given if a in ("-m", "--multirun")]
-        # argparse takes -m before or after the overrides, not among them
-        sys.argv[1:] = earlier.resumed(earlier.with_best([*sweep[:1], *(a for a in given if a not in sweep)]), *folders)
+        sys.argv[1:] = hints.flags_first(earlier.resumed(earlier.with_best(given), *folders))
         if {"-h", "--help"} & set(sys.argv):
-            print(f"{program.named(usage)}\nChoices (group=option)\n\n{_groups(folders)}\n")
-            print("Keys (key=value), as this command line sets them; src/sagehound/config.py has units and meanings\n")
             sys.argv[1:] = [a for a in sys.argv[1:] if a not in ("-h", "--help", "-m", "--multirun")] + ["--cfg", "job"]
+            with redirect_stdout(io.StringIO()) as config:
+                app()
+            print(help_text(program.named(usage), folders, config.getvalue()))
+            return
         try:
             app()
         finally:
@@ -69,13 +69,6 @@ def run(app: Callable[[], Any], usage: str) -> None:
             sys.stdout.flush()  # here, where a closed pipe is expected, not when Python ends
     if "torch" in sys.modules:
         end_quickly()
-
-
-def _groups(conf: Sequence[Path]) -> str:
-    known = {f.name for f in dataclasses.fields(registered())} | {"experiment"}
-    groups = sorted({d.name for folder in conf if folder.is_dir() for d in folder.iterdir() if d.is_dir()} & known)
-    options = {group: sorted({f.stem for c in conf for f in (c / group).glob("*.yaml")}) for group in groups}
-    return "\n".join(f"{group}: {', '.join(names)}" for group, names in options.items())
 
 
 def train(config: DictConfig) -> dict[str, Any]:
@@ -103,6 +96,8 @@ def run_training(cfg: Train, folder: Path, overrides: Sequence[str], *, is_trial
     """
     if cfg.results is None:
         cfg.results = "scores" if is_trial else "all"
+    if cfg.audit_only and processes.is_follower():
+        return {}
     if cfg.audit_only:
         interrupts.raise_from_now_on()
         audit(cfg, folder, overrides)
@@ -110,7 +105,7 @@ def run_training(cfg: Train, folder: Path, overrides: Sequence[str], *, is_trial
     from sagehound.verification import FreshProcesses, are_wanted_early
 
     with FreshProcesses() as fresh:
-        if are_wanted_early(cfg):
+        if are_wanted_early(cfg) and not processes.is_follower():
             fresh.start()
         with importing():
             from sagehound.training import train  # torch, only once the config was found right
@@ -250,7 +245,7 @@ def raised_errors() -> Iterator[None]:
     except AssertionError as error:
         if "Unexpected type for root: NoneType" not in str(error):  # OmegaConf's own, for a key of a group that is null
             raise
-        raise ConfigError(_not_chosen(sys.argv[1:])) from error
+        raise ConfigError(not_chosen(sys.argv[1:])) from error
     except BrokenPipeError:
         raise
     except OSError as error:
@@ -265,77 +260,3 @@ def _nobody_reads() -> bool:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return True
     return False
-
-
-def explain(error: Exception) -> str:
-    """One line for an error of Hydra's or OmegaConf's: the override, what is wrong with it, the choices."""
-    text = str(error)
-    cause = str(error.__cause__ or error)
-    if found := re.search(r"Could not find '(.+)/(.+)'", text):
-        group, option = found.groups()
-        options = re.findall(r"^\t(\S+)$", text, flags=re.MULTILINE)
-        also = ", or any name of timm.list_models() as backbone.name=..." if group == "backbone" else ""
-        return f"{group}={option}: no such option{meant(option, options)}; choose from {', '.join(options)}{also}"
-    if re.search(r"Key '\w+' (not in|is not in struct)", cause) and (found := re.search(r"full_key: (\S+)", cause)):
-        key = found.group(1)
-        if hints.is_free(key):
-            return f"{key}: no such key yet; +{key}=... adds it"
-        return unknown_key(key, list(_keys_beside(key)))
-    if found := re.search(r"Ambiguous value for argument '(\S+?)=(.*)'", text):
-        key, value = found.groups()
-        return f"{key}={value}: several values are a sweep: add -m; or write {key}=[{value}] if a list is meant"
-    if isinstance(error, OverrideParseException):
-        key, _, value = error.override.partition("=")
-        if hints.is_text(hints.override_key(key)) and "missing EQUAL" not in text:
-            return (
-                f"{error.override}: quote the value twice, for Hydra and for the shell: "
-                f"{hints.quoted(f'{key}={hints.as_text(value)}')}"
-            )
-    given = re.search(r"override '?([^'\n]+)'?", text)
-    override = f"{given.group(1).rstrip('.')}: " if given else ""
-    if "mismatched input" in text or "token recognition" in text:
-        return f"""{override}quote the value twice, for Hydra and for the shell: "key='a=b (c)'" """.rstrip()
-    if "LexerNoViableAlt" in text:
-        return f"""{text.partition(": ")[2].splitlines()[0]}: quote the value for Hydra too: "key='~/a'" """.rstrip()
-    if "missing EQUAL" in text or "viable alternative" in text or "no such override" in text:
-        return f"{override}not an override: write key=value, quoted for the shell: '{'key=[a,b]'}'"
-    reason = cause.splitlines()[0]
-    for pattern, plain in _PLAIN.items():
-        if re.search(pattern, reason):
-            reason = plain
-    key = found.group(1) if (found := re.search(r"full_key: (\S+)", cause)) else ""
-    return f"{override or (key and key + ': ')}{reason}"
-
-
-def _not_chosen(argv: list[str]) -> str:
-    """The message for a key of a group of which no option was chosen."""
-    keys = [hints.override_key(o) for o in argv if "=" in o]
-    for key in keys:
-        group = key.partition(".")[0]
-        if group != key and group not in keys and any(f.name == group for f in dataclasses.fields(registered())):
-            return f"{key}: no {group} was chosen: add {group}=..., one of those that --help lists"
-    return "a key of a group of which no option was chosen; --help lists them"
-
-
-# what OmegaConf says of a value, and how a user would say it
-_PLAIN = {
-    "converted to Float": "must be a number",
-    "converted to Integer": "must be a whole number",
-    "not a valid bool": "must be true or false",
-    "is not a ListConfig": "must be a list, such as [512,256]",
-    "is not Optional": "must have a value, not null",
-    "Cannot convert .* to string": "must be text",
-    "group override must be": "a config group takes the name of an option, not null",
-}
-
-
-def _keys_beside(key: str) -> Iterator[str]:
-    """The keys that could have been meant: those of the same group, or the groups."""
-    node = registered()
-    *parents, _ = key.split(".")
-    for parent in parents:
-        groups = [group for f in dataclasses.fields(node) if f.name == parent and (group := group_of(f))]
-        if not groups:
-            return
-        node = groups[0]
-    yield from (".".join([*parents, f.name]) for f in dataclasses.fields(node))

@@ -20,7 +20,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from sagehound import program
-from sagehound.config import Train, group_of, leaves, registered
+from sagehound.config import Train, group_of, is_open, leaves, registered
 from sagehound.errors import ConfigError
 
 # What other programs call a setting. {} stands for the given value; a row with a value is for that value alone. A part
@@ -217,6 +217,23 @@ def _split(argv: Sequence[str]) -> Iterator[_Given]:
             yield _Given(word, None, "", [word])
 
 
+def flags_first(argv: Sequence[str]) -> list[str]:
+    """A command line with Hydra's flags before the overrides: argparse takes none among them."""
+    hydra = get_args_parser()._option_string_actions
+    flags: list[str] = []
+    overrides: list[str] = []
+    words = list(argv)
+    while words:
+        word = words.pop(0)
+        name, equals, _ = word.partition("=")
+        if name not in hydra:
+            overrides.append(word)
+            continue
+        takes_value = hydra[name].nargs != 0 and not equals and words and "=" not in words[0]
+        flags += [word, *([words.pop(0)] if takes_value else [])]
+    return [*flags, *overrides]
+
+
 def _is_override(word: str) -> bool:
     key, equals, _ = word.partition("=")
     return bool(equals) and (_is_known(key.lstrip("+~")) or key in _MEANT)
@@ -224,7 +241,7 @@ def _is_override(word: str) -> bool:
 
 def _meant(g: _Given, others: Set[str], conf: Sequence[Path]) -> list[str]:
     """The overrides that a setting stands for; none where it is right, or like nothing that is known."""
-    if g.key is None:
+    if g.key is None or _is_argument(g.key, others):
         return []
     value = g.value.strip("'\"")
     no_run = g.key == "model" and not _exists(value) and _is_option("backbone", value, conf)
@@ -289,6 +306,14 @@ def _is_known(key: str) -> bool:
     if first != key or first.split(".")[0] == "hydra" or first == "experiment":
         return True
     return len(_fields(key)) == len(key.split(".")) or is_free(key)
+
+
+def _is_argument(key: str, others: Set[str]) -> bool:
+    """Whether a key is an argument of a class that the command line chooses: optimizer.name=lamb optimizer.betas=..."""
+    group, _, name = key.partition(".")
+    fields = [f for f in dataclasses.fields(registered()) if f.name == group]
+    chosen = {group, f"{group}.name", f"{group}._target_"} & others
+    return bool(name and chosen and fields and group_of(fields[0]) and is_open(fields[0]))
 
 
 def _fields(key: str) -> list["dataclasses.Field[object]"]:

@@ -237,12 +237,12 @@ class Loggers:
 def opened(cfg: Train, folder: Path, makers: Makers, *, is_dry: bool = False) -> Iterator[Loggers]:
     """Make the loggers of a run and close them at its end, however it ends.
 
-    The first machine logs for all of them. In a dry run nobody logs.
+    The process that writes the results logs for all. In a dry run nobody logs.
 
     Raises:
         ConfigError: a logger cannot be built, or cannot start.
     """
-    if compute.node() or is_dry:
+    if is_dry or not compute.writes_results():
         yield Loggers({name: DummyLogger() for name in makers}, folder)
         return
     ids = _earlier(cfg, folder)

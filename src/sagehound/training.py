@@ -1,6 +1,7 @@
 """One run from photos to results: the table of contents of the library."""
 
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -29,6 +30,7 @@ from sagehound import (
     history,
     loggers,
     plots,
+    processes,
     run_folder,
     tables,
     tensorboard,
@@ -74,6 +76,20 @@ def train(
         Stopped: a signal came; a checkpoint was written.
         SagehoundError: the loss is no longer finite, or the disk is full.
     """
+    if processes.is_follower():
+        console.console.quiet = True
+        with tempfile.TemporaryDirectory(prefix="sagehound-") as scratch:
+            return _train(cfg, Path(scratch), each_epoch, None, fresh)
+    return _train(cfg, folder, each_epoch, overrides, fresh)
+
+
+def _train(
+    cfg: Train,
+    folder: Path,
+    each_epoch: EpochEnd | None,
+    overrides: Sequence[str] | None,
+    fresh: FreshProcesses | None,
+) -> Run:
     config.check(cfg)
     if cfg.debugger:
         debugger.require()
@@ -95,7 +111,7 @@ def train(
         console.say(f"compute: {ready.machine}")
         with _timed(seconds, "features"):
             data = _with_features(ready, cfg, folder)
-        with_tables = cfg.results != "scores" and not compute.node()
+        with_tables = cfg.results != "scores" and compute.writes_results()
         with_artifact = cfg.artifact and with_tables
         if with_tables:
             history.write(folder / history.NAME, history.of_checkpoint(ready.stopped_at))
@@ -107,9 +123,10 @@ def train(
             with _timed(seconds, "train"), compute.threads(threads):
                 if ready.stopped_at is None or not checkpoint.ended_early(ready.stopped_at, cfg.trainer.patience):
                     fit(ready.model, data, ready.machine, log.all, cfg, folder, each_epoch, given)
-            if given.is_dev_run:
+            compute.leave_group()
+            if given.is_dev_run and compute.writes_results():
                 given.tell_dev_run(folder)
-            if compute.node() or given.is_dev_run:  # the first machine tests and writes for all of them
+            if given.is_dev_run or not compute.writes_results():
                 return Run(folder, {})
             if with_artifact:
                 fresh.start()
@@ -260,7 +277,7 @@ def fit(
         num_sanity_val_steps=0,
         use_distributed_sampler=False,  # the photos' own order is made for several processes
         enable_model_summary=False,
-        plugins=[AtomicFiles()],
+        plugins=[AtomicFiles(), *compute.environment()],
         enable_progress_bar=False,  # the callbacks print
     )
     if cfg.debugger:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import MISSING
 
-from sagehound.config.fields import extra, key, meant
+from sagehound.config.fields import extra, key, meant, unknown_key
 
 if TYPE_CHECKING:
     from sagehound.config.schema import Train
@@ -27,8 +27,8 @@ class Loss:
         """Yield a message for each setting that contradicts another."""
         weights = self.class_weights
         if extra(self) and not self._target_:
-            known = "name, class_weights, gamma, _target_"
-            yield f"loss.{next(iter(extra(self)))}: no such key; choose from {known}"
+            known = [f"loss.{name}" for name in ("name", "class_weights", "gamma", "_target_")]
+            yield unknown_key(f"loss.{next(iter(extra(self)))}", known)
         if isinstance(weights, str) and weights != "balanced":
             yield f"loss.class_weights={weights}: give balanced, or a list with one number a class"
         if isinstance(weights, list) and not all(isinstance(w, int | float) and w >= 0 for w in weights):
@@ -68,7 +68,7 @@ class Optimizer:
         near = [(k, meant(k, _COMMON)) for k in extra(self)] if self.name in ("adamw", "adam", "sgd") else []
         for wrong, hint in near if not self._target_ else []:
             if hint:  # another key may be an argument of the optimizer's class, which is checked where torch is there
-                yield f"optimizer.{wrong}: no such key{hint}; choose from {', '.join(_COMMON)}"
+                yield unknown_key(f"optimizer.{wrong}", [f"optimizer.{name}" for name in _COMMON])
         if self.betas is not None and len(self.betas) != 2:
             yield f"optimizer.betas={self.betas}: give two numbers, such as [0.9,0.999]"
 

@@ -1,0 +1,89 @@
+"""One line for what Hydra and OmegaConf say of a wrong override. Imports no torch."""
+
+import dataclasses
+import re
+from collections.abc import Iterator
+
+from hydra.errors import OverrideParseException
+
+from sagehound import hints
+from sagehound.config import group_of, meant, registered, unknown_key
+
+
+def explain(error: Exception) -> str:
+    """One line for an error of Hydra's or OmegaConf's: the override, what is wrong with it, the choices."""
+    text = str(error)
+    cause = str(error.__cause__ or error)
+    if found := re.search(r"Could not find '(.+)/(.+)'", text):
+        group, option = found.groups()
+        options = re.findall(r"^\t(\S+)$", text, flags=re.MULTILINE)
+        also = _ALSO.get(group, "")
+        return f"{group}={option}: no such option{meant(option, options)}; choose from {', '.join(options)}{also}"
+    if re.search(r"Key '\w+' (not in|is not in struct)", cause) and (found := re.search(r"full_key: (\S+)", cause)):
+        key = found.group(1)
+        if hints.is_free(key):
+            return f"{key}: no such key yet; +{key}=... adds it"
+        return unknown_key(key, list(_keys_beside(key)))
+    if found := re.search(r"Ambiguous value for argument '(\S+?)=(.*)'", text):
+        key, value = found.groups()
+        return f"{key}={value}: several values are a sweep: add -m; or write {key}=[{value}] if a list is meant"
+    if isinstance(error, OverrideParseException):
+        key, _, value = error.override.partition("=")
+        if hints.is_text(hints.override_key(key)) and "missing EQUAL" not in text:
+            return (
+                f"{error.override}: quote the value twice, for Hydra and for the shell: "
+                f"{hints.quoted(f'{key}={hints.as_text(value)}')}"
+            )
+    given = re.search(r"override '?([^'\n]+)'?", text)
+    override = f"{given.group(1).rstrip('.')}: " if given else ""
+    if "mismatched input" in text or "token recognition" in text:
+        return f"""{override}quote the value twice, for Hydra and for the shell: "key='a=b (c)'" """.rstrip()
+    if "LexerNoViableAlt" in text:
+        return f"""{text.partition(": ")[2].splitlines()[0]}: quote the value for Hydra too: "key='~/a'" """.rstrip()
+    if "missing EQUAL" in text or "viable alternative" in text or "no such override" in text:
+        return f"{override}not an override: write key=value, quoted for the shell: '{'key=[a,b]'}'"
+    reason = cause.splitlines()[0]
+    for pattern, plain in _PLAIN.items():
+        if re.search(pattern, reason):
+            reason = plain
+    key = found.group(1) if (found := re.search(r"full_key: (\S+)", cause)) else ""
+    return f"{override or (key and key + ': ')}{reason}"
+
+
+def not_chosen(argv: list[str]) -> str:
+    """The message for a key of a group of which no option was chosen."""
+    keys = [hints.override_key(o) for o in argv if "=" in o]
+    for key in keys:
+        group = key.partition(".")[0]
+        if group != key and group not in keys and any(f.name == group for f in dataclasses.fields(registered())):
+            return f"{key}: no {group} was chosen: add {group}=..., one of those that --help lists"
+    return "a key of a group of which no option was chosen; --help lists them"
+
+
+# what else a group takes than its options
+_ALSO = {
+    "backbone": ", or any name of timm.list_models() as backbone.name=...",
+    "optimizer": ", or any name of torch.optim or timm.optim as optimizer.name=...",
+}
+# what OmegaConf says of a value, and how a user would say it
+_PLAIN = {
+    "converted to Float": "must be a number",
+    "converted to Integer": "must be a whole number",
+    "not a valid bool": "must be true or false",
+    "is not a ListConfig": "must be a list, such as [512,256]",
+    "is not Optional": "must have a value, not null",
+    "Cannot convert .* to string": "must be text",
+    "group override must be": "a config group takes the name of an option, not null",
+}
+
+
+def _keys_beside(key: str) -> Iterator[str]:
+    """The keys that could have been meant: those of the same group, or the groups."""
+    node = registered()
+    *parents, _ = key.split(".")
+    for parent in parents:
+        groups = [group for f in dataclasses.fields(node) if f.name == parent and (group := group_of(f))]
+        if not groups:
+            return
+        node = groups[0]
+    yield from (".".join([*parents, f.name]) for f in dataclasses.fields(node))
