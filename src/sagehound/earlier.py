@@ -16,7 +16,7 @@ from sagehound.errors import ConfigError
 from sagehound.untrusted import is_override, refuse_targets
 
 # keys of one command, not of what is trained
-_OF_COMMAND = {"audit_only", "best", "overwrite", "results", "resume"}
+_OF_COMMAND = {"audit_only", "best", "logger", "overwrite", "results", "resume"}
 
 
 def is_of_training(override: str) -> bool:
