@@ -13,9 +13,9 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from sagehound import console, run_folder
-from sagehound.command import explain
 from sagehound.config import Train
 from sagehound.errors import ConfigError, SagehoundError, Stopped
+from sagehound.explain import explain
 from sagehound.files import locked
 from sagehound.hints import override_key
 from sagehound_launchers import trials

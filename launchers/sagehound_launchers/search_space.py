@@ -9,8 +9,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, Quote, QuotedString, RangeSweep
 from hydra.errors import HydraException
 
-from sagehound.command import explain
 from sagehound.errors import ConfigError
+from sagehound.explain import explain
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
