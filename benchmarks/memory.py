@@ -111,7 +111,7 @@ def train(folder: Path, a: argparse.Namespace, results: "multiprocessing.Queue[t
     data.features = Features(rows["train"], rows, always=True)
     logger = TensorBoardLogger(folder / "run", name="", version="tensorboard", default_hp_metric=False)
     start = time.perf_counter()
-    fit(model, data, machine, logger, cfg)
+    fit(model, data, machine, [logger], cfg, folder / "run")
     loss = float(model.trainer.callback_metrics["valid/loss"])
     results.put((loss, time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6))
 

@@ -2,7 +2,6 @@
 
 import json
 import time
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.types import Override
-from hydra.core.utils import JobReturn
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
@@ -23,10 +21,9 @@ from sagehound.hints import override_key
 from sagehound_launchers import trials
 from sagehound_launchers.config import Launch as LaunchConfig
 from sagehound_launchers.config import names_with_model
-from sagehound_launchers.runners import Launch, stop_signal, terminable
+from sagehound_launchers.runners import Launch, outcome_of, stop_signal, terminable
 from sagehound_launchers.search_space import Choice, Range, SearchSpace, role_of
 from sagehound_launchers.trial import Trial, objective_of, scores_of
-from sagehound_launchers.worker import returned
 
 
 @dataclass(frozen=True)
@@ -186,7 +183,7 @@ class _Done:
             console.say(f"trial {number} ({number + 1} of {total}): {_written(self._points[number])}")
         start = time.perf_counter()
         try:
-            outcomes = [_outcome(job) for job in launch(jobs, first)]
+            outcomes = [outcome_of(job) for job in launch(jobs, first)]
         except (KeyboardInterrupt, SagehoundError):
             if len(jobs) == 1:
                 self.trials.append(Trial(first, "stopped", None, None, self._points[first]))
@@ -220,23 +217,6 @@ class _Done:
         seconds = sum(outcome.get("seconds", {}).values()) if seconds is None else seconds
         self.trials.append(Trial(number, "complete", value, round(seconds, 3), point, scores=scores_of(outcome)))
         console.say(f"trial {number}: {name} {value:.4f}")
-
-
-def _outcome(job: JobReturn) -> Mapping[str, Any] | SagehoundError:
-    """metrics.json of a trial, or why there is none.
-
-    Raises:
-        Stopped: a signal ended it.
-    """
-    try:
-        return returned(job)
-    except Stopped:
-        raise
-    except SagehoundError as error:
-        return error
-    except Exception as error:
-        traceback.print_exc()
-        return SagehoundError(f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}")
 
 
 def _written(point: Mapping[str, str]) -> str:

@@ -2,6 +2,7 @@
 
 import signal
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -86,15 +87,50 @@ class Batches:
 
 def _result(number: int, job: JobReturn, seconds: float | None) -> Result:
     """A job's result; that of one among several took as long as its phases."""
-    try:
-        metrics = returned(job)
-    except Stopped:
-        raise  # the trial is left running, and proposed again
-    except SagehoundError as error:
-        return Result(number, error, seconds)
-    if seconds is None:
+    metrics = outcome_of(job)
+    if seconds is None and not isinstance(metrics, SagehoundError):
         seconds = sum(metrics.get("seconds", {}).values())
     return Result(number, metrics, seconds)
+
+
+def outcome_of(job: JobReturn) -> Mapping[str, Any] | SagehoundError:
+    """metrics.json of a trial, or why there is none.
+
+    Raises:
+        Stopped: a signal ended it.
+    """
+    try:
+        return returned(job)
+    except Stopped:
+        raise
+    except SagehoundError as error:
+        return error
+    except Exception as error:
+        traceback.print_exception(error)
+        return SagehoundError(_line(error))
+
+
+def reported(launch: Launch, name: str) -> Launch:
+    """The same launcher, whose own errors are one line.
+
+    Args:
+        launch: of one of Hydra's launchers.
+        name: the option of hydra/launcher.
+    """
+
+    def run(jobs: Sequence[Sequence[str]], first: int) -> Sequence[JobReturn]:
+        try:
+            return launch(jobs, first)
+        except SagehoundError:
+            raise
+        except Exception as error:
+            raise SagehoundError(f"hydra/launcher={name}: {_line(error)}") from error
+
+    return run
+
+
+def _line(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
 
 
 class Processes:

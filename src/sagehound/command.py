@@ -21,7 +21,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from sagehound import console, earlier, hints, interrupts, program, run_folder
+from sagehound import console, earlier, hints, interrupts, processes, program, run_folder
 from sagehound.config import (
     Train,
     is_registered,
@@ -96,6 +96,8 @@ def run_training(cfg: Train, folder: Path, overrides: Sequence[str], *, is_trial
     """
     if cfg.results is None:
         cfg.results = "scores" if is_trial else "all"
+    if cfg.audit_only and processes.is_follower():
+        return {}
     if cfg.audit_only:
         interrupts.raise_from_now_on()
         audit(cfg, folder, overrides)
@@ -103,7 +105,7 @@ def run_training(cfg: Train, folder: Path, overrides: Sequence[str], *, is_trial
     from sagehound.verification import FreshProcesses, are_wanted_early
 
     with FreshProcesses() as fresh:
-        if are_wanted_early(cfg):
+        if are_wanted_early(cfg) and not processes.is_follower():
             fresh.start()
         with importing():
             from sagehound.training import train  # torch, only once the config was found right

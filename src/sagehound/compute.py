@@ -7,7 +7,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 
+from sagehound import processes
 from sagehound.config import Finetune, Trainer
 from sagehound.errors import ConfigError
 from sagehound.machine import glibc
@@ -30,18 +33,26 @@ class Compute:
 def choose(trainer: Trainer, finetune: Finetune, valid: int = sys.maxsize) -> Compute:
     """Resolve accelerator, devices, precision and strategy for this machine.
 
-    Several devices are several processes, started here; the backbone's gradients come and go under finetune=gradual,
-    which DDP must be told.
+    Several devices are several processes. They are started here, unless torchrun or srun has started them. The
+    backbone's gradients come and go under finetune=gradual, which DDP must be told.
 
     Raises:
-        ConfigError: the config asks for a GPU where there is none, or for more devices than GPUs or ``valid`` photos.
+        ConfigError: the config asks for a GPU where there is none, or for more devices than GPUs or ``valid`` photos,
+            or for another number of processes than torchrun or srun has started.
     """
     gpus = torch.cuda.device_count()
     mps = not gpus and torch.backends.mps.is_available()
     if trainer.accelerator == "gpu" and not (gpus or mps):
         raise ConfigError("trainer.accelerator=gpu: torch sees no GPU here; choose trainer.accelerator=auto or cpu")
     on_gpu = bool(gpus) and trainer.accelerator != "cpu"
-    devices = trainer.devices or (gpus if on_gpu else 1)
+    group = processes.started()
+    devices = trainer.devices or (group.of_machine if group else gpus if on_gpu else 1)
+    if group and devices * trainer.num_nodes != group.size:
+        raise ConfigError(
+            f"{group.starter} has started {group.size} processes, trainer.devices={devices} and trainer.num_nodes="
+            f"{trainer.num_nodes} want {devices * trainer.num_nodes}: give trainer.devices={group.of_machine} "
+            f"trainer.num_nodes={group.size // group.of_machine}"
+        )
     if on_gpu and devices > gpus:
         raise ConfigError(f"trainer.devices={devices}: torch sees {gpus} GPUs here; choose {gpus} at most")
     nodes = f" on trainer.num_nodes={trainer.num_nodes}" if trainer.num_nodes > 1 else ""
@@ -59,9 +70,12 @@ def choose(trainer: Trainer, finetune: Finetune, valid: int = sys.maxsize) -> Co
     )
     strategy = "auto"
     if devices * trainer.num_nodes > 1:
-        strategy = "ddp_spawn_find_unused_parameters_true" if finetune.name == "gradual" else "ddp_spawn"
+        strategy = "ddp" if group else "ddp_spawn"
+        strategy += "_find_unused_parameters_true" if finetune.name == "gradual" else ""
     choices = [accelerator + (f" x {devices} ({strategy})" if strategy != "auto" else ""), f"{precision} ({why})"]
-    if trainer.num_nodes > 1:
+    if group:
+        choices.insert(1, f"started by {group.starter}")
+    elif trainer.num_nodes > 1:
         choices.insert(1, f"machine {node() + 1} of {trainer.num_nodes}")
     if accelerator == "cpu":
         choices.insert(1, f"{torch.get_num_threads()} threads")
@@ -73,6 +87,22 @@ def choose(trainer: Trainer, finetune: Finetune, valid: int = sys.maxsize) -> Co
 def node() -> int:
     """The number of this machine among those that train together, from 0."""
     return int(os.environ.get("NODE_RANK", "0"))
+
+
+def writes_results() -> bool:
+    """Whether this process tests the model and writes the results, for all that train together."""
+    return not processes.is_follower() if processes.started() else not node()
+
+
+def environment() -> list[ClusterEnvironment]:
+    """What Lightning must be told of the cluster: nothing but that a SLURM job of one task starts processes itself."""
+    return [LightningEnvironment()] if "SLURM_NTASKS" in os.environ and not processes.started() else []
+
+
+def leave_group() -> None:
+    """End the connection to the processes of torchrun or srun; scores would wait for theirs."""
+    if processes.started() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def _fastest_precision(accelerator: str) -> tuple[str, str]:

@@ -10,13 +10,13 @@ from typing import Any
 from omegaconf import OmegaConf
 from yaml import YAMLError
 
-from sagehound import hints, run_folder
+from sagehound import hints, launch_settings, run_folder
 from sagehound.config import Train, group_of, registered
 from sagehound.errors import ConfigError
 from sagehound.untrusted import is_override, refuse_targets
 
 # keys of one command, not of what is trained
-_OF_COMMAND = {"audit_only", "best", "overwrite", "results", "resume"}
+_OF_COMMAND = {"audit_only", "best", "logger", "overwrite", "results", "resume"}
 
 
 def is_of_training(override: str) -> bool:
@@ -145,7 +145,7 @@ def _is_of_here(override: str, *conf: Path) -> bool:
     """Whether an override of a run means something to this program; where the run was trained does not."""
     group = re.split(r"[./@]", hints.override_key(override))[0]
     known = {f.name for f in dataclasses.fields(registered())} | {"experiment", "hydra"}
-    return group in known and not hints.is_of_larger_schema(override, *conf)
+    return group in known and not launch_settings.is_of_larger_schema(override, *conf)
 
 
 def _find_checkpoint(wanted: str, run_dir: str | None) -> Path:

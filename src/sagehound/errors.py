@@ -17,3 +17,7 @@ class Stopped(SagehoundError):
     def __init__(self, message: str, signum: int) -> None:
         super().__init__(message)
         self.exit_code = 128 + signum
+
+    def __reduce__(self) -> tuple[type["Stopped"], tuple[str, int]]:
+        """For pickle: an error of a sweep's job comes from another process."""
+        return type(self), (str(self), self.exit_code - 128)

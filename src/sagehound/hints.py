@@ -17,10 +17,9 @@ from typing import get_args, get_origin
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
 
-from sagehound import program
-from sagehound.config import Train, group_of, is_open, leaves, registered
+from sagehound import launch_settings, program
+from sagehound.config import Train, group_of, is_open, registered
 from sagehound.errors import ConfigError
 
 # What other programs call a setting. {} stands for the given value; a row with a value is for that value alone. A part
@@ -67,7 +66,6 @@ _MEANT = {
     "smoothing": "augment.label_smoothing={}",
 }
 _NO_OPTION = {"backbone": "backbone.name={}", "data": "data=folder data.root={}"}  # a value that is no option's name
-_OF_LAUNCH = ("endpoint", "n", "dry_run", "data.s3")  # keys of launch.py in none of its own groups
 _BARE = {"resume": "last"}  # what a key has where its flag has no value
 _FLAG = r"--?[a-zA-Z]"  # not a negative number
 _PATHS = ("data.root", "backbone.weights", "resume", "hydra.run.dir", "hydra.sweep.dir")  # always text
@@ -100,7 +98,7 @@ def check(argv: Sequence[str], *conf: Path) -> None:
     if "" in argv:
         raise ConfigError("an empty word, as of a shell variable that is not set: write key=value")
     given = list(_split(argv))
-    others = _groups_of_launch(conf[0])
+    others = launch_settings.groups(conf[0])
     keys = {g.key for g in given if g.key}
     hints: dict[str, list[str]] = {}  # by what was typed
     launch: list[str] = []
@@ -329,45 +327,16 @@ def _fields(key: str) -> list["dataclasses.Field[object]"]:
     return found
 
 
-def _groups_of_launch(conf: Path) -> dict[str, str]:
-    """The groups in ``conf`` that train.py lacks, each with the option that its keys need; empty if one is chosen."""
-    if registered() is not Train or not conf.is_dir():
-        return {}
-    known = {f.name for f in dataclasses.fields(Train)} | {"experiment"}
-    lines = [line for line in OmegaConf.load(conf / "launch.yaml").defaults if OmegaConf.is_dict(line)]
-    chosen = {group for line in lines for group, option in line.items() if option is not None}
-    folders = sorted(d for d in conf.iterdir() if d.is_dir() and d.name not in known)
-    return {d.name: "" if d.name in chosen else min(f.stem for f in d.glob("*.yaml")) for d in folders}
-
-
 def _is_of_launch(key: str, value: str, groups: Mapping[str, str], conf: Sequence[Path]) -> bool:
     """Whether train.py lacks a setting that launch.py has."""
     if registered() is not Train:
         return False
     return (
         key.split(".")[0] in groups
-        or key in _OF_LAUNCH
-        or is_of_larger_schema(f"{key}={value}", *conf)
+        or key in launch_settings.KEYS
+        or launch_settings.is_of_larger_schema(f"{key}={value}", *conf)
         or (key == "model" and _exists(value.strip("'\"")))
     )
-
-
-def is_of_larger_schema(override: str, *conf: Path) -> bool:
-    """Whether an override chooses an option that training lacks, such as training on another machine.
-
-    Args:
-        override: of a command line, or of an earlier one.
-        conf: folders of config groups, where the option's name is read.
-    """
-    group, _, option = override.partition("=")
-    name = f"{group}.name"
-    known = [choice for key, f in leaves(Train) if key == name for choice in f.metadata["rule"].get("choices", ())]
-    if not known or option in known:
-        return False
-    files = [file for folder in conf if (file := folder / group / f"{option}.yaml").is_file()]
-    options = [OmegaConf.load(file) for file in files]
-    found = [OmegaConf.select(o, "name") or OmegaConf.select(o, name) for o in options]
-    return any(one and one not in known for one in found)
 
 
 def _is_option(group: str, name: str, conf: Sequence[Path]) -> bool:

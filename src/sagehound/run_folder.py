@@ -29,7 +29,9 @@ _TENSORS = (
 _WRITTEN = (
     *("config.yaml", "overrides.yaml", "hydra.yaml", "audit.json", "splits.csv", "metrics.json", *_OF_ALL),
     *("checkpoints/best.ckpt", "checkpoints/last.ckpt"),
+    *("checkpoints/*/*.ckpt",),  # of a callback of the user's own
     *("tensorboard/events.out.tfevents.*", "tensorboard/hparams.yaml"),
+    *("loggers.json", "csv/metrics.csv", "csv/hparams.yaml", "*-profile.txt"),
     *(f"debugger/{folder}/{name}" for folder in ("tensors", "tensors-[0-9]*") for name in _TENSORS),
 )
 

@@ -50,7 +50,7 @@ def resolve(
     if not isinstance(target, str):
         given = "" if target is None else f"{where}.{TARGET}={target}: "
         raise ConfigError(f"{given}{where} needs a {TARGET}: give {where}.{TARGET}=package.Class")
-    call = _locate(target, f"{where}.{TARGET}={target}")
+    call = import_target(target, where)
     arguments = {key: value for key, value in node.items() if key not in _OF_HYDRA}
     first = node.get("_args_") or []
     if not isinstance(first, list):
@@ -145,8 +145,17 @@ def _check_inner(value: Any, where: str) -> None:  # noqa: ANN401 - whatever the
             _check_inner(inner, f"{where}[{number}]")
 
 
-def _locate(target: str, given: str) -> Callable[..., Any]:
-    """The object that a dotted name stands for."""
+def import_target(target: str, where: str) -> Callable[..., Any]:
+    """The class or function that a dotted name stands for.
+
+    Args:
+        target: package.Class.
+        where: the key of the node, for messages.
+
+    Raises:
+        ConfigError: there is none, or its module cannot be imported.
+    """
+    given = f"{where}.{TARGET}={target}"
     parts = target.split(".")
     if len(parts) < 2 or not all(part.isidentifier() for part in parts):
         raise ConfigError(f"{given}: give a module and a name in it, such as my_file.MyClass")
@@ -180,7 +189,7 @@ def _import(name: str, given: str) -> ModuleType:
             raise ConfigError(f"{given}: no module {name}{hint if not extra else ''}{where}{extra}") from error
         raise ConfigError(missing_module(str(error.name), given)) from error
     except Exception as error:
-        raise ConfigError(f"{given}: {name} cannot be imported: {_describe(error)}") from error
+        raise ConfigError(f"{given}: {name} cannot be imported: {describe(error)}") from error
 
 
 def missing_module(name: str, given: str) -> str:
@@ -199,12 +208,18 @@ def _refused(error: InstantiationException, where: str, target: str) -> Sagehoun
         named = [module for module in _EXTRAS if module in str(cause)]  # Lightning's own errors have no name
         if cause.name or named:
             return ConfigError(missing_module(str(cause.name or named[0]), f"{where}: {target}"))
-    return ConfigError(f"{where}: {target} cannot be built: {_describe(cause)}")
+    return ConfigError(f"{where}: {target} cannot be built: {describe(cause)}")
 
 
-def _describe(error: BaseException) -> str:
-    """An error's kind, its first line, and where it was raised."""
+def describe(error: BaseException) -> str:
+    """An error of somebody else's in one line: its kind, its first line, and where it was raised."""
     frames = traceback.extract_tb(error.__traceback__)
     place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
     text = (str(error).strip().splitlines() or [""])[0]
     return f"{type(error).__name__}: {text}{place}"
+
+
+def is_raised_in(error: BaseException, package: str) -> bool:
+    """Whether an error was raised by a package's own code."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and package in Path(frames[-1].filename).parts

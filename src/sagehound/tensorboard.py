@@ -13,12 +13,11 @@ from PIL import Image
 from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard.summary import hparams
 
-from sagehound import console, plots
+from sagehound import console
 from sagehound.config import Train, as_dict
 from sagehound.data.folders import SPLITS
-from sagehound.data.photos import PhotoSet
 from sagehound.metrics import EACH_EPOCH, METRICS
-from sagehound.tables import ClassScore, Epochs, Predictions, confusion, describe_interval
+from sagehound.tables import describe_interval
 
 LAYOUT = {  # tags are regular expressions from the first character on: without $, train/loss is train/loss_step too
     "curves": {m.label: ["Multiline", [f"train/{m.name}$", f"valid/{m.name}$"]] for m in EACH_EPOCH},
@@ -33,30 +32,16 @@ class SharedCharts(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the layout, so that the charts are there from the first epoch on."""
-        if trainer.is_global_zero and isinstance(trainer.logger, TensorBoardLogger):
-            trainer.logger.experiment.add_custom_scalars(LAYOUT)
+        for logger in trainer.loggers if trainer.is_global_zero else []:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_custom_scalars(LAYOUT)
 
 
-def write_figures(
-    logger: TensorBoardLogger,
-    folder: Path,
-    cfg: Train,
-    photos: PhotoSet,
-    found: dict[str, Predictions],
-    by_class: list[ClassScore],
-    epochs: Epochs,
-    best_epoch: int,
-) -> None:
-    """Draw the plots into ``folder`` and show them and the config in TensorBoard."""
-    figures = {
-        "curves": plots.curves(epochs, best_epoch),
-        "confusion": plots.confusion_matrix(confusion(found["test"]), photos.classes),
-        "accuracy_by_class_size": plots.accuracy_by_class_size(by_class, photos.independent("test")),
-        "worst_mistakes": plots.worst_mistakes(found["test"], photos.classes, photos.root),
-    }
+def show_figures(logger: TensorBoardLogger, figures: dict[str, Path], cfg: Train) -> None:
+    """Show figures, PNG files by name, and the config in TensorBoard."""
     board = logger.experiment
-    for name, figure in figures.items():
-        content = plots.save(figure, folder / f"{name}.png")
+    for name, path in figures.items():
+        content = path.read_bytes()
         image = Image.open(io.BytesIO(content))
         if len(content) > _LARGE:
             smaller = io.BytesIO()
@@ -94,10 +79,12 @@ def hyperparameters(cfg: Train) -> dict[str, Any]:
     assert isinstance(plain, dict)
     flat: dict[str, Any] = {}
     for group, values in plain.items():
-        if group in ("artifact", "best", "cache", "results", "resume"):
+        if group in ("artifact", "best", "cache", "logger", "results", "resume"):
             continue
         for key, value in values.items() if isinstance(values, dict) else [("", values)]:
             name = f"{group!s}.{key}".rstrip(".")
+            if value == {}:
+                continue
             number = isinstance(value, int | float) and not isinstance(value, bool)
             flat[name] = value if number or isinstance(value, str) else json.dumps(value)  # true and null, as in YAML
     return flat

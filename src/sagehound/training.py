@@ -1,6 +1,7 @@
 """One run from photos to results: the table of contents of the library."""
 
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -10,7 +11,8 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.loggers import Logger
 from torch import nn
 
 from sagehound import (
@@ -22,9 +24,13 @@ from sagehound import (
     console,
     debugger,
     evaluation,
+    extensions,
     features,
     from_config,
     history,
+    loggers,
+    plots,
+    processes,
     run_folder,
     tables,
     tensorboard,
@@ -37,9 +43,11 @@ from sagehound.data.datamodule import PhotoDataModule
 from sagehound.data.photos import PhotoSet, find_photos
 from sagehound.errors import ConfigError
 from sagehound.files import write_json
+from sagehound.loggers import LearningRate
 from sagehound.machine import tune_allocator
 from sagehound.run import Run
 from sagehound.tables import Predictions
+from sagehound.targets import describe, is_raised_in
 from sagehound.verification import FreshProcesses
 
 
@@ -68,6 +76,20 @@ def train(
         Stopped: a signal came; a checkpoint was written.
         SagehoundError: the loss is no longer finite, or the disk is full.
     """
+    if processes.is_follower():
+        console.console.quiet = True
+        with tempfile.TemporaryDirectory(prefix="sagehound-") as scratch:
+            return _train(cfg, Path(scratch), each_epoch, None, fresh)
+    return _train(cfg, folder, each_epoch, overrides, fresh)
+
+
+def _train(
+    cfg: Train,
+    folder: Path,
+    each_epoch: EpochEnd | None,
+    overrides: Sequence[str] | None,
+    fresh: FreshProcesses | None,
+) -> Run:
     config.check(cfg)
     if cfg.debugger:
         debugger.require()
@@ -80,6 +102,8 @@ def train(
         nullcontext(fresh) if fresh else FreshProcesses() as fresh,
     ):
         tune_allocator()
+        makers = loggers.check(cfg)  # what the config names is refused before any photo is read
+        given = extensions.of(cfg, folder)
         ready = _prepare(cfg, seconds)
         opened.begin(overrides)
         ready.photos.write(folder)
@@ -87,7 +111,7 @@ def train(
         console.say(f"compute: {ready.machine}")
         with _timed(seconds, "features"):
             data = _with_features(ready, cfg, folder)
-        with_tables = cfg.results != "scores" and not compute.node()
+        with_tables = cfg.results != "scores" and compute.writes_results()
         with_artifact = cfg.artifact and with_tables
         if with_tables:
             history.write(folder / history.NAME, history.of_checkpoint(ready.stopped_at))
@@ -95,16 +119,19 @@ def train(
             fresh.start()  # training takes seconds; where it takes longer they start after it, not to hold memory
         # small operators gain nothing from several threads, which wait for each other where the cores are busy
         threads = 1 if data.head_alone and _is_small(ready.model.head, cfg) else None
-        with _timed(seconds, "train"), compute.threads(threads):
-            logger = TensorBoardLogger(folder, name="", version="tensorboard", default_hp_metric=False)
-            if ready.stopped_at is None or not checkpoint.ended_early(ready.stopped_at, cfg.trainer.patience):
-                fit(ready.model, data, ready.machine, logger, cfg, each_epoch)
-        if compute.node():  # the first machine tests and writes for all of them
-            return Run(folder, {})
-        if with_artifact:
-            fresh.start()
-        with _timed(seconds, "evaluate"), compute.threads(threads):
-            found, scores, best_epoch = _evaluate(ready, data, logger, cfg, opened)
+        with loggers.opened(cfg, folder, makers, is_dry=given.is_dev_run) as log:
+            with _timed(seconds, "train"), compute.threads(threads):
+                if ready.stopped_at is None or not checkpoint.ended_early(ready.stopped_at, cfg.trainer.patience):
+                    fit(ready.model, data, ready.machine, log.all, cfg, folder, each_epoch, given)
+            compute.leave_group()
+            if given.is_dev_run and compute.writes_results():
+                given.tell_dev_run(folder)
+            if given.is_dev_run or not compute.writes_results():
+                return Run(folder, {})
+            if with_artifact:
+                fresh.start()
+            with _timed(seconds, "evaluate"), compute.threads(threads):
+                found, scores, best_epoch = _evaluate(ready, data, log, cfg, opened)
         try:
             if with_artifact:
                 with _timed(seconds, "artifact"):
@@ -167,35 +194,36 @@ def _with_features(ready: _Ready, cfg: Train, folder: Path) -> PhotoDataModule:
 
 
 def _evaluate(
-    ready: _Ready, data: PhotoDataModule, logger: TensorBoardLogger, cfg: Train, opened: run_folder.RunFolder
+    ready: _Ready, data: PhotoDataModule, log: loggers.Loggers, cfg: Train, opened: run_folder.RunFolder
 ) -> tuple[dict[str, Predictions], dict[str, dict[str, Any]], int]:
     """Predict all photos with the best weights and write what follows; returns predictions, scores and best epoch."""
     best_epoch = checkpoint.load_best(ready.model, opened.path / "checkpoints" / "best.ckpt")
     found = evaluation.predict(ready.model, data, torch.device(ready.machine.accelerator))
     scores = {split: evaluation.score(p, data.photos.independent(split), split) for split, p in found.items()}
     opened.remove_stale()
-    tensorboard.log_hyperparameters(logger, cfg, scores, opened.path)
+    log.scores(cfg, scores, best_epoch)
     if cfg.results != "scores":
-        _write_tables(opened.path, logger, cfg, data.photos, found, best_epoch)
-    logger.finalize("success")
+        log.figures(_write_tables(opened.path, data.photos, found, best_epoch), cfg)
     return found, scores, best_epoch
 
 
-def _write_tables(
-    folder: Path,
-    logger: TensorBoardLogger,
-    cfg: Train,
-    photos: PhotoSet,
-    found: dict[str, Predictions],
-    best_epoch: int,
-) -> None:
-    """predictions.csv, per_class.csv, confusions.csv and the plots."""
+def _write_tables(folder: Path, photos: PhotoSet, found: dict[str, Predictions], best_epoch: int) -> dict[str, Path]:
+    """predictions.csv, per_class.csv, confusions.csv and the plots, whose files are returned by name."""
     by_class = tables.per_class(photos.classes, found)
     tables.write_predictions(folder / "predictions.csv", photos.classes, found)
     tables.write_per_class(folder / "per_class.csv", by_class)
-    tables.write_confusions(folder / "confusions.csv", photos.classes, tables.confusion(found["test"]))
-    epochs = history.read(folder / history.NAME)
-    tensorboard.write_figures(logger, folder / "plots", cfg, photos, found, by_class, epochs, best_epoch)
+    confused = tables.confusion(found["test"])
+    tables.write_confusions(folder / "confusions.csv", photos.classes, confused)
+    figures = {
+        "curves": plots.curves(history.read(folder / history.NAME), best_epoch),
+        "confusion": plots.confusion_matrix(confused, photos.classes),
+        "accuracy_by_class_size": plots.accuracy_by_class_size(by_class, photos.independent("test")),
+        "worst_mistakes": plots.worst_mistakes(found["test"], photos.classes, photos.root),
+    }
+    files = {name: folder / "plots" / f"{name}.png" for name in figures}
+    for name, figure in figures.items():
+        plots.save(figure, files[name])
+    return files
 
 
 def _report(metrics: dict[str, Any], scores: dict[str, dict[str, Any]], folder: Path, *, is_trial: bool) -> None:
@@ -213,40 +241,56 @@ def fit(
     model: Classifier,
     data: PhotoDataModule,
     machine: compute.Compute,
-    logger: TensorBoardLogger,
+    log: Sequence[Logger],
     cfg: Train,
+    folder: Path,
     each_epoch: EpochEnd | None = None,
+    given: extensions.Extensions | None = None,
 ) -> None:
-    """Train; best.ckpt and last.ckpt are left beside each other."""
+    """Train; best.ckpt and last.ckpt are left beside each other.
+
+    Raises:
+        ConfigError: Lightning refuses how callbacks, loggers and trainer.extra go together.
+    """
     t = cfg.trainer
-    trainer = pl.Trainer(
+    given = given or extensions.of(cfg, folder)
+    arguments: dict[str, Any] = dict(
         accelerator=machine.accelerator,
         devices=machine.devices,
         num_nodes=t.num_nodes,
-        precision="32-true" if data.head_alone else machine.precision,  # type: ignore[arg-type]
+        precision="32-true" if data.head_alone else machine.precision,
         strategy=machine.strategy,
         max_epochs=t.max_epochs,
         gradient_clip_val=t.gradient_clip,
         accumulate_grad_batches=t.accumulate,
         callbacks=[
-            *make_callbacks(t, Path(logger.save_dir or ".") / "checkpoints", keep_last=cfg.results != "scores"),
+            *make_callbacks(t, folder / "checkpoints", keep_last=cfg.results != "scores"),
             tensorboard.SharedCharts(),
+            LearningRate(),
             KeepConfig(cfg),
             *([EachEpoch(each_epoch)] if each_epoch else []),
+            *given.callbacks,
         ],
-        logger=logger,
+        logger=list(log) or False,
+        default_root_dir=folder,
         log_every_n_steps=5,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,  # the photos' own order is made for several processes
         enable_model_summary=False,
-        plugins=[AtomicFiles()],
+        plugins=[AtomicFiles(), *compute.environment()],
         enable_progress_bar=False,  # the callbacks print
     )
     if cfg.debugger:
         from sagehound.debugger.hook import TensorHook
 
-        trainer.callbacks.append(TensorHook(cfg.debugger, Path(logger.save_dir or ".")))  # type: ignore[attr-defined]
-    trainer.fit(model, data, ckpt_path=cfg.resume, weights_only=True)
+        arguments["callbacks"].append(TensorHook(cfg.debugger, folder))
+    try:
+        trainer = pl.Trainer(**(arguments | given.trainer))
+        trainer.fit(model, data, ckpt_path=cfg.resume, weights_only=True)
+    except (MisconfigurationException, ValueError) as error:
+        if isinstance(error, ValueError) and not (given.trainer and is_raised_in(error, "lightning")):
+            raise
+        raise ConfigError(f"trainer.extra or callbacks, which Lightning refuses: {describe(error)}") from error
 
 
 def _is_small(head: nn.Module, cfg: Train) -> bool:

@@ -209,7 +209,7 @@ def test_nothing_stays_on_the_model(config: Compose, tmp_path: Path) -> None:
     attributes = [set(vars(m)) for m in model.backbone.modules()]
     machine = compute.choose(cfg.trainer, cfg.finetune, len(photos.split("valid")))
     logger = TensorBoardLogger(tmp_path, name="", version="tensorboard")
-    fit(model, from_config.data_module(cfg, photos, model), machine, logger, cfg)
+    fit(model, from_config.data_module(cfg, photos, model), machine, [logger], cfg, tmp_path)
     assert len(tensors(tmp_path / "debugger/tensors").steps(mode=modes.TRAIN)) == 10
     assert [m.inplace for m in model.modules() if hasattr(m, "inplace")] == in_place
     assert any(in_place)

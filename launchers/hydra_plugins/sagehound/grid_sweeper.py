@@ -36,6 +36,7 @@ class GridSweeper(BasicSweeper):
         from sagehound.command import claim_default
         from sagehound.config import refuse_overlap
         from sagehound_launchers import grid
+        from sagehound_launchers.runners import reported
         from sagehound_launchers.spaces import same_command
 
         assert self.config is not None
@@ -48,16 +49,21 @@ class GridSweeper(BasicSweeper):
             return [job.return_value for job in self.launcher.launch(points.jobs, 0)]
         refuse_overlap(self.config.data.root, Path(self.config.hydra.sweep.dir))
         claim_default(self.config, "sweep")
+        name = self.config.hydra.runtime.choices["hydra/launcher"]
         folder, here = Path(self.config.hydra.sweep.dir), isinstance(self.launcher, BasicLauncher)
-        if here or self.config.overwrite:  # elsewhere, the launcher may follow jobs that it began before
+        follows = getattr(self.launcher, "follows_jobs", False)  # those that it began before in the same folder
+        if not follows or self.config.overwrite:
             grid.prepare(folder, len(points.jobs), overwrite=self.config.overwrite)
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, folder / "multirun.yaml")
         most = 1 if here else self.max_batch_size or len(points.jobs)
         hpo = self.config.hpo if "hpo" in self.config else None
         chosen = {"objective": hpo.objective, "maximize": hpo.direction == "maximize"} if hpo else {}
-        again = same_command(hints.override("hydra.sweep.dir", str(folder)), "overwrite=true") if here else ""
-        return grid.run(points, folder, self.launcher.launch, most, again=again, **chosen)
+        again = "" if follows else same_command(hints.override("hydra.sweep.dir", str(folder)), "overwrite=true")
+        if not (follows or here):
+            again += f"; first cancel the jobs of hydra/launcher={name} that still run"
+        launch = reported(self.launcher.launch, name)
+        return grid.run(points, folder, launch, most, again=again, **chosen)
 
     def _compose(self, overrides: Sequence[str]) -> "Train":
         """Compose and check a point's config as it would run."""

@@ -75,14 +75,16 @@ class OptunaSweeper(Sweeper):
         return isinstance(self.launcher, BasicLauncher)
 
     def _runner(self, hpo: "Hpo", report: "Report | None", ordered: bool) -> "Runner":
-        from sagehound_launchers.runners import Batches, Processes
+        from sagehound_launchers.runners import Batches, Processes, reported
 
         assert self.launcher is not None
         assert self.hydra_context is not None
+        assert self.config is not None
         most = min(int(hpo.max_parallel_jobs), int(hpo.max_jobs))
         if self._here and most > 1:
             return Processes(most, self.hydra_context, self._of_trial, report, ordered=ordered)
-        return Batches(self.launcher.launch, most, report)
+        name = self.config.hydra.runtime.choices["hydra/launcher"]
+        return Batches(reported(self.launcher.launch, name), most, report)
 
     def _compose(self, overrides: Sequence[str]) -> "Launch":
         """Compose and check a trial's config as it would run."""

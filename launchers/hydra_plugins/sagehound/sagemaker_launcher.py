@@ -35,6 +35,8 @@ ConfigStore.instance().store(
 class SageMakerLauncher(Launcher):
     """Runs a sweep's jobs on SageMaker, and leaves folders as if they had run here."""
 
+    follows_jobs = True
+
     def __init__(self, remote: bool) -> None:
         self.remote = remote
 

@@ -43,7 +43,7 @@ def tuning_jobs(emulator: Emulator) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["optimizer.lrr=1,2"], "optimizer.lrr: no such key (did you mean optimizer.lr?)"),
+        (["head.dropot=0.1,0.2"], "head.dropot: no such key (did you mean head.dropout?)"),
         (["optimizer.lr=-1,2"], "optimizer.lr=-1.0: must be above 0"),
         (["hpo.strategy=Grid", "optimizer.lr=interval(0.1,1)"], "a grid takes values, not intervals"),
         (["optimizer.lr=1,2", "debugger=sagemaker"], "SageMaker's tuning jobs carry no debugger: drop debugger=..."),

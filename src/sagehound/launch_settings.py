@@ -1,0 +1,39 @@
+"""What `launch.py` can be given and `train.py` cannot, as far as the configs in ``conf`` tell. Imports no torch."""
+
+import dataclasses
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from sagehound.config import Train, leaves, registered
+
+KEYS = ("endpoint", "n", "dry_run", "data.s3")  # keys of launch.py in none of its own groups
+
+
+def groups(conf: Path) -> dict[str, str]:
+    """The groups in ``conf`` that train.py lacks, each with the option that its keys need; empty if one is chosen."""
+    if registered() is not Train or not conf.is_dir():
+        return {}
+    known = {f.name for f in dataclasses.fields(Train)} | {"experiment"}
+    lines = [line for line in OmegaConf.load(conf / "launch.yaml").defaults if OmegaConf.is_dict(line)]
+    chosen = {group for line in lines for group, option in line.items() if option is not None}
+    folders = sorted(d for d in conf.iterdir() if d.is_dir() and d.name not in known)
+    return {d.name: "" if d.name in chosen else min(f.stem for f in d.glob("*.yaml")) for d in folders}
+
+
+def is_of_larger_schema(override: str, *conf: Path) -> bool:
+    """Whether an override chooses an option that training lacks, such as training on another machine.
+
+    Args:
+        override: of a command line, or of an earlier one.
+        conf: folders of config groups, where the option's name is read.
+    """
+    group, _, option = override.partition("=")
+    name = f"{group}.name"
+    known = [choice for key, f in leaves(Train) if key == name for choice in f.metadata["rule"].get("choices", ())]
+    if not known or option in known:
+        return False
+    files = [file for folder in conf if (file := folder / group / f"{option}.yaml").is_file()]
+    options = [OmegaConf.load(file) for file in files]
+    found = [OmegaConf.select(o, "name") or OmegaConf.select(o, name) for o in options]
+    return any(one and one not in known for one in found)

@@ -1,0 +1,319 @@
+"""The loggers of a run: Lightning's, or a user's own, as the group ``logger`` names them.
+
+Lightning gives each of them the metrics of every epoch and the loss of steps. Each also gets the learning rate, the
+hyperparameters, the final scores, the figures and the run's folder. TensorBoard has its own forms for these, in
+``tensorboard.py``. A logger of a user's own gets the figures if it has ``log_image(key, images)``, as Lightning's
+WandbLogger does; images are paths of PNG files.
+"""
+
+import inspect
+import json
+import logging
+import netrc
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import lightning.pytorch as pl
+from lightning.fabric.loggers.logger import rank_zero_experiment
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.core.saving import load_hparams_from_yaml
+from lightning.pytorch.loggers import CSVLogger as LightningCSVLogger
+from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+from lightning.pytorch.loggers.logger import DummyLogger
+from torch.utils.tensorboard import SummaryWriter
+
+from sagehound import compute, console, tensorboard
+from sagehound.config import Train, meant
+from sagehound.errors import ConfigError, SagehoundError
+from sagehound.files import read_csv, write_json
+from sagehound.targets import describe, import_target, missing_module, resolve
+
+IDS = "loggers.json"  # of the runs in MLflow and W&B, which a resume continues
+
+Makers = dict[str, Callable[..., Logger]]
+
+
+class CSVLogger(LightningCSVLogger):
+    """Lightning's, which adds to the files that are there, of a resumed run or a process of DDP's.
+
+    Lightning's own removes them.
+    """
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:  # noqa: ANN401 - Lightning gives others a stand-in
+        """The writer; it starts with the rows and hyperparameters that the files have."""
+        if self._experiment is None:
+            path = Path(self.log_dir, ExperimentWriter.NAME_METRICS_FILE)
+            rows = [{k: v for k, v in row.items() if v} for row in read_csv(path)] if path.exists() else []
+            hparams = load_hparams_from_yaml(str(path.with_name(ExperimentWriter.NAME_HPARAMS_FILE)))
+            writer = ExperimentWriter(log_dir=self.log_dir)
+            writer.metrics.extend(rows)  # type: ignore[arg-type]
+            writer.log_hparams(hparams)
+            writer.save()
+            self._experiment = writer
+        return self._experiment
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For a process of DDP's, which writes instead of this one; both read the files again."""
+        self.save()
+        self._experiment = None
+        return self.__dict__.copy()
+
+
+class LearningRate(Callback):
+    """Logs the head's learning rate as ``lr``; TensorBoard's output has none, but for ``callbacks=lr_monitor``."""
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: object, batch_idx: int
+    ) -> None:
+        """Log at the first step of an epoch, and where Lightning logs the loss of a step."""
+        if not trainer.is_global_zero or not (batch_idx == 0 or trainer._logger_connector.should_update_logs):
+            return
+        rate = max(group["lr"] for optimizer in trainer.optimizers for group in optimizer.param_groups)
+        for logger in trainer.loggers:
+            if not isinstance(logger, TensorBoardLogger):
+                logger.log_metrics({"lr": rate}, step=trainer.fit_loop.epoch_loop._batches_that_stepped)
+
+
+def check(cfg: Train) -> Makers:
+    """What will make each logger, after a check of its class and arguments; nothing is built, no file is written.
+
+    Raises:
+        ConfigError: no such class or argument, an extra that is not installed, or W&B would ask for an API key.
+    """
+    makers = {}
+    for name, node in cfg.logger.items():
+        where = f"logger.{name}"
+        adds = isinstance(node, Mapping) and "save_dir" not in node
+        make = resolve(node, where, named=["save_dir"] if adds else [])
+        kind = import_target(node["_target_"], where)
+        if isinstance(kind, type) and not issubclass(kind, Logger):
+            raise ConfigError(f"{where}: {kind.__name__} is not a subclass of lightning.pytorch.loggers.Logger")
+        if kind is TensorBoardLogger:
+            _check_rest(TensorBoardLogger, SummaryWriter, node, where)
+        elif kind is WandbLogger:
+            _check_wandb(node, where)
+        elif kind is MLFlowLogger:
+            _require("mlflow", where)
+        makers[name] = make
+    return makers
+
+
+def _require(module: str, where: str) -> Any:  # noqa: ANN401 - mlflow or wandb
+    """Import what a logger of Lightning's needs, quietly.
+
+    Raises:
+        ConfigError: it is not installed, or cannot be imported.
+    """
+    os.environ.setdefault("WANDB_SILENT", "true")
+    os.environ.setdefault("WANDB_CONSOLE", "off")  # it would take stdout from the progress bars
+    for noisy in ("mlflow", "alembic"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+    try:
+        return __import__(module)
+    except ModuleNotFoundError as error:
+        raise ConfigError(missing_module(str(error.name), where)) from error
+    except Exception as error:
+        raise ConfigError(f"{where}: {module} cannot be imported: {describe(error)}") from error
+
+
+def _check_rest(kind: type, takes_rest: Callable[..., Any], node: Mapping[str, Any], where: str) -> None:
+    """Refuse arguments that neither a logger has nor what it hands them on to."""
+    own = inspect.signature(kind).parameters
+    rest = {k: v for k, v in node.items() if k not in own and not k.startswith("_")}
+    for key in rest:
+        known = [k for k in (*own, *inspect.signature(takes_rest).parameters) if k != "kwargs"]
+        if key not in known:
+            raise ConfigError(f"{where}.{key}: {kind.__name__} has no such argument{meant(key, known)}")
+
+
+def _check_wandb(node: Mapping[str, Any], where: str) -> None:
+    wandb = _require("wandb", where)
+    _check_rest(WandbLogger, wandb.init, node, where)
+    mode = "offline" if node.get("offline") else node.get("mode", os.environ.get("WANDB_MODE"))
+    if mode == "online" and not _has_key():
+        raise ConfigError(
+            f"{where}: W&B would ask for an API key: set WANDB_API_KEY, run `wandb login` once, or give "
+            f"{where}.mode=offline"
+        )
+
+
+def _has_key() -> bool:
+    """Whether W&B can log in without asking."""
+    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    try:
+        saved = netrc.netrc(os.environ.get("NETRC")).authenticators(host)
+    except (OSError, netrc.NetrcParseError):
+        saved = None
+    return bool(saved or os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"))
+
+
+class Loggers:
+    """The loggers of one run, by the names that the config gives them."""
+
+    def __init__(self, made: dict[str, Logger], folder: Path) -> None:
+        self.made, self._folder = made, folder
+
+    @property
+    def all(self) -> list[Logger]:
+        """For Lightning's Trainer."""
+        return list(self.made.values())
+
+    @property
+    def _boards(self) -> list[TensorBoardLogger]:
+        """Those that write for TensorBoard."""
+        return [logger for logger in self.made.values() if isinstance(logger, TensorBoardLogger)]
+
+    @property
+    def _others(self) -> dict[str, Logger]:
+        return {name: logger for name, logger in self.made.items() if not isinstance(logger, TensorBoardLogger)}
+
+    def begin(self, cfg: Train) -> None:
+        """Log the hyperparameters and the run's folder, which starts the runs in MLflow and W&B.
+
+        Raises:
+            ConfigError: a logger cannot start: its server does not answer, say.
+        """
+        columns = tensorboard.hyperparameters(cfg) | {"run_folder": str(self._folder)}
+        ids = {}
+        for name, logger in self._others.items():
+            try:
+                new = _continue(logger, columns) if isinstance(logger, MLFlowLogger) else columns
+                logger.log_hyperparams(new)
+                if isinstance(logger, MLFlowLogger):
+                    logger.experiment.set_tag(logger.run_id, "run_folder", str(self._folder))
+                if isinstance(logger, MLFlowLogger | WandbLogger):
+                    ids[name] = str(logger.version)
+            except Exception as error:
+                resumed = f"; remove {self._folder / IDS} to log to a new one" if cfg.resume else ""
+                raise ConfigError(f"logger.{name} cannot start: {describe(error)}{resumed}") from error
+        if ids:
+            write_json(self._folder / IDS, ids)
+
+    def scores(self, cfg: Train, scores: dict[str, dict[str, Any]], best_epoch: int) -> None:
+        """Log the final scores of every split as final/test/top1, ..., and the best epoch."""
+        numbers = {
+            f"final/{split}/{name}": float(value)
+            for split, of_split in scores.items()
+            for name, value in of_split.items()
+            if isinstance(value, int | float)
+        }
+        for board in self._boards:
+            tensorboard.log_hyperparameters(board, cfg, scores, self._folder)
+        for name, logger in self._others.items():
+            with _not_fatal(name):
+                logger.log_metrics(numbers | {"final/best_epoch": float(best_epoch)})
+                logger.save()
+
+    def figures(self, files: dict[str, Path], cfg: Train) -> None:
+        """Hand the figures over, PNG files by name."""
+        for board in self._boards:
+            tensorboard.show_figures(board, files, cfg)
+        for name, logger in self._others.items():
+            with _not_fatal(name):
+                for key, path in files.items():
+                    if isinstance(logger, MLFlowLogger):
+                        logger.experiment.log_artifact(str(logger.run_id), str(path), "plots")
+                    elif hasattr(logger, "log_image"):
+                        logger.log_image(key=key, images=[str(path)])
+
+    def end(self, status: str) -> None:
+        """Close what Lightning leaves open; W&B would otherwise put the next run of this process into the same."""
+        for name, logger in self.made.items():
+            with _not_fatal(name):
+                if status == "success" or name in self._others:
+                    logger.finalize(status)
+                if isinstance(logger, WandbLogger) and logger._experiment is not None:
+                    _finish(logger, status)
+
+
+@contextmanager
+def opened(cfg: Train, folder: Path, makers: Makers, *, is_dry: bool = False) -> Iterator[Loggers]:
+    """Make the loggers of a run and close them at its end, however it ends.
+
+    The process that writes the results logs for all. In a dry run nobody logs.
+
+    Raises:
+        ConfigError: a logger cannot be built, or cannot start.
+    """
+    if is_dry or not compute.writes_results():
+        yield Loggers({name: DummyLogger() for name in makers}, folder)
+        return
+    ids = _earlier(cfg, folder)
+    made = {}
+    for name, make in makers.items():
+        made[name] = logger = make(**_defaults(cfg.logger[name], folder, ids.get(name)))
+        if not isinstance(logger, Logger):
+            raise ConfigError(f"logger.{name}: {type(logger).__name__} is not a lightning.pytorch.loggers.Logger")
+        if isinstance(logger, WandbLogger):
+            logger._wandb_init.pop("anonymous", None)  # W&B warns of it, whatever its value
+    loggers = Loggers(made, folder)
+    status = "failed"
+    try:
+        loggers.begin(cfg)
+        yield loggers
+        status = "success"
+    finally:
+        loggers.end(status)
+
+
+def _finish(logger: WandbLogger, status: str) -> None:
+    """End the run of W&B, and say where it is."""
+    run = logger.experiment
+    run.finish(exit_code=int(status != "success"))
+    if run.settings._offline:
+        console.say(f"wandb: nothing was sent; `wandb sync {run.settings.sync_dir}` does that")
+    elif run.url:
+        console.say(f"wandb: {run.url}")
+
+
+def _defaults(node: Mapping[str, Any], folder: Path, earlier: str | None) -> dict[str, Any]:
+    """Arguments that depend on the run, for those that the config does not give."""
+    kind = import_target(node["_target_"], "logger")
+    title = "/".join(folder.parts[-2:])
+    found: dict[str, Any] = {}
+    if "save_dir" in inspect.signature(kind).parameters:
+        found["save_dir"] = str(folder)
+    if kind is MLFlowLogger:
+        found |= {"run_name": title, "run_id": earlier}
+    if kind is WandbLogger:
+        found |= {"name": title, "id": earlier}
+        if "offline" not in node and "WANDB_MODE" not in os.environ:
+            found["mode"] = "online" if _has_key() else "offline"
+    return {key: value for key, value in found.items() if key not in node}
+
+
+def _earlier(cfg: Train, folder: Path) -> dict[str, str]:
+    """The runs in MLflow and W&B that a resume in the same folder continues."""
+    try:
+        return dict(json.loads((folder / IDS).read_text())) if cfg.resume else {}
+    except (OSError, ValueError):  # the run had no such logger
+        return {}
+
+
+def _continue(logger: MLFlowLogger, columns: Mapping[str, Any]) -> dict[str, Any]:
+    """The hyperparameters that MLflow does not know of this run; those that changed become a tag, as it wants it."""
+    client, run = logger.experiment, str(logger.run_id)
+    known = client.get_run(run).data.params
+    if known:
+        client.update_run(run, status="RUNNING")
+        changed = [f"{k}={v}" for k, v in columns.items() if known.get(k, str(v)[:250]) != str(v)[:250]]
+        client.set_tag(run, "resumed_with", " ".join(changed))
+    return {k: v for k, v in columns.items() if k not in known}
+
+
+@contextmanager
+def _not_fatal(name: str) -> Iterator[None]:
+    """After the training a logger that fails does not take the results with it."""
+    try:
+        yield
+    except SagehoundError:
+        raise
+    except Exception as error:
+        console.warn(f"logger.{name}: {describe(error)}; the run's folder holds all results")
