@@ -156,14 +156,11 @@ def test_what_is_no_model_is_named(tmp_path: Path, run: Run) -> None:
 def test_the_public_names_are_there_and_the_import_is_light() -> None:
     code = """
 import sys
-before = set(sys.modules)
 import sagehound
-print(len(set(sys.modules) - before), "torch" in sys.modules, sorted(sagehound.__all__))
+print({m.partition(".")[0] for m in sys.modules} & {"torch", "lightning", "hydra", "omegaconf", "numpy", "PIL", "yaml"})
 from sagehound import *
 print(train, load, Classifier, PhotoDataModule, Photo, Run, __version__)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    count, torch, _ = done.stdout.splitlines()[0].split(" ", 2)
-    assert int(count) < 10, "whatever it imports costs everybody who imports it"
-    assert torch == "False"
+    assert done.stdout.splitlines()[0] == "set()", "what is imported here costs everybody who imports it"
