@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
-from yaml import YAMLError
+from yaml import AliasEvent, YAMLError, parse
 
 from sagehound import hints, launch_settings, run_folder
 from sagehound.config import Train, group_of, registered
@@ -86,8 +86,18 @@ def _read_best(wanted: str, given: Mapping[str, str]) -> tuple[Mapping[Any, Any]
 
 
 def _load(path: Path) -> Any:  # noqa: ANN401 - whatever YAML holds
-    """A YAML file's content, without looking up what ``${...}`` in it stands for."""
-    return OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    """A YAML file's content, without looking up what ``${...}`` in it stands for.
+
+    Raises:
+        ValueError: it has aliases, which can make a short file endless, or is nested too deeply.
+    """
+    try:
+        with path.open(encoding="utf-8") as file:
+            if any(isinstance(event, AliasEvent) for event in parse(file)):
+                raise ValueError(f"{path} has aliases")
+        return OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    except RecursionError as error:
+        raise ValueError(f"{path} is nested too deeply") from error
 
 
 def resumed(argv: list[str], *conf: Path) -> list[str]:
