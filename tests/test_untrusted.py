@@ -114,6 +114,16 @@ def test_what_the_command_line_gives_is_not_taken_from_the_file(tmp_path: Path) 
     assert resumed([f"resume={tmp_path}", "loss._target_=mine.Loss"])[:2] == ["seed=3", "loss._target_=mine.Loss"]
 
 
+def test_a_resumed_run_does_not_choose_where_results_are_sent(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints/last.ckpt").touch()
+    address = "logger.mlflow.tracking_uri=https://elsewhere"
+    (tmp_path / "overrides.yaml").write_text(OmegaConf.to_yaml(["data=demo", "logger=mlflow", address]))
+    with pytest.raises(ConfigError, match=r"overrides\.yaml: logger\.mlflow.*may not choose where results go"):
+        resumed([f"resume={tmp_path}"])
+    assert address in resumed([f"resume={tmp_path}", address]), "the command line may"
+
+
 @pytest.mark.parametrize("content", ["a: b\n", "- 1\n", "- [a]\n", "{", "'"])
 def test_something_else_than_a_list_of_overrides_is_one_line(tmp_path: Path, content: str) -> None:
     (tmp_path / "checkpoints").mkdir()
