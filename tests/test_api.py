@@ -114,6 +114,10 @@ def test_what_cannot_be_predicted_is_named(run: Run, tmp_path: Path) -> None:
         (np.zeros((4, 4, 4), np.uint8), "an array of uint8, 4 x 4 x 4: give uint8"),
         (np.zeros((4, 4, 3), np.float32), "an array of float32"),
         ([3], "int: give a path"),
+        (None, "NoneType: give a path"),
+        (content, "BytesIO: give a path"),
+        (bytearray(b"nothing"), "bytearray: give a path"),
+        (torch.zeros(3, 4, 4), "Tensor: give a path"),
     ):
         with pytest.raises(InputError) as error:
             model.predict(wrong)  # type: ignore[arg-type, call-overload]
@@ -144,6 +148,15 @@ def test_a_wrong_override_is_an_exception_of_one_line(
     assert message in str(raised.value)
     assert "\n" not in str(raised.value)
     assert not (tmp_path / "outputs").exists() or not list((tmp_path / "outputs").rglob("*.yaml"))
+
+
+def test_arguments_of_python_are_refused_as_overrides_are(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"\['data=demo'\]: an override is a string"):
+        sagehound.train(["data=demo"])  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r'give each key as an override of its own: "data\.root=photos"'):
+        sagehound.train(data={"root": "photos"})
+    with pytest.raises(ConfigError, match="nowhere: no such folder"):
+        sagehound.train("data=demo", config_dir=tmp_path / "nowhere")
 
 
 def test_what_is_no_model_is_named(tmp_path: Path, run: Run) -> None:
@@ -188,3 +201,29 @@ print(train, load, Classifier, PhotoDataModule, Photo, Run, __version__)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[0] == "set()", "what is imported here costs everybody who imports it"
+
+
+def test_threads_and_programs_with_a_hydra_of_their_own_may_train(tmp_path: Path, photos: Path, weights: Path) -> None:
+    code = f"""
+from threading import Thread
+import hydra
+from hydra import compose
+import sagehound
+
+def train(seed):
+    given = ["data=folder", "data.root={photos}", "backbone.name=test_resnet", "backbone.weights={weights}"]
+    runs.append(sagehound.train(*given, "trainer.max_epochs=1", artifact=False, seed=seed).folder)
+
+runs = []
+threads = [Thread(target=train, args=(seed,)) for seed in (1, 2)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+with hydra.initialize(version_base=None):
+    train(3)
+    assert compose(overrides=["+mine=1"]).mine == 1
+assert len(set(runs)) == 3 and all(run.is_absolute() for run in runs), runs
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

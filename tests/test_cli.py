@@ -73,6 +73,15 @@ def test_what_needs_no_config_imports_neither_hydra_nor_torch(arguments: list[st
     ("arguments", "message"),
     [
         (["trian"], "trian: no such command (did you mean train?); choose from train, launch, serve, predict, audit"),
+        (["train", "logger=[csv,mlfow]"], "logger=[mlfow]: no such option (did you mean mlflow?); choose from csv,"),
+        (
+            ["train", "trainer.limit_train_batches=2"],
+            "; trainer.extra.limit_train_batches if Lightning",
+        ),
+        (["--hlep"], "--hlep: no such command (did you mean --help?)"),
+        (["predict", "model", "a.jpg", "top_k=3"], "top_k=3: did you mean --top-k 3?"),
+        (["predict", "model", "a.jpg", "--topk", "3"], "--topk 3 (did you mean --top-k N?)"),
+        (["serve", "deploy.prt=0", "a"], "deploy.prt: no such key (did you mean deploy.port?)"),
         (["--lr", "1"], "--lr: no such command; choose from"),
         (["data=demo", "data.root=a b"], "which command? Did you mean sagehound train data=demo 'data.root=a b'?"),
         (["serve"], "which model? sagehound serve MODEL [key=value ...]"),
@@ -189,6 +198,7 @@ COMPLETIONS: list[tuple[str, set[str], set[str]]] = [  # a line, what is offered
     ("sagehound serve run deploy.port=1 ", {"backbone=", "deploy."}, {"resnet18"}),
     ("sagehound train data=demo ", {"backbone=", "trainer."}, {"data=demo"}),
     ("train/bin/sagehound audit data=fo", {"data=folder"}, set()),
+    ("sagehound serve ", set(), {"backbone=", "data="}),
     ("sagehound predict run ph", set(), {"data="}),
 ]
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from conftest import COLOURS, make_photos, save_photo
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.tuner import Tuner
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -134,6 +135,8 @@ def test_the_command_builds_the_defaults_of_the_classes() -> None:
         ({"class_weights": [1.0, 2.0]}, "2 weights for 3 classes"),
         ({"loss": nn.CrossEntropyLoss(), "label_smoothing": 0.1}, "weights classes and smooths labels itself"),
         ({"lr": 0.0}, "optimizer.lr=0.0: must be above 0"),
+        ({"classes": 3}, "classes=3: give the names of the classes as a list"),
+        ({"classes": "abc"}, "classes='abc': give the names of the classes as a list"),
         ({"classes": ["one"]}, "a classifier needs two or more"),
     ],
 )
@@ -260,6 +263,56 @@ def test_without_photos_of_its_own_a_classifier_needs_classes(weights: Path, tmp
     with pytest.raises(ConfigError, match="no classes"):
         trainer(tmp_path).fit(classifier(weights), batches)
     trainer(tmp_path, max_epochs=1).fit(classifier(weights, CLASSES), batches)
+
+
+@pytest.mark.parametrize(
+    ("batch", "message"),
+    [
+        (
+            (torch.rand(2, 3, 64, 64), torch.tensor([0, 1])),
+            "photos of float32, 2 x 3 x 64 x 64: Classifier",
+        ),
+        ((torch.zeros(2, 64, 64, 3, dtype=torch.uint8), torch.tensor([0, 1])), "photos of uint8, 2 x 64 x 64 x 3"),
+        (torch.zeros(2, 3, 64, 64, dtype=torch.uint8), "a batch is a Tensor: Classifier takes (photos, labels)"),
+        ({"image": torch.zeros(2), "label": torch.zeros(2)}, "a batch is a dict: Classifier takes (photos, labels)"),
+    ],
+)
+def test_batches_of_another_kind_are_refused(weights: Path, tmp_path: Path, batch: object, message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        trainer(tmp_path).fit(classifier(weights, CLASSES), DataLoader([batch], batch_size=None))
+    assert message in str(error.value)
+
+
+def test_classes_in_another_order_than_the_photos_are_refused(photos: Path, weights: Path, tmp_path: Path) -> None:
+    """Their accuracy would be that of wrong labels."""
+    with pytest.raises(ConfigError, match="the data module's classes are not the model's"):
+        trainer(tmp_path).test(classifier(weights, CLASSES[::-1]), PhotoDataModule(photos))
+
+
+def test_training_may_end_by_steps_alone(photos: Path, weights: Path, tmp_path: Path) -> None:
+    mine = trainer(tmp_path, max_epochs=-1, max_steps=3)
+    mine.fit(classifier(weights), PhotoDataModule(photos, batch_size=8))
+    assert mine.global_step == 3
+
+
+def test_a_tuner_sets_learning_rate_and_batch_size(photos: Path, weights: Path, tmp_path: Path) -> None:
+    model, data = classifier(weights), PhotoDataModule(photos, batch_size=2)
+    Tuner(trainer(tmp_path, max_epochs=1)).scale_batch_size(model, datamodule=data, max_trials=2, steps_per_trial=1)
+    assert data.batch_size == 4
+    model.lr = 0.5
+    mine = trainer(tmp_path, max_epochs=1)
+    mine.fit(model, data)
+    assert mine.optimizers[0].defaults["lr"] == model.hparams["lr"] == 0.5
+
+
+def test_a_loop_without_a_trainer_gets_batches(photos: Path, weights: Path) -> None:
+    data = PhotoDataModule(photos, batch_size=5, preprocessing=classifier(weights).preprocessing)
+    data.setup("fit")
+    batches = data.train_dataloader()
+    first, second = (torch.cat([labels for _, labels in batches]) for _ in range(2))
+    assert len(first) == len(data.photos.split("train"))
+    assert not torch.equal(first, second), "each pass has an order of its own"
+    assert sum(len(labels) for _, labels in data.val_dataloader()) == len(data.photos.split("valid"))
 
 
 CLI = """

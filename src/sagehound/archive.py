@@ -130,6 +130,8 @@ def find(model: str | Path) -> Path:
     missing = InputError(f"model={model}: no such run or file (from {Path.cwd()})")
     try:
         path = Path(model).expanduser()
+        if path.suffix == ".ckpt" and path.is_file():
+            raise InputError(f"model={model}: a checkpoint; give its run's folder, or use sagehound.load in Python")
         for found in (path if path.is_file() else path / "model.json", path / NAME):
             if found.is_file():
                 return path if found.name == "model.json" else found

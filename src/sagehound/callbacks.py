@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import re
 import signal
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -212,7 +213,7 @@ class StopOnSignal(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Listen; what listened before does so again after the run."""
-        self._before = {s: signal.signal(s, self._hear) for s in (signal.SIGTERM, signal.SIGINT)}
+        self._before = {s: signal.signal(s, self._hear) for s in _signals()}
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Stop listening."""
@@ -266,6 +267,11 @@ def stopped(signum: int, last: Path) -> Stopped:
     return Stopped(f"stopped by {name}{where}", signum)
 
 
+def _signals() -> list[signal.Signals]:
+    """The signals that stop a run; Python lets no thread but the main one handle any."""
+    return [signal.SIGTERM, signal.SIGINT] if threading.current_thread() is threading.main_thread() else []
+
+
 @contextmanager
 def signals_stop(last: Path) -> Iterator[None]:
     """Outside the training steps a signal ends the run at once; while DDP's processes train, they are told to stop.
@@ -284,7 +290,7 @@ def signals_stop(last: Path) -> Iterator[None]:
         for pid in children:
             os.kill(pid, signal.SIGTERM)  # a terminal has sent them its own Ctrl-C already
 
-    before = {s: signal.signal(s, hear) for s in (signal.SIGTERM, signal.SIGINT)}
+    before = {s: signal.signal(s, hear) for s in _signals()}
     try:
         yield
     except ProcessException as error:

@@ -136,9 +136,20 @@ class Classifier(pl.LightningModule):
         if finetune == "head":
             self.backbone.requires_grad_(False)
         self.classes: list[str] = []
+        if isinstance(classes, str | int):
+            raise ConfigError(f"classes={classes!r}: give the names of the classes as a list, or leave it out")
         if classes:
             self.set_classes(classes)
         self.set_frozen(0)
+
+    @property
+    def lr(self) -> float:
+        """Learning rate of the head; Lightning's Tuner may set it."""
+        return self.optimizer.lr
+
+    @lr.setter
+    def lr(self, rate: float) -> None:
+        self.optimizer.lr = self.hparams["lr"] = rate
 
     def _keep_arguments(self, given: dict[str, Any]) -> None:
         """Keep the arguments for the checkpoint, as plain values: it is read without running code."""
@@ -184,7 +195,21 @@ class Classifier(pl.LightningModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits, b x c, of photos or of their features."""
-        return self.classify(x if x.ndim == 2 else self.normalise(x))
+        return self.classify(self._normalised(x))
+
+    def _normalised(self, x: Tensor) -> Tensor:
+        """Photos normalised; features as they are."""
+        if x.ndim == 2:
+            return x
+        if x.ndim != 4 or x.shape[1] != 3 or x.is_floating_point():
+            shape = " x ".join(map(str, x.shape))
+            kind = str(x.dtype).removeprefix("torch.")
+            raise ConfigError(
+                f"a batch has photos of {kind}, {shape}: Classifier takes uint8 (0 to 255), b x 3 x height x width, "
+                "and normalises them itself"
+            )
+        normalised: Tensor = self.normalise(x)
+        return normalised
 
     def classify(self, x: Tensor) -> Tensor:
         """Logits, b x c, of normalised photos or of their features."""
@@ -200,9 +225,9 @@ class Classifier(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of one batch; what is random in it follows from the seed and the step."""
-        given, labels, *weights = batch
+        given, labels, *weights = self._checked(batch)
         reseed(seed_of(self.seed, self.current_epoch, batch_idx, self.global_rank), given.device)
-        x, targets = given if given.ndim == 2 else self.normalise(given), labels
+        x, targets = self._normalised(given), labels
         if self.mix is not None and finetuning.augments(self.finetune, self.current_epoch):
             x, targets = self.mix(x, labels)
         logits = self.classify(x)
@@ -229,9 +254,16 @@ class Classifier(pl.LightningModule):
         return self(batch if isinstance(batch, Tensor) else batch[0]).softmax(1)  # type: ignore[no-any-return]
 
     def _evaluate(self, scores: MetricCollection, batch: Batch) -> None:
-        x, labels, *_ = batch
+        x, labels, *_ = self._checked(batch)
         logits = self(x)
         metrics.update(scores, F.cross_entropy(logits, labels), logits, labels)
+
+    def _checked(self, batch: Batch) -> Batch:
+        """The batch of any loader, if it is photos and labels."""
+        is_tuple = isinstance(batch, tuple | list) and len(batch) in (2, 3)
+        if not is_tuple or not all(isinstance(one, Tensor) and len(one) == len(batch[0]) for one in batch):
+            raise ConfigError(f"a batch is a {type(batch).__name__}: Classifier takes (photos, labels) as two tensors")
+        return batch
 
     def on_validation_epoch_end(self) -> None:
         """Log the scores of the valid photos."""
@@ -254,7 +286,17 @@ class Classifier(pl.LightningModule):
         scores.reset()
 
     def setup(self, stage: str) -> None:
-        """Prepare the process that will train; with several devices it is another than the one that was started."""
+        """Prepare the process that will train; with several devices it is another than the one that was started.
+
+        Raises:
+            ConfigError: the data module's classes are not the model's.
+        """
+        classes = getattr(getattr(self.trainer, "datamodule", None), "classes", None)
+        if self.classes and classes and self.classes != list(classes) and stage != "predict":
+            raise ConfigError(
+                f"the data module's classes are not the model's, or in another order: {_some(classes)}; "
+                f"{_some(self.classes)}. Give Classifier(classes=datamodule.classes)"
+            )
         tune_allocator()
         if self.compile_backbone:
             self.backbone.compile()
@@ -344,6 +386,10 @@ class Classifier(pl.LightningModule):
             f"learning rate {lr:.3g}: try optimizer.lr={self.optimizer.lr / 10:.3g}, trainer.gradient_clip=1 or "
             "trainer.precision=32-true"
         )
+
+
+def _some(classes: Sequence[str]) -> str:
+    return f"{len(classes)} ({', '.join(classes[:3])}{', ...' if len(classes) > 3 else ''})"
 
 
 def _name(given: object) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
@@ -125,13 +126,15 @@ def composed(given: Sequence[str], config_dir: str | Path | None = None) -> Iter
     Raises:
         ConfigError: an override is wrong, or the run's folder lies among the photos.
     """
-    folders = [conf_folder(), *([Path(config_dir)] if config_dir else [])]
+    if config_dir and not Path(config_dir).expanduser().is_dir():
+        raise ConfigError(f"config_dir={config_dir}: no such folder (from {Path.cwd()})")
+    folders = [conf_folder(), *([Path(config_dir).expanduser()] if config_dir else [])]
     hints.check(given, *folders)
     overrides = earlier.resumed(earlier.with_best(list(given)))
     if config_dir:
         overrides.append(f"hydra.searchpath=[{hints.as_text(Path(config_dir).expanduser().resolve().as_uri())}]")
     before = HydraConfig.instance().cfg
-    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+    with _own_hydra(), initialize_config_dir(str(conf_folder()), version_base="1.3"):
         config = compose("train", overrides=overrides, return_hydra_config=True)
     typed(config)
     refuse_overlap(config.data.root, Path(config.hydra.run.dir))
@@ -142,6 +145,17 @@ def composed(given: Sequence[str], config_dir: str | Path | None = None) -> Iter
         run_folder.remove_empty()
     finally:
         HydraConfig.instance().cfg = before
+
+
+@contextmanager
+def _own_hydra() -> Iterator[None]:
+    """Compose though the program around us uses Hydra itself; afterwards its Hydra is as it was."""
+    before = GlobalHydra.instance().hydra
+    GlobalHydra.instance().hydra = None
+    try:
+        yield
+    finally:
+        GlobalHydra.instance().hydra = before  # Hydra may have put another instance in its place
 
 
 def audit(cfg: Train, folder: Path, overrides: Sequence[str]) -> None:

@@ -8,6 +8,7 @@ from hydra.errors import OverrideParseException
 
 from sagehound import hints
 from sagehound.config import group_of, meant, registered, unknown_key
+from sagehound.project import conf_folder
 
 
 def explain(error: Exception) -> str:
@@ -19,11 +20,17 @@ def explain(error: Exception) -> str:
         options = re.findall(r"^\t(\S+)$", text, flags=re.MULTILINE)
         also = _ALSO.get(group, "")
         return f"{group}={option}: no such option{meant(option, options)}; choose from {', '.join(options)}{also}"
+    if found := re.search(r"Could not load '(\w+)/(.+)'", text):  # of a list of options
+        group, option = found.groups()
+        options = sorted(file.stem for file in (conf_folder() / group).glob("*.yaml"))
+        return f"{group}=[{option}]: no such option{meant(option, options)}; choose from {', '.join(options)}"
     if re.search(r"Key '\w+' (not in|is not in struct)", cause) and (found := re.search(r"full_key: (\S+)", cause)):
         key = found.group(1)
         if hints.is_free(key):
             return f"{key}: no such key yet; +{key}=... adds it"
-        return unknown_key(key, list(_keys_beside(key)))
+        group, _, argument = key.partition(".")
+        extra = f"; trainer.extra.{argument} if Lightning's Trainer has it" if group == "trainer" else ""
+        return unknown_key(key, list(_keys_beside(key))) + extra
     if found := re.search(r"Ambiguous value for argument '(\S+?)=(.*)'", text):
         key, value = found.groups()
         return f"{key}={value}: several values are a sweep: add -m; or write {key}=[{value}] if a list is meant"

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 Photo = str | Path | bytes | Image.Image | npt.NDArray[np.uint8]  # a file, its content, or its pixels
 _Probabilities = npt.NDArray[np.float32]
+_ONE = (str, Path, bytes, bytearray, memoryview, Image.Image)
 _BATCH = 8  # photos that the network is run on at once
 _CHECKPOINT = "checkpoints/best.ckpt"
 # what a file that is no checkpoint raises, or one whose hyperparameters are of other kinds; AssertionError is timm's
@@ -78,9 +79,9 @@ class Model:
         """
         if top_k < 1:
             raise ConfigError(f"top_k={top_k}: must be at least 1")
-        single = isinstance(photos, str | Path | bytes | Image.Image) or (
-            isinstance(photos, np.ndarray) and photos.ndim != 4
-        )
+        several_in_one = isinstance(photos, Iterable) and not hasattr(photos, "read")  # an open file gives lines
+        dimensions = getattr(photos, "ndim", 4)  # of an array, or of a tensor, which is refused as a whole
+        single = isinstance(photos, _ONE) or not several_in_one or dimensions != 4
         several: Iterable[Any] = [photos] if single else photos  # type: ignore[assignment]
         results = [self._prediction(p, top_k) for p in self._probabilities(iter(several), single=single)]
         return results[0] if single else results

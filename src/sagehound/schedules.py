@@ -17,12 +17,15 @@ def each_step(optimizer: Optimizer, schedule: Schedule, trainer: pl.Trainer) -> 
     Raises:
         ConfigError: the trainer has no end.
     """
-    steps, epochs = trainer.estimated_stepping_batches, trainer.max_epochs or 0
+    epochs = trainer.max_epochs or 0
+    steps = trainer.estimated_stepping_batches
     if not math.isfinite(steps):
         raise ConfigError(f"schedule={schedule.name} must know how long training takes: give max_epochs or max_steps")
     total, end = int(steps), schedule.min_lr if schedule.name == "cosine" else 1.0
-    an_epoch = total / epochs if epochs > 0 else trainer.num_training_batches
-    warmup = round(schedule.warmup_epochs * an_epoch)
+    if epochs <= 0:  # max_steps alone: Lightning has not counted the batches yet
+        trainer.fit_loop.setup_data()
+    an_epoch = total / epochs if epochs > 0 else trainer.num_training_batches / trainer.accumulate_grad_batches
+    warmup = round(min(schedule.warmup_epochs * an_epoch, total)) if schedule.warmup_epochs else 0
     return LambdaLR(optimizer, lambda step: rate(step, total, warmup, end))
 
 

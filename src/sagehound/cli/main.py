@@ -43,7 +43,7 @@ def main(name: str = "sagehound") -> None:
     """
     arguments = sys.argv[1:]
     chosen = arguments[0] if arguments else "--help"
-    if chosen in ("-h", "--help"):
+    if chosen in ("-h", "--help", "help"):
         _print(_help(name))
     elif chosen == "--version":
         import sagehound
@@ -91,18 +91,20 @@ def _hydra(name: str | None, command: str, given: Sequence[str]) -> None:
 
 def _served(name: str, given: list[str]) -> list[str]:
     """The overrides of `launch` for `serve MODEL... key=value ...`."""
-    models = []
-    for word in given:
-        if word.startswith("-") or ("=" in word and not Path(word).exists()):
+    models: list[str] = []
+    overrides: list[str] = []
+    for i, word in enumerate(given):
+        if word.startswith("-"):  # a flag, perhaps with a value
+            overrides += given[i:]
             break
-        models.append(word)
+        (overrides if "=" in word and not Path(word).exists() else models).append(word)
     if not models:
         _refuse(f"which model? {name} serve MODEL [key=value ...]; MODEL is a run's folder or a model.tar.gz")
     from sagehound.hints import as_text
 
     texts = [as_text(model) for model in models]
     model = texts[0] if len(texts) == 1 else f"[{','.join(texts)}]"
-    return ["deploy=local", f"model={model}", *given[len(models) :]]
+    return ["deploy=local", f"model={model}", *overrides]
 
 
 def _complete(name: str, arguments: Sequence[str]) -> None:
@@ -126,6 +128,8 @@ def _complete(name: str, arguments: Sequence[str]) -> None:
     rest = words[2] if len(words) > 2 else ""
     if chosen == "serve":
         *before, word = rest.split(" ")
+        if not before:
+            return  # the model
         rest = " ".join(["deploy=local", *(w for w in before if "=" in w), word])
     os.environ["COMP_LINE"] = f"sagehound {rest}"
     _hydra(name, app, arguments)
@@ -154,7 +158,7 @@ def _unknown(name: str, arguments: Sequence[str]) -> str:
         return f"{word}: which command? Did you mean {shlex.join([name, 'train', *arguments])}?".replace(
             f"'{name}'", name
         )
-    near = get_close_matches(word, COMMANDS, 1)
+    near = get_close_matches(word, (*COMMANDS, "--help", "--version"), 1, 0.75 if word.startswith("-") else 0.6)
     meant = f" (did you mean {near[0]}?)" if near else ""
     return f"{word}: no such command{meant}; choose from {', '.join(COMMANDS)}"
 

@@ -1,6 +1,7 @@
 """`sagehound predict`: single photos, a line each. No torch."""
 
 import argparse
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
@@ -21,7 +22,8 @@ _AHEAD = 64  # photos that are decoded or wait for their turn
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; {self.prog} MODEL PHOTO... [--top-k N]")
+        top_k = " (did you mean --top-k N?)" if "unrecognized" in message and "top" in message else ""
+        raise ConfigError(f"{message}{top_k}; {self.prog} MODEL PHOTO... [--top-k N]")
 
 
 def predict(program: str, given: Sequence[str]) -> None:
@@ -42,6 +44,9 @@ def predict(program: str, given: Sequence[str]) -> None:
         arguments = parser.parse_intermixed_args(given)
         if arguments.top_k is not None and arguments.top_k < 1:
             raise ConfigError(f"--top-k {arguments.top_k}: must be at least 1")
+        for photo in arguments.photos:
+            if re.fullmatch(r"top[-_]?k=.*", photo) and not Path(photo).exists():
+                raise ConfigError(f"{photo}: did you mean --top-k {photo.partition('=')[2]}?")
         interrupts.raise_from_now_on()
         failed = 0
         for name, said in _answers(arguments.model, arguments.photos, arguments.top_k or 1):

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -156,6 +157,15 @@ class PhotoDataModule(pl.LightningDataModule):
         return self.photo_set
 
     @property
+    def batch_size(self) -> int:
+        """Photos a step, on each device; Lightning's Tuner may set it."""
+        return self.data.batch_size
+
+    @batch_size.setter
+    def batch_size(self, photos: int) -> None:
+        self.data.batch_size = photos
+
+    @property
     def classes(self) -> list[str]:
         """The names of the classes, in the order of the model's outputs."""
         return self.photos.classes
@@ -190,19 +200,18 @@ class PhotoDataModule(pl.LightningDataModule):
             ConfigError: the photos have weights, and the model blends photos.
             InputError: all weights are 0.
         """
-        assert self.trainer is not None
-        trainer = self.trainer
+        trainer, passes = self.trainer, count()
         photos = self.photos.split("train")
         labels, weights = self.photos.labels(photos), self.photos.weights(photos)
-        if weights and getattr(trainer.lightning_module, "mix", None) is not None:
+        if weights and getattr(getattr(trainer, "lightning_module", None), "mix", None) is not None:
             raise ConfigError("photos with weights cannot be blended: give augment.mixup=0 augment.cutmix=0")
 
         def position() -> tuple[int, int]:
+            if trainer is None:  # a loop of the user's own: each pass is an epoch
+                return next(passes), 0
             return trainer.current_epoch, trainer.fit_loop.epoch_loop.batch_progress.current.ready
 
-        batches = EpochBatches(
-            len(photos), self.data.batch_size, self.seed, position, trainer.global_rank, trainer.world_size
-        )
+        batches = EpochBatches(len(photos), self.data.batch_size, self.seed, position, *self._share())
         augmented = self.augmented(photos, batches)
         if self._frozen_epochs() in ("none", "all") and self.features is None:
             return augmented
@@ -214,15 +223,13 @@ class PhotoDataModule(pl.LightningDataModule):
 
     def val_dataloader(self) -> Loader:
         """The valid photos in order; over several devices, each takes its share."""
-        assert self.trainer is not None
-        rank, world_size = self.trainer.global_rank, self.trainer.world_size
+        rank, world_size = self._share()
         photos = self._in_order("valid", rank, world_size)
         return Either(self._kept("valid", rank, world_size), photos, self._is_frozen) if self.features else photos
 
     def test_dataloader(self) -> Loader:
         """The test photos in order; over several devices, each takes its share."""
-        assert self.trainer is not None
-        return self._in_order("test", self.trainer.global_rank, self.trainer.world_size)
+        return self._in_order("test", *self._share())
 
     def predict_dataloader(self) -> Loader:
         """The test photos in order, as batches of photos and labels."""
@@ -231,6 +238,10 @@ class PhotoDataModule(pl.LightningDataModule):
     def evaluation_dataloader(self, split: str) -> Loader:
         """The photos of a split in order, each as it will be seen in use, or the features of a frozen backbone."""
         return self._kept(split) if self.head_alone else self._in_order(split)
+
+    def _share(self) -> tuple[int, int]:
+        """This process among how many; without a trainer, the only one."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     def _frozen_epochs(self) -> str:
         """In which epochs the trainer's model freezes its backbone: none, some (the first ones) or all."""
