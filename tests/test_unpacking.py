@@ -13,8 +13,9 @@ from typing import IO, Any
 import pytest
 from conftest import ROOT
 
+from sagehound.archive_reader import KINDS, DamagedArchive, Limits
 from sagehound.errors import InputError, SagehoundError
-from sagehound.unpacking import KINDS, DamagedArchive, Limits, unpack, unpack_into
+from sagehound.unpacking import unpack, unpack_into
 
 LIMITS = Limits(max_entries=5, max_bytes=10_000)
 TYPES = {tarfile.SYMTYPE: stat.S_IFLNK, tarfile.CHRTYPE: stat.S_IFCHR, tarfile.FIFOTYPE: stat.S_IFIFO}

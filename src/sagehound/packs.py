@@ -14,10 +14,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from sagehound.archive_reader import Limits
 from sagehound.errors import InputError
 from sagehound.files import locked
 from sagehound.machine import cores
-from sagehound.unpacking import Limits, add, appearing
+from sagehound.unpacking import add, appearing
 
 TARGET = 4 * 2**20  # bytes of photos in a pack, on average
 LEAST, MOST = TARGET // 4, 4 * TARGET  # a single photo may be larger

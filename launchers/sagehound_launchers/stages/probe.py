@@ -37,7 +37,7 @@ def probe(cfg: "Launch", own: Probe, models: Sequence[str], folder: Path) -> Non
     """Send the photos, and write the scores to the run's folder."""
     from sagehound_launchers.probe import probe
 
-    probe(cfg, own, folder)
+    probe(cfg, folder, is_sagemaker=own.name == "sagemaker", clients=own.clients, timeout=own.timeout)
 
 
 STAGE = Stage("probe", Probe, 20, probe, extra={"local": ("serve", "urllib3"), "sagemaker": ("sagemaker", "boto3")})
