@@ -103,7 +103,7 @@ def read_photo(path: Path) -> bytes:
 
 def unreadable(path: Path, error: OSError) -> InputError:
     """The message for a photo that cannot be read."""
-    return InputError(f"{path} cannot be read ({error.strerror}): mend or remove it, then run the same command again")
+    return InputError(f"{path} cannot be read ({error.strerror}): fix or remove it, then run the same command again")
 
 
 def unpack(folder: Path, to: Path | None = None) -> Path:

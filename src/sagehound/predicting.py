@@ -27,7 +27,7 @@ _CHECKPOINT = "checkpoints/best.ckpt"
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model says of one photo."""
+    """A model's prediction for one photo."""
 
     label: str
     probability: float  # of the label

@@ -19,7 +19,7 @@ class Probe:
     """Test photos sent to an endpoint."""
 
     name: str = key("where the endpoint is: any address, or SageMaker", MISSING, choices=("local", "sagemaker"))
-    clients: int = key("that send at a time", 4, at_least=1)
+    clients: int = key("clients that send at a time", 4, at_least=1)
     timeout: float = key("seconds for a response", 60.0, above=0)
 
     def conflicts(self, cfg: "Launch") -> Iterator[str]:
