@@ -1,8 +1,9 @@
-"""How long a command takes to answer when there is nothing to train, beside `python -c "import hydra"`.
+"""How long a command takes to answer when there is nothing to train, beside `python -c "import hydra"`; and the import.
 
 python benchmarks/startup.py [--rounds 5]
 
-Each command and the import run in turn. What is promised: at most four times the import, and launch.py as train.py.
+Each command and the imports run in turn. What is promised: at most four times the import of hydra, launch.py as train.py,
+and that `import sagehound` takes at most 0.1 s more than Python itself.
 """
 
 import argparse
@@ -14,6 +15,8 @@ from common import ROOT, Row, median, show
 
 PROGRAMS = ("train.py", "launch.py")
 IMPORT = [sys.executable, "-c", "import hydra"]
+NOTHING = [sys.executable, "-c", "pass"]
+OURS = [sys.executable, "-c", "import sagehound"]
 COMMANDS = {
     "--help": ["--help"],
     "--cfg job": ["--cfg", "job"],
@@ -27,7 +30,7 @@ def measure(arguments: list[str] | None = None) -> list[Row]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     rounds = parser.parse_args(arguments).rounds
-    commands = {"import": IMPORT}
+    commands = {"import": IMPORT, "nothing": NOTHING, "ours": OURS}
     for name, given in COMMANDS.items():
         commands |= {f"{program} {name}": [sys.executable, str(ROOT / program), *given] for program in PROGRAMS}
     seconds: dict[str, list[float]] = {name: [] for name in commands}
@@ -37,8 +40,17 @@ def measure(arguments: list[str] | None = None) -> list[Row]:
             subprocess.run(command, capture_output=True, check=False)
             if turn:  # the first round warms the disk cache
                 seconds[name].append(time.perf_counter() - start)
-    base = median(seconds.pop("import"))
+    base, nothing, ours = (median(seconds.pop(name)) for name in ("import", "nothing", "ours"))
     rows = [
+        Row(
+            "import sagehound, beside Python",
+            f"{ours:.3f} s",
+            f"{nothing:.3f} s",
+            f"+{ours - nothing:.3f} s",
+            "<= 0.1 s",
+        )
+    ]
+    rows += [
         Row(name, f"{median(s):.2f} s", f"{base:.2f} s", f"{median(s) / base:.2f} x", "<= 4 x")
         for name, s in seconds.items()
     ]

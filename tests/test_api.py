@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import make_photos, small
 from PIL import Image
 
@@ -151,6 +152,29 @@ def test_what_is_no_model_is_named(tmp_path: Path, run: Run) -> None:
         with pytest.raises(InputError) as error:
             sagehound.load(wrong)
         assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"backbone": 3},
+        {"backbone": None},
+        {"backbone": {"_target_": "os.system"}},
+        {"mixup": "x"},
+        {"preprocessing": {"a": 1}},
+        {"classes": []},
+        {"_instantiator": "os.system"},
+    ],
+)
+def test_a_checkpoint_with_other_hyperparameters_is_one_line(
+    tmp_path: Path, run: Run, changes: dict[str, object]
+) -> None:
+    checkpoint = torch.load(run.folder / "checkpoints/best.ckpt", weights_only=True)
+    checkpoint["hyper_parameters"] |= changes
+    torch.save(checkpoint, tmp_path / "x.ckpt")
+    with pytest.raises(InputError, match="no checkpoint of a Classifier, or a broken one") as error:
+        sagehound.load(tmp_path / "x.ckpt")
+    assert "\n" not in str(error.value)
 
 
 def test_the_public_names_are_there_and_the_import_is_light() -> None:

@@ -75,6 +75,17 @@ def test_missing_weights_are_named(weights: str, message: str) -> None:
         backbone.build(settings(weights=weights))
 
 
+@pytest.mark.parametrize("package", ["outer.inner", "outer.", ".", "__main__.x"])
+def test_looking_for_a_packages_weights_imports_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str
+) -> None:
+    (tmp_path / "outer/inner").mkdir(parents=True)
+    (tmp_path / "outer/__init__.py").write_text("raise SystemExit")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(InputError, match="is not installed"):
+        backbone.find_weights(f"pkg://{package}/w.pth")
+
+
 def test_a_file_with_more_than_tensors_is_refused(tmp_path: Path) -> None:
     torch.save({"a": 1}, tmp_path / "weights.pth")
     with pytest.raises(InputError, match="holds more than tensors"):

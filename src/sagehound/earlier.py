@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
-from yaml import YAMLError
+from yaml import AliasEvent, YAMLError, parse
 
 from sagehound import hints, launch_settings, run_folder
 from sagehound.config import Train, group_of, registered
 from sagehound.errors import ConfigError
-from sagehound.untrusted import is_override, refuse_targets
+from sagehound.untrusted import TRUST, is_override, refuse_targets
 
 # keys of one command, not of what is trained
 _OF_COMMAND = {"audit_only", "best", "logger", "overwrite", "results", "resume"}
@@ -86,8 +86,18 @@ def _read_best(wanted: str, given: Mapping[str, str]) -> tuple[Mapping[Any, Any]
 
 
 def _load(path: Path) -> Any:  # noqa: ANN401 - whatever YAML holds
-    """A YAML file's content, without looking up what ``${...}`` in it stands for."""
-    return OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    """A YAML file's content, without looking up what ``${...}`` in it stands for.
+
+    Raises:
+        ValueError: it has aliases, which can make a short file endless, or is nested too deeply.
+    """
+    try:
+        with path.open(encoding="utf-8") as file:
+            if any(isinstance(event, AliasEvent) for event in parse(file)):
+                raise ValueError(f"{path} has aliases")
+        return OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    except RecursionError as error:
+        raise ValueError(f"{path} is nested too deeply") from error
 
 
 def resumed(argv: list[str], *conf: Path) -> list[str]:
@@ -118,6 +128,8 @@ def resumed(argv: list[str], *conf: Path) -> list[str]:
     dropped = {*given, "overwrite", "audit_only"}  # a resume removes nothing, and trains
     new = [o for o in overrides if hints.override_key(o) not in dropped and _is_of_here(o, *conf)]
     refuse_targets(new, f"resume={wanted}: {saved}")
+    for override in [o for o in new if o.lstrip("+").startswith("logger") and "://" in o]:
+        raise ConfigError(f"resume={wanted}: {saved}: {override}: a file may not choose where results go; {TRUST}")
     new += [o for o in argv if hints.override_key(o) != "resume"]
     run_dir = [] if "hydra.run.dir" in given else [f"hydra.run.dir={hints.as_text(str(folder))}"]
     return [*new, f"resume={hints.as_text(str(checkpoint))}", *run_dir]

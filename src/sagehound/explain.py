@@ -43,9 +43,7 @@ def explain(error: Exception) -> str:
     if "missing EQUAL" in text or "viable alternative" in text or "no such override" in text:
         return f"{override}not an override: write key=value, quoted for the shell: '{'key=[a,b]'}'"
     reason = cause.splitlines()[0]
-    for pattern, plain in _PLAIN.items():
-        if re.search(pattern, reason):
-            reason = plain
+    reason = next((plain for pattern, plain in _PLAIN.items() if re.search(pattern, reason)), reason)
     key = found.group(1) if (found := re.search(r"full_key: (\S+)", cause)) else ""
     return f"{override or (key and key + ': ')}{reason}"
 
@@ -71,7 +69,8 @@ _PLAIN = {
     "converted to Integer": "must be a whole number",
     "not a valid bool": "must be true or false",
     "is not a ListConfig": "must be a list, such as [512,256]",
-    "is not Optional": "must have a value, not null",
+    "is not Optional|NoneType is not a subclass|Incompatible value 'None'": "must have a value, not null",
+    "Cannot assign .* to Dict|Cannot merge DictConfig with|is not a subclass of": "takes keys: write KEY.NAME=VALUE",
     "Cannot convert .* to string": "must be text",
     "group override must be": "a config group takes the name of an option, not null",
 }

@@ -16,6 +16,7 @@ from typing import get_args, get_origin
 
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, QuotedString
 from hydra.errors import HydraException
 
 from sagehound import launch_settings, program
@@ -56,6 +57,8 @@ def check(argv: Sequence[str], *conf: Path) -> None:
     if "" in argv:
         raise ConfigError("an empty word, as of a shell variable that is not set: write key=value")
     given = list(_split(argv))
+    for word in argv:
+        _refuse_no_option(word, conf)
     others = launch_settings.groups(conf[0])
     keys = {g.key for g in given if g.key}
     hints: dict[str, list[str]] = {}  # by what was typed
@@ -88,6 +91,28 @@ def check(argv: Sequence[str], *conf: Path) -> None:
         reason = "no such option" if all("=" in typed for typed in hints) else reason
         overrides = " ".join(quoted(o) for o in dict.fromkeys(o for meant in hints.values() for o in meant))
         raise ConfigError(f"{', '.join(hints)}: {reason}; did you mean {overrides}?")
+
+
+def _refuse_no_option(word: str, conf: Sequence[Path]) -> None:
+    """Refuse a group whose value is no name, such as null, which Hydra would not tell the key of."""
+    group = word.partition("=")[0].lstrip("+").partition("@")[0]
+    if "=" not in word or not group or not any((folder / group).is_dir() for folder in conf):
+        return
+    try:
+        value: object = OverridesParser.create().parse_override(word).value()
+    except HydraException:
+        return  # Hydra refuses it
+    for choice in value.list if isinstance(value, ChoiceSweep) else [value]:
+        if choice is None or isinstance(choice, bool | int | float):
+            raise ConfigError(f"{word}: a config group takes the name of an option, not {_written(choice)}")
+        for name in choice if isinstance(choice, list) else []:
+            if not isinstance(name, str | QuotedString):
+                raise ConfigError(f"{word}: a list of a config group holds names of options, not {_written(name)}")
+
+
+def _written(value: object) -> str:
+    """A value as Hydra's grammar writes it."""
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def instead(overrides: Sequence[str]) -> str:

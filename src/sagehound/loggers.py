@@ -258,11 +258,24 @@ def _defaults(node: Mapping[str, Any], folder: Path, earlier: str | None) -> dic
 
 
 def _earlier(cfg: Train, folder: Path) -> dict[str, str]:
-    """The runs in MLflow and W&B that a resume in the same folder continues."""
-    try:
-        return dict(json.loads((folder / IDS).read_text())) if cfg.resume else {}
-    except (OSError, ValueError):  # the run had no such logger
+    """The runs in MLflow and W&B that a resume in the same folder continues.
+
+    Raises:
+        ConfigError: the file holds something else than ids, such as a ``_target_``, which Hydra would build.
+    """
+    if not cfg.resume:
         return {}
+    path = folder / IDS
+    refused = ConfigError(f"{path} holds no ids of runs: remove it to log to new ones")
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:  # the run had no such logger
+        return {}
+    except (OSError, ValueError, RecursionError) as error:
+        raise refused from error
+    if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
+        raise refused
+    return found
 
 
 def _continue(logger: MLFlowLogger, columns: Mapping[str, Any]) -> dict[str, Any]:

@@ -41,7 +41,8 @@ class Focal(CrossEntropy):
         wanted = F.one_hot(targets, classes).to(logits.dtype) if targets.ndim == 1 else targets
         wanted = wanted * (1 - self.smoothing) + self.smoothing / classes
         log_p = logits.log_softmax(1)
-        terms = wanted * (1 - log_p.exp()) ** self.gamma * log_p
+        rest = (1 - log_p.exp()).clamp(min=torch.finfo(log_p.dtype).tiny)  # at 0 a power below 1 has no gradient
+        terms = wanted * rest**self.gamma * log_p
         return -(terms if self.weight is None else terms * self.weight).sum(1)
 
 

@@ -23,6 +23,11 @@ Photo = str | Path | bytes | Image.Image | npt.NDArray[np.uint8]  # a file, its 
 _Probabilities = npt.NDArray[np.float32]
 _BATCH = 8  # photos that the network is run on at once
 _CHECKPOINT = "checkpoints/best.ckpt"
+# what a file that is no checkpoint raises, or one whose hyperparameters are of other kinds; AssertionError is timm's
+_BROKEN = (
+    *(OSError, RuntimeError, pickle.UnpicklingError, EOFError),
+    *(LookupError, TypeError, ValueError, AttributeError, AssertionError),
+)
 
 
 @dataclass(frozen=True)
@@ -151,7 +156,7 @@ def _of_checkpoint(path: Path) -> Model:
         raise InputError(f"{path}: no such checkpoint (from {Path.cwd()})")
     try:
         classifier = Classifier.load_from_checkpoint(path, map_location="cpu", weights_only=True, load_weights=False)
-    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, KeyError, TypeError) as error:
+    except _BROKEN as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(f"{path}: no checkpoint of a Classifier, or a broken one ({reason}); give another") from error
     classifier.eval()
