@@ -2,8 +2,8 @@
 
 python benchmarks/startup.py [--rounds 5]
 
-Each command and the imports run in turn. What is promised: at most four times the import of hydra, launch.py as train.py,
-and that `import sagehound` takes at most 0.1 s more than Python itself.
+Each command and the imports run in turn. What is promised: at most four times the import of hydra, launch.py as
+train.py, and that `import sagehound` takes at most 0.1 s more than Python itself.
 """
 
 import argparse
