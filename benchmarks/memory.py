@@ -24,8 +24,8 @@ from sagehound.data.datamodule import Features, PhotoDataModule
 from sagehound.data.folders import Photo
 from sagehound.data.photos import PhotoSet
 from sagehound.features import Rows, View
+from sagehound.fitting import fit
 from sagehound.inference.preprocessing import Preprocessing
-from sagehound.training import fit
 
 CLASSES = 100
 TO = Preprocessing((224, 224), 256, "bilinear", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

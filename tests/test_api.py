@@ -227,3 +227,12 @@ assert len(set(runs)) == 3 and all(run.is_absolute() for run in runs), runs
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_run_that_was_trained_elsewhere_is_resumed_here(tmp_path: Path, photos: Path) -> None:
+    run = tmp_path / "run"
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "checkpoints/last.ckpt").touch()
+    (run / "overrides.yaml").write_text(f"- trainer=sagemaker\n- data=folder\n- data.root={photos}\n")
+    with pytest.raises(InputError, match=r"last\.ckpt"):  # which is empty; trainer=sagemaker is not of this program
+        sagehound.train(f"resume={run}")

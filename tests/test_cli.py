@@ -267,4 +267,4 @@ def test_a_stopped_run_names_the_command_that_resumes_it(
             break
     process.terminate()
     errors = process.communicate(timeout=60)[1]
-    assert errors == f"sagehound: stopped by SIGTERM; go on with: sagehound train resume={tmp_path / 'run'}\n"
+    assert errors == f"sagehound: stopped by SIGTERM; resume with: sagehound train resume={tmp_path / 'run'}\n"

@@ -8,6 +8,9 @@ import pytest
 import torch
 from conftest import ROOT, Command, small
 
+from sagehound.config import Cache, Data, Train
+from sagehound_launchers import probe
+
 README = (ROOT / "README.md").read_text()
 (MINE,) = re.findall(r"With this file as `my_parts.py`:\n\n```python\n(.*?)```", README, flags=re.DOTALL)
 OPTIONS = {
@@ -125,3 +128,17 @@ def test_the_examples_of_the_readme_train(
 
 def test_the_readme_has_an_example_of_each() -> None:
     assert len(COMMANDS) == 4
+
+
+def test_an_audit_and_a_probe_take_the_photos_of_an_own_source(
+    command: Command, here: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flat = flatten(photos, here / "flat")
+    source = ["data=folder", f"data.root={flat}", "data.source._target_=my_parts.by_name", "data.source.suffix=.jpg"]
+    done = command("audit_only=true", *source, "hydra.run.dir=audit")
+    assert done.returncode == 0, done.stderr
+    assert "Amber" in (here / "audit/splits.csv").read_text()
+    monkeypatch.chdir(here)
+    own = {"_target_": "my_parts.by_name", "suffix": ".jpg"}
+    cfg = Train(data=Data(name="folder", root=str(flat), source=own), cache=Cache(str(here / "cache")))
+    assert {photo.label for photo in probe.test_photos(cfg)[0]} >= {"Amber"}

@@ -31,7 +31,7 @@ MONITOR = "lightning.pytorch.callbacks.LearningRateMonitor"
             "logger.tensorboard.nme=x",
             "logger.tensorboard.nme: TensorBoardLogger has no such argument (did you mean name?)",
         ),
-        ("logger.x._target_=sagehound.loggers.CSVLoger", "(did you mean CSVLogger?)"),
+        ("logger.x._target_=sagehound.csv_logger.CSVLoger", "(did you mean CSVLogger?)"),
         ("logger.x._target_=builtins.dict", "logger.x: dict is not a subclass of lightning.pytorch.loggers.Logger"),
         ("trainer.extra.max_epochs=3", "trainer.extra.max_epochs: Sagehound sets it: use trainer.max_epochs"),
         ("trainer.extra.max_epoch=3", "did you mean max_epochs? Sagehound sets it: use trainer.max_epochs"),

@@ -186,7 +186,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(
     with monkeypatch.context() as patched:
         patched.setattr(Classifier, "training_step", training_step)
         patched.setattr(Classifier, "validation_step", validation_step)
-        with pytest.raises(Stopped, match="stopped by SIGTERM; go on with") as stopped:
+        with pytest.raises(Stopped, match="stopped by SIGTERM; resume with") as stopped:
             train(config(*overrides), tmp_path / "stopped")
     assert stopped.value.exit_code == 143
     assert not (tmp_path / "stopped/metrics.json").exists()
@@ -512,5 +512,5 @@ def test_the_command_that_resumes_a_run_is_the_users_own_quoted_for_the_shell(
     last = tmp_path / "my run/checkpoints/last.ckpt"
     last.parent.mkdir(parents=True)
     last.touch()
-    said = str(stopped(signal.SIGTERM, last)).partition("go on with: ")[2]
+    said = str(stopped(signal.SIGTERM, last)).partition("resume with: ")[2]
     assert shlex.split(said) == [*again, f"resume={tmp_path}/my run"]

@@ -13,8 +13,9 @@ from typing import IO, Any
 import pytest
 from conftest import ROOT
 
+from sagehound.archive_reader import KINDS, DamagedArchive, Limits
 from sagehound.errors import InputError, SagehoundError
-from sagehound.unpacking import KINDS, DamagedArchive, Limits, unpack, unpack_into
+from sagehound.unpacking import unpack, unpack_into
 
 LIMITS = Limits(max_entries=5, max_bytes=10_000)
 TYPES = {tarfile.SYMTYPE: stat.S_IFLNK, tarfile.CHRTYPE: stat.S_IFCHR, tarfile.FIFOTYPE: stat.S_IFIFO}
@@ -160,4 +161,4 @@ def test_nothing_else_unpacks() -> None:
     opens = ("extractall(", "extractfile(", "unpack_archive(", "ZipFile(", 'mode="r:"')
     files = [f for folder in ("src", "launchers") for f in (ROOT / folder).rglob("*.py") if "emulator" not in f.parts]
     found = [f.name for f in files if any(text in f.read_text() for text in opens)]
-    assert found == ["unpacking.py"]
+    assert found == ["archive_reader.py"]

@@ -20,7 +20,6 @@ from sagehound.files import locked
 from sagehound.hints import override_key
 from sagehound_launchers import trials
 from sagehound_launchers.config import Launch as LaunchConfig
-from sagehound_launchers.config import names_with_model
 from sagehound_launchers.runners import Launch, outcome_of, stop_signal, terminable
 from sagehound_launchers.search_space import Choice, Range, SearchSpace, role_of
 from sagehound_launchers.trial import Trial, objective_of, scores_of
@@ -76,7 +75,8 @@ def check(grid: Grid, compose: Callable[[Sequence[str]], Train]) -> None:
         try:
             cfg = compose(job)
             if several and isinstance(cfg, LaunchConfig) and any(stage.needs_model for stage, _ in cfg.stages):
-                raise ConfigError(f"{names_with_model()} are for one model: drop -m, or train first and give model=RUN")
+                names = " and ".join(stage.name for stage in cfg.with_model)
+                raise ConfigError(f"{names} are for one model: drop -m, or train first and give model=RUN")
         except (SagehoundError, HydraException, OmegaConfBaseException) as error:
             message = str(error) if isinstance(error, SagehoundError) else explain(error)
             where = f"trial {number} of {len(grid.jobs)} ({_written(point)}): " if several else ""

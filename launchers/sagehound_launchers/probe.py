@@ -20,7 +20,6 @@ from sagehound.errors import ConfigError, SagehoundError
 from sagehound.files import write_csv, write_json
 from sagehound.tables import ClassScore, describe_interval, wilson, write_per_class
 from sagehound_launchers.config import Launch
-from sagehound_launchers.stages.probe import Probe
 
 _TYPES = {".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".png": "image/png", ".webp": "image/webp"}
 _TRIES = 5  # of a photo that a busy endpoint sends back
@@ -48,8 +47,15 @@ class Reply:
         return self.top[:1] == [self.photo.label]
 
 
-def probe(cfg: Launch, own: Probe, folder: Path) -> dict[str, Any]:
+def probe(cfg: Launch, folder: Path, *, is_sagemaker: bool, clients: int, timeout: float) -> dict[str, Any]:
     """Send ``n`` test photos to ``endpoint`` and write probe.json, predictions.csv, per_class.csv and a plot.
+
+    Args:
+        cfg: with ``endpoint`` and ``n``.
+        folder: for the files.
+        is_sagemaker: whether ``endpoint`` is a name on SageMaker; otherwise it is an address.
+        clients: that send at a time.
+        timeout: seconds for a response.
 
     Returns:
         what probe.json holds: shares between 0 and 1, milliseconds, photos a second.
@@ -63,11 +69,11 @@ def probe(cfg: Launch, own: Probe, folder: Path) -> dict[str, Any]:
     if cfg.n != "all" and int(cfg.n) < len(chosen):
         chosen = sorted(random.Random(cfg.seed).sample(chosen, int(cfg.n)), key=lambda p: p.file)
     endpoint = str(cfg.endpoint)
-    ask = (over_sagemaker if own.name == "sagemaker" else over_http)(endpoint, own)
-    console.say(f"probing {endpoint} with {len(chosen):,} test photos, {own.clients} at a time")
+    ask = (over_sagemaker if is_sagemaker else over_http)(endpoint, clients, timeout)
+    console.say(f"probing {endpoint} with {len(chosen):,} test photos, {clients} at a time")
     start = time.perf_counter()
     replies: list[Reply] = []
-    with ThreadPoolExecutor(own.clients) as pool:
+    with ThreadPoolExecutor(clients) as pool:
         coming = pool.map(lambda p: _send(ask, root, p), chosen)
         for reply in console.track(coming, "Probing with photos", len(chosen)):
             replies.append(reply)
@@ -75,7 +81,7 @@ def probe(cfg: Launch, own: Probe, folder: Path) -> dict[str, Any]:
                 pool.shutdown(cancel_futures=True)
                 raise SagehoundError(f"endpoint={endpoint} answered none of {len(replies)} photos: {reply.error}")
     seconds = time.perf_counter() - start
-    found = _summary(replies, seconds) | {"endpoint": endpoint, "clients": own.clients}
+    found = _summary(replies, seconds) | {"endpoint": endpoint, "clients": clients}
     _write(folder, found, replies, photos)
     _tell(found, replies, folder)
     return found
@@ -88,20 +94,20 @@ def test_photos(cfg: Train) -> tuple[list[Photo], Path]:
     """
     cache_dir = Path(cfg.cache.dir).expanduser()
     root = fetch(cfg.data, cache_dir)
-    photos = [] if cfg.data.table else scan(root).photos
+    photos = [] if cfg.data.table or cfg.data.source else scan(root).photos
     if not any(p.split == "test" for p in photos):
         photos = find_photos(cfg.data, cache_dir).photos
     return photos, root
 
 
-def over_http(endpoint: str, own: Probe) -> Ask:
+def over_http(endpoint: str, clients: int, timeout: float) -> Ask:
     """Ask a server by its address, alone or with /invocations, /models/NAME or /models/NAME/invoke."""
     import urllib3
 
     url = endpoint.rstrip("/")
     if not url.endswith(("/invocations", "/invoke")):
         url += "/invoke" if "/models/" in url else "/invocations"
-    pool = urllib3.PoolManager(maxsize=own.clients, retries=False, timeout=own.timeout)
+    pool = urllib3.PoolManager(maxsize=clients, retries=False, timeout=timeout)
 
     def ask(photo: bytes, content_type: str) -> dict[str, Any]:
         for _ in range(_TRIES):
@@ -118,15 +124,15 @@ def over_http(endpoint: str, own: Probe) -> Ask:
     return ask
 
 
-def over_sagemaker(endpoint: str, own: Probe) -> Ask:
+def over_sagemaker(endpoint: str, clients: int, timeout: float) -> Ask:
     """Ask an endpoint of SageMaker by its name, with the credentials and the region that boto3 finds."""
     import boto3
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError, ClientError
 
     settings = Config(
-        max_pool_connections=own.clients,
-        read_timeout=own.timeout,
+        max_pool_connections=clients,
+        read_timeout=timeout,
         retries={"max_attempts": _TRIES, "mode": "standard"},
     )
     try:

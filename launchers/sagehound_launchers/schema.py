@@ -16,7 +16,7 @@ from sagehound_launchers.stages import registry
 def _groups() -> list[tuple[str, Any, Any]]:
     """A field for each stage of the registry: its group, or null."""
     return [
-        (stage.name, stage.config | None, dataclasses.field(default=None, metadata={"stage": True}))
+        (stage.name, stage.config | None, dataclasses.field(default=None, metadata={"stage": stage}))
         for stage in registry()
     ]
 

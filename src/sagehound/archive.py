@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from sagehound import unpacking
+from sagehound.archive_reader import Limits
 from sagehound.errors import InputError
 from sagehound.files import replacing
 from sagehound.inference.preprocessing import Preprocessing
-from sagehound.unpacking import Limits
 
 NAME = "model.tar.gz"
 FORMAT = 1  # of model.json and the files beside it

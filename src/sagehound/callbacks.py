@@ -260,10 +260,10 @@ class StopOnSignal(Callback):
 
 
 def stopped(signum: int, last: Path) -> Stopped:
-    """What to say and return after a signal, and how to go on."""
+    """What to say and return after a signal, and how to resume."""
     name = signal.Signals(signum).name
-    go_on = f"; go on with: {hints.command([hints.override('resume', str(last.parent.parent))])}"
-    where = go_on if last.exists() else "; no checkpoint was written"
+    hint = f"; resume with: {hints.command([hints.override('resume', str(last.parent.parent))])}"
+    where = hint if last.exists() else "; no checkpoint was written"
     return Stopped(f"stopped by {name}{where}", signum)
 
 

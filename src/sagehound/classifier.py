@@ -120,7 +120,7 @@ class Classifier(pl.LightningModule):
         self.pretrained, self.compile_backbone, self.seed = pretrained, compile, seed
         self.given_loss, self.class_weights, self.gamma = loss, class_weights, gamma
         self.label_smoothing, self.mixup, self.cutmix = label_smoothing, mixup, cutmix
-        if load_weights:  # what is wrong is said now; a checkpoint may be used without its optimizer and loss
+        if load_weights:  # refused now; a checkpoint can be used without its optimizer and loss
             optimizers.check(self.optimizer.name, self._optimizer_class(), self._optimizer_arguments())
             losses.check(loss, class_weights, label_smoothing)
         with seeded(seed):
@@ -305,7 +305,7 @@ class Classifier(pl.LightningModule):
         """Weight the classes by the photos of each.
 
         Raises:
-            ConfigError: nobody knows how many there are.
+            ConfigError: the number of photos of each class is unknown.
         """
         if self.class_weights != "balanced":
             return
@@ -337,7 +337,7 @@ class Classifier(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the classes, and the plateau's memory, which Lightning would write too early."""
+        """Add the classes, and the plateau's state, which Lightning would write too early."""
         checkpoint["classes"] = list(self.classes)
         if self.plateau is not None:
             checkpoint["plateau"] = self.plateau.state_dict()
@@ -345,7 +345,7 @@ class Classifier(pl.LightningModule):
     _plateau_state: dict[str, Any] | None = None
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the plateau's memory up again; the schedule is made later."""
+        """Restore the plateau's state; the schedule is made later."""
         self._plateau_state = checkpoint.get("plateau")
         if not self.classes:  # the head must be there before its weights are loaded
             self.set_classes(checkpoint["classes"])
@@ -364,10 +364,10 @@ class Classifier(pl.LightningModule):
         return finetuning.is_frozen(self.finetune, epoch)
 
     def set_frozen(self, epoch: int) -> None:
-        """Freeze or unfreeze the backbone, as the epoch (from 0) wants it.
+        """Freeze or unfreeze the backbone for this epoch (from 0).
 
-        A backbone that is frozen for a while still asks for gradients, which the optimizer and DDP must know of from
-        the start; it is run without a graph and so gets none.
+        A backbone that is frozen for some epochs keeps requires_grad, because the optimizer and DDP need its parameters
+        from the start. It runs without a graph, so it gets no gradients.
         """
         self.frozen = self.is_frozen(epoch)
         self.train(self.training)

@@ -124,13 +124,13 @@ def composed(given: Sequence[str], config_dir: str | Path | None = None) -> Iter
         config_dir: a folder with config groups of the user's.
 
     Raises:
-        ConfigError: an override is wrong, or the run's folder lies among the photos.
+        ConfigError: an override is wrong, or the run's folder is inside the photos' folder.
     """
     if config_dir and not Path(config_dir).expanduser().is_dir():
         raise ConfigError(f"config_dir={config_dir}: no such folder (from {Path.cwd()})")
     folders = [conf_folder(), *([Path(config_dir).expanduser()] if config_dir else [])]
     hints.check(given, *folders)
-    overrides = earlier.resumed(earlier.with_best(list(given)))
+    overrides = earlier.resumed(earlier.with_best(list(given)), *folders)
     if config_dir:
         overrides.append(f"hydra.searchpath=[{hints.as_text(Path(config_dir).expanduser().resolve().as_uri())}]")
     before = HydraConfig.instance().cfg

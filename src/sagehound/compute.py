@@ -95,7 +95,7 @@ def writes_results() -> bool:
 
 
 def environment() -> list[ClusterEnvironment]:
-    """What Lightning must be told of the cluster: nothing but that a SLURM job of one task starts processes itself."""
+    """Lightning's view of the cluster; it must know only that a SLURM job of one task starts processes itself."""
     return [LightningEnvironment()] if "SLURM_NTASKS" in os.environ and not processes.started() else []
 
 

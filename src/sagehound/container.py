@@ -19,9 +19,10 @@ from typing import Any
 
 from sagehound import console, hyperparameters, packs
 from sagehound.archive import HINT, LIMITS, NAME
+from sagehound.archive_reader import Limits
 from sagehound.command import clear_errors
 from sagehound.errors import ConfigError, InputError, SagehoundError, Stopped
-from sagehound.unpacking import Limits, unpack, unpack_into
+from sagehound.unpacking import unpack, unpack_into
 
 _MOST_LETTERS = 1024  # of a failure's reason that SageMaker shows
 _LAST_LINES = 30  # of a job's log, among which its reason is looked for

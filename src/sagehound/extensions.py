@@ -157,4 +157,9 @@ def _try_out(callbacks: list[Callback], arguments: dict[str, Any]) -> None:
     try:
         pl.Trainer(**(alone | arguments))
     except Exception as error:  # of the user's own classes as well
-        raise ConfigError(f"trainer.extra or callbacks, which Lightning refuses: {describe(error)}") from error
+        raise refused(error) from error
+
+
+def refused(error: Exception) -> ConfigError:
+    """The message for callbacks or arguments that Lightning's Trainer refuses."""
+    return ConfigError(f"trainer.extra or callbacks, which Lightning refuses: {describe(error)}")

@@ -1,6 +1,6 @@
 """From a config to what trains: the model, the data module, and the parts that a user brings."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,6 @@ from sagehound import targets
 from sagehound.classifier import Classifier
 from sagehound.config import Train, extra
 from sagehound.data.datamodule import PhotoDataModule
-from sagehound.data.folders import Photo
 from sagehound.data.photos import PhotoSet
 from sagehound.errors import ConfigError, InputError
 from sagehound.losses import FOCAL_GAMMA
@@ -77,15 +76,6 @@ def _loss(cfg: Train) -> Any:  # noqa: ANN401 - a name, or a module of the user'
     if not callable(loss):
         raise ConfigError(f"loss._target_={cfg.loss._target_}: give a torch.nn.Module, called with logits and targets")
     return loss
-
-
-def source(cfg: Train) -> Callable[..., Iterable[Photo]] | None:
-    """The user's own function that lists the photos, if there is one.
-
-    Raises:
-        ConfigError: it cannot be used.
-    """
-    return targets.resolve(cfg.data.source, "data.source", named=["root"]) if cfg.data.source else None
 
 
 def transform(cfg: Train) -> Callable[..., Any] | None:

@@ -22,50 +22,8 @@ from hydra.errors import HydraException
 from sagehound import launch_settings, program
 from sagehound.config import Train, group_of, is_open, registered
 from sagehound.errors import ConfigError
+from sagehound.synonyms import MEANT
 
-# What other programs call a setting. {} stands for the given value; a row with a value is for that value alone. A part
-# without {}, beside one with it, is left out if the command line has that key already.
-_MEANT = {
-    **dict.fromkeys(("model", "arch", "architecture", "net", "network"), "backbone={}"),
-    **dict.fromkeys(("epochs", "epoch", "num_epochs", "n_epochs"), "trainer.max_epochs={}"),
-    **dict.fromkeys(("batch", "bs", "batchsize", "train_batch_size"), "data.batch_size={}"),
-    **dict.fromkeys(("learning_rate", "base_lr"), "optimizer.lr={}"),
-    **dict.fromkeys(("wd", "l2"), "optimizer.weight_decay={}"),
-    **dict.fromkeys(("workers", "num_workers", "n_workers"), "data.workers={}"),
-    **dict.fromkeys(("patience", "early_stopping", "early_stopping_patience"), "trainer.patience={}"),
-    **dict.fromkeys(("optim", "opt"), "optimizer={}"),
-    **dict.fromkeys(("scheduler", "lr_scheduler", "lr_schedule"), "schedule={}"),
-    **dict.fromkeys(("aug", "augmentation"), "augment={}"),
-    **dict.fromkeys(("dataset", "data_dir", "data_path", "path", "dir", "folder", "photos", "images"), "data={}"),
-    **dict.fromkeys(("output", "output_dir", "out", "out_dir", "save_dir", "log_dir", "logdir"), "hydra.run.dir={}"),
-    **dict.fromkeys(("checkpoint", "ckpt", "ckpt_path", "resume_from"), "resume={}"),
-    **dict.fromkeys(("grad_clip", "clip_grad", "max_grad_norm", "gradient_clip_val"), "trainer.gradient_clip={}"),
-    **dict.fromkeys(("accumulate_grad_batches", "gradient_accumulation_steps"), "trainer.accumulate={}"),
-    **dict.fromkeys(("val_split", "valid_split", "val_fraction"), "data.valid_fraction={}"),
-    **dict.fromkeys(("gpus", "num_gpus", "n_gpus"), "trainer.accelerator=gpu trainer.devices={}"),
-    **dict.fromkeys(
-        ("gpus=-1", "num_gpus=-1", "gpus=all", "devices=-1"), "trainer.accelerator=gpu trainer.devices=null"
-    ),
-    **dict.fromkeys(("gpus=true", "num_gpus=true"), "trainer.accelerator=gpu"),
-    **dict.fromkeys(
-        ("gpus=0", "num_gpus=0", "n_gpus=0", "no_cuda", "cpu", "gpu=false", "cuda=false", "device=cpu"),
-        "trainer.accelerator=cpu",
-    ),
-    **dict.fromkeys(("gpu", "cuda", "device=cuda", "device=cuda:0", "device=gpu"), "trainer.accelerator=gpu"),
-    **dict.fromkeys(("device=mps", "accelerator=cuda", "accelerator=mps"), "trainer.accelerator=gpu"),
-    **dict.fromkeys(("precision=16", "precision=fp16", "amp=true", "fp16=true"), "trainer.precision=16-mixed"),
-    **dict.fromkeys(("precision=bf16", "bf16=true"), "trainer.precision=bf16-mixed"),
-    **dict.fromkeys(("precision=32", "precision=fp32", "amp=false", "fp16=false"), "trainer.precision=32-true"),
-    **dict.fromkeys(("freeze=true", "freeze_backbone=true"), "finetune=head"),
-    **dict.fromkeys(("freeze=false", "freeze_backbone=false"), "finetune=full"),
-    "momentum": "optimizer=sgd optimizer.momentum={}",
-    "pretrained=false": "finetune=full backbone.pretrained={}",
-    "root": "data=folder data.root={}",
-    "test_split": "data.test_fraction={}",
-    "random_seed": "seed={}",
-    "warmup": "schedule.warmup_epochs={}",
-    "smoothing": "augment.label_smoothing={}",
-}
 _NO_OPTION = {"backbone": "backbone.name={}", "data": "data=folder data.root={}"}  # a value that is no option's name
 _BARE = {"resume": "last"}  # what a key has where its flag has no value
 _FLAG = r"--?[a-zA-Z]"  # not a negative number
@@ -216,17 +174,16 @@ def is_free(key: str) -> bool:
 
 def _split(argv: Sequence[str]) -> Iterator[_Given]:
     """Settings, flags of other programs with their values, and Hydra's own words as they are."""
-    hydra = get_args_parser()._option_string_actions
     words = list(argv)
     while words:
+        if flag := _flag_of_hydra(words):
+            yield _Given(flag[0], None, "", flag)
+            continue
         word = words.pop(0)
         name, equals, value = word.partition("=")
-        if name in hydra:
-            takes_value = hydra[name].nargs != 0 and not equals and words and "=" not in words[0]
-            yield _Given(word, None, "", [word, *([words.pop(0)] if takes_value else [])])
-        elif re.match(_FLAG, word):
+        if re.match(_FLAG, word):
             key, bare = name.lstrip("-").replace("-", "_"), False
-            if not equals and key.startswith("no_") and key not in _MEANT:
+            if not equals and key.startswith("no_") and key not in MEANT:
                 key, value = key.removeprefix("no_"), "false"
             elif not equals:
                 has_value = words and not re.match(_FLAG, words[0]) and not _is_override(words[0])
@@ -242,24 +199,30 @@ def _split(argv: Sequence[str]) -> Iterator[_Given]:
 
 def flags_first(argv: Sequence[str]) -> list[str]:
     """A command line with Hydra's flags before the overrides: argparse takes none among them."""
-    hydra = get_args_parser()._option_string_actions
     flags: list[str] = []
     overrides: list[str] = []
     words = list(argv)
     while words:
-        word = words.pop(0)
-        name, equals, _ = word.partition("=")
-        if name not in hydra:
-            overrides.append(word)
-            continue
-        takes_value = hydra[name].nargs != 0 and not equals and words and "=" not in words[0]
-        flags += [word, *([words.pop(0)] if takes_value else [])]
+        if flag := _flag_of_hydra(words):
+            flags += flag
+        else:
+            overrides.append(words.pop(0))
     return [*flags, *overrides]
+
+
+def _flag_of_hydra(words: list[str]) -> list[str]:
+    """Take a flag of Hydra's, with its value, off the front of a command line; empty where there is none."""
+    hydra = get_args_parser()._option_string_actions
+    name, equals, _ = words[0].partition("=")
+    if name not in hydra:
+        return []
+    takes_value = hydra[name].nargs != 0 and not equals and words[1:] and "=" not in words[1]
+    return [words.pop(0) for _ in range(2 if takes_value else 1)]
 
 
 def _is_override(word: str) -> bool:
     key, equals, _ = word.partition("=")
-    return bool(equals) and (_is_known(key.lstrip("+~")) or key in _MEANT)
+    return bool(equals) and (_is_known(key.lstrip("+~")) or key in MEANT)
 
 
 def _meant(g: _Given, others: Set[str], conf: Sequence[Path]) -> list[str]:
@@ -274,7 +237,7 @@ def _meant(g: _Given, others: Set[str], conf: Sequence[Path]) -> list[str]:
         row = g.key + "={}"
     else:
         leaf = g.key.rpartition(".")[2]
-        row = _MEANT.get(f"{leaf}={value.lower()}") or _MEANT.get(leaf) or _only(leaf, others)
+        row = MEANT.get(f"{leaf}={value.lower()}") or MEANT.get(leaf) or _only(leaf, others)
     group = row.partition("=")[0]
     if row == group + "={}" and any((folder / group).is_dir() for folder in conf):
         if g.bare or (value in ("null", "") and _is_required(group)):
@@ -293,7 +256,7 @@ def _meant(g: _Given, others: Set[str], conf: Sequence[Path]) -> list[str]:
 
 
 def _suggestion(key: str, text: str, g: _Given) -> str:
-    """An override of a row of ``_MEANT``; with ... for a value that its key cannot have."""
+    """An override of a row of ``MEANT``; with ... for a value that its key cannot have."""
     if text != "{}":
         return f"{key}={text}"
     fields = _fields(key)

@@ -18,52 +18,20 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import lightning.pytorch as pl
-from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.core.saving import load_hparams_from_yaml
-from lightning.pytorch.loggers import CSVLogger as LightningCSVLogger
 from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
-from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.loggers.logger import DummyLogger
 from torch.utils.tensorboard import SummaryWriter
 
 from sagehound import compute, console, tensorboard
 from sagehound.config import Train, meant
 from sagehound.errors import ConfigError, SagehoundError
-from sagehound.files import read_csv, write_json
+from sagehound.files import write_json
 from sagehound.targets import describe, import_target, missing_module, resolve
 
 IDS = "loggers.json"  # of the runs in MLflow and W&B, which a resume continues
 
 Makers = dict[str, Callable[..., Logger]]
-
-
-class CSVLogger(LightningCSVLogger):
-    """Lightning's, which adds to the files that are there, of a resumed run or a process of DDP's.
-
-    Lightning's own removes them.
-    """
-
-    @property
-    @rank_zero_experiment
-    def experiment(self) -> Any:  # noqa: ANN401 - Lightning gives others a stand-in
-        """The writer; it starts with the rows and hyperparameters that the files have."""
-        if self._experiment is None:
-            path = Path(self.log_dir, ExperimentWriter.NAME_METRICS_FILE)
-            rows = [{k: v for k, v in row.items() if v} for row in read_csv(path)] if path.exists() else []
-            hparams = load_hparams_from_yaml(str(path.with_name(ExperimentWriter.NAME_HPARAMS_FILE)))
-            writer = ExperimentWriter(log_dir=self.log_dir)
-            writer.metrics.extend(rows)  # type: ignore[arg-type]
-            writer.log_hparams(hparams)
-            writer.save()
-            self._experiment = writer
-        return self._experiment
-
-    def __getstate__(self) -> dict[str, Any]:
-        """For a process of DDP's, which writes instead of this one; both read the files again."""
-        self.save()
-        self._experiment = None
-        return self.__dict__.copy()
 
 
 class LearningRate(Callback):

@@ -56,7 +56,7 @@ def balanced(counts: list[int]) -> Tensor:
 
 
 def check(loss: str | nn.Module, class_weights: str | Sequence[float] | None, smoothing: float) -> None:
-    """Refuse settings of a loss that cannot be.
+    """Refuse wrong settings of a loss.
 
     Raises:
         ConfigError: there is no loss of this name, or the settings contradict each other.
@@ -97,7 +97,7 @@ def make(
 
 
 class _Missing(nn.Module):
-    """Stands for a loss of somebody's own, of which a checkpoint knows the name alone."""
+    """Stands for a custom loss: a checkpoint holds only its name."""
 
     def __init__(self, name: str) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The metrics: one entry each, which everything that computes, writes or reads a metric goes by.
+"""The table of metrics. All code that computes, writes or reads a metric uses it.
 
 An entry reaches metrics.json and the final table; with ``each_epoch`` also history.csv, the curves, the loggers, the
 lines that SageMaker reads, and the objectives by which searches prune. Imports no torch until a metric is computed.

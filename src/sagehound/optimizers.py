@@ -16,7 +16,7 @@ from sagehound.errors import ConfigError
 
 Make = Callable[..., Optimizer]
 
-# they want another kind of step, of gradient or of parameter than a classifier has
+# they need a closure, sparse gradients, or matrices alone
 _UNFIT = {"lbfgs", "sparseadam", "muon"}
 
 

@@ -14,10 +14,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from sagehound.archive_reader import Limits
 from sagehound.errors import InputError
 from sagehound.files import locked
 from sagehound.machine import cores
-from sagehound.unpacking import Limits, add, appearing
+from sagehound.unpacking import add, appearing
 
 TARGET = 4 * 2**20  # bytes of photos in a pack, on average
 LEAST, MOST = TARGET // 4, 4 * TARGET  # a single photo may be larger
@@ -102,7 +103,7 @@ def read_photo(path: Path) -> bytes:
 
 def unreadable(path: Path, error: OSError) -> InputError:
     """The message for a photo that cannot be read."""
-    return InputError(f"{path} cannot be read ({error.strerror}): mend or remove it, then run the same command again")
+    return InputError(f"{path} cannot be read ({error.strerror}): fix or remove it, then run the same command again")
 
 
 def unpack(folder: Path, to: Path | None = None) -> Path:

@@ -1,12 +1,13 @@
 """A trained model in Python: labels and probabilities of photos. Without torch, unless a checkpoint is opened."""
 
+import os
 import pickle
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +18,6 @@ from sagehound.errors import ConfigError, InputError
 from sagehound.inference.decode import BadPhoto, to_rgb
 from sagehound.inference.preprocessing import Pixels, Preprocessing, centre, prepare, to_pixels
 from sagehound.machine import cores
-
-if TYPE_CHECKING:
-    from sagehound.run import Run
 
 Photo = str | Path | bytes | Image.Image | npt.NDArray[np.uint8]  # a file, its content, or its pixels
 _Probabilities = npt.NDArray[np.float32]
@@ -35,7 +33,7 @@ _BROKEN = (
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model says of one photo."""
+    """A model's prediction for one photo."""
 
     label: str
     probability: float  # of the label
@@ -127,17 +125,17 @@ def _image(photo: Any) -> Image.Image:  # noqa: ANN401 - whatever the user gave
     return Image.fromarray(photo)
 
 
-def load(model: "str | Path | Run") -> Model:
+def load(model: str | os.PathLike[str]) -> Model:
     """Open a trained model.
 
     Args:
-        model: a run, its folder, a model.tar.gz, or a checkpoint. The first three need no torch where the run has left
-            a model.tar.gz.
+        model: a run, its folder, a model.tar.gz, or a checkpoint. Only a checkpoint, or a run without a model.tar.gz,
+            needs torch.
 
     Raises:
         InputError: there is no model, or a broken one.
     """
-    path = Path(getattr(model, "folder", model)).expanduser()  # type: ignore[arg-type]
+    path = Path(model).expanduser()
     if path.suffix == ".ckpt":
         return _of_checkpoint(path)
     is_run = path.is_dir() and not (path / archive.NAME).exists() and not (path / "model.json").exists()

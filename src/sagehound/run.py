@@ -1,6 +1,7 @@
 """A finished run: its folder and its metrics. Imports no torch."""
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,10 @@ class Run:
 
     folder: Path
     metrics: dict[str, Any]  # metrics.json
+
+    def __fspath__(self) -> str:
+        """The run's folder, so that a run can be given wherever a path can."""
+        return os.fspath(self.folder)
 
     @classmethod
     def open(cls, folder: str | Path) -> "Run":
@@ -39,4 +44,4 @@ class Run:
         """
         from sagehound.predicting import load
 
-        return load(self)
+        return load(self.folder)

@@ -212,7 +212,7 @@ def _refused(error: InstantiationException, where: str, target: str) -> Sagehoun
 
 
 def describe(error: BaseException) -> str:
-    """An error of somebody else's in one line: its kind, its first line, and where it was raised."""
+    """An error of other code in one line: its kind, its first line, and where it was raised."""
     frames = traceback.extract_tb(error.__traceback__)
     place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
     text = (str(error).strip().splitlines() or [""])[0]

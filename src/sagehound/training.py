@@ -9,10 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
 import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.loggers import Logger
 from torch import nn
 
 from sagehound import (
@@ -35,19 +32,18 @@ from sagehound import (
     tables,
     tensorboard,
 )
-from sagehound.callbacks import AtomicFiles, EachEpoch, EpochEnd, KeepConfig, make_callbacks, signals_stop
+from sagehound.callbacks import EpochEnd, signals_stop
 from sagehound.classifier import Classifier
 from sagehound.config import Train
 from sagehound.data import splits
 from sagehound.data.datamodule import PhotoDataModule
-from sagehound.data.photos import PhotoSet, find_photos
+from sagehound.data.photos import PhotoSet, find_photos, own_source
 from sagehound.errors import ConfigError
 from sagehound.files import write_json
-from sagehound.loggers import LearningRate
+from sagehound.fitting import fit
 from sagehound.machine import tune_allocator
 from sagehound.run import Run
 from sagehound.tables import Predictions
-from sagehound.targets import describe, is_raised_in
 from sagehound.verification import FreshProcesses
 
 
@@ -164,7 +160,7 @@ def _prepare(cfg: Train, seconds: dict[str, float]) -> _Ready:
     with _timed(seconds, "model"):  # what cannot work is refused before any photo is read or fetched
         compute.choose(cfg.trainer, cfg.finetune)
         stopped_at = checkpoint.read(cfg) if cfg.resume else None
-        source, _ = from_config.source(cfg), from_config.transform(cfg)
+        source, _ = own_source(cfg.data), from_config.transform(cfg)
         model = from_config.classifier(cfg)
     with _timed(seconds, "data"):
         before = splits.of_run(Path(cfg.resume)) if cfg.resume else None
@@ -235,62 +231,6 @@ def _report(metrics: dict[str, Any], scores: dict[str, dict[str, Any]], folder: 
     tensorboard.summarise(metrics, folder, is_trial=is_trial)
     if not is_trial:
         evaluation.tell_leaks(metrics.get("test_without_leaks", {}))
-
-
-def fit(
-    model: Classifier,
-    data: PhotoDataModule,
-    machine: compute.Compute,
-    log: Sequence[Logger],
-    cfg: Train,
-    folder: Path,
-    each_epoch: EpochEnd | None = None,
-    given: extensions.Extensions | None = None,
-) -> None:
-    """Train; best.ckpt and last.ckpt are left beside each other.
-
-    Raises:
-        ConfigError: Lightning refuses how callbacks, loggers and trainer.extra go together.
-    """
-    t = cfg.trainer
-    given = given or extensions.of(cfg, folder)
-    arguments: dict[str, Any] = dict(
-        accelerator=machine.accelerator,
-        devices=machine.devices,
-        num_nodes=t.num_nodes,
-        precision="32-true" if data.head_alone else machine.precision,
-        strategy=machine.strategy,
-        max_epochs=t.max_epochs,
-        gradient_clip_val=t.gradient_clip,
-        accumulate_grad_batches=t.accumulate,
-        callbacks=[
-            *make_callbacks(t, folder / "checkpoints", keep_last=cfg.results != "scores"),
-            tensorboard.SharedCharts(),
-            LearningRate(),
-            KeepConfig(cfg),
-            *([EachEpoch(each_epoch)] if each_epoch else []),
-            *given.callbacks,
-        ],
-        logger=list(log) or False,
-        default_root_dir=folder,
-        log_every_n_steps=5,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,  # the photos' own order is made for several processes
-        enable_model_summary=False,
-        plugins=[AtomicFiles(), *compute.environment()],
-        enable_progress_bar=False,  # the callbacks print
-    )
-    if cfg.debugger:
-        from sagehound.debugger.hook import TensorHook
-
-        arguments["callbacks"].append(TensorHook(cfg.debugger, folder))
-    try:
-        trainer = pl.Trainer(**(arguments | given.trainer))
-        trainer.fit(model, data, ckpt_path=cfg.resume, weights_only=True)
-    except (MisconfigurationException, ValueError) as error:
-        if isinstance(error, ValueError) and not (given.trainer and is_raised_in(error, "lightning")):
-            raise
-        raise ConfigError(f"trainer.extra or callbacks, which Lightning refuses: {describe(error)}") from error
 
 
 def _is_small(head: nn.Module, cfg: Train) -> bool:

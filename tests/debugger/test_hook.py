@@ -200,7 +200,7 @@ def test_nothing_stays_on_the_model(config: Compose, tmp_path: Path) -> None:
 
     from sagehound import compute, from_config
     from sagehound.data.photos import find_photos
-    from sagehound.training import fit
+    from sagehound.fitting import fit
 
     cfg = config("finetune=full", *DEBUGGER)
     photos = find_photos(cfg.data, tmp_path / "cache")

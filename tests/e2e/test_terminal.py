@@ -92,7 +92,7 @@ def test_a_stopped_run_leaves_no_bar(photos: Path, weights: Path, tmp_path: Path
     code, written = on_terminal(tmp_path, given, stop_at="epoch 3/500: ")
     assert code == 130, written
     shown = [line for line in screen(written) if line]
-    assert shown[-1].startswith("sagehound: stopped by SIGINT; go on with")
+    assert shown[-1].startswith("sagehound: stopped by SIGINT; resume with")
     assert not [line for line in shown if "━━" in line]
     assert written.endswith("\x1b[?25h") or written.rindex("\x1b[?25h") > written.rindex("\x1b[?25l"), (
         "a cursor is seen"

@@ -113,7 +113,7 @@ def test_a_signal_ends_the_run_with_a_checkpoint_and_it_goes_on(
     assert process.returncode == code, errors
     run = only_run(tmp_path)
     name = signal.Signals(signum).name
-    assert errors == f"sagehound: stopped by {name}; go on with: python {ROOT / 'train.py'} resume={run}\n"
+    assert errors == f"sagehound: stopped by {name}; resume with: python {ROOT / 'train.py'} resume={run}\n"
     assert (run / "checkpoints/last.ckpt").exists()
     assert not (run / "metrics.json").exists()
 

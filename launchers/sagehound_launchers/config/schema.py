@@ -1,13 +1,15 @@
 """The schema of `python launch.py`: that of training, and what is done around it."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
 
 from sagehound.config import Train, group, key
 from sagehound_launchers.config.aws import Aws, LaunchData, LaunchTrainer
 from sagehound_launchers.config.search import Hpo
-from sagehound_launchers.stages import Stage, registry
+
+if TYPE_CHECKING:
+    from sagehound_launchers.stages import Stage
 
 
 @dataclass
@@ -24,9 +26,18 @@ class Launch(Train):
     n: str = key("probe: test photos that are sent, chosen by seed, or all", "30")
 
     @property
-    def stages(self) -> list[tuple[Stage[Any], Any]]:
+    def stages(self) -> list[tuple["Stage[Any]", Any]]:
         """The stages that are chosen, each with its group, in their order."""
-        return [(stage, own) for stage in registry() if (own := getattr(self, stage.name)) is not None]
+        return [(stage, own) for stage in self._known if (own := getattr(self, stage.name)) is not None]
+
+    @property
+    def with_model(self) -> list["Stage[Any]"]:
+        """All stages that need a model, by their names."""
+        return sorted((stage for stage in self._known if stage.needs_model), key=lambda stage: stage.name)
+
+    @property
+    def _known(self) -> list["Stage[Any]"]:
+        return [f.metadata["stage"] for f in fields(self) if "stage" in f.metadata]
 
     @property
     def search(self) -> Hpo:
@@ -53,28 +64,19 @@ class Launch(Train):
     def conflicts(self, cfg: Train) -> Iterator[str]:
         """Yield a message for each setting that contradicts another."""
         yield from super().conflicts(cfg)
+        known = self.with_model
         need = [stage for stage, _ in self.stages if stage.needs_model]
         if self.models and not need:
             yield (
                 f"model={self.models[0]}: nothing is to be done with it: choose "
-                f"{' or '.join(stage.example for stage in with_model())}"
+                f"{' or '.join(stage.example for stage in known)}"
             )
         if self.trains_first and need and (self.results == "scores" or not self.artifact):
             yield (
-                f"results=scores and artifact=false leave no model.tar.gz, which {names_with_model()} need: drop them, "
-                "or give model=RUN"
+                "results=scores and artifact=false leave no model.tar.gz, which "
+                f"{' and '.join(stage.name for stage in known)} need: drop them, or give model=RUN"
             )
         if self.n != "all" and not (self.n.isdecimal() and int(self.n)):
             yield f"n={self.n}: give a number of photos from 1 on, or all"
         if self.endpoint and "probe" not in {stage.name for stage, _ in self.stages}:
             yield f"endpoint={self.endpoint} is of probe only: choose probe=local or probe=sagemaker"
-
-
-def with_model() -> list[Stage[Any]]:
-    """The stages that need a model, by their names."""
-    return sorted((stage for stage in registry() if stage.needs_model), key=lambda stage: stage.name)
-
-
-def names_with_model() -> str:
-    """The names of the stages that need a model, for a message."""
-    return " and ".join(stage.name for stage in with_model())

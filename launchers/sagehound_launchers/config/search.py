@@ -20,7 +20,7 @@ _MOST_PARENTS = 5  # of a warm start, by AWS's limits
 class Hpo:
     """A search for the best hyperparameters."""
 
-    name: str = key("who proposes", MISSING, choices=("optuna", "sagemaker"))
+    name: str = key("what proposes the trials", MISSING, choices=("optuna", "sagemaker"))
     study: str = key(
         "the search's folder below multirun; the name of an earlier search continues it",
         "${now:%Y-%m-%d}/${now:%H-%M-%S}-${backbone.name}",
@@ -28,16 +28,16 @@ class Hpo:
     max_jobs: int = key("trials in all", 20, at_least=1)
     max_parallel_jobs: int = key("trials that run at a time", 1, at_least=1)
     sampler: str = key("optuna: how it proposes", "tpe", choices=("tpe", "qmc", "random", "grid"))
-    pruner: str = key("optuna: ends trials that others are ahead of", "none", choices=("none", "median", "hyperband"))
+    pruner: str = key("optuna: ends trials that are worse than others", "none", choices=("none", "median", "hyperband"))
     objective: str = key("a number of metrics.json", "valid.loss")
-    direction: str = key("of a better objective", "minimize", choices=("minimize", "maximize"))
+    direction: str = key("minimize: a lower objective is better", "minimize", choices=("minimize", "maximize"))
     strategy: str = key("sagemaker: how it proposes", "Bayesian", choices=("Bayesian", "Random", "Grid", "Hyperband"))
     early_stopping: bool = key(
         "sagemaker: stop a trial that is worse than the median of the others (not Hyperband)", False
     )
     warm_start: list[str] = key("sagemaker: ended tuning jobs to learn from, 5 at most", [])
     warm_start_type: str = key(
-        "sagemaker: whether those trained the same",
+        "sagemaker: whether those jobs trained the same model on the same photos",
         "TransferLearning",
         choices=("TransferLearning", "IdenticalDataAndAlgorithm"),
     )

@@ -11,12 +11,11 @@ from sagehound.errors import ConfigError, SagehoundError
 from sagehound_launchers.config import Aws
 from sagehound_launchers.sagemaker import account
 from sagehound_launchers.sagemaker.errors import aws_errors, code_of
-from sagehound_launchers.stages.image import Image
 
 _PLATFORM = "linux/amd64"  # of SageMaker's usual instances, whatever this machine is
 
 
-def push(aws: Aws, image: Image) -> str:
+def push(aws: Aws, repository: str, tag: str) -> str:
     """Make the repository if it is missing, log in, build and push.
 
     Returns:
@@ -32,9 +31,9 @@ def push(aws: Aws, image: Image) -> str:
             "aws=emulator needs no image"
         )
     reach = account.reach(aws)
-    ecr, name = reach.client("ecr"), image.repository
-    with aws_errors(f"preparing the repository {name}"):
-        address = f"{_repository(ecr, name)}:{image.tag}"
+    ecr = reach.client("ecr")
+    with aws_errors(f"preparing the repository {repository}"):
+        address = f"{_repository(ecr, repository)}:{tag}"
         login = ecr.get_authorization_token()["authorizationData"][0]
     user, _, password = base64.b64decode(login["authorizationToken"]).decode().partition(":")
     registry = address.partition("/")[0]

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from sagehound import archive, console, run_folder
+from sagehound.archive_reader import Limits
 from sagehound.config import Debugger
 from sagehound.errors import ConfigError, InputError, SagehoundError, Stopped
 from sagehound.files import replacing, write_json
-from sagehound.unpacking import Limits, unpack_into
+from sagehound.unpacking import unpack_into
 from sagehound_launchers.config import Aws, Launch
 from sagehound_launchers.runners import stop_signal, terminable
 from sagehound_launchers.sagemaker import account, client, cost, inputs, requests

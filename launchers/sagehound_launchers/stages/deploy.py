@@ -24,7 +24,7 @@ class Deploy:
     port: int = key("0: any free one, which is printed", 8080, at_least=0, at_most=65535)
     model_gb: float | None = key("memory that open models may hold, 10^9 bytes; null: half of it", None, above=0)
     max_requests: int = key("requests that are read or answered at a time; others must try again", 64, at_least=1)
-    max_megapixels: float = key("of one photo", 50.0, above=0)
+    max_megapixels: float = key("largest size of a photo, 10^6 pixels", 50.0, above=0)
 
     def conflicts(self, cfg: "Launch") -> Iterator[str]:
         """Yield a message for each setting that contradicts another."""

@@ -27,7 +27,7 @@ def push(cfg: "Launch", image: Image, models: Sequence[str], folder: Path) -> No
     """Build the image of this project and push it."""
     from sagehound_launchers.sagemaker.image import push
 
-    push(cfg.aws, image)
+    push(cfg.aws, image.repository, image.tag)
 
 
 STAGE = Stage("image", Image, BEFORE_TRAINING, push)

@@ -19,7 +19,7 @@ class Probe:
     """Test photos sent to an endpoint."""
 
     name: str = key("where the endpoint is: any address, or SageMaker", MISSING, choices=("local", "sagemaker"))
-    clients: int = key("that send at a time", 4, at_least=1)
+    clients: int = key("clients that send at a time", 4, at_least=1)
     timeout: float = key("seconds for a response", 60.0, above=0)
 
     def conflicts(self, cfg: "Launch") -> Iterator[str]:
@@ -37,7 +37,7 @@ def probe(cfg: "Launch", own: Probe, models: Sequence[str], folder: Path) -> Non
     """Send the photos, and write the scores to the run's folder."""
     from sagehound_launchers.probe import probe
 
-    probe(cfg, own, folder)
+    probe(cfg, folder, is_sagemaker=own.name == "sagemaker", clients=own.clients, timeout=own.timeout)
 
 
 STAGE = Stage("probe", Probe, 20, probe, extra={"local": ("serve", "urllib3"), "sagemaker": ("sagemaker", "boto3")})

@@ -24,7 +24,7 @@ class Transform:
     """Batch predictions over a folder of photos, data.root."""
 
     name: str = key("where they are computed", MISSING, choices=("local",))
-    format: str = key("of the file", "csv", choices=("csv", "jsonl"))
+    format: str = key("format of the file", "csv", choices=("csv", "jsonl"))
     output: str | None = key("a file; null: outputs/transform/<data.root's name>-<a number>/predictions.<format>", None)
     top_k: int = key("classes that are written for each photo", 5, at_least=1)
 
@@ -64,11 +64,11 @@ def transform(cfg: "Launch", own: Transform, models: Sequence[str], folder: Path
 
 
 def _stop(signum: int, _: FrameType | None) -> None:
-    raise Stopped("stopped by SIGTERM; the same command goes on where it was", signum)
+    raise Stopped("stopped by SIGTERM; the same command resumes it", signum)
 
 
 def default_output(model: str, root: Path, format_: str) -> Path:
-    """The same model and folder always give the same place, so that a stopped command goes on."""
+    """The same model and folder always give the same place, so that a stopped command resumes."""
     known = hashlib.sha256(f"{Path(model).resolve()}\n{root.resolve()}".encode()).hexdigest()[:8]
     return Path("outputs/transform", f"{root.resolve().name}-{known}", f"predictions.{format_}")
 

@@ -3,7 +3,7 @@
 sagehound launch -m hpo=optuna "optimizer.lr=tag(log, interval(1e-4, 1e-1))"    look for the best hyperparameters
 sagehound launch -m hpo=sagemaker aws.role=NAME                      the same by a tuning job of SageMaker
 sagehound launch trainer=sagemaker aws.role=NAME data=folder data.root=PATH     train there; -m key=a,b for a sweep
-sagehound launch trainer=sagemaker aws=emulator data=demo            the same on this machine, for nothing
+sagehound launch trainer=sagemaker aws=emulator data=demo            the same on this machine, at no cost
 sagehound launch image=ecr                                           the image that jobs run in
 sagehound launch deploy=local model=RUN                              a server, and a page to drop photos on
 sagehound launch transform=local model=RUN data.root=PHOTOS          predictions.csv of a folder

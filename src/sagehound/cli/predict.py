@@ -49,20 +49,20 @@ def predict(program: str, given: Sequence[str]) -> None:
                 raise ConfigError(f"{photo}: did you mean --top-k {photo.partition('=')[2]}?")
         interrupts.raise_from_now_on()
         failed = 0
-        for name, said in _answers(arguments.model, arguments.photos, arguments.top_k or 1):
-            if isinstance(said, InputError):
+        for name, result in _answers(arguments.model, arguments.photos, arguments.top_k or 1):
+            if isinstance(result, InputError):
                 failed += 1
                 sys.stdout.flush()
-                print(f"sagehound: {_printable(name)}: {said}", file=sys.stderr, flush=True)
+                print(f"sagehound: {_printable(name)}: {result}", file=sys.stderr, flush=True)
             else:
-                console.say(f"{name}: {_in_words(said, arguments.top_k)}")
+                console.say(f"{name}: {_in_words(result, arguments.top_k)}")
         sys.stdout.flush()
     if failed:
         sys.exit(InputError.exit_code)
 
 
 def _answers(model: str, photos: Sequence[str], top_k: int) -> Iterator[tuple[str, Answer | InputError]]:
-    """The photos in their order, each with its answer or with why there is none."""
+    """The photos in their order, each with its result or with why there is none."""
     with opened(model) as folder:
         predictor = Predictor(folder)
         engine = Engine(on_batch=lambda _: None)
@@ -96,12 +96,12 @@ def _folder(model: str, photo: str) -> InputError:
     return InputError(f"a folder; for every photo in it: sagehound launch {' '.join(map(quoted, overrides))}")
 
 
-def _in_words(said: Answer, top_k: int | None) -> str:
-    best = f"{said['label']}, probability {said['probability']:.1%}"
+def _in_words(result: Answer, top_k: int | None) -> str:
+    best = f"{result['label']}, probability {result['probability']:.1%}"
     if not top_k:
         return best
-    ranked = ", ".join(f"{one['label']} {one['probability']:.1%}" for one in said["top"])
-    return f"{best}; top {len(said['top'])}: {ranked}"
+    ranked = ", ".join(f"{one['label']} {one['probability']:.1%}" for one in result["top"])
+    return f"{best}; top {len(result['top'])}: {ranked}"
 
 
 def _printable(text: str) -> str:

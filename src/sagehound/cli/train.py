@@ -1,4 +1,4 @@
-"""Fine-tune an image classifier on a folder of photos, test it, and write down what it is worth.
+"""Fine-tune an image classifier on a folder of photos, and test it.
 
 sagehound train data=demo backbone=efficientnet_lite0 trainer=local     drawn photos; needs no download
 sagehound train data=folder data.root=PATH backbone=resnet34            your split/class/photo or class/photo folders

@@ -47,10 +47,10 @@ class Data:
     batch_size: int = key("photos a step, on each device", 64, at_least=1)
     workers: int | None = key("threads that read photos; null: one a core, 16 at most", None, at_least=0)
     on_bad: str = key("an unreadable photo: leave it out and list it, or stop", "skip", choices=("skip", "fail"))
-    cache: str = key("keep photos shrunk: as JPEGs, or as raw pixels", "none", choices=("none", "jpeg", "memmap"))
+    cache: str = key("cache shrunken photos as JPEGs or as raw pixels", "none", choices=("none", "jpeg", "memmap"))
     valid_fraction: float = key("share taken from train when there is no valid folder", 0.15, above=0, below=1)
-    test_fraction: float = key("the same for test", 0.15, above=0, below=1)
-    split_seed: int = key("which photos those are; apart from seed, so that runs of all seeds are tested alike", 0)
+    test_fraction: float = key("share taken from train when there is no test folder", 0.15, above=0, below=1)
+    split_seed: int = key("seed of these choices; not seed, so that runs of any seed have the same test photos", 0)
 
     def conflicts(self, cfg: "Train") -> Iterator[str]:
         """Yield a message for each setting that contradicts another."""
@@ -84,7 +84,9 @@ class Data:
 class Augment:
     """Random changes of training photos; validation and test photos are not changed."""
 
-    crop: float | None = key("random crop's smallest share of the photo; null: centre crop", None, above=0, at_most=1)
+    crop: float | None = key(
+        "smallest share of a photo's area in a random crop; null: centre", None, above=0, at_most=1
+    )
     flip: bool = key("mirror half of the photos", False)
     randaugment: int = key("strength of two random colour or shape changes; 0: none", 0, at_least=0, at_most=30)
     transform: dict[str, Any] = key(
@@ -120,7 +122,7 @@ def refuse_overlap(root: str | None, folder: Path) -> None:
     try:
         photos, run = Path(root).expanduser().resolve(), folder.resolve()
     except (OSError, RuntimeError):
-        return  # what is wrong with it is said when it is opened
+        return  # reported when it is opened
     if run.is_relative_to(photos):
         raise ConfigError(
             f"results in {folder} and photos in data.root={root} would mix: give a hydra.run.dir (hydra.sweep.dir of a "
@@ -135,7 +137,7 @@ def _unsafe_root(given: str) -> str:
     try:
         root, home = Path(given).expanduser().resolve(), Path.home().resolve()
     except (OSError, RuntimeError):
-        return ""  # what is wrong with it is said when it is opened
+        return ""  # reported when it is opened
     checkout = Path(__file__).resolve().parents[3]
     if root == home or root in home.parents:
         return "is a home folder or holds all of them"

@@ -27,15 +27,15 @@ class Trainer:
     )
     num_nodes: int = key("machines; NODE_RANK is each one's number, MASTER_ADDR the first", 1, at_least=1)
     precision: str = key(
-        "auto: 16 bits where the hardware computes in them",
+        "auto: 16 bits where the hardware supports them",
         "auto",
         choices=("auto", "32-true", "bf16-mixed", "16-mixed"),
     )
     channels_last: bool = key("memory order in which convolutions are faster", True)
     compile: bool = key("torch.compile: minutes to start, then a faster step; for long runs on a GPU", False)
-    gradient_clip: float | None = key("largest norm of the gradients of a step; null: none", 1.0, above=0)
+    gradient_clip: float | None = key("largest gradient norm of a step; null: no clipping", 1.0, above=0)
     accumulate: int = key("steps whose gradients are averaged before the optimizer's step", 1, at_least=1)
-    ema: float | None = key("decay a step of averaged weights (EMA); null: none", None, above=0, below=1)
+    ema: float | None = key("decay per step of averaged weights (EMA); null: none", None, above=0, below=1)
     patience: int | None = key(
         "stop after so many epochs without a lower validation loss; null: never", None, at_least=1
     )
@@ -83,21 +83,21 @@ class Debugger:
 
     name: str = key("who reads the tensors", MISSING, choices=("sagemaker",))
     folder: str | None = key(
-        "where they go; null: debugger/tensors of the run, or where SageMaker takes them from", None
+        "folder of the tensors; null: debugger/tensors of the run; in a job, the one that SageMaker reads", None
     )
     collections: list[str] = key(
-        "what is written",
+        "tensors that are written",
         ["losses", "gradients", "relu_input", "labels", "predictions"],
         choices=("losses", "gradients", "weights", "biases", "relu_input", "relu_output", "labels", "predictions"),
     )
-    train_interval: int = key("optimizer steps between two that are written", 100, at_least=1)
-    eval_interval: int = key("batches of valid photos between two that are written", 100, at_least=1)
-    loss_interval: int = key("the same for losses, labels and predictions, which are small", 5, at_least=1)
-    photos: int = key("of a batch, whose activations are written", 8, at_least=1)
-    reductions: bool = key("seven numbers of a tensor, not its values; losses, labels, predictions stay whole", False)
-    workers: str = key("which of DDP's processes write", "one", choices=("one", "all"))
+    train_interval: int = key("optimizer steps from one written step to the next", 100, at_least=1)
+    eval_interval: int = key("batches of valid photos from one written batch to the next", 100, at_least=1)
+    loss_interval: int = key("both intervals for losses, labels and predictions, which are small", 5, at_least=1)
+    photos: int = key("photos of a batch whose activations are written", 8, at_least=1)
+    reductions: bool = key("write statistics of a tensor, not its values; not of losses, labels, predictions", False)
+    workers: str = key("DDP processes that write", "one", choices=("one", "all"))
     rules: dict[str, dict[str, str]] | None = key(
-        "of AWS's, with their parameters: they run beside a job on SageMaker", None
+        "rules of AWS with their parameters; they run beside a job on SageMaker", None
     )
 
 
@@ -106,11 +106,11 @@ class Cache:
     """Files that later runs use again; safe to delete at any time."""
 
     dir: str = key(
-        "the folder; SAGEHOUND_CACHE sets it as well",
+        "folder of the cache; the variable SAGEHOUND_CACHE sets it too",
         _CACHE,
     )
     max_gb: float = key(
-        "largest size, 10^9 bytes; the files that were not used for the longest time go first", 20.0, above=0
+        "largest size in GB (10^9 bytes); the least recently used files are removed first", 20.0, above=0
     )
 
 

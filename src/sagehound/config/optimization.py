@@ -54,9 +54,14 @@ class Optimizer:
     name: str = key("an optimizer of torch.optim or timm.optim, in lower case; ignored beside _target_", MISSING)
     lr: float = key("learning rate of the head, at the schedule's peak", MISSING, above=0)
     weight_decay: float = key("not applied to biases and normalisation layers", 0.0, at_least=0)
-    eps: float | None = key("adamw, adam and others; null: the optimizer's own default", None, above=0)
-    betas: list[float] | None = key("adamw, adam and others: two numbers", None, at_least=0, below=1)
-    momentum: float | None = key("sgd and others", None, at_least=0, below=1)
+    eps: float | None = key("term in the denominator (adamw, adam, ...); null: the class's default", None, above=0)
+    betas: list[float] | None = key(
+        "two decay rates (adamw, adam, ...); null: the class's default",
+        None,
+        at_least=0,
+        below=1,
+    )
+    momentum: float | None = key("momentum factor (sgd, ...); null: the class's default", None, at_least=0, below=1)
     _target_: str | None = key("your own torch.optim.Optimizer: package.Class", None)
 
     def conflicts(self, cfg: "Train") -> Iterator[str]:

@@ -34,20 +34,20 @@ class Train:
     callbacks: dict[str, Any] = key("Lightning's callbacks by a name of your choice, each with its _target_", {})
     debugger: Debugger | None = None
     results: str | None = key(
-        "scores: metrics, curves and config alone; null: all of a run's, the scores of a sweep's (-m)",
+        "files of a run; scores: metrics, curves and config alone; null: all, in a sweep (-m) scores",
         None,
         choices=("all", "scores"),
     )
     artifact: bool = key(
-        "write model.tar.gz, which takes some seconds; what is served. results=scores leaves none", True
+        "write model.tar.gz, the file that is served; takes some seconds; never with results=scores", True
     )
-    audit_only: bool = key("look at the photos, write audit.json and splits.csv, and train nothing", False)
+    audit_only: bool = key("check the photos, write audit.json and splits.csv, and train nothing", False)
     seed: int = key("the same seed gives the same numbers on a CPU", 0, at_least=0, below=2**32)
     overwrite: bool = key(
         "first remove the files of an earlier run from hydra.run.dir, which is refused otherwise", False
     )
     best: str | None = key(
-        "a finished search's folder: take its best hyperparameters, but for those given beside it", None
+        "folder of a finished search: use its best hyperparameters, except those given beside it", None
     )
     resume: str | None = key("last (the newest run), a run's folder, or a checkpoint: continue it", None)
 

@@ -21,7 +21,7 @@ Transform = Callable[[Image.Image], Image.Image]
 class Augmentation:
     """The random transform of one training photo; the same seed gives the same result, in any thread.
 
-    RandAugment is timm's. It draws from the global generators of Python and numpy, so these are lent out under a lock.
+    RandAugment is timm's. It draws from the global generators of Python and numpy, so they are seeded under a lock.
     A transform of your own that draws from torch's generator gives the same result only where the main thread reads
     the photos (``data.workers=0``).
 
@@ -85,9 +85,9 @@ _GENERATORS = threading.Lock()
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """Lend out the generators of Python and numpy, seeded; afterwards they are as before.
+    """Seed the global generators of Python and numpy; afterwards restore their state.
 
-    Torch's generator is lent out in the main thread alone, because training draws from it there.
+    Torch's generator is seeded in the main thread alone, because training draws from it there.
     """
     is_main = threading.current_thread() is threading.main_thread()
     with _GENERATORS, torch.random.fork_rng(devices=[], enabled=is_main):
@@ -104,7 +104,7 @@ def _seeded(seed: int) -> Iterator[None]:
 
 
 def _checked(changed: object, before: Image.Image) -> Image.Image:
-    """What a transform of the user's made of a photo, if it can be trained on."""
+    """A photo that the user's transform returned, if it can be trained on."""
     if not isinstance(changed, Image.Image) or changed.size != before.size or changed.mode != "RGB":
         raise ConfigError(
             f"augment.transform must return a PIL image, RGB, of {before.size[0]} x {before.size[1]} pixels, as it was "

@@ -11,11 +11,11 @@ from pathlib import Path
 from rich.progress import Progress, TaskID
 
 from sagehound import console, hints
+from sagehound.archive_reader import DamagedArchive
 from sagehound.data import archives
 from sagehound.data.folders import Tree
 from sagehound.errors import InputError
 from sagehound.files import locked, writing_failed
-from sagehound.unpacking import DamagedArchive
 
 BREEDS = 133
 PHOTOS = {"train": 6680, "valid": 835, "test": 836}

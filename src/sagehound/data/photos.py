@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from sagehound import console
+from sagehound import console, targets
 from sagehound.config import Data
 from sagehound.data import archives, audit, demo, dogimages, splits, table
 from sagehound.data.audit import Facts
@@ -102,6 +102,15 @@ def fetch(data: Data, cache_dir: Path) -> Path:
     return root
 
 
+def own_source(data: Data) -> Callable[..., Iterable[Photo]] | None:
+    """The user's own function that lists the photos, data.source, if there is one.
+
+    Raises:
+        ConfigError: it cannot be used.
+    """
+    return targets.resolve(data.source, "data.source", named=["root"]) if data.source else None
+
+
 def find_photos(
     data: Data,
     cache_dir: Path,
@@ -114,11 +123,14 @@ def find_photos(
         data: the config's group.
         cache_dir: where findings and splits are remembered.
         resumed: the rows of the splits.csv of a run that is resumed.
-        source: a function that lists the photos, called with root=, instead of the folders or the table.
+        source: a function that lists the photos, called with root=, instead of the folders or the table; None: the
+            one that ``data`` names, if any.
 
     Raises:
+        ConfigError: the function that ``data`` names cannot be used.
         InputError: the photos are missing or cannot be trained on; with on_bad=fail also if any photo is bad.
     """
+    source = source or own_source(data)
     root = fetch(data, cache_dir)
     if source:
         tree = table.of_source(source, root)
