@@ -2,12 +2,15 @@
 
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import ROOT, Command, small
 
+import sagehound
+from sagehound import ConfigError, InputError
 from sagehound.config import Cache, Data, Train
 from sagehound_launchers import probe
 
@@ -64,6 +67,7 @@ def test_own_parts_train_through_the_command(command: Command, here: Path, photo
     assert again.returncode == 0, again.stderr
 
 
+@pytest.mark.slow
 def test_torch_and_timm_optimizers_go_by_name(command: Command, here: Path, photos: Path, weights: Path) -> None:
     for name, argument in (("adamw", "optimizer.amsgrad=true"), ("lamb", "optimizer.max_grad_norm=2.0")):
         given = [
@@ -101,15 +105,24 @@ def test_torch_and_timm_optimizers_go_by_name(command: Command, here: Path, phot
     ],
 )
 def test_a_wrong_part_is_one_line_before_any_photo_is_read(
-    command: Command, here: Path, photos: Path, weights: Path, given: list[str], message: str
+    here: Path, photos: Path, weights: Path, monkeypatch: pytest.MonkeyPatch, given: list[str], message: str
 ) -> None:
+    monkeypatch.chdir(here)
+    monkeypatch.setattr(sys, "path", [*sys.path])  # where the current folder is added
     for photo in photos.rglob("*.jpg"):
         photo.write_bytes(b"")  # the audit would complain
-    done = command("--config-dir", "options", *small(photos, weights), *given, "hydra.run.dir=run")
-    assert message in done.stderr
-    assert done.stderr.count("\n") == 1
-    assert done.returncode in (2, 3)
+    with pytest.raises((ConfigError, InputError)) as error:
+        sagehound.train(*small(photos, weights), *given, "hydra.run.dir=run", config_dir="options")
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
     assert not list(here.glob("run/*"))
+
+
+def test_the_command_says_it_in_one_line(command: Command, here: Path, photos: Path, weights: Path) -> None:
+    done = command("--config-dir", "options", *small(photos, weights), "optimizer=halved", "optimizer.nestrov=true")
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "did you mean nesterov?" in done.stderr
 
 
 COMMANDS = re.findall(r"^python train.py (.*my_parts.*)$", README, flags=re.MULTILINE)

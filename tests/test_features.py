@@ -18,7 +18,7 @@ from conftest import COLOURS, Compose, save_photo
 from safetensors.torch import load_file, save_file
 from test_training import curves, same_weights
 
-from sagehound import backbone, training
+from sagehound import backbone, fitting, training
 from sagehound.backbone import CPU_CHUNK
 from sagehound.config import Train
 from sagehound.data import sources
@@ -278,13 +278,13 @@ def stopped_after_the_first_epoch(cfg: Train, folder: Path) -> Path:
         def on_validation_end(self, *_: object) -> None:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    original = training.make_callbacks
-    training.make_callbacks = lambda *a, **k: [Hear(), *original(*a, **k)]  # type: ignore[assignment]
+    original = fitting.make_callbacks
+    fitting.make_callbacks = lambda *a, **k: [Hear(), *original(*a, **k)]  # type: ignore[assignment]
     try:
         with pytest.raises(Stopped):
             train(cfg, folder)
     finally:
-        training.make_callbacks = original
+        fitting.make_callbacks = original
     return folder
 
 

@@ -322,6 +322,7 @@ LightningCLI(Classifier, PhotoDataModule)
 """
 
 
+@pytest.mark.slow
 def test_lightning_cli_takes_both_classes(photos: Path, weights: Path, tmp_path: Path) -> None:
     import subprocess
     import sys

@@ -192,7 +192,7 @@ def test_an_interrupted_upload_goes_on(s3: S3, tmp_path: Path) -> None:
     good = bad.read_bytes()
     bad.unlink()
     bad.symlink_to("/proc/self/mem")  # it opens, and reading fails
-    with pytest.raises(InputError, match=r"00098.jpg cannot be read \(Input/output error\): mend or remove it"):
+    with pytest.raises(InputError, match=r"00098.jpg cannot be read \(Input/output error\): fix or remove it"):
         upload_loose(root, s3, BUCKET, "dogs", workers=1)
     sent = len(keys(s3))
     assert 0 < sent < 100
@@ -313,7 +313,7 @@ def test_ctrl_c_ends_an_upload_that_hangs(stuck: str, tmp_path: Path) -> None:
 def test_a_photo_that_vanishes_or_is_kept_from_us_is_named(s3: S3, tmp_path: Path, upload: Upload) -> None:
     root = tree(tmp_path / "dogs")
     (root / "train/000.class 0/link.jpg").symlink_to(tmp_path / "nowhere.jpg")
-    with pytest.raises(InputError, match=r"link.jpg cannot be read \(No such file or directory\): mend or remove it"):
+    with pytest.raises(InputError, match=r"link.jpg cannot be read \(No such file or directory\): fix or remove it"):
         upload(root, s3, BUCKET, "dogs")
     assert not [k for k in keys(s3) if k.endswith(".manifest")]
 
