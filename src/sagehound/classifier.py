@@ -187,11 +187,15 @@ class Classifier(pl.LightningModule):
             ConfigError: it has none.
         """
         if not self.classes:
-            classes = getattr(getattr(self.trainer, "datamodule", None), "classes", None)
+            classes = self._of_data("classes")
             if not classes:
                 raise ConfigError("Classifier has no classes: give classes=[...], or train with a PhotoDataModule")
             self.set_classes(classes)
             self.head.to(self.device)
+
+    def _of_data(self, name: str) -> Any:  # noqa: ANN401 - whatever the user's data module has
+        """An attribute of the trainer's data module; None without one."""
+        return getattr(getattr(self._trainer, "datamodule", None), name, None)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits, b x c, of photos or of their features."""
@@ -291,7 +295,7 @@ class Classifier(pl.LightningModule):
         Raises:
             ConfigError: the data module's classes are not the model's.
         """
-        classes = getattr(getattr(self.trainer, "datamodule", None), "classes", None)
+        classes = self._of_data("classes")
         if self.classes and classes and self.classes != list(classes) and stage != "predict":
             raise ConfigError(
                 f"the data module's classes are not the model's, or in another order: {_some(classes)}; "
@@ -309,7 +313,7 @@ class Classifier(pl.LightningModule):
         """
         if self.class_weights != "balanced":
             return
-        counts = getattr(getattr(self.trainer, "datamodule", None), "class_counts", None)
+        counts = self._of_data("class_counts")
         if counts is None:
             raise ConfigError("loss.class_weights=balanced needs a PhotoDataModule: give one weight a class instead")
         self.loss.weight = losses.balanced(counts()).to(self.device)

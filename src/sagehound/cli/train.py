@@ -14,6 +14,7 @@ import hydra
 from omegaconf import DictConfig
 
 from sagehound import command
+from sagehound.config import register
 from sagehound.project import conf_folder
 
 
@@ -25,4 +26,5 @@ def main(cfg: DictConfig) -> Any:  # noqa: ANN401 - what Hydra's sweepers take
 
 def run() -> None:
     """`sagehound train` with ``sys.argv``."""
+    register()  # a program may have imported launch.py's schema before
     command.run(main, __doc__ or "")
