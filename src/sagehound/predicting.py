@@ -157,7 +157,7 @@ def _of_checkpoint(path: Path) -> Model:
         raise InputError(f"{path}: no such checkpoint (from {Path.cwd()})")
     try:
         classifier = Classifier.load_from_checkpoint(path, map_location="cpu", weights_only=True, load_weights=False)
-    except _BROKEN as error:
+    except (*_BROKEN, ConfigError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(f"{path}: no checkpoint of a Classifier, or a broken one ({reason}); give another") from error
     classifier.eval()
