@@ -5,11 +5,11 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Iterator
+from functools import cache
 from typing import TYPE_CHECKING, TypeVar
 
-from rich.console import Console
-
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.progress import Progress
 
 T = TypeVar("T")
@@ -17,27 +17,31 @@ T = TypeVar("T")
 METRIC_LINES = "SAGEHOUND_METRIC_LINES"  # set by the container's `train`
 
 
-class _Console(Console):
-    def on_broken_pipe(self) -> None:
-        """End as a shell's own commands do, without a message, where nobody reads the output any more."""
-        try:
-            super().on_broken_pipe()
-        except SystemExit:
-            sys.exit(128 + 13)  # SIGPIPE
+@cache
+def terminal() -> "Console":
+    """What everything is printed to; rich is imported at the first use, as a refused command prints nothing with it."""
+    from rich.console import Console
 
+    class OurConsole(Console):
+        def on_broken_pipe(self) -> None:
+            """End as a shell's own commands do, without a message, where nobody reads the output any more."""
+            try:
+                super().on_broken_pipe()
+            except SystemExit:
+                sys.exit(128 + 13)  # SIGPIPE
 
-console = _Console(soft_wrap=True, highlight=False)
+    return OurConsole(soft_wrap=True, highlight=False)
 
 
 def say(text: str) -> None:
     """Print one line; never taken for markup."""
-    console.print(_printable(text), markup=False)
-    console.file.flush()
+    terminal().print(_printable(text), markup=False)
+    terminal().file.flush()
 
 
 def warn(text: str) -> None:
     """Print one line that a user should not overlook."""
-    console.print(f"warning: {_printable(text)}", markup=False, style="yellow")
+    terminal().print(f"warning: {_printable(text)}", markup=False, style="yellow")
 
 
 def _printable(text: str) -> str:
@@ -65,12 +69,12 @@ def bar(*, bytes_: bool = False) -> "Progress":
 
     amount = DownloadColumn() if bytes_ else MofNCompleteColumn()
     columns = (TextColumn("{task.description}"), BarColumn(), amount, TimeRemainingColumn())
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    return Progress(*columns, console=terminal(), transient=True, disable=not terminal().is_terminal)
 
 
 def track(items: Iterable[T], description: str, total: int) -> Iterator[T]:
     """Yield the items with a bar; without a terminal, one line says what is going on."""
-    if not console.is_terminal:
+    if not terminal().is_terminal:
         say(f"{description} ({total})")
     with bar() as progress:
         yield from progress.track(items, total=total, description=description)
@@ -85,8 +89,8 @@ def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
         drawn.add_column(column, justify="right" if i else "left")
     for row in rows:
         drawn.add_row(*row)
-    if console.is_terminal:
-        console.print(drawn)
+    if terminal().is_terminal:
+        terminal().print(drawn)
         return
     say(title)
     widths = [max(9 if i else 7, *map(len, cells)) for i, cells in enumerate(zip(columns, *rows, strict=True))]

@@ -73,7 +73,7 @@ def train(
         SagehoundError: the loss is no longer finite, or the disk is full.
     """
     if processes.is_follower():
-        console.console.quiet = True
+        console.terminal().quiet = True
         with tempfile.TemporaryDirectory(prefix="sagehound-") as scratch:
             return _train(cfg, Path(scratch), each_epoch, None, fresh)
     return _train(cfg, folder, each_epoch, overrides, fresh)

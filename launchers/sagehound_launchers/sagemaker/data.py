@@ -215,7 +215,7 @@ def _in_parallel(tasks: list[Task], workers: int, title: str) -> list[int]:
 
     for _ in range(min(workers, len(tasks))):
         threading.Thread(target=work, daemon=True).start()
-    if not console.console.is_terminal:
+    if not console.terminal().is_terminal:
         console.say(title)
     returned: list[int] = []
     try:

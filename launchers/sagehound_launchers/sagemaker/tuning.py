@@ -157,7 +157,7 @@ def _follow(cloud: Cloud, cfg: Launch, name: str, space: SearchSpace) -> tuple[d
     """Wait for the job's end; a table on a terminal, a line a trial elsewhere."""
     told: set[int] = set()
     console.say(f"tuning job {name}: {cfg.search.strategy}, {cfg.search.max_parallel_jobs} at a time")
-    with Live(console=console.console, transient=True, auto_refresh=False) as live:
+    with Live(console=console.terminal(), transient=True, auto_refresh=False) as live:
         while True:
             described, found = client.patiently(
                 cloud,
@@ -168,7 +168,7 @@ def _follow(cloud: Cloud, cfg: Launch, name: str, space: SearchSpace) -> tuple[d
                 if trial.state in _STATES.values() and trial.number not in told:
                     told.add(trial.number)
                     console.say(_line(trial, cfg.search.objective))
-            if console.console.is_terminal:
+            if console.terminal().is_terminal:
                 live.update(_table(name, found, space, cfg.search.objective), refresh=True)
             if described["HyperParameterTuningJobStatus"] in _ENDED:
                 return described, found

@@ -43,7 +43,7 @@ def extract(archive: Path, folder: Path) -> None:
     """
     label = f"Unpacking {archive.name}"
     with console.bar(bytes_=True) as progress:
-        if not console.console.is_terminal:
+        if not console.terminal().is_terminal:
             console.say(label)
         task = progress.add_task(label, total=archive.stat().st_size)
         unpacking.unpack(
