@@ -15,9 +15,11 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+import sagehound
 from sagehound import Classifier, Photo, PhotoDataModule
 from sagehound.config import typed
 from sagehound.errors import ConfigError
+from sagehound.inference.preprocessing import Preprocessing
 
 CLASSES = ["Amber", "Moss", "Slate"]
 
@@ -67,6 +69,16 @@ def test_a_checkpoint_loads_without_the_pretrained_weights(photos: Path, weights
     mine.save_checkpoint(tmp_path / "mine.ckpt")
     copy.unlink()
     assert Classifier.load_from_checkpoint(tmp_path / "mine.ckpt", weights_only=True).classes == CLASSES
+
+
+def test_a_preprocessing_of_ones_own_is_in_the_checkpoint(photos: Path, weights: Path, tmp_path: Path) -> None:
+    own = Preprocessing((48, 32), 60, "bilinear", (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    mine = trainer(tmp_path, max_epochs=1)
+    mine.fit(classifier(weights, preprocessing=own), PhotoDataModule(photos))
+    mine.save_checkpoint(tmp_path / "mine.ckpt")
+    loaded = Classifier.load_from_checkpoint(tmp_path / "mine.ckpt", weights_only=True)
+    assert loaded.preprocessing == own
+    assert sagehound.load(tmp_path / "mine.ckpt").preprocessing == own
 
 
 class StopAfterTwo(L.Callback):

@@ -1,6 +1,7 @@
 """The model that is trained: a timm backbone and a head, as a LightningModule."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import lightning.pytorch as pl
@@ -56,7 +57,7 @@ class Classifier(pl.LightningModule):
         min_lr: cosine: the last learning rate, as a share of ``lr``.
         plateau_factor: plateau: what the learning rate is multiplied by.
         plateau_patience: plateau: epochs without a lower validation loss before that.
-        preprocessing: what the backbone expects of a photo; None: what timm says of its weights.
+        preprocessing: what the backbone expects of a photo, or its fields by name; None: what timm says of its weights.
         channels_last: memory order in which convolutions are faster.
         compile: compile the backbone (torch.compile) when training begins.
         seed: of the random weights and of what is random in a step.
@@ -100,7 +101,7 @@ class Classifier(pl.LightningModule):
         min_lr: float = 0.0,
         plateau_factor: float = 0.1,
         plateau_patience: int = 3,
-        preprocessing: Preprocessing | None = None,
+        preprocessing: Preprocessing | dict[str, Any] | None = None,
         channels_last: bool = True,
         compile: bool = False,
         seed: int = 0,
@@ -129,6 +130,8 @@ class Classifier(pl.LightningModule):
                 if isinstance(backbone, str)
                 else backbone
             )
+        if isinstance(preprocessing, dict):  # of a checkpoint
+            preprocessing = Preprocessing.read(preprocessing)
         self.preprocessing = preprocessing or Preprocessing.of_weights(backbones.data_config(self.backbone))
         self.normalise = Normalise(self.preprocessing, channels_last=channels_last)
         if channels_last:
@@ -153,10 +156,12 @@ class Classifier(pl.LightningModule):
 
     def _keep_arguments(self, given: dict[str, Any]) -> None:
         """Keep the arguments for the checkpoint, as plain values: it is read without running code."""
-        plain = {k: v for k, v in given.items() if k not in ("self", "__class__", "preprocessing")}
+        plain = {k: v for k, v in given.items() if k not in ("self", "__class__")}
         plain |= {k: list(v) for k, v in plain.items() if isinstance(v, tuple)}
         for key in ("backbone", "loss", "optimizer"):
             plain[key] = plain[key] if isinstance(plain[key], str) else _name(plain[key])
+        if isinstance(plain["preprocessing"], Preprocessing):
+            plain["preprocessing"] = asdict(plain["preprocessing"])
         self.save_hyperparameters(plain | {"load_weights": False}, logger=False)
 
     def set_classes(self, classes: Sequence[str]) -> None:
