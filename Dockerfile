@@ -14,7 +14,7 @@ RUN pip install --no-cache-dir "$(sed -n 's/^\(uv==[^ ]*\).*/\1/p' requirements.
         --editable '.[serve,debugger,demo,heif]' \
     && pip uninstall --yes uv
 RUN for name in train serve; do \
-        printf '#!/usr/bin/env python\nfrom sagehound.container import %s\n\n%s()\n' $name $name > /usr/local/bin/$name \
+        printf '#!/usr/bin/env python\nfrom sagehound.cli.sagemaker_container import %s\n\n%s()\n' $name $name > /usr/local/bin/$name \
         && chmod +x /usr/local/bin/$name; \
     done
 

@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test slow soak check bench lock clean
+.PHONY: demo test slow soak check wheel docs pictures bench lock clean
 .DELETE_ON_ERROR:
 
 demo: $(INSTALLED)
@@ -23,12 +23,26 @@ check: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/python .ci/sizes.py
+	$(BIN)/python .ci/english.py
+
+wheel: $(INSTALLED)
+	$(BIN)/python -m pytest -m "" tests/e2e/test_wheel.py
+
+docs: $(INSTALLED)
+	$(BIN)/python docs/scripts/configuration.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir .site
+	@echo "open .site/index.html"
+
+pictures: $(INSTALLED)
+	$(BIN)/python docs/scripts/pictures.py
 
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/all.py
 
 lock: $(INSTALLED)
-	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes \
+	$(BIN)/uv pip compile pyproject.toml $(LOCK_FLAGS) --all-extras --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-annotate --custom-compile-command "make lock" --output-file requirements.lock
 
 clean:

@@ -1,4 +1,4 @@
-"""`python launch.py ...` in a checkout is `sagehound launch ...`; src/sagehound/cli/launch.py shows examples."""
+"""`python launch.py ...` in a checkout runs `sagehound launch ...`; see src/sagehound/cli/launch_command.py."""
 
 from sagehound.cli.main import script
 

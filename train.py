@@ -1,4 +1,4 @@
-"""`python train.py ...` in a checkout is `sagehound train ...`; src/sagehound/cli/train.py shows examples."""
+"""`python train.py ...` in a checkout runs `sagehound train ...`; see src/sagehound/cli/train_command.py."""
 
 from sagehound.cli.main import script
 

@@ -145,7 +145,7 @@ def config(*overrides: str) -> "Train":
         return cfg
 
 
-def training_photos(cfg: "Train", to: "Preprocessing") -> "PhotoLoader":
+def training_photos(cfg: "Train", preprocessing: "Preprocessing") -> "PhotoLoader":
     """One epoch of the train photos as a run reads them, from files or from ``data.cache``."""
     from sagehound.data.datamodule import PhotoDataModule
     from sagehound.data.loader import EpochBatches
@@ -154,7 +154,7 @@ def training_photos(cfg: "Train", to: "Preprocessing") -> "PhotoLoader":
     found = find_photos(cfg.data, Path(cfg.cache.dir))
     photos = found.split("train")
     batches = EpochBatches(len(photos), cfg.data.batch_size, 0, lambda: (0, 0), 0, 1)
-    return PhotoDataModule.of(found, to, cfg.data, cfg.augment, cfg.cache).augmented(photos, batches)
+    return PhotoDataModule.of(found, preprocessing, cfg.data, cfg.augment, cfg.cache).augmented(photos, batches)
 
 
 def median(values: list[float]) -> float:

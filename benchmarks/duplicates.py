@@ -54,11 +54,13 @@ CHANGES: dict[str, Change] = {
 
 
 @torch.inference_mode()
-def features_of(net: torch.nn.Module, to: Preprocessing, photos: list[Image.Image]) -> npt.NDArray[np.float32]:
+def features_of(
+    net: torch.nn.Module, preprocessing: Preprocessing, photos: list[Image.Image]
+) -> npt.NDArray[np.float32]:
     """Features, n x f, of RGB photos."""
-    normalise, rows = Normalise(to, channels_last=True), []
+    normalise, rows = Normalise(preprocessing, channels_last=True), []
     for start in range(0, len(photos), 32):
-        pixels = np.stack([np.asarray(centre(p, to)) for p in photos[start : start + 32]])
+        pixels = np.stack([np.asarray(centre(p, preprocessing)) for p in photos[start : start + 32]])
         rows.append(net(normalise(torch.from_numpy(pixels).permute(0, 3, 1, 2))).numpy())
     return np.concatenate(rows)
 
@@ -71,8 +73,8 @@ def main() -> None:
     net = timm.create_model(
         a.backbone, pretrained=True, num_classes=0, pretrained_cfg_overlay={"file": str(a.weights)}
     ).eval()
-    to = Preprocessing.of_weights(timm.data.resolve_data_config({}, model=net))
-    prints, features = [fingerprint(p) for p in photos], features_of(net, to, photos)
+    preprocessing = Preprocessing.of_weights(timm.data.resolve_data_config({}, model=net))
+    prints, features = [fingerprint(p) for p in photos], features_of(net, preprocessing, photos)
     known = Fingerprints(prints)
     for by, pairs in (("hash", by_hash(known)), ("features", by_features(features, known))):
         print(f"\nalike among {len(files)} photos as they are, by {by}: {len(pairs)} pairs; look at them")
@@ -83,7 +85,7 @@ def main() -> None:
     for name, change in CHANGES.items():
         copies = [change(photos[i], random.Random(i)) for i in some]
         together = Fingerprints([*(prints[i] for i in some), *map(fingerprint, copies)])
-        rows = np.concatenate([features[some], features_of(net, to, copies)])
+        rows = np.concatenate([features[some], features_of(net, preprocessing, copies)])
         hashed, seen = found(by_hash(together), len(some)), found(by_features(rows, together), len(some))
         shares = (f"{len(photos_found) / len(some):.0%}" for photos_found in (hashed, seen, hashed | seen))
         print(f"| {name} | {' | '.join(shares)} |")

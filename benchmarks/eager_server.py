@@ -23,7 +23,7 @@ def main() -> None:
     """Serve until killed."""
     folder, port = Path(sys.argv[1]), int(sys.argv[2])
     card = json.loads((folder / "model.json").read_text())
-    classes, to = card["classes"], card["preprocessing"]
+    classes, preprocessing = card["classes"], card["preprocessing"]
     state = load_file(folder / "model.safetensors")
     model = timm.create_model(card["backbone"], num_classes=0)
     model.load_state_dict({k.removeprefix("backbone."): v for k, v in state.items() if k.startswith("backbone.")})
@@ -32,10 +32,10 @@ def main() -> None:
     network = nn.Sequential(model, head).eval()
     transform = T.Compose(
         [
-            T.Resize(to["resize"], T.InterpolationMode.BICUBIC),
-            T.CenterCrop(to["size"]),
+            T.Resize(preprocessing["resize"], T.InterpolationMode.BICUBIC),
+            T.CenterCrop(preprocessing["size"]),
             T.ToTensor(),
-            T.Normalize(to["mean"], to["std"]),
+            T.Normalize(preprocessing["mean"], preprocessing["std"]),
         ]
     )
     app = FastAPI()

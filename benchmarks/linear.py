@@ -58,7 +58,7 @@ def draw(
     x = np.array([0, photos.max()])
     axes.plot(x, slope * x + fixed, color="C0", alpha=0.5, label=f"{fixed:.1f} s + {1000 * slope:.1f} ms a photo")
     axes.plot(photos, seconds, "o", color="C0", label="whole command")
-    axes.plot(photos, features, "s", color="C1", label="of which the features")
+    axes.plot(photos, features, "s", color="C1", label="features only")
     axes.set(xlabel="photos", ylabel="seconds", ylim=(0, None), xlim=(0, None))
     axes.set_title(f"First run, 10 epochs of a head, {backbone}\n{machine()}", fontsize=9)
     axes.legend()

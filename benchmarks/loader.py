@@ -18,7 +18,7 @@ from common import Row, against, config, multiply, parser, scratch, show, traini
 from plain import make_loader
 
 from sagehound.inference.preprocessing import Preprocessing
-from sagehound.machine import tune_allocator
+from sagehound.system.machine import tune_allocator
 
 KINDS = {"none": 2, "jpeg": 2, "memmap": 8}  # and what is promised
 TO = Preprocessing((224, 224), 256, "bilinear", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

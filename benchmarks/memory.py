@@ -18,14 +18,14 @@ import torch
 from common import Row, config, scratch, show
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from sagehound import compute
-from sagehound.classifier import Classifier
 from sagehound.data.datamodule import Features, PhotoDataModule
 from sagehound.data.folders import Photo
-from sagehound.data.photos import PhotoSet
-from sagehound.features import Rows, View
-from sagehound.fitting import fit
+from sagehound.data.photo_set import PhotoSet
 from sagehound.inference.preprocessing import Preprocessing
+from sagehound.models.classifier import Classifier
+from sagehound.models.features import FeatureLookup, FeatureView
+from sagehound.system import hardware
+from sagehound.training.trainer import fit
 
 CLASSES = 100
 TO = Preprocessing((224, 224), 256, "bilinear", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -62,13 +62,13 @@ def measure(arguments: list[str] | None = None) -> list[Row]:
     return [Row(f"peak memory, {a.photos:,} photos x {a.features} features", f"{peak:.2f} GB", "-", "-", "< 4 GB")]
 
 
-def view(folder: Path) -> View:
+def view(folder: Path) -> FeatureView:
     """The store of the generated features."""
     cfg = config(
         *("data=folder", "data.root=none", "data.batch_size=256", "trainer.max_epochs=1", "optimizer.lr=0.001"),
         *(f"cache.dir={folder}", "trainer.accelerator=cpu"),
     )
-    return View({"generated": True}, "bf16-mixed", None, cfg)
+    return FeatureView({"generated": True}, "bf16-mixed", None, cfg)
 
 
 def digest(number: int) -> bytes:
@@ -104,9 +104,9 @@ def train(folder: Path, a: argparse.Namespace, results: "multiprocessing.Queue[t
     ]
     found = PhotoSet(Path("none"), names, photos, {}, {p.file: digest(i).hex() for i, p in enumerate(photos)})
     keys = {s: [bytes.fromhex(found.digests[p.file]) for p in found.split(s)] for s in ("train", "valid")}
-    rows = {s: Rows([kept], keys[s], 0) for s in keys}
+    rows = {s: FeatureLookup([kept], keys[s], 0) for s in keys}
     model = Classifier(NoBackbone(a.features), names, preprocessing=TO, lr=cfg.optimizer.lr)
-    machine = compute.choose(cfg.trainer, cfg.finetune, len(keys["valid"]))
+    machine = hardware.choose(cfg.trainer, cfg.finetune, len(keys["valid"]))
     data = PhotoDataModule.of(found, TO, cfg.data, cfg.augment, cfg.cache)
     data.features = Features(rows["train"], rows, always=True)
     logger = TensorBoardLogger(folder / "run", name="", version="tensorboard", default_hp_metric=False)

@@ -2,8 +2,8 @@
 
 python benchmarks/plain.py --data PATH --weights FILE [--backbone resnet34] [--finetune full] [--epochs 10]
 
-ImageFolder and torchvision's transforms over PIL photos, DataLoader workers, a timm backbone at rest (or not), a linear
-head, AdamW; every epoch every photo passes through the backbone, then every valid photo; at the end every test photo.
+ImageFolder and torchvision's transforms over PIL photos, DataLoader workers, a frozen (or trained) timm backbone, a
+linear head, AdamW. In every epoch the backbone runs on every train and valid photo, at the end on every test photo.
 Prints one line of JSON: seconds in all, of each epoch and of the test, and the accuracies.
 """
 

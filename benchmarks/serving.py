@@ -19,7 +19,7 @@ from typing import Any
 import psutil
 from common import ROOT, SHARED, Row, against, median, parser, scratch, show, train
 
-from sagehound.archive import unpack
+from sagehound.artifact.archive import unpack
 
 SIZE = 125_000  # bytes of a photo
 SOURCE_PROJECT = 109.9  # seconds for the 836 test photos of dogImages, on an endpoint of SageMaker, one after the other
@@ -34,7 +34,7 @@ photos = [Path(p).read_bytes() for p in sys.argv[2:]]
 seconds = []
 for i in range(300):
     start = time.perf_counter()
-    predictor([prepare(photos[i % len(photos)], predictor.card.to)])
+    predictor([prepare(photos[i % len(photos)], predictor.card.preprocessing)])
     seconds.append(time.perf_counter() - start)
 print(json.dumps(seconds))
 """

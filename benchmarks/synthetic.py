@@ -14,12 +14,14 @@ import torch
 from common import Row, config, median, parser, random_weights, scratch, show, training_photos
 from torch.nn import functional as F
 
-from sagehound import compute, finetune, from_config, optimizers
-from sagehound.classifier import Classifier
 from sagehound.data.loader import Batch
 from sagehound.data.photos import find_photos
-from sagehound.features import autocast
-from sagehound.machine import tune_allocator
+from sagehound.models import finetune, optimizers
+from sagehound.models.classifier import Classifier
+from sagehound.models.features import autocast
+from sagehound.system import hardware
+from sagehound.system.machine import tune_allocator
+from sagehound.training import from_config
 
 
 def measure(arguments: list[str] | None = None) -> list[Row]:
@@ -37,10 +39,10 @@ def measure(arguments: list[str] | None = None) -> list[Row]:
         ]
         cfg = config(*given)
         found = find_photos(cfg.data, folder / "cache")
-        machine = compute.choose(cfg.trainer, cfg.finetune, len(found.split("valid")))
+        machine = hardware.choose(cfg.trainer, cfg.finetune, len(found.split("valid")))
         device = torch.device(machine.accelerator)
         model = from_config.classifier(cfg, found.classes)
-        to = model.preprocessing
+        preprocessing = model.preprocessing
         model.to(device).train()
         optimizer = optimizers.build(
             cfg.optimizer.name,
@@ -49,10 +51,10 @@ def measure(arguments: list[str] | None = None) -> list[Row]:
             {},
         )
         read = {
-            name: training_photos(config(*given, f"data.cache={kind}"), to)
+            name: training_photos(config(*given, f"data.cache={kind}"), preprocessing)
             for name, kind in (("files", "none"), ("cache", "memmap"))
         }
-        photo = torch.randint(0, 256, (a.batch_size, 3, *to.size), dtype=torch.uint8, device=device)
+        photo = torch.randint(0, 256, (a.batch_size, 3, *preprocessing.size), dtype=torch.uint8, device=device)
         labels = torch.zeros(a.batch_size, dtype=torch.int64, device=device)
         noise = [(photo.contiguous(memory_format=torch.channels_last), labels)] * len(read["files"])
 
@@ -86,7 +88,11 @@ def measure(arguments: list[str] | None = None) -> list[Row]:
 
 
 def step(
-    model: Classifier, optimizer: torch.optim.Optimizer, x: torch.Tensor, labels: torch.Tensor, machine: compute.Compute
+    model: Classifier,
+    optimizer: torch.optim.Optimizer,
+    x: torch.Tensor,
+    labels: torch.Tensor,
+    machine: hardware.Compute,
 ) -> None:
     """One step of training."""
     with autocast(machine.accelerator, machine.precision):

@@ -20,7 +20,7 @@ from typing import Any
 from common import Row, against, median, scratch, show
 
 from sagehound.data.folders import scan
-from sagehound_launchers.sagemaker.data import Uploaded, upload_loose, upload_packed
+from sagehound_launchers.sagemaker.photo_upload import Uploaded, upload_loose, upload_packed
 
 CLASSES = 133
 WORKERS = 16
@@ -117,7 +117,7 @@ def s3_on_loopback() -> Iterator[Any]:
 
 def serve(pipe: Connection) -> None:
     """Keep an S3 until this process is ended; its address goes into the pipe."""
-    from sagehound_launchers.emulator.server import Emulator
+    from sagemaker_emulator.server import Emulator
 
     with scratch() as folder, Emulator(folder) as emulator:
         pipe.send(emulator.url)

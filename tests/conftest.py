@@ -1,31 +1,23 @@
-"""Small photos, a small backbone with weights, and the two ways in: the library's train() and the real command."""
+"""Fixtures: small photos, weights of a small backbone, a composed config, a finished run, and the real commands."""
 
 import os
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests run side by side; before torch is imported
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run in parallel; set before torch is imported
 
-import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
-import urllib3
+from helpers import ROOT, Command, Compose, Server, make_photos, small
 from hydra import compose, initialize_config_dir
-from PIL import Image
 
 from sagehound.config import Train, register, typed
-from sagehound.files import locked
+from sagehound.storage.atomic import locked
 
-ROOT = Path(__file__).parent.parent
-
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs, and what they start, ignore it
-
-Command = Callable[..., subprocess.CompletedProcess[str]]
-Compose = Callable[..., Train]
+signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell ignore it
 
 
 @pytest.fixture(autouse=True)
@@ -40,25 +32,6 @@ def real_data() -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip("no real photos: set SAGEHOUND_TEST_DATA to a folder with woof10, odd and weights in it")
     return Path(folder)
-
-
-def save_photo(path: Path, colour: tuple[int, int, int], seed: int, **options: object) -> None:
-    """A noisy 64 x 48 photo of one colour."""
-    noise = np.random.default_rng(seed).normal(0, 40, (48, 64, 3))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray((np.array(colour) + noise).clip(0, 255).astype(np.uint8)).save(path, **options)  # type: ignore[arg-type]
-
-
-COLOURS = {"001.Amber": (200, 140, 40), "002.Slate": (60, 80, 120), "003.Moss": (60, 120, 50)}
-
-
-def make_photos(root: Path, **counts: int) -> Path:
-    """A split/class/photo tree of three classes that are easy to tell apart."""
-    for number, (name, colour) in enumerate(COLOURS.items()):
-        for split_number, (split, count) in enumerate(counts.items()):
-            for i in range(count):
-                save_photo(root / split / name / f"{i:03}.jpg", colour, seed=1000 * number + 100 * split_number + i)
-    return root
 
 
 @pytest.fixture
@@ -82,7 +55,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def config(photos: Path, weights: Path) -> Compose:
-    """Compose the real config for a run of seconds; overrides may change anything."""
+    """Compose the real config for a run that takes seconds; overrides may change any key."""
 
     def composed(*overrides: str) -> Train:
         register()
@@ -93,29 +66,15 @@ def config(photos: Path, weights: Path) -> Compose:
     return composed
 
 
-def small(photos: Path, weights: Path) -> list[str]:
-    """Overrides for a run of seconds."""
-    return [
-        "data=folder",
-        f"data.root={photos}",
-        "data.batch_size=5",
-        "backbone.name=test_resnet",
-        f"backbone.weights={weights}",
-        "trainer.max_epochs=2",
-        "trainer.accelerator=cpu",
-        "artifact=false",  # whose proof takes two fresh processes some seconds
-    ]
-
-
 @pytest.fixture(scope="session")
 def run(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run of the real command, with its model.tar.gz; made once for all workers of a test session."""
+    """A finished run of the real command with its model.tar.gz; trained once for all workers of a test session."""
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "run"
     with locked(folder.with_suffix(".lock")):
         if not (folder / "model.tar.gz").exists():
             photos = make_photos(folder.with_name("run-photos"), train=8, valid=3, test=4)
-            given = [
+            overrides = [
                 *small(photos, weights),
                 "artifact=true",
                 "finetune=full",
@@ -124,7 +83,7 @@ def run(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             ]
             environment = os.environ | {"SAGEHOUND_CACHE": str(folder.with_name("run-cache"))}
             subprocess.run(
-                [sys.executable, str(ROOT / "train.py"), *given, f"hydra.run.dir={folder}"],
+                [sys.executable, str(ROOT / "train.py"), *overrides, f"hydra.run.dir={folder}"],
                 env=environment,
                 check=True,
                 stdout=subprocess.DEVNULL,
@@ -138,48 +97,13 @@ def run_photos(run: Path) -> Path:
     return run.with_name("run-photos")
 
 
-class Server:
-    """A real server in a process of its own."""
-
-    def __init__(self, folder: Path, *overrides: str) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.process = subprocess.Popen(
-            [sys.executable, str(ROOT / "launch.py"), "deploy=local", "deploy.port=0", *overrides],
-            cwd=folder,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        found = re.search(r"http://[\d.:]+", line)
-        assert found, line + self.process.communicate()[1]
-        self.url = found.group()
-        self._pool = urllib3.PoolManager(maxsize=40, retries=False, timeout=60)
-
-    def ask(self, method: str, path: str, body: bytes | None = None, **headers: str) -> urllib3.BaseHTTPResponse:
-        """Send a request; a header's _ stands for -."""
-        named = {name.replace("_", "-"): value for name, value in headers.items()}
-        return self._pool.request(method, self.url + path, body, headers=named)
-
-    def invoke(self, body: bytes, content_type: str = "image/jpeg", **headers: str) -> urllib3.BaseHTTPResponse:
-        """Send a body to /invocations."""
-        return self.ask("POST", "/invocations", body, Content_Type=content_type, **headers)
-
-    def stop(self) -> tuple[int, str]:
-        """SIGTERM; returns the exit code and what was printed to stderr."""
-        self.process.terminate()
-        errors = self.process.communicate(timeout=60)[1]
-        return self.process.returncode, errors
-
-
 @pytest.fixture(scope="session")
 def server(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server with the model of ``run``."""
     started = Server(tmp_path_factory.mktemp("server"), f"model={run}")
     yield started
     code, errors = started.stop()
-    assert (code, errors) == (143, ""), "it lived to the end and failed nowhere"
+    assert (code, errors) == (143, ""), "it ran until the end without errors"
 
 
 @pytest.fixture(scope="session")

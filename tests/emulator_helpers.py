@@ -10,12 +10,12 @@ import boto3
 import urllib3
 from botocore.config import Config
 
-from sagehound_launchers.emulator.server import Emulator
+from sagemaker_emulator.server import Emulator
 
 Client: TypeAlias = Any  # boto3 ships no types
 T = TypeVar("T")
 
-ROLE = "arn:aws:iam::123456789012:role/SagehoundRole"
+ROLE = "arn:aws:iam::123456789012:role/SageMakerRole"
 BUCKET = "photos"
 IMAGE = "123456789012.dkr.ecr.us-west-2.amazonaws.com/sagehound:1"
 TRAIN = [  # what the image runs: the hyperparameter `code`
@@ -24,7 +24,7 @@ TRAIN = [  # what the image runs: the hyperparameter `code`
     "-c",
     "import json, os, signal, sys, time\n"
     "from pathlib import Path\n"
-    "ml = Path(os.environ['SAGEHOUND_OPT_ML'])\n"
+    "ml = Path(os.environ['SAGEMAKER_EMULATOR_OPT_ML'])\n"
     "hyperparameters = json.loads((ml / 'input/config/hyperparameters.json').read_text())\n"
     "exec(hyperparameters['code'])",
 ]

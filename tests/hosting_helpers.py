@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from emulator_help import BUCKET, ROLE, Client, client, until
+from emulator_helpers import BUCKET, ROLE, Client, client, until
 
-from sagehound_launchers.emulator.server import Emulator
-from sagehound_launchers.emulator.world import Settings
+from sagemaker_emulator.server import Emulator
+from sagemaker_emulator.settings import Settings
 
 TINY = "123456789012.dkr.ecr.us-west-2.amazonaws.com/tiny:1"
 SERVE = [sys.executable, str(Path(__file__).with_name("tiny_server.py"))]

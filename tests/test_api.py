@@ -1,4 +1,4 @@
-"""sagehound.train and sagehound.load, as a script or a notebook calls them."""
+"""sagehound.train and sagehound.load in a script or a notebook."""
 
 import io
 import shutil
@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import make_photos, small
+from helpers import make_photos, small
 from PIL import Image
 
 import sagehound
@@ -34,7 +34,7 @@ def run(photos: Path, weights: Path, tmp_path_factory: pytest.TempPathFactory) -
         return Run(run.folder.resolve(), run.metrics)
 
 
-def test_a_run_is_the_one_of_the_command(run: Run, photos: Path) -> None:
+def test_train_writes_a_run_like_the_command(run: Run, photos: Path) -> None:
     assert run.folder.parent.parent.name == "outputs"
     assert (run.folder / "model.tar.gz").exists()
     assert Run.open(run.folder).metrics == run.metrics
@@ -65,7 +65,7 @@ def test_a_model_takes_paths_bytes_images_arrays_and_lists(run: Run, photos: Pat
     assert isinstance(model.predict([path]), list)
 
 
-def test_run_archive_checkpoint_and_their_folders_give_one_answer(run: Run, photos: Path, tmp_path: Path) -> None:
+def test_run_archive_and_checkpoint_give_the_same_predictions(run: Run, photos: Path, tmp_path: Path) -> None:
     files = sorted((photos / "test").rglob("*.jpg"))
     without = tmp_path / "run"
     shutil.copytree(run.folder, without, ignore=shutil.ignore_patterns("model.tar.gz"))
@@ -76,7 +76,7 @@ def test_run_archive_checkpoint_and_their_folders_give_one_answer(run: Run, phot
             assert a == pytest.approx(b, abs=2e-3)
 
 
-def test_an_upright_photo_is_predicted_alike_as_file_and_as_image(run: Run, photos: Path, tmp_path: Path) -> None:
+def test_a_rotated_photo_has_the_same_prediction_as_file_and_as_image(run: Run, photos: Path, tmp_path: Path) -> None:
     photo = Image.open(photos / "test" / "003.Moss" / "001.jpg")
     turned = photo.transpose(Image.Transpose.ROTATE_90)
     exif = turned.getexif()
@@ -101,7 +101,7 @@ print(model.predict({str(photos / "test" / "001.Amber" / "000.jpg")!r}).label)
     assert done.stdout.strip() in ("Amber", "Moss", "Slate")
 
 
-def test_what_cannot_be_predicted_is_named(run: Run, tmp_path: Path) -> None:
+def test_the_error_names_a_wrong_photo(run: Run, tmp_path: Path) -> None:
     model = run.model()
     (tmp_path / "text.jpg").write_text("no photo")
     content = io.BytesIO()
@@ -150,7 +150,7 @@ def test_a_wrong_override_is_an_exception_of_one_line(
     assert not (tmp_path / "outputs").exists() or not list((tmp_path / "outputs").rglob("*.yaml"))
 
 
-def test_arguments_of_python_are_refused_as_overrides_are(tmp_path: Path) -> None:
+def test_wrong_python_arguments_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"\['data=demo'\]: an override is a string"):
         sagehound.train(["data=demo"])  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r'give each key as an override of its own: "data\.root=photos"'):
@@ -159,7 +159,7 @@ def test_arguments_of_python_are_refused_as_overrides_are(tmp_path: Path) -> Non
         sagehound.train("data=demo", config_dir=tmp_path / "nowhere")
 
 
-def test_what_is_no_model_is_named(tmp_path: Path, run: Run) -> None:
+def test_a_file_without_a_model_is_refused(tmp_path: Path, run: Run) -> None:
     (tmp_path / "x.ckpt").write_bytes(b"no checkpoint")
     for wrong in (tmp_path, tmp_path / "x.ckpt", tmp_path / "y.ckpt", "nowhere"):
         with pytest.raises(InputError) as error:
@@ -179,18 +179,18 @@ def test_what_is_no_model_is_named(tmp_path: Path, run: Run) -> None:
         {"_instantiator": "os.system"},
     ],
 )
-def test_a_checkpoint_with_other_hyperparameters_is_one_line(
+def test_a_checkpoint_with_other_hyperparameters_is_refused(
     tmp_path: Path, run: Run, changes: dict[str, object]
 ) -> None:
     checkpoint = torch.load(run.folder / "checkpoints/best.ckpt", weights_only=True)
     checkpoint["hyper_parameters"] |= changes
     torch.save(checkpoint, tmp_path / "x.ckpt")
-    with pytest.raises(InputError, match="no checkpoint of a Classifier, or a broken one") as error:
+    with pytest.raises(InputError, match="not a checkpoint of a Classifier, or a broken one") as error:
         sagehound.load(tmp_path / "x.ckpt")
     assert "\n" not in str(error.value)
 
 
-def test_the_public_names_are_there_and_the_import_is_light() -> None:
+def test_public_names_exist_and_the_import_is_light() -> None:
     code = """
 import sys
 import sagehound
@@ -200,10 +200,10 @@ print(train, load, Classifier, PhotoDataModule, Photo, Run, __version__)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[0] == "set()", "what is imported here costs everybody who imports it"
+    assert done.stdout.splitlines()[0] == "set()", "heavy imports would slow down every user"
 
 
-def test_threads_and_programs_with_a_hydra_of_their_own_may_train(tmp_path: Path, photos: Path, weights: Path) -> None:
+def test_training_in_threads_and_in_programs_that_use_hydra(tmp_path: Path, photos: Path, weights: Path) -> None:
     code = f"""
 from threading import Thread
 import hydra
@@ -229,10 +229,10 @@ assert len(set(runs)) == 3 and all(run.is_absolute() for run in runs), runs
     assert done.returncode == 0, done.stderr
 
 
-def test_a_run_that_was_trained_elsewhere_is_resumed_here(tmp_path: Path, photos: Path) -> None:
+def test_a_run_from_another_machine_is_resumed(tmp_path: Path, photos: Path) -> None:
     run = tmp_path / "run"
     (run / "checkpoints").mkdir(parents=True)
     (run / "checkpoints/last.ckpt").touch()
     (run / "overrides.yaml").write_text(f"- trainer=sagemaker\n- data=folder\n- data.root={photos}\n")
-    with pytest.raises(InputError, match=r"last\.ckpt"):  # which is empty; trainer=sagemaker is not of this program
+    with pytest.raises(InputError, match=r"last\.ckpt"):  # it is empty; this program does not know trainer=sagemaker
         sagehound.train(f"resume={run}")

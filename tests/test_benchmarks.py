@@ -1,4 +1,4 @@
-"""The benchmarks run, on photos of a few pixels; what they measure there means nothing."""
+"""The benchmarks run on tiny photos; their timings are not checked."""
 
 import os
 import subprocess
@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from helpers import ROOT
 
 pytestmark = pytest.mark.slow
 

@@ -1,4 +1,4 @@
-"""A user's own optimizer, loss, transform and data source, in a file outside of the package, through the command."""
+"""The command with a user's optimizer, loss, transform and data source from a file outside the package."""
 
 import re
 import shlex
@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, Command, small
+from helpers import ROOT, Command, small
 
 import sagehound
 from sagehound import ConfigError, InputError
 from sagehound.config import Cache, Data, Train
-from sagehound_launchers import probe
+from sagehound_launchers import endpoint_probe
 
-README = (ROOT / "README.md").read_text()
-(MINE,) = re.findall(r"With this file as `my_parts.py`:\n\n```python\n(.*?)```", README, flags=re.DOTALL)
+PAGE = (ROOT / "docs/extending.md").read_text()
+(MINE,) = re.findall(r"With this file as `my_parts.py`:\n\n```python\n(.*?)```", PAGE, flags=re.DOTALL)
 OPTIONS = {
     "optimizer/halved.yaml": "_target_: my_parts.Halved\nname: halved\nlr: 0.05\nnesterov: true\n",
     "loss/hinge.yaml": "_target_: my_parts.Hinge\nmargin: 2\n",
@@ -26,7 +26,7 @@ OPTIONS = {
 
 @pytest.fixture
 def here(tmp_path: Path) -> Path:
-    """A folder with a module and with options of the user's own."""
+    """A folder with the user's own module and options."""
     (tmp_path / "my_parts.py").write_text(MINE)
     for name, text in OPTIONS.items():
         path = tmp_path / "options" / name
@@ -36,7 +36,7 @@ def here(tmp_path: Path) -> Path:
 
 
 def flatten(photos: Path, flat: Path) -> Path:
-    """Copies of the photos in one folder, with split and class in their names."""
+    """Copy the photos to one folder, with split and class in their names."""
     flat.mkdir()
     for file in photos.rglob("*.jpg"):
         split, label, name = file.relative_to(photos).parts
@@ -45,9 +45,9 @@ def flatten(photos: Path, flat: Path) -> Path:
 
 
 def hyper_parameters(folder: Path) -> dict[str, object]:
-    found = torch.load(folder / "run/checkpoints/best.ckpt", weights_only=True)["hyper_parameters"]
-    assert isinstance(found, dict)
-    return found
+    hparams = torch.load(folder / "run/checkpoints/best.ckpt", weights_only=True)["hyper_parameters"]
+    assert isinstance(hparams, dict)
+    return hparams
 
 
 def test_own_parts_train_through_the_command(command: Command, here: Path, photos: Path, weights: Path) -> None:
@@ -56,19 +56,19 @@ def test_own_parts_train_through_the_command(command: Command, here: Path, photo
     given = [o for o in small(photos, weights) if not o.startswith("data")]
     done = command("--config-dir", "options", *given, *own, "hydra.run.dir=run")
     assert done.returncode == 0, done.stderr
-    kept = hyper_parameters(here)
-    assert (kept["optimizer"], kept["loss"]) == ("my_parts.Halved", "my_parts.Hinge")
-    assert kept["optimizer_args"] == {"nesterov": True}
+    hparams = hyper_parameters(here)
+    assert (hparams["optimizer"], hparams["loss"]) == ("my_parts.Halved", "my_parts.Hinge")
+    assert hparams["optimizer_args"] == {"nesterov": True}
     assert "Amber" in (here / "run/per_class.csv").read_text()
     config = (here / "run/config.yaml").read_text()
     assert "radius: 2" in config
     assert "nesterov: true" in config
-    again = command("resume=run", "--config-dir", "options", "trainer.max_epochs=3")
-    assert again.returncode == 0, again.stderr
+    resumed = command("resume=run", "--config-dir", "options", "trainer.max_epochs=3")
+    assert resumed.returncode == 0, resumed.stderr
 
 
 @pytest.mark.slow
-def test_torch_and_timm_optimizers_go_by_name(command: Command, here: Path, photos: Path, weights: Path) -> None:
+def test_torch_and_timm_optimizers_by_name(command: Command, here: Path, photos: Path, weights: Path) -> None:
     for name, argument in (("adamw", "optimizer.amsgrad=true"), ("lamb", "optimizer.max_grad_norm=2.0")):
         given = [
             f"optimizer.name={name}",
@@ -104,11 +104,11 @@ def test_torch_and_timm_optimizers_go_by_name(command: Command, here: Path, phot
         (["data.source._target_=my_parts.by_name", "data.source.suffix=.png"], "data.source lists no photos"),
     ],
 )
-def test_a_wrong_part_is_one_line_before_any_photo_is_read(
+def test_a_wrong_part_is_refused_before_photos_are_read(
     here: Path, photos: Path, weights: Path, monkeypatch: pytest.MonkeyPatch, given: list[str], message: str
 ) -> None:
     monkeypatch.chdir(here)
-    monkeypatch.setattr(sys, "path", [*sys.path])  # where the current folder is added
+    monkeypatch.setattr(sys, "path", [*sys.path])  # the current folder is appended to it
     for photo in photos.rglob("*.jpg"):
         photo.write_bytes(b"")  # the audit would complain
     with pytest.raises((ConfigError, InputError)) as error:
@@ -118,19 +118,19 @@ def test_a_wrong_part_is_one_line_before_any_photo_is_read(
     assert not list(here.glob("run/*"))
 
 
-def test_the_command_says_it_in_one_line(command: Command, here: Path, photos: Path, weights: Path) -> None:
+def test_the_command_reports_it_in_one_line(command: Command, here: Path, photos: Path, weights: Path) -> None:
     done = command("--config-dir", "options", *small(photos, weights), "optimizer=halved", "optimizer.nestrov=true")
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "did you mean nesterov?" in done.stderr
 
 
-COMMANDS = re.findall(r"^python train.py (.*my_parts.*)$", README, flags=re.MULTILINE)
+COMMANDS = re.findall(r"^python train.py (.*my_parts.*)$", PAGE, flags=re.MULTILINE)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("given", COMMANDS)
-def test_the_examples_of_the_readme_train(
+def test_the_examples_of_the_documentation_train(
     command: Command, here: Path, photos: Path, weights: Path, given: str
 ) -> None:
     flatten(photos, here / "flat")
@@ -139,11 +139,11 @@ def test_the_examples_of_the_readme_train(
     assert done.returncode == 0, done.stderr
 
 
-def test_the_readme_has_an_example_of_each() -> None:
+def test_the_documentation_has_an_example_of_each() -> None:
     assert len(COMMANDS) == 4
 
 
-def test_an_audit_and_a_probe_take_the_photos_of_an_own_source(
+def test_audit_and_probe_use_an_own_source(
     command: Command, here: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flat = flatten(photos, here / "flat")
@@ -154,4 +154,4 @@ def test_an_audit_and_a_probe_take_the_photos_of_an_own_source(
     monkeypatch.chdir(here)
     own = {"_target_": "my_parts.by_name", "suffix": ".jpg"}
     cfg = Train(data=Data(name="folder", root=str(flat), source=own), cache=Cache(str(here / "cache")))
-    assert {photo.label for photo in probe.test_photos(cfg)[0]} >= {"Amber"}
+    assert {photo.label for photo in endpoint_probe.test_photos(cfg)[0]} >= {"Amber"}

@@ -1,4 +1,4 @@
-"""The LightningModule and the LightningDataModule in a Trainer of the user's own."""
+"""The LightningModule and the LightningDataModule in the user's own Trainer."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +8,7 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
-from conftest import COLOURS, make_photos, save_photo
+from helpers import COLOURS, make_photos, save_photo
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.tuner import Tuner
 from PIL import Image
@@ -43,7 +43,7 @@ def test_fit_validate_test_predict_and_load(photos: Path, weights: Path, tmp_pat
     model = classifier(weights)
     mine = trainer(tmp_path, callbacks=[best])
     mine.fit(model, data)
-    assert model.classes == CLASSES, "they are the data module's"
+    assert model.classes == CLASSES, "they come from the data module"
     (valid,), (test,) = mine.validate(model, data, verbose=False), mine.test(model, data, verbose=False)
     assert set(valid) >= {"valid/loss", "valid/top1"}
     probabilities = torch.cat(mine.predict(model, data))  # type: ignore[arg-type]
@@ -56,9 +56,9 @@ def test_fit_validate_test_predict_and_load(photos: Path, weights: Path, tmp_pat
     loaded = Classifier.load_from_checkpoint(best.best_model_path, weights_only=True, map_location="cpu")
     assert loaded.classes == CLASSES
     assert (loaded.hparams["lr"], loaded.optimizer.lr) == (0.01, 0.01)
-    (again,) = trainer(tmp_path).test(loaded, PhotoDataModule(photos, batch_size=5), verbose=False)
-    (kept,) = mine.test(model, data, ckpt_path=best.best_model_path, verbose=False)
-    assert again == pytest.approx(kept)
+    (scores,) = trainer(tmp_path).test(loaded, PhotoDataModule(photos, batch_size=5), verbose=False)
+    (expected,) = mine.test(model, data, ckpt_path=best.best_model_path, verbose=False)
+    assert scores == pytest.approx(expected)
 
 
 def test_a_checkpoint_loads_without_the_pretrained_weights(photos: Path, weights: Path, tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_a_checkpoint_loads_without_the_pretrained_weights(photos: Path, weights
     assert Classifier.load_from_checkpoint(tmp_path / "mine.ckpt", weights_only=True).classes == CLASSES
 
 
-def test_a_preprocessing_of_ones_own_is_in_the_checkpoint(photos: Path, weights: Path, tmp_path: Path) -> None:
+def test_an_own_preprocessing_is_saved_in_the_checkpoint(photos: Path, weights: Path, tmp_path: Path) -> None:
     own = Preprocessing((48, 32), 60, "bilinear", (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
     mine = trainer(tmp_path, max_epochs=1)
     mine.fit(classifier(weights, preprocessing=own), PhotoDataModule(photos))
@@ -101,11 +101,11 @@ def test_training_resumes_from_a_checkpoint(photos: Path, weights: Path, tmp_pat
         assert torch.allclose(tensor, resumed.head.state_dict()[name], atol=1e-5), name
 
 
-def test_the_command_builds_the_defaults_of_the_classes() -> None:
-    """What `python train.py` makes of its default config is what the classes make without arguments."""
+def test_command_and_classes_have_the_same_defaults() -> None:
+    """The default config of `python train.py` equals the default arguments of the classes."""
     import inspect
 
-    from conftest import ROOT
+    from helpers import ROOT
     from hydra import compose, initialize_config_dir
 
     from sagehound.config import register
@@ -152,7 +152,7 @@ def test_the_command_builds_the_defaults_of_the_classes() -> None:
         ({"classes": ["one"]}, "a classifier needs two or more"),
     ],
 )
-def test_wrong_arguments_are_refused_at_once(weights: Path, arguments: dict[str, Any], message: str) -> None:
+def test_wrong_arguments_are_refused(weights: Path, arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as error:
         Classifier("test_resnet", **({"classes": CLASSES, "weights": str(weights)} | arguments))
     assert message in str(error.value)
@@ -160,7 +160,7 @@ def test_wrong_arguments_are_refused_at_once(weights: Path, arguments: dict[str,
 
 
 @pytest.mark.parametrize("name", ["adamax", "rmsprop", "lion", "lamb", "nadamw", "rprop"])
-def test_optimizers_of_torch_and_timm_go_by_name(photos: Path, weights: Path, tmp_path: Path, name: str) -> None:
+def test_optimizers_of_torch_and_timm_by_name(photos: Path, weights: Path, tmp_path: Path, name: str) -> None:
     model = classifier(weights, optimizer=name, weight_decay=0.0, finetune="full")
     mine = trainer(tmp_path, max_epochs=1)
     mine.fit(model, PhotoDataModule(photos))
@@ -169,7 +169,7 @@ def test_optimizers_of_torch_and_timm_go_by_name(photos: Path, weights: Path, tm
 
 
 def rare(root: Path) -> Path:
-    """12 photos of one class and 2 of another, whose colours are noise."""
+    """Save 12 noisy photos of one class and 2 of another."""
     for label, n in (("common", 12), ("rare", 2)):
         for split, count in (("train", n), ("valid", 2), ("test", 2)):
             for i in range(count):
@@ -177,7 +177,7 @@ def rare(root: Path) -> Path:
     return root
 
 
-def test_balanced_class_weights_weigh_each_class_alike(weights: Path, tmp_path: Path) -> None:
+def test_balanced_class_weights(weights: Path, tmp_path: Path) -> None:
     data = PhotoDataModule(rare(tmp_path / "photos"), batch_size=14)
     model = classifier(weights, class_weights="balanced")
     trainer(tmp_path, max_epochs=1).fit(model, data)
@@ -185,8 +185,8 @@ def test_balanced_class_weights_weigh_each_class_alike(weights: Path, tmp_path: 
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0])
-def test_focal_loss_of_a_certain_photo_has_a_gradient(gamma: float) -> None:
-    from sagehound.losses import Focal
+def test_focal_loss_has_a_finite_gradient_at_probability_one(gamma: float) -> None:
+    from sagehound.models.losses import Focal
 
     logits = torch.tensor([[200.0, 0.0, 0.0]], requires_grad=True)
     Focal(gamma)(logits, torch.tensor([0])).sum().backward()
@@ -195,7 +195,7 @@ def test_focal_loss_of_a_certain_photo_has_a_gradient(gamma: float) -> None:
 
 
 def test_focal_loss_is_cross_entropy_times_one_minus_p_to_the_gamma() -> None:
-    from sagehound.losses import CrossEntropy, Focal
+    from sagehound.models.losses import CrossEntropy, Focal
 
     logits, labels = torch.randn(6, 4, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 3, 0, 1])
     p = logits.softmax(1)[range(6), labels]
@@ -213,7 +213,7 @@ class MeanLoss(nn.Module):
 
 
 class Plain(torch.optim.SGD):
-    """An optimizer with a name of its own."""
+    """An optimizer of the user's own."""
 
 
 def darker(photo: Image.Image) -> Image.Image:
@@ -240,7 +240,7 @@ def test_own_parts_are_plain_python_objects(photos: Path, weights: Path, tmp_pat
         trainer(tmp_path, max_epochs=1).fit(loaded, data)
 
 
-def test_a_photo_changed_by_an_own_transform_is_darker_in_training_alone(photos: Path, weights: Path) -> None:
+def test_an_own_transform_changes_only_training_photos(photos: Path, weights: Path) -> None:
     model = classifier(weights, CLASSES)
     plain, dark = (
         PhotoDataModule(photos, transform=t, preprocessing=model.preprocessing, batch_size=24) for t in (None, darker)
@@ -260,16 +260,14 @@ def test_a_photo_changed_by_an_own_transform_is_darker_in_training_alone(photos:
         (lambda root: [Photo("a.jpg", "train", "x")] * 2, "items 1 and 2 both list a.jpg"),
     ],
 )
-def test_a_source_that_lists_nonsense_is_refused(
-    photos: Path, source: Callable[..., list[Photo]], message: str
-) -> None:
+def test_a_source_with_invalid_items_is_refused(photos: Path, source: Callable[..., list[Photo]], message: str) -> None:
     from sagehound.errors import InputError
 
     with pytest.raises(InputError, match=message):
         PhotoDataModule(photos, source=source).setup("fit")
 
 
-def test_without_photos_of_its_own_a_classifier_needs_classes(weights: Path, tmp_path: Path) -> None:
+def test_without_a_data_module_a_classifier_needs_classes(weights: Path, tmp_path: Path) -> None:
     photos = torch.zeros(2, 3, 64, 64, dtype=torch.uint8)
     batches = DataLoader(TensorDataset(photos, torch.tensor([0, 1])), batch_size=2)
     with pytest.raises(ConfigError, match="no classes"):
@@ -289,25 +287,25 @@ def test_without_photos_of_its_own_a_classifier_needs_classes(weights: Path, tmp
         ({"image": torch.zeros(2), "label": torch.zeros(2)}, "a batch is a dict: Classifier takes (photos, labels)"),
     ],
 )
-def test_batches_of_another_kind_are_refused(weights: Path, tmp_path: Path, batch: object, message: str) -> None:
+def test_batches_of_another_type_are_refused(weights: Path, tmp_path: Path, batch: object, message: str) -> None:
     with pytest.raises(ConfigError) as error:
         trainer(tmp_path).fit(classifier(weights, CLASSES), DataLoader([batch], batch_size=None))
     assert message in str(error.value)
 
 
 def test_classes_in_another_order_than_the_photos_are_refused(photos: Path, weights: Path, tmp_path: Path) -> None:
-    """Their accuracy would be that of wrong labels."""
+    """Otherwise, the accuracy would be computed with wrong labels."""
     with pytest.raises(ConfigError, match="the data module's classes are not the model's"):
         trainer(tmp_path).test(classifier(weights, CLASSES[::-1]), PhotoDataModule(photos))
 
 
-def test_training_may_end_by_steps_alone(photos: Path, weights: Path, tmp_path: Path) -> None:
+def test_training_may_end_by_max_steps(photos: Path, weights: Path, tmp_path: Path) -> None:
     mine = trainer(tmp_path, max_epochs=-1, max_steps=3)
     mine.fit(classifier(weights), PhotoDataModule(photos, batch_size=8))
     assert mine.global_step == 3
 
 
-def test_a_tuner_sets_learning_rate_and_batch_size(photos: Path, weights: Path, tmp_path: Path) -> None:
+def test_a_tuner_may_set_learning_rate_and_batch_size(photos: Path, weights: Path, tmp_path: Path) -> None:
     model, data = classifier(weights), PhotoDataModule(photos, batch_size=2)
     Tuner(trainer(tmp_path, max_epochs=1)).scale_batch_size(model, datamodule=data, max_trials=2, steps_per_trial=1)
     assert data.batch_size == 4
@@ -317,13 +315,13 @@ def test_a_tuner_sets_learning_rate_and_batch_size(photos: Path, weights: Path, 
     assert mine.optimizers[0].defaults["lr"] == model.hparams["lr"] == 0.5
 
 
-def test_a_loop_without_a_trainer_gets_batches(photos: Path, weights: Path) -> None:
+def test_dataloaders_work_without_a_trainer(photos: Path, weights: Path) -> None:
     data = PhotoDataModule(photos, batch_size=5, preprocessing=classifier(weights).preprocessing)
     data.setup("fit")
     batches = data.train_dataloader()
     first, second = (torch.cat([labels for _, labels in batches]) for _ in range(2))
     assert len(first) == len(data.photos.split("train"))
-    assert not torch.equal(first, second), "each pass has an order of its own"
+    assert not torch.equal(first, second), "each epoch has its own order"
     assert sum(len(labels) for _, labels in data.val_dataloader()) == len(data.photos.split("valid"))
 
 
@@ -335,7 +333,7 @@ LightningCLI(Classifier, PhotoDataModule)
 
 
 @pytest.mark.slow
-def test_lightning_cli_takes_both_classes(photos: Path, weights: Path, tmp_path: Path) -> None:
+def test_lightning_cli_accepts_both_classes(photos: Path, weights: Path, tmp_path: Path) -> None:
     import subprocess
     import sys
 

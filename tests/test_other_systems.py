@@ -1,4 +1,4 @@
-"""What macOS and Windows lack is taken away from Python on Linux; no other system is at hand."""
+"""Simulates macOS and Windows on Linux: removes the Python modules and functions that they lack."""
 
 import json
 import subprocess
@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, small
+from helpers import ROOT, small
 
-# modules and functions that Windows, and in part macOS, lack; Lightning needs SIGKILL and SIGUSR1 on Linux
+# missing on Windows, and partly on macOS; Lightning needs SIGKILL and SIGUSR1 on Linux
 HIDE = """
 import os, runpy, signal, sys
 for module in ("fcntl", "resource", "pwd", "grp", "termios"):
@@ -28,7 +28,7 @@ TRAIN = """
 import importlib, pkgutil, sagehound
 for module in pkgutil.walk_packages(sagehound.__path__, "sagehound."):
     importlib.import_module(module.name)
-import sagehound_launchers.worker
+import sagehound_launchers.search.trial_worker
 """
 
 
@@ -39,7 +39,7 @@ def python(code: str, folder: Path, *argv: str) -> subprocess.CompletedProcess[s
     return subprocess.run([sys.executable, "-c", code + run], cwd=folder, capture_output=True, text=True, check=False)
 
 
-def test_the_command_line_needs_nothing_of_posix(tmp_path: Path) -> None:
+def test_the_command_line_needs_no_posix(tmp_path: Path) -> None:
     helped = python(HIDE, tmp_path, "--help")
     assert (helped.returncode, helped.stderr) == (0, "")
     refused = python(HIDE, tmp_path, "lr=1")
@@ -47,7 +47,7 @@ def test_the_command_line_needs_nothing_of_posix(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_needs_nothing_of_posix(photos: Path, weights: Path, tmp_path: Path) -> None:
+def test_a_run_needs_no_posix(photos: Path, weights: Path, tmp_path: Path) -> None:
     argv = [*small(photos, weights), "artifact=true", "data.cache=memmap", "hydra.run.dir=run"]
     done = python(THIRD_PARTY + HIDE + TRAIN, tmp_path, *argv)
     assert done.returncode == 0, done.stderr

@@ -5,14 +5,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from helpers import ROOT
 
-pytest.importorskip("mypy", reason="mypy is of the extra dev")
+pytest.importorskip("mypy", reason="mypy is in the extra dev")
 
 
 PLANTED = [
-    ("src/sagehound/training.py", "cfg.trainer.patience", "cfg.trainer.max_epoks"),
-    ("src/sagehound/from_config.py", "o.weight_decay", "o.weight_decey"),
+    ("src/sagehound/training/train.py", "cfg.trainer.patience", "cfg.trainer.max_epoks"),
+    ("src/sagehound/training/from_config.py", "o.weight_decay", "o.weight_decey"),
     ("launchers/sagehound_launchers/sagemaker/requests.py", "aws.spot", "aws.spott"),
 ]
 

@@ -8,7 +8,7 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-ML = Path(os.environ["SAGEHOUND_OPT_ML"])
+ML = Path(os.environ["SAGEMAKER_EMULATOR_OPT_ML"])
 ROOM = int(os.environ.get("ROOM", "100"))  # models that it can hold
 READY = time.monotonic() + float(os.environ.get("READY_AFTER", "0"))
 models: dict[str, Path] = {}

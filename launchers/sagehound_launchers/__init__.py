@@ -1,1 +1,1 @@
-"""What is done around training: the stages that `python launch.py` runs, here or on SageMaker."""
+"""What `python launch.py` does besides training: searches, SageMaker, and stages such as deploy."""

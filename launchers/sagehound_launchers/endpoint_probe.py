@@ -1,4 +1,4 @@
-"""Test photos sent to an endpoint: how often it is right, how fast it answers, and for which classes."""
+"""Sends test photos to an endpoint and measures accuracy, latency and throughput."""
 
 import json
 import os
@@ -12,38 +12,39 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from sagehound import console, plots
 from sagehound.config import Train
 from sagehound.data.folders import SPLITS, Photo, scan
 from sagehound.data.photos import fetch, find_photos
 from sagehound.errors import ConfigError, SagehoundError
-from sagehound.files import write_csv, write_json
-from sagehound.tables import ClassScore, describe_interval, wilson, write_per_class
+from sagehound.evaluation import plots
+from sagehound.evaluation.tables import ClassScore, describe_interval, wilson, write_per_class
+from sagehound.storage.atomic import write_csv, write_json
+from sagehound.system import console
 from sagehound_launchers.config import Launch
 
 _TYPES = {".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".png": "image/png", ".webp": "image/webp"}
-_TRIES = 5  # of a photo that a busy endpoint sends back
-_HOPELESS = 10  # photos; an endpoint that answers none of the first so many is given up
+_TRIES = 5  # attempts for a photo if the endpoint is busy
+_GIVE_UP_AFTER = 10  # the probe ends if none of the first photos succeeds
 
-Ask: TypeAlias = Callable[[bytes, str], dict[str, Any]]  # a photo's file and its content type, to the answer
+Ask: TypeAlias = Callable[[bytes, str], dict[str, Any]]  # a photo's bytes and content type to the response
 
 
-class Refused(Exception):
-    """The endpoint gave no answer; the message says why."""
+class NoPrediction(Exception):
+    """The endpoint returned no prediction; the message says why."""
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What came back for one photo."""
+    """The response to one photo."""
 
     photo: Photo
-    top: list[str]  # the most probable classes; empty where there was no answer
-    seconds: float  # of the answer
-    error: str  # why there was none
+    top: list[str]  # the most probable classes; empty after an error
+    seconds: float  # until the response
+    error: str  # the error
 
     @property
     def right(self) -> bool:
-        """Whether the most probable class is the photo's."""
+        """Whether the most probable class is the photo's label."""
         return self.top[:1] == [self.photo.label]
 
 
@@ -58,11 +59,11 @@ def probe(cfg: Launch, folder: Path, *, is_sagemaker: bool, clients: int, timeou
         timeout: seconds for a response.
 
     Returns:
-        what probe.json holds: shares between 0 and 1, milliseconds, photos a second.
+        the content of probe.json: shares between 0 and 1, milliseconds, photos per second.
 
     Raises:
         InputError: there are no photos.
-        SagehoundError: the endpoint answered none of them.
+        SagehoundError: no photo got a prediction.
     """
     photos, root = test_photos(cfg)
     chosen = [p for p in photos if p.split == "test"]
@@ -70,14 +71,14 @@ def probe(cfg: Launch, folder: Path, *, is_sagemaker: bool, clients: int, timeou
         chosen = sorted(random.Random(cfg.seed).sample(chosen, int(cfg.n)), key=lambda p: p.file)
     endpoint = str(cfg.endpoint)
     ask = (over_sagemaker if is_sagemaker else over_http)(endpoint, clients, timeout)
-    console.say(f"probing {endpoint} with {len(chosen):,} test photos, {clients} at a time")
+    console.info(f"probing {endpoint} with {len(chosen):,} test photos, {clients} at a time")
     start = time.perf_counter()
     replies: list[Reply] = []
     with ThreadPoolExecutor(clients) as pool:
         coming = pool.map(lambda p: _send(ask, root, p), chosen)
         for reply in console.track(coming, "Probing with photos", len(chosen)):
             replies.append(reply)
-            if len(replies) == min(_HOPELESS, len(chosen)) and all(r.error for r in replies):
+            if len(replies) == min(_GIVE_UP_AFTER, len(chosen)) and all(r.error for r in replies):
                 pool.shutdown(cancel_futures=True)
                 raise SagehoundError(f"endpoint={endpoint} answered none of {len(replies)} photos: {reply.error}")
     seconds = time.perf_counter() - start
@@ -88,9 +89,9 @@ def probe(cfg: Launch, folder: Path, *, is_sagemaker: bool, clients: int, timeou
 
 
 def test_photos(cfg: Train) -> tuple[list[Photo], Path]:
-    """All photos of the set with their splits, and where they lie.
+    """All photos of the set with their splits, and their folder.
 
-    A test folder is taken as it is; without one, the test photos are those that a training run would take from train.
+    Without a test folder, the test photos are those that a training run takes from train.
     """
     cache_dir = Path(cfg.cache.dir).expanduser()
     root = fetch(cfg.data, cache_dir)
@@ -101,7 +102,7 @@ def test_photos(cfg: Train) -> tuple[list[Photo], Path]:
 
 
 def over_http(endpoint: str, clients: int, timeout: float) -> Ask:
-    """Ask a server by its address, alone or with /invocations, /models/NAME or /models/NAME/invoke."""
+    """Send photos to a server by its address, alone or with /invocations, /models/NAME or /models/NAME/invoke."""
     import urllib3
 
     url = endpoint.rstrip("/")
@@ -114,7 +115,7 @@ def over_http(endpoint: str, clients: int, timeout: float) -> Ask:
             try:
                 answer = pool.request("POST", url, photo, headers={"Content-Type": content_type, "Accept": _ACCEPT})
             except urllib3.exceptions.HTTPError as error:
-                raise Refused(f"no connection: {error}") from error
+                raise NoPrediction(f"no connection: {error}") from error
             if answer.status != 503:
                 break
             wait = answer.headers.get("Retry-After", "")
@@ -125,7 +126,7 @@ def over_http(endpoint: str, clients: int, timeout: float) -> Ask:
 
 
 def over_sagemaker(endpoint: str, clients: int, timeout: float) -> Ask:
-    """Ask an endpoint of SageMaker by its name, with the credentials and the region that boto3 finds."""
+    """Send photos to an endpoint on SageMaker by its name, with boto3's credentials and region."""
     import boto3
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError, ClientError
@@ -146,7 +147,7 @@ def over_sagemaker(endpoint: str, clients: int, timeout: float) -> Ask:
             answer = client.invoke_endpoint(EndpointName=endpoint, Body=photo, ContentType=content_type, Accept=_ACCEPT)
             return _read(200, answer["Body"].read())
         except (BotoCoreError, ClientError) as error:
-            raise Refused(str(error)) from error
+            raise NoPrediction(str(error)) from error
 
     return ask
 
@@ -162,7 +163,7 @@ def _read(status: int, body: bytes) -> dict[str, Any]:
         reason = said["error"]["message"]
     except (ValueError, KeyError, TypeError):
         reason = f"not an answer of Sagehound's: {body[:80]!r}"
-    raise Refused(f"status {status}: {reason}")
+    raise NoPrediction(f"status {status}: {reason}")
 
 
 def _send(ask: Ask, root: Path, photo: Photo) -> Reply:
@@ -175,7 +176,7 @@ def _send(ask: Ask, root: Path, photo: Photo) -> Reply:
         return Reply(photo, top, time.perf_counter() - start, "")
     except OSError as error:
         return Reply(photo, [], time.perf_counter() - start, f"cannot be read: {error.strerror}")
-    except Refused as error:
+    except NoPrediction as error:
         return Reply(photo, [], time.perf_counter() - start, str(error))
 
 
@@ -210,7 +211,7 @@ def _write(folder: Path, found: dict[str, Any], replies: list[Reply], photos: li
 
 
 def by_class(replies: list[Reply], photos: list[Photo]) -> list[ClassScore]:
-    """The score of every class; its test photos are those that were answered."""
+    """The scores of every class, from the photos with a prediction."""
     counts = {split: Counter(p.label for p in photos if p.split == split) for split in SPLITS}
     counts["test"] = Counter(r.photo.label for r in replies if not r.error)
     right = Counter(r.photo.label for r in replies if r.right)
@@ -234,5 +235,5 @@ def _tell(found: dict[str, Any], replies: list[Reply], folder: Path) -> None:
     shares = [f"{found[k]:.1%}" for k in ("top1", "top5")]
     times = [f"{found[k]:.1f}" for k in ("p50_ms", "p95_ms", "p99_ms", "photos_per_second", "seconds")]
     console.table(f"Endpoint: {found['endpoint']}", columns, [[str(found["photos"]), *shares, *times]])
-    console.say(f"accuracy: {found['top1']:.1%} (95 % interval {describe_interval(found['top1_interval'])})")
-    console.say(f"results: {folder}")
+    console.info(f"accuracy: {found['top1']:.1%} (95 % interval {describe_interval(found['top1_interval'])})")
+    console.info(f"results: {folder}")

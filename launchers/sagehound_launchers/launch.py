@@ -1,4 +1,4 @@
-"""One command: the stages before training, training, and the stages after it."""
+"""Runs the stages before training, the training, and the stages after it."""
 
 from pathlib import Path
 from typing import Any
@@ -6,30 +6,30 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from sagehound import command, interrupts, run_folder
+from sagehound.cli import command
 from sagehound.config import typed
-from sagehound.errors import ConfigError
-from sagehound_launchers import reports, schema
-from sagehound_launchers.config import Launch
-from sagehound_launchers.extras import needs
-from sagehound_launchers.stages.stage import BEFORE_TRAINING
+from sagehound.system import interrupts
+from sagehound_launchers.config import Launch, schema
+from sagehound_launchers.config.extras import needs
+from sagehound_launchers.config.stage import BEFORE_TRAINING
+from sagehound_launchers.search.train_trial import train_trial
 
 schema.register()
 
 
 def launch(composed: DictConfig) -> dict[str, Any]:
-    """Run the stages that the config chooses; without ``model``, and without a stage, a model is trained first.
+    """Run the chosen stages. Without ``model``, or without a stage, train a model first.
 
     Returns:
-        metrics.json of what was trained; empty if nothing was.
+        metrics.json of the training; empty without one.
     """
     if composed.hpo:
-        return trial(composed)
+        return train_trial(composed)
     metrics: dict[str, Any] = {}
     with command.job_errors():
         cfg: Launch = typed(composed)
         if cfg.stages:
-            interrupts.raise_from_now_on()
+            interrupts.restore_keyboard_interrupt()
         for stage, own in cfg.stages:
             if extra := stage.extra.get(own.name):
                 needs(f"{stage.name}={own.name}", *extra)
@@ -44,18 +44,3 @@ def launch(composed: DictConfig) -> dict[str, Any]:
             if stage.order > BEFORE_TRAINING:
                 stage.run(cfg, own, models, folder)
     return metrics
-
-
-def trial(composed: DictConfig) -> dict[str, Any]:
-    """Train one trial of a search; the sweeper reports its errors."""
-    cfg: Launch = typed(composed)
-    cfg.results = cfg.results or "scores"
-    folder = Path(HydraConfig.get().runtime.output_dir)
-    cfg.overwrite = run_folder.holds_trial(folder)  # a search uses each number once, so it is of an older search
-    from sagehound.compute import choose
-    from sagehound.training import train
-
-    tell = reports.each_epoch(cfg.search.objective)
-    if tell and choose(cfg.trainer, cfg.finetune).devices > 1:
-        raise ConfigError(f"hpo.pruner={cfg.search.pruner} needs trials of one device: give trainer.devices=1")
-    return train(cfg, folder, tell, command.given_overrides()).metrics

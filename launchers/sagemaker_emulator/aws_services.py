@@ -1,4 +1,4 @@
-"""IAM, CloudWatch and its logs, in moto, without a request over the network; logs are kept in files too."""
+"""IAM, CloudWatch and its logs in moto, called directly; logs are stored in files too."""
 
 import json
 import threading
@@ -9,10 +9,10 @@ from urllib.parse import quote
 
 from moto.backends import get_backend
 
-from sagehound.files import write_text
-from sagehound_launchers.emulator.world import ACCOUNT
+from sagemaker_emulator.atomic_files import write_text
+from sagemaker_emulator.identity import ACCOUNT
 
-ROLE = "SagehoundRole"  # exists at every start
+ROLE = "SageMakerRole"  # exists at every start
 _TRUST = {
     "Version": "2012-10-17",
     "Statement": [
@@ -21,8 +21,8 @@ _TRUST = {
 }
 
 
-class MotoCloud:
-    """What the emulator asks of the other services (world.Cloud)."""
+class AwsServices:
+    """Roles, logs and metrics, without requests over the network."""
 
     def __init__(self, folder: Path, region: str) -> None:
         self._folder = folder / "logs"
@@ -39,7 +39,7 @@ class MotoCloud:
         return any(role.arn == arn for role in self._iam.get_roles())
 
     def log(self, group: str, stream: str, events: list[tuple[int, str]]) -> None:
-        """Add events (milliseconds since 1970, text) to a log stream, which is made where there is none."""
+        """Add events (milliseconds since 1970, text) to a log stream, which is created if needed."""
         file = self._folder / quote(group, safe="") / f"{quote(stream, safe='')}.jsonl"
         with self._lock:
             if not file.exists():
@@ -53,23 +53,23 @@ class MotoCloud:
         self._logs.ensure_log_group(group)
         self._logs.ensure_log_stream(group, stream)
         if events:
-            # CloudWatch takes no empty message
+            # CloudWatch refuses empty messages
             said = [{"timestamp": moment, "message": text or " "} for moment, text in events]
             self._logs.put_log_events(group, stream, said)
 
     def _load(self, file: Path) -> None:
-        """Fill moto from a file, without the half of a line that an emulator that was killed may have left."""
+        """Load a file into moto, without an incomplete line that a killed emulator left."""
         content = file.read_text(encoding="utf-8", errors="replace")
         whole = content[: content.rfind("\n") + 1]
         if whole != content:
-            write_text(file, whole)  # else the next event would be written behind the half
+            write_text(file, whole)  # else the next event would be appended to the incomplete line
         if not whole:
             file.unlink()
             return
         first, *lines = whole.splitlines()
         events = [(int(moment), str(text)) for moment, text in map(json.loads, lines)]
         group, stream = json.loads(first)
-        self._put(group, stream, sorted(events, key=lambda event: event[0]))  # threads may have overtaken each other
+        self._put(group, stream, sorted(events, key=lambda event: event[0]))  # threads may have written out of order
 
     def metric(self, namespace: str, name: str, dimensions: Mapping[str, str], value: float, moment: float) -> None:
         """Put one value to CloudWatch."""

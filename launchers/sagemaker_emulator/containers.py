@@ -1,4 +1,4 @@
-"""Containers without Docker: the command runs as a process of its own group, over a folder that stands for /opt/ml."""
+"""Containers without Docker: a command runs in a process group of its own, with a folder that stands for /opt/ml."""
 
 import os
 import re
@@ -10,10 +10,16 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from sagehound import console
-from sagehound_launchers.emulator.world import KEYS, Failed, World
+from sagemaker_emulator.errors import JobFailed
+from sagemaker_emulator.identity import Identity
+from sagemaker_emulator.images import Images
+from sagemaker_emulator.reaper import Reaper
+from sagemaker_emulator.settings import Settings
+from sagemaker_emulator.tasks import Tasks, report
 
-_FROM_HOST = ("HOME", "LANG", "TMPDIR", "OMP_NUM_THREADS", "SAGEHOUND_CACHE")  # all that a job sees of this machine
+OPT_ML = "SAGEMAKER_EMULATOR_OPT_ML"  # the variable that names the folder which stands for /opt/ml
+# variables of the emulator that a container gets too
+_FROM_HOST = ("HOME", "LANG", "TMPDIR", "OMP_NUM_THREADS")
 _OPT_ML = re.compile(r"/opt/ml(?![\w.-])")
 
 
@@ -22,34 +28,20 @@ class Container:
 
     def __init__(
         self,
-        world: World,
         command: list[str],
         opt_ml: Path,
         environment: Mapping[str, str],
+        reaper: Reaper,
         on_line: Callable[[str], None],
     ) -> None:
-        """Start it.
-
-        Args:
-            world: the emulator.
-            command: what runs; /opt/ml in its words and in the environment's values becomes ``opt_ml``.
-            opt_ml: the container's /opt/ml, which exists; its parent is the working folder.
-            environment: what SageMaker and the request set.
-            on_line: called in a thread with each line that the container prints, without its end.
-
-        Raises:
-            Failed: there is no such command.
-        """
+        """Start it; see ``Containers.start``."""
         self.opt_ml = opt_ml
-        self._watch = world.watch
-        host = {k: os.environ[k] for k in _FROM_HOST if k in os.environ}
-        paths = [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
-        given = {k: translate(v, opt_ml) for k, v in environment.items()}
+        self._reaper = reaper
         try:
             self._process = subprocess.Popen(
                 [translate(word, opt_ml) for word in command],
                 cwd=opt_ml.parent,
-                env=host | {"PATH": os.pathsep.join(paths)} | aws(world) | given | {"SAGEHOUND_OPT_ML": str(opt_ml)},
+                env=dict(environment),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -57,30 +49,30 @@ class Container:
             )
         except (OSError, ValueError) as error:  # ValueError: a text with a null byte
             why = error.strerror if isinstance(error, OSError) else error
-            raise Failed(f"ClientError: the container could not be started: {command[0]}: {why}") from error
-        self._watch.tell("+", self._process.pid)
+            raise JobFailed(f"ClientError: the container could not be started: {command[0]}: {why}") from error
+        self._reaper.add(self._process.pid)
         self._reader = threading.Thread(target=self._read, args=(on_line,), daemon=True)
         self._reader.start()
 
     @property
     def pid(self) -> int:
-        """The process's number, which is its group's too."""
+        """The number of the process and of its group."""
         return self._process.pid
 
     @property
     def code(self) -> int | None:
-        """The exit code as Docker tells it (128 + the signal's number), or None while it runs."""
+        """The exit code as Docker reports it (128 + the signal's number), or None while the container runs."""
         code = self._process.poll()
         return code if code is None or code >= 0 else 128 - code
 
     def wait(self, timeout: float | None = None) -> int | None:
-        """The exit code once the process has ended and its output was read; None if that takes too long."""
+        """Wait until the process has ended and its output is read; returns the exit code, or None after ``timeout``."""
         try:
             self._process.wait(timeout)
         except subprocess.TimeoutExpired:
             return None
         self._signal(signal.SIGKILL)  # a container ends with its first process
-        self._watch.tell("-", self.pid)
+        self._reaper.remove(self.pid)
         self._reader.join(5)
         return self.code
 
@@ -89,11 +81,11 @@ class Container:
         self._signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """Send SIGKILL to it and to all that it started."""
+        """Send SIGKILL to the process and to all that it started."""
         self._signal(signal.SIGKILL)
 
     def stop(self, grace: float) -> int:
-        """SIGTERM, then SIGKILL once the grace (seconds) is over; the exit code."""
+        """Send SIGTERM, and SIGKILL after ``grace`` seconds; returns the exit code."""
         self.terminate()
         code = self.wait(grace)
         if code is None:
@@ -102,7 +94,7 @@ class Container:
         return code or 0
 
     def _signal(self, number: signal.Signals) -> None:
-        with suppress(ProcessLookupError, PermissionError):  # macOS says so of a group that has ended
+        with suppress(ProcessLookupError, PermissionError):  # macOS: PermissionError for a group that has ended
             os.killpg(self._process.pid, number)
 
     def _read(self, on_line: Callable[[str], None]) -> None:
@@ -111,41 +103,64 @@ class Container:
             for line in output:
                 try:
                     on_line(line.decode(errors="replace").rstrip("\r\n"))
-                except Exception as error:  # a container whose output nobody reads would wait for ever
-                    console.warn(f"emulator: a line of process {self.pid}: {error!r}")
+                except Exception as error:  # go on reading: a full pipe would block the container
+                    report(f"a line of process {self.pid}: {error!r}")
 
 
-def command_of(world: World, image: str, verb: str) -> list[str]:
-    """What an image runs to ``train`` or to ``serve``: the settings' command, else our own container's."""
-    for pattern, commands in world.settings.images.items():
-        if re.search(pattern, image) and verb in commands:
-            return list(commands[verb])
-    return [sys.executable, "-P", "-c", f"from sagehound.container import {verb}; {verb}()"]
+class Containers:
+    """Starts containers, and knows how long they may take to end."""
 
+    def __init__(
+        self, folder: Path, settings: Settings, identity: Identity, images: Images, tasks: Tasks, reaper: Reaper
+    ) -> None:
+        self.folder, self.settings, self.images = folder, settings, images
+        self._identity, self._tasks, self._reaper = identity, tasks, reaper
 
-def aws(world: World) -> dict[str, str]:
-    """The environment that leads a process to the emulator."""
-    return {
-        "AWS_REGION": world.region,
-        "AWS_DEFAULT_REGION": world.region,
-        "AWS_ENDPOINT_URL": world.url,
-        "AWS_EC2_METADATA_DISABLED": "true",
-        **{name.upper(): value for name, value in KEYS.items()},
-    }
+    @property
+    def stopping(self) -> bool:
+        """Whether the emulator ends."""
+        return self._tasks.stopping.is_set()
+
+    def grace(self, most: float = float("inf")) -> float:
+        """Seconds between SIGTERM and SIGKILL; one when the emulator ends."""
+        return 1.0 if self.stopping else min(self.settings.grace, most)
+
+    def start(
+        self, command: list[str], opt_ml: Path, environment: Mapping[str, str], on_line: Callable[[str], None]
+    ) -> Container:
+        """Start a container.
+
+        Args:
+            command: what to run; /opt/ml in its words and in the values of the environment becomes ``opt_ml``.
+            opt_ml: an existing folder that stands for /opt/ml; its parent is the working folder.
+            environment: variables that SageMaker and the request set.
+            on_line: called in a thread with each line that the container prints, without the line end.
+
+        Raises:
+            JobFailed: there is no such command.
+        """
+        passed = (*_FROM_HOST, *self.settings.variables)
+        host = {name: os.environ[name] for name in passed if name in os.environ}
+        folders = [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
+        if Path(command[0]).is_absolute():
+            folders.insert(0, str(Path(command[0]).parent))
+        given = {name: translate(value, opt_ml) for name, value in environment.items()}
+        variables = host | {"PATH": os.pathsep.join(folders)} | self._identity.environment() | given
+        return Container(command, opt_ml, variables | {OPT_ML: str(opt_ml)}, self._reaper, on_line)
 
 
 def translate(text: str, opt_ml: Path) -> str:
-    """A text with /opt/ml as the container's folder."""
+    """Replace /opt/ml in a text by the container's folder."""
     return _OPT_ML.sub(lambda _: str(opt_ml), text)
 
 
 def host_path(opt_ml: Path, path: str) -> Path:
-    """Where a container's path lies.
+    """The path on this machine of a path in the container.
 
     Raises:
-        Failed: it is not under /opt/ml, which is all that is mapped.
+        JobFailed: it is not under /opt/ml; other paths are not mapped.
     """
     inside = path.rstrip("/").removeprefix("/opt/ml").lstrip("/")
     if not _OPT_ML.match(path) or ".." in Path(inside).parts:
-        raise Failed(f"ClientError: {path}: the emulator maps only paths under /opt/ml")
+        raise JobFailed(f"ClientError: {path}: the emulator maps only paths under /opt/ml")
     return opt_ml / inside

@@ -1,4 +1,4 @@
-"""What a test or a demonstration may ask of the emulator itself: faults, spot interruptions, quotas, counts."""
+"""Requests of tests to the emulator itself: faults, spot interruptions, quotas, counts."""
 
 import re
 import threading
@@ -6,10 +6,10 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from sagehound_launchers.emulator.refused import Refused
+from sagemaker_emulator.errors import ApiError
 
 KINDS = ("throttle", "error", "expired_token", "timeout", "drop")
-_TYPES: dict[str, tuple[type, ...]] = {  # of what a rule may have
+_TYPES: dict[str, tuple[type, ...]] = {  # types of the members of rules
     "operation": (str,),
     "kind": (str,),
     "job": (str,),
@@ -22,18 +22,18 @@ _TYPES: dict[str, tuple[type, ...]] = {  # of what a rule may have
 
 @dataclass
 class Fault:
-    """What befalls the next requests for an operation."""
+    """A fault of the next requests for an operation."""
 
     operation: str  # CreateTrainingJob, s3:PutObject, or * for every one
     kind: str  # one of KINDS
     times: int = 1
-    after: bool = False  # the operation is executed, and its answer is lost
-    seconds: float | None = None  # of kind timeout; the settings' without it
+    after: bool = False  # the operation is executed, and its response is lost
+    seconds: float | None = None  # for kind timeout; None: the setting
 
 
 @dataclass
 class Interruption:
-    """A spot job loses its instance as soon as its log says something."""
+    """A spot job loses its instance when its log contains a text."""
 
     job: str  # a regex of the job's name
     log: str  # a text in a line
@@ -41,7 +41,7 @@ class Interruption:
 
 
 class Control:
-    """State that clients of ``/_emulator/...`` set and services ask; it is gone after a restart."""
+    """State that clients set through ``/_emulator/...`` and services read. It is lost at a restart."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -50,11 +50,11 @@ class Control:
         self._quotas: dict[str, int] = {}
         self._served: Counter[str] = Counter()
 
-    def answer(self, method: str, what: str, content: Any) -> Any:  # noqa: ANN401 - JSON's
-        """A request to ``/_emulator/<what>``: POST adds, DELETE clears, GET tells.
+    def handle(self, method: str, what: str, content: Any) -> Any:  # noqa: ANN401 - JSON's
+        """A request to ``/_emulator/<what>``: POST adds, DELETE clears, GET returns.
 
         Raises:
-            Refused: there is no such thing, or the content does not fit.
+            ApiError: ``what`` is unknown, or the content does not fit.
         """
         parts: dict[str, tuple[Any, type | None]] = {
             "faults": (self._faults, Fault),
@@ -63,7 +63,7 @@ class Control:
             "requests": (self._served, None),
         }
         if what not in parts:
-            raise Refused("NotFound", f"/_emulator/{what}: choose from {', '.join(parts)}", 404)
+            raise ApiError("NotFound", f"/_emulator/{what}: choose from {', '.join(parts)}", 404)
         state, kind = parts[what]
         with self._lock:
             if method == "DELETE":
@@ -73,28 +73,28 @@ class Control:
             elif method == "POST" and what == "quotas" and isinstance(content, dict):
                 state.update({str(k): int(v) for k, v in content.items()})
             elif method != "GET":
-                raise Refused("NotAllowed", f"/_emulator/{what} takes no {method} with this content", 405)
+                raise ApiError("NotAllowed", f"/_emulator/{what} takes no {method} with this content", 405)
             return dict(state) if kind is None else [vars(rule) for rule in state]
 
     def count(self, operation: str) -> None:
-        """Note that an operation was executed."""
+        """Count an executed operation."""
         with self._lock:
             self._served[operation] += 1
 
     def fault(self, operation: str) -> Fault | None:
-        """The fault that befalls this request, which uses up one of its times."""
+        """The fault of this request, if any; uses up one of its times."""
         with self._lock:
             found: Fault | None = _take(self._faults, lambda f: f.operation in ("*", operation))
             return found
 
     def interrupts(self, job: str, line: str) -> bool:
-        """Whether this line of a spot job's log is its interruption, which uses up one of its times."""
+        """Whether this line of a spot job's log interrupts it; uses up one of the interruption's times."""
         with self._lock:
             found = _take(self._interruptions, lambda i: i.log in line and re.search(i.job, job) is not None)
             return found is not None
 
     def quota(self, instance: str, default: int) -> int:
-        """How many instances of a type may run at once."""
+        """The number of instances of a type that may run at once."""
         with self._lock:
             return self._quotas.get(instance, default)
 
@@ -114,16 +114,16 @@ def _read(kind: type, content: Any) -> list[Any]:  # noqa: ANN401 - JSON's
     try:
         rules = [kind(**rule) for rule in (content if isinstance(content, list) else [content])]
     except TypeError as error:
-        raise Refused("ValidationException", f"{kind.__name__}: {error}") from error
+        raise ApiError("ValidationException", f"{kind.__name__}: {error}") from error
     for rule in rules:
         for name, types in _TYPES.items():
             if not isinstance(getattr(rule, name, types[0]()), types):
-                raise Refused("ValidationException", f"{name}={getattr(rule, name)!r}: it must be {types[0].__name__}")
+                raise ApiError("ValidationException", f"{name}={getattr(rule, name)!r}: it must be {types[0].__name__}")
         if isinstance(rule, Fault) and rule.kind not in KINDS:
-            raise Refused("ValidationException", f"kind={rule.kind}: choose from {', '.join(KINDS)}")
+            raise ApiError("ValidationException", f"kind={rule.kind}: choose from {', '.join(KINDS)}")
         if isinstance(rule, Interruption):
             try:
                 re.compile(rule.job)
             except re.error as error:
-                raise Refused("ValidationException", f"job={rule.job}: not a regex: {error}") from error
+                raise ApiError("ValidationException", f"job={rule.job}: not a regex: {error}") from error
     return rules

@@ -1,10 +1,10 @@
-"""Which of a tuning job's training jobs are not worth their time; less is better everywhere here."""
+"""Early stopping of a tuning job's training jobs. Lower objectives are better here."""
 
 import math
 import statistics
 from collections.abc import Mapping, Sequence
 
-Series = Sequence[float]  # a job's objective, epoch by epoch
+Series = Sequence[float]  # a job's objective for each epoch
 
 
 def worse_than_median(series: Series, earlier: Sequence[Series]) -> bool:
@@ -14,8 +14,8 @@ def worse_than_median(series: Series, earlier: Sequence[Series]) -> bool:
     https://docs.aws.amazon.com/sagemaker/latest/dg/automatic-model-tuning-early-stopping.html
 
     Args:
-        series: the job's.
-        earlier: those of jobs that have ended; those that did not come this far say nothing.
+        series: of the job.
+        earlier: of jobs that have ended; shorter ones are ignored.
     """
     epoch = len(series)
     averages = [statistics.fmean(s[:epoch]) for s in earlier if len(s) >= epoch]
@@ -23,15 +23,15 @@ def worse_than_median(series: Series, earlier: Sequence[Series]) -> bool:
 
 
 def out_of_the_third(name: str, series: Mapping[str, Series], least: int, most: int) -> bool:
-    """Hyperband's rule, in its asynchronous form: at 1, 3, 9, ... times the least epochs, the best third goes on.
+    """Asynchronous Hyperband: after 1, 3, 9, ... times the least epochs, the best third continues.
 
     Li et al., "A System for Massively Parallel Hyperparameter Tuning", 2020, algorithm 2.
 
     Args:
-        name: of the job that has just come to an epoch's end.
-        series: of all jobs by name, those that run among them.
+        name: of the job that has just finished an epoch.
+        series: of all jobs by name, including running ones.
         least: MinResource, epochs.
-        most: MaxResource, epochs; a job that has had them stops.
+        most: MaxResource, epochs; a job stops after them.
     """
     epoch = len(series[name])
     if epoch >= most:

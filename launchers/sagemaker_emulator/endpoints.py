@@ -1,4 +1,4 @@
-"""Endpoints: what AWS accepts and answers; ``deployment.py`` runs their containers, ``invoke.py`` asks them."""
+"""Operations of endpoints. ``deployment.py`` runs their containers, ``invoke.py`` sends requests to them."""
 
 import itertools
 import shutil
@@ -7,12 +7,19 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sagehound_launchers.emulator.deployment import Deployment
-from sagehound_launchers.emulator.hosting import EndpointConfigs, Models
-from sagehound_launchers.emulator.listing import page, pick, select
-from sagehound_launchers.emulator.quotas import check_quota
-from sagehound_launchers.emulator.tags import Tags
-from sagehound_launchers.emulator.world import Failed, Record, Refused, World
+from sagemaker_emulator.aws_services import AwsServices
+from sagemaker_emulator.containers import Containers
+from sagemaker_emulator.control import Control
+from sagemaker_emulator.deployment import Deployment
+from sagemaker_emulator.errors import ApiError, JobFailed, invalid
+from sagemaker_emulator.hosting import EndpointConfigs, Models
+from sagemaker_emulator.identity import Identity
+from sagemaker_emulator.listing import page, pick, select
+from sagemaker_emulator.quotas import check_quota
+from sagemaker_emulator.records import Record, Records
+from sagemaker_emulator.tags import Tags
+from sagemaker_emulator.tasks import Tasks
+from sagemaker_emulator.transfers import Transfers
 
 KIND = "endpoint"
 _SUMMARY = ("EndpointName", "EndpointArn", "CreationTime", "LastModifiedTime", "EndpointStatus")
@@ -21,23 +28,37 @@ _STOPPED = "the emulator was stopped"
 
 
 class Endpoints:
-    """Create, Describe, List, Update and Delete; ``serving`` is what requests are sent to."""
+    """Create, Describe, List, Update and Delete; ``serving`` gives the containers of an endpoint."""
 
-    def __init__(self, world: World) -> None:
-        self._world = world
+    def __init__(
+        self,
+        records: Records,
+        identity: Identity,
+        tags: Tags,
+        control: Control,
+        tasks: Tasks,
+        models: Models,
+        configs: EndpointConfigs,
+        containers: Containers,
+        transfers: Transfers,
+        aws: AwsServices,
+    ) -> None:
+        self._records, self._identity, self._tags, self._control, self._tasks = records, identity, tags, control, tasks
+        self._models, self._configs = models, configs
+        self._containers, self._transfers, self._aws = containers, transfers, aws
         self._live: dict[str, Deployment] = {}
-        self._lock = threading.Lock()  # around the above
-        self._numbers = itertools.count(1)  # of folders
+        self._lock = threading.Lock()  # guards the attribute above
+        self._numbers = itertools.count(1)  # numbers of folders
 
     def CreateEndpoint(self, request: Record) -> Record:
         """Start an endpoint's containers in the background."""
         name, config = request["EndpointName"], request["EndpointConfigName"]
-        arn = self._world.arn(KIND, name)
-        if self._world.find(KIND, name):
-            raise _refused(f'Cannot create already existing endpoint "{arn}".')
+        arn = self._identity.arn(KIND, name)
+        if self._records.find(KIND, name):
+            raise invalid(f'Cannot create already existing endpoint "{arn}".')
         variants = self._planned(config)
         self._check_quotas(variants)
-        self._world.service(Tags).put(arn, request.get("Tags", []))
+        self._tags.put(arn, request.get("Tags", []))
         now = time.time()
         record = {
             "EndpointName": name,
@@ -48,21 +69,21 @@ class Endpoints:
             "LastModifiedTime": now,
             "_Variants": variants,
         }
-        self._world.save(KIND, name, record)
-        self._world.background(self._begin, name)
+        self._records.save(KIND, name, record)
+        self._tasks.background(self._begin, name)
         return {"EndpointArn": arn}
 
     def DescribeEndpoint(self, request: Record) -> Record:
-        """All that is known of an endpoint."""
+        """The description of an endpoint."""
         return self._found(request["EndpointName"])
 
     def ListEndpoints(self, request: Record) -> Record:
-        """One page of endpoints, the newest first unless told otherwise."""
-        found = select({"SortOrder": "Descending"} | request, self._world.all(KIND), "Endpoint")
+        """One page of endpoints, by default the newest first."""
+        found = select({"SortOrder": "Descending"} | request, self._records.all(KIND), "Endpoint")
         return page(request, "Endpoints", [pick(r, *_SUMMARY) for r in found])
 
     def UpdateEndpoint(self, request: Record) -> Record:
-        """Start another configuration's containers, then let them take the place of the old ones."""
+        """Start the containers of another configuration, then replace the old ones."""
         record, config = self._changeable(request["EndpointName"]), request["EndpointConfigName"]
         variants = self._planned(config)
         if request.get("RetainAllVariantProperties"):
@@ -77,7 +98,7 @@ class Endpoints:
             "ProductionVariants": [{"VariantName": v["VariantName"]} for v in variants],
             "StartTime": now,
         }
-        self._world.change(
+        self._records.change(
             KIND,
             record["EndpointName"],
             EndpointStatus="Updating",
@@ -86,18 +107,18 @@ class Endpoints:
             FailureReason=None,
             _Pending=variants,
         )
-        self._world.background(self._replace, record["EndpointName"])
+        self._tasks.background(self._replace, record["EndpointName"])
         return {"EndpointArn": record["EndpointArn"]}
 
     def UpdateEndpointWeightsAndCapacities(self, request: Record) -> Record:
-        """Change what share of the requests variants get, and how many instances they claim to have."""
+        """Change the weights of variants and their number of instances."""
         record = self._changeable(request["EndpointName"])
         changed = [dict(v) for v in record["_Variants"]]
         variants = {v["VariantName"]: v for v in changed}
         for desired in request["DesiredWeightsAndCapacities"]:
             variant = variants.get(desired["VariantName"])
             if variant is None:
-                raise _refused(f"Variant {desired['VariantName']} not found.")
+                raise invalid(f"Variant {desired['VariantName']} not found.")
             count = desired.get("DesiredInstanceCount")
             if count is not None:
                 more = max(count - variant["InitialInstanceCount"], 0)
@@ -111,83 +132,85 @@ class Endpoints:
         return {"EndpointArn": record["EndpointArn"]}
 
     def DeleteEndpoint(self, request: Record) -> None:
-        """End an endpoint's containers in the background; it is forgotten once they have ended."""
+        """Stop an endpoint's containers in the background, then delete it."""
         record = self._found(request["EndpointName"])
         if record["EndpointStatus"] not in ("InService", "Failed"):
-            raise _refused(f'Cannot update in-progress endpoint "{record["EndpointArn"]}".')
-        self._world.change(KIND, record["EndpointName"], EndpointStatus="Deleting", LastModifiedTime=time.time())
-        self._world.background(self._end, record["EndpointName"])
+            raise invalid(f'Cannot update in-progress endpoint "{record["EndpointArn"]}".')
+        self._records.change(KIND, record["EndpointName"], EndpointStatus="Deleting", LastModifiedTime=time.time())
+        self._tasks.background(self._end, record["EndpointName"])
 
     @contextmanager
     def serving(self, name: str) -> Iterator[Deployment]:
-        """What answers an endpoint's requests, for the time of one.
+        """Yield an endpoint's containers for one request.
 
         Raises:
-            Refused: there is no such endpoint, or it is not in service.
+            ApiError: there is no such endpoint, or it is not in service.
         """
-        record = self._world.find(KIND, name)
+        record = self._records.find(KIND, name)
         with self._lock:
             live = self._live.get(name)
             if record is None or live is None or record["EndpointStatus"] not in _SERVED:
-                raise Refused("ValidationError", f"Endpoint {name} of account {self._world.account} not found.")
-            live.begin()  # before an update can take it out of service
+                raise ApiError("ValidationError", f"Endpoint {name} of account {self._identity.account} not found.")
+            live.begin()  # before an update can replace it
         try:
             yield live
         finally:
             live.finish()
 
     def recover(self) -> None:
-        """Start again what was in service when the emulator ended."""
-        shutil.rmtree(self._world.folder / "endpoints", ignore_errors=True)
-        for record in self._world.all(KIND):
+        """Restart the endpoints that were in service when the emulator ended."""
+        shutil.rmtree(self._containers.folder / "endpoints", ignore_errors=True)
+        for record in self._records.all(KIND):
             name, status = record["EndpointName"], record["EndpointStatus"]
             if status == "Deleting":
-                self._world.remove(KIND, name)
+                self._records.remove(KIND, name)
             elif status != "Failed":
                 if status != "Creating":
                     why = _STOPPED if status == "Updating" else record.get("FailureReason")
                     gone = {"_Pending": None, "PendingDeploymentSummary": None} if "_Pending" in record else {}
-                    self._world.change(KIND, name, EndpointStatus="SystemUpdating", **_some(FailureReason=why), **gone)
-                self._world.background(self._begin, name)
+                    self._records.change(
+                        KIND, name, EndpointStatus="SystemUpdating", **_some(FailureReason=why), **gone
+                    )
+                self._tasks.background(self._begin, name)
 
     def close(self) -> None:
-        """End all containers; the endpoints are in service again after the next start."""
+        """Stop all containers; the endpoints are in service again after a restart."""
         with self._lock:
             live, self._live = list(self._live.values()), {}
         for deployment in live:
             deployment.stop()
 
-    # In the background
+    # In threads
 
     def _begin(self, name: str) -> None:
-        """Bring a new endpoint, or one that the emulator had when it ended, into service."""
+        """Bring a new or recovered endpoint into service."""
         record = self._found(name)
         deployment = self._deployment(name, record["_Variants"])
         try:
             deployment.start()
-        except Failed as failed:
-            if not self._world.stopping.is_set():
+        except JobFailed as failed:
+            if not self._tasks.stopping.is_set():
                 self._change(name, EndpointStatus="Failed", FailureReason=str(failed))
             return
         if self._put(name, deployment):
             self._in_service(name, record["_Variants"])
 
     def _replace(self, name: str) -> None:
-        """Let the pending configuration take over; the old one stays where that fails."""
+        """Replace the configuration by the pending one; keep the old one if that fails."""
         record = self._found(name)
         variants, config = record["_Pending"], record["PendingDeploymentSummary"]["EndpointConfigName"]
         deployment = self._deployment(name, variants)
         done = {"_Pending": None, "PendingDeploymentSummary": None}
         try:
             deployment.start()
-        except Failed as failed:
-            if not self._world.stopping.is_set():
+        except JobFailed as failed:
+            if not self._tasks.stopping.is_set():
                 self._change(name, EndpointStatus="InService", FailureReason=str(failed), **done)
             return
         with self._lock:
             old = self._live.get(name)
         if self._put(name, deployment):
-            with self._world.lock:
+            with self._records.lock:
                 self._change(name, EndpointConfigName=config, **done)
                 self._in_service(name, variants)
             if old:
@@ -198,12 +221,12 @@ class Endpoints:
             deployment = self._live.pop(name, None)
         if deployment:
             deployment.stop()
-        self._world.remove(KIND, name)
+        self._records.remove(KIND, name)
 
     def _put(self, name: str, deployment: Deployment) -> bool:
-        """Let it answer from now on; False where the emulator ends, and it with it."""
+        """Put containers into service; returns False if the emulator ends."""
         with self._lock:
-            if not self._world.stopping.is_set():
+            if not self._tasks.stopping.is_set():
                 self._live[name] = deployment
                 return True
         deployment.stop()
@@ -214,38 +237,37 @@ class Endpoints:
         self._change(name, EndpointStatus="InService", ProductionVariants=described, _Variants=variants)
 
     def _change(self, name: str, **members: object) -> None:
-        self._world.change(KIND, name, LastModifiedTime=time.time(), **members)
+        self._records.change(KIND, name, LastModifiedTime=time.time(), **members)
 
     def _deployment(self, name: str, variants: list[Record]) -> Deployment:
-        folder = self._world.folder / "endpoints" / name / str(next(self._numbers))
-        return Deployment(self._world, name, variants, folder)
+        folder = self._containers.folder / "endpoints" / name / str(next(self._numbers))
+        return Deployment(self._containers, self._transfers, self._aws, self._tasks, name, variants, folder)
 
     # Checks
 
     def _found(self, name: str) -> Record:
-        record = self._world.find(KIND, name)
+        record = self._records.find(KIND, name)
         if record is None:
-            raise _refused(f'Could not find endpoint "{self._world.arn(KIND, name)}".')
+            raise invalid(f'Could not find endpoint "{self._identity.arn(KIND, name)}".')
         return record
 
     def _changeable(self, name: str) -> Record:
         record = self._found(name)
         if record["EndpointStatus"] == "Failed":
-            raise _refused(f'Cannot update failed endpoint "{record["EndpointArn"]}"; it can only be deleted.')
+            raise invalid(f'Cannot update failed endpoint "{record["EndpointArn"]}"; it can only be deleted.')
         if record["EndpointStatus"] != "InService":
-            raise _refused(f'Cannot update in-progress endpoint "{record["EndpointArn"]}".')
+            raise invalid(f'Cannot update in-progress endpoint "{record["EndpointArn"]}".')
         return record
 
     def _planned(self, config: str) -> list[Record]:
-        """A configuration's variants, each with what its model runs, so that both may be deleted."""
-        found = self._world.service(EndpointConfigs).found(config)
-        models = self._world.service(Models)
-        return [dict(v) | {"_Container": models.container(v["ModelName"])} for v in found["ProductionVariants"]]
+        """A configuration's variants with their models' containers, so that both may be deleted."""
+        found = self._configs.found(config)
+        return [dict(v) | {"_Container": self._models.container(v["ModelName"])} for v in found["ProductionVariants"]]
 
     def _check_quotas(self, variants: list[Record]) -> None:
         running = [
             v
-            for r in self._world.all(KIND)
+            for r in self._records.all(KIND)
             if r["EndpointStatus"] != "Failed"
             for v in [*r["_Variants"], *r.get("_Pending", [])]
         ]
@@ -254,11 +276,11 @@ class Endpoints:
                 sum(v["InitialInstanceCount"] for v in some if v.get("InstanceType") == instance)
                 for some in (running, variants)
             )
-            check_quota(self._world, instance, count, used, "endpoint usage")
+            check_quota(self._control, instance, count, used, "endpoint usage")
 
 
 def _described(variant: Record) -> Record:
-    """A variant as DescribeEndpoint tells it."""
+    """A variant in the form of DescribeEndpoint."""
     image = {"SpecifiedImage": variant["_Container"]["Image"], "ResolutionTime": time.time()}
     weight = variant["InitialVariantWeight"]
     found = {
@@ -275,7 +297,3 @@ def _described(variant: Record) -> Record:
 
 def _some(**members: object) -> dict[str, object]:
     return {k: v for k, v in members.items() if v is not None}
-
-
-def _refused(message: str) -> Refused:
-    return Refused("ValidationException", message)

@@ -1,18 +1,21 @@
-"""InvokeEndpoint: a request goes to a variant's container, and its answer back, within AWS's limits."""
+"""InvokeEndpoint: passes a request to a variant's container within AWS's limits, and returns its response."""
 
 import json
 import uuid
 from typing import ClassVar
 
-from sagehound_launchers.emulator.deployment import LOGS
-from sagehound_launchers.emulator.endpoint import Endpoints
-from sagehound_launchers.emulator.many_models import LoadFailed
-from sagehound_launchers.emulator.model_server import NoReply, Reply, TimedOut
-from sagehound_launchers.emulator.web import Answer, Call
-from sagehound_launchers.emulator.world import Record, Refused, World
+from sagemaker_emulator.containers import Containers
+from sagemaker_emulator.deployment import LOGS
+from sagemaker_emulator.endpoints import Endpoints
+from sagemaker_emulator.errors import ApiError
+from sagemaker_emulator.identity import Identity
+from sagemaker_emulator.model_container import NoReply, Reply, TimedOut
+from sagemaker_emulator.multi_model import LoadFailed
+from sagemaker_emulator.records import Record
+from sagemaker_emulator.web import Request, Response
 
 _MOST = 25 * 2**20  # bytes of a request's body
-_ROOM = 4096  # bytes by which AWS's own message is above the limit
+_ROOM = 4096  # bytes by which the limit in AWS's message is higher
 _MOST_SERVERLESS = 4 * 2**20
 _HEADER = "X-Amzn-SageMaker-"
 _PASSED = ("Content-Type", "Accept", f"{_HEADER}Custom-Attributes", f"{_HEADER}Inference-Id", f"{_HEADER}Session-Id")
@@ -32,27 +35,27 @@ class Runtime:
         r"POST /endpoints/([^/]+)/invocations-response-stream": "InvokeEndpointWithResponseStream",
     }
 
-    def __init__(self, world: World) -> None:
-        self._world = world
+    def __init__(self, endpoints: Endpoints, identity: Identity, containers: Containers) -> None:
+        self._endpoints, self._identity, self._containers = endpoints, identity, containers
 
-    def InvokeEndpoint(self, call: Call, name: str) -> Answer:
-        """What the container of one variant says to a request.
+    def InvokeEndpoint(self, call: Request, name: str) -> Response:
+        """The response of one variant's container.
 
         Raises:
-            Refused: there is no such endpoint, variant or model, or the body is too large.
+            ApiError: there is no such endpoint, variant or model, or the body is too large.
         """
         if len(call.body) > _MOST:
-            raise Refused("413", f"HTTP content length exceeded {_MOST + _ROOM} bytes.", 413)
+            raise ApiError("413", f"HTTP content length exceeded {_MOST + _ROOM} bytes.", 413)
         for member in ("Target-Container-Hostname", "Inference-Component", "Enable-Explanations"):
             if call.headers.get(_HEADER + member):
-                raise Refused("ValidationError", f"The emulator has no endpoints for {_HEADER}{member}.")
-        with self._world.service(Endpoints).serving(name) as deployment:
+                raise ApiError("ValidationError", f"The emulator has no endpoints for {_HEADER}{member}.")
+        with self._endpoints.serving(name) as deployment:
             variant, server = deployment.choose(call.headers.get(f"{_HEADER}Target-Variant"))
             target = call.headers.get(f"{_HEADER}Target-Model")
             _check(name, variant, target, len(call.body))
             headers = {k: call.headers[k] for k in _PASSED if k in call.headers}
             try:
-                reply = server.invoke(call.body, headers, self._world.settings.answer, target)
+                reply = server.invoke(call.body, headers, self._containers.settings.response, target)
             except LoadFailed as error:
                 reply = error.reply
             except TimedOut:
@@ -63,17 +66,17 @@ class Runtime:
             return self._model_error(name, reply.status, reply.body.decode(errors="replace"))
         return _answer(reply, variant["VariantName"])
 
-    def InvokeEndpointAsync(self, call: Call, name: str) -> Answer:
-        """Refused: no endpoint here has an AsyncInferenceConfig."""
-        raise Refused("ValidationError", f"The emulator has no asynchronous calls: send {name} an InvokeEndpoint.")
+    def InvokeEndpointAsync(self, call: Request, name: str) -> Response:
+        """Always refused: endpoints here have no AsyncInferenceConfig."""
+        raise ApiError("ValidationError", f"The emulator has no asynchronous calls: send {name} an InvokeEndpoint.")
 
-    def InvokeEndpointWithResponseStream(self, call: Call, name: str) -> Answer:
-        """Refused: answers come whole."""
-        raise Refused("ValidationError", f"The emulator streams no answers: send {name} an InvokeEndpoint.")
+    def InvokeEndpointWithResponseStream(self, call: Request, name: str) -> Response:
+        """Always refused: responses are not streamed."""
+        raise ApiError("ValidationError", f"The emulator streams no answers: send {name} an InvokeEndpoint.")
 
-    def _model_error(self, name: str, status: int, said: str) -> Answer:
-        """The answer for a container's error, in AWS's words."""
-        region, account = self._world.region, self._world.account
+    def _model_error(self, name: str, status: int, said: str) -> Response:
+        """The response after a container's error, as AWS words it."""
+        region, account = self._identity.region, self._identity.account
         whose = "client" if 400 <= status < 500 else "server"
         where = f"https://{region}.console.aws.amazon.com/cloudwatch/home?region={region}#logEventViewer:group={LOGS}/{name}"
         body = {
@@ -85,23 +88,23 @@ class Runtime:
             "OriginalStatusCode": status,
         }
         headers = {"Content-Type": "application/json", "x-amzn-ErrorType": "ModelError"}
-        return Answer(json.dumps(body).encode(), 424, headers)
+        return Response(json.dumps(body).encode(), 424, headers)
 
 
 def _check(name: str, variant: Record, target: str | None, size: int) -> None:
     many = variant["_Container"]["Mode"] == "MultiModel"
     if "ServerlessConfig" in variant and size > _MOST_SERVERLESS:
-        raise Refused("ValidationError", f"Request {uuid.uuid4()} has oversize body.")
+        raise ApiError("ValidationError", f"Request {uuid.uuid4()} has oversize body.")
     if target and not many:
-        raise Refused(
+        raise ApiError(
             "ValidationError",
             f"Endpoint {name} is not a multi-model endpoint and does not support target model header.",
         )
     if many and not target:
-        raise Refused("ValidationError", f"Request {uuid.uuid4()} is missing a target model header.")
+        raise ApiError("ValidationError", f"Request {uuid.uuid4()} is missing a target model header.")
 
 
-def _answer(reply: Reply, variant: str) -> Answer:
+def _answer(reply: Reply, variant: str) -> Response:
     headers = {"Content-Type": reply.headers.get("Content-Type", "application/octet-stream")}
     headers |= {k: reply.headers[k] for k in (f"{_HEADER}Custom-Attributes",) if k in reply.headers}
-    return Answer(reply.body, 200, headers | {"x-Amzn-Invoked-Production-Variant": variant})
+    return Response(reply.body, 200, headers | {"x-Amzn-Invoked-Production-Variant": variant})

@@ -1,26 +1,27 @@
-"""What the List operations share: filters, order, pages."""
+"""The common parts of List operations: filters, order, pages."""
 
 from collections.abc import Sequence
 
-from sagehound_launchers.emulator.world import Record, Refused
+from sagemaker_emulator.errors import ApiError
+from sagemaker_emulator.records import Record
 
-_PAGE = 10  # items where MaxResults is not given, as at AWS
+_PAGE = 10  # AWS's default of MaxResults
 
 
 def page(request: Record, member: str, items: Sequence[Record]) -> Record:
     """One page of a list: MaxResults items from NextToken on.
 
     Args:
-        request: the List operation's.
-        member: the answer's member that holds the items.
-        items: all of them, filtered and sorted.
+        request: of the List operation.
+        member: name of the response's list.
+        items: all items, filtered and sorted.
 
     Raises:
-        Refused: NextToken is none that was given out.
+        ApiError: NextToken is invalid.
     """
     token = request.get("NextToken") or "0"
     if not token.isdecimal():
-        raise Refused("ValidationException", "Invalid pagination token provided in request")
+        raise ApiError("ValidationException", "Invalid pagination token provided in request")
     start, size = int(token), request.get("MaxResults") or _PAGE
     more = {"NextToken": str(start + size)} if start + size < len(items) else {}
     return {member: list(items[start : start + size]), **more}
@@ -30,10 +31,10 @@ def select(request: Record, records: Sequence[Record], prefix: str, by: str = "C
     """Records that pass NameContains, StatusEquals and the bounds of time, sorted by SortBy (Name, CreationTime, ...).
 
     Args:
-        request: the List operation's.
+        request: of the List operation.
         records: with members ``<prefix>Name``, ``<prefix>Status``, CreationTime and LastModifiedTime.
         prefix: TrainingJob, HyperParameterTuningJob, Endpoint, ...
-        by: AWS's order where SortBy is not given.
+        by: AWS's default of SortBy.
     """
 
     def passes(record: Record) -> bool:
@@ -52,5 +53,5 @@ def select(request: Record, records: Sequence[Record], prefix: str, by: str = "C
 
 
 def pick(record: Record, *members: str) -> Record:
-    """The members of a record that are there."""
+    """The given members of a record that exist."""
     return {name: record[name] for name in members if name in record}

@@ -1,4 +1,4 @@
-"""A container with many models, which it is told of when they are asked for: a multi-model endpoint."""
+"""The container of a multi-model endpoint: models are loaded at their first request."""
 
 import hashlib
 import json
@@ -10,8 +10,11 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from sagehound_launchers.emulator.model_server import ModelServer, NoReply, Reply, unpack
-from sagehound_launchers.emulator.world import Failed, Record, Refused, World, join_uri, split_uri
+from sagemaker_emulator.containers import Containers
+from sagemaker_emulator.errors import ApiError, JobFailed
+from sagemaker_emulator.model_container import ModelContainer, NoReply, Reply, unpack
+from sagemaker_emulator.records import Record
+from sagemaker_emulator.transfers import Transfers, join_uri, split_uri
 
 _TARGET = "X-Amzn-SageMaker-Target-Model"
 
@@ -24,42 +27,49 @@ class LoadFailed(Exception):
         self.reply = reply
 
 
-class ManyModels(ModelServer):
-    """One container with the models under a prefix; the least recently used are unloaded where memory is short."""
+class MultiModelContainer(ModelContainer):
+    """One container with the models under a prefix. The least recently used one is unloaded if memory is short."""
 
     def __init__(
-        self, world: World, model: Record, folder: Path, environment: Mapping[str, str], log: Callable[[str], None]
+        self,
+        containers: Containers,
+        transfers: Transfers,
+        model: Record,
+        folder: Path,
+        environment: Mapping[str, str],
+        log: Callable[[str], None],
     ) -> None:
-        super().__init__(world, model, folder, {**environment, "SAGEMAKER_MULTI_MODEL": "true"}, log)
+        variables = {**environment, "SAGEMAKER_MULTI_MODEL": "true"}
+        super().__init__(containers, transfers, model, folder, variables, log)
         self._loaded: OrderedDict[str, str] = OrderedDict()  # the container's names by target; least recent first
-        self._known = threading.Lock()  # around the above
-        self._loading = threading.Lock()  # one model at a time; others are asked meanwhile
+        self._known = threading.Lock()  # guards the attribute above
+        self._loading = threading.Lock()  # load one model at a time; requests for others continue
 
     def invoke(self, body: bytes, headers: Mapping[str, str], seconds: float, model: str | None = None) -> Reply:
-        """What the model that ``model`` names answers; it is loaded first where it is not.
+        """The response of the model; it is loaded first if needed.
 
         Raises:
-            NoReply: the container did not answer within ``seconds``, or is not there.
+            NoReply: the container did not respond within ``seconds``, or does not run.
             LoadFailed: it could not load the model.
-            Refused: there is no such model, or it is still being loaded.
+            ApiError: there is no such model, or it is still being loaded.
         """
         assert model is not None, "a container with many models is asked for one of them"
         until = time.monotonic() + seconds
         named = {**headers, _TARGET: model}
         name = self._ensure(model, until)
-        reply = self.ask("POST", f"/models/{name}/invoke", body, named, seconds)
-        if reply.status == 404:  # unloaded meanwhile for another model, or the container was started again
+        reply = self.request("POST", f"/models/{name}/invoke", body, named, seconds)
+        if reply.status == 404:  # unloaded meanwhile, or the container was restarted
             with self._known:
                 self._loaded.pop(model, None)
             name = self._ensure(model, until)
-            reply = self.ask("POST", f"/models/{name}/invoke", body, named, seconds)
+            reply = self.request("POST", f"/models/{name}/invoke", body, named, seconds)
         return reply
 
     def _fetch(self) -> None:
-        """Nothing: models come when they are asked for."""
+        """Do nothing: models are fetched at their first request."""
 
     def _ensure(self, model: str, until: float) -> str:
-        """The container's name of a model, which is loaded unless it is."""
+        """Load a model if needed; returns its name in the container."""
         name = self._touch(model)
         if name is not None:
             return name
@@ -82,20 +92,20 @@ class ManyModels(ModelServer):
             return self._loaded.get(model)
 
     def _load(self, model: str, until: float) -> str:
-        """Download a model and have the container load it, after others were unloaded if it says 507."""
+        """Download a model and load it; unload others if the container returns 507."""
         uri = join_uri(self.model["ModelDataUrl"], model.lstrip("/"))
         name = hashlib.sha256(uri.encode()).hexdigest()[:32]
         folder = self._opt_ml / "models" / name / "model"
         if not folder.exists():
-            _download(self._world, uri, folder)
+            _download(self._transfers, uri, folder)
         request = json.dumps({"model_name": name, "url": str(folder)}).encode()
         headers = {"Content-Type": "application/json", _TARGET: model}
         while True:
             try:
-                reply = self.ask("POST", "/models", request, headers, max(until - time.monotonic(), 0.01))
+                reply = self.request("POST", "/models", request, headers, max(until - time.monotonic(), 0.01))
             except NoReply as error:
                 if self.runs:
-                    raise _not_ready(model) from error  # it goes on loading, and says 409 when it is asked again
+                    raise _not_ready(model) from error  # it continues to load, and returns 409 at the next request
                 raise
             if reply.status in (200, 409):
                 return name
@@ -104,37 +114,37 @@ class ManyModels(ModelServer):
                 raise LoadFailed(reply)
 
     def _unload_one(self, until: float) -> bool:
-        """Unload the model that was not asked for the longest; False where none is loaded."""
+        """Unload the least recently used model; returns False if none is loaded."""
         with self._known:
             if not self._loaded:
                 return False
             _, name = self._loaded.popitem(last=False)
-        self.ask("DELETE", f"/models/{name}", b"", {}, max(until - time.monotonic(), 0.01))
+        self.request("DELETE", f"/models/{name}", b"", {}, max(until - time.monotonic(), 0.01))
         shutil.rmtree(self._opt_ml / "models" / name, ignore_errors=True)
         return True
 
 
-def _download(world: World, uri: str, folder: Path) -> None:
-    """Unpack a model, in AWS's words if there is none; a folder that is there is whole."""
+def _download(transfers: Transfers, uri: str, folder: Path) -> None:
+    """Download and unpack a model. The folder appears in one step."""
     bucket, key = split_uri(uri)
     partial = folder.with_name("partial")
     try:
-        unpack(world, uri, partial)
+        unpack(transfers, uri, partial)
         partial.rename(folder)
-    except Failed as error:
-        raise Refused(
+    except JobFailed as error:
+        raise ApiError(
             "ValidationError",
             f"Failed to download model data(bucket: {bucket}, key: {key}). Please ensure that there is an object "
             "located at the URL and that the role passed to CreateModel has permissions to download the model.",
         ) from error
     except (tarfile.TarError, EOFError, OSError) as error:
         shutil.rmtree(folder.parent, ignore_errors=True)
-        raise Refused(
+        raise ApiError(
             "ValidationError",
             f"Failed to extract model data archive(bucket: {bucket}, key: {key}). Please ensure that the object "
             "located at the URL is a valid tar.gz archive.",
         ) from error
 
 
-def _not_ready(model: str) -> Refused:
-    return Refused("ModelNotReadyException", f"Model {model} is still being loaded; ask again.", 429)
+def _not_ready(model: str) -> ApiError:
+    return ApiError("ModelNotReadyException", f"Model {model} is still being loaded; ask again.", 429)

@@ -1,7 +1,7 @@
-"""moto's S3 with its content in files, so that it survives a restart and does not fill the memory.
+"""moto's S3 with the content in files, so that it survives a restart and does not fill the memory.
 
-Content lies in ``s3/content``, one file an object; ``s3/journal.jsonl`` says which file is which object. Lost at a
-restart: older versions, ACLs, tags, and the settings of buckets.
+Content is in ``s3/content``, one file per object; ``s3/journal.jsonl`` maps objects to files. Lost at a restart: older
+versions, ACLs, tags, and the settings of buckets.
 """
 
 import hashlib
@@ -25,19 +25,19 @@ from moto.backends import get_backend
 from moto.s3.models import FakeKey
 from moto.s3.utils import metadata_from_headers
 
-from sagehound_launchers.emulator.world import ACCOUNT
+from sagemaker_emulator.identity import ACCOUNT
 
-# A PutObject with any of these means more than "keep these bytes", which is moto's to do.
+# A PutObject with one of these headers is left to moto.
 _MOTO_S = re.compile(
     r"(?i)x-amz-(copy-source|acl|grant-|tagging|storage-class|server-side|object-lock|website|decoded|write-offset)|if-"
 )
 
 
-_READ = 5.0  # seconds that a replaced object's file stays, for those who are about to read it
+_READ = 5.0  # seconds that the file of a replaced object remains for readers
 
 
 class _File:
-    """An object's content, in moto's eyes a buffer; opened only while it is read."""
+    """An object's content as the buffer that moto expects; opened only while it is read."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -63,8 +63,8 @@ class _File:
             self._open = None
 
 
-class Store:
-    """S3's objects; ``keep`` is told of every request that moto answered, and brings the files up to date."""
+class ObjectStore:
+    """S3's objects. ``keep`` updates the files after every request that moto handled."""
 
     def __init__(self, folder: Path, region: str) -> None:
         self.region = region
@@ -80,19 +80,19 @@ class Store:
         self._journal = (self._folder / "journal.jsonl").open("a", encoding="utf-8")
 
     def close(self) -> None:
-        """End writing, and drop what was replaced."""
+        """Close the journal, and remove replaced files."""
         self._journal.close()
         for _, path in self._replaced:
             path.unlink(missing_ok=True)
 
-    # What the emulator asks (world.Objects)
+    # For Transfers
 
     def has_bucket(self, bucket: str) -> bool:
         """Whether the bucket exists."""
         return bucket in self._backend.buckets
 
     def keys(self, bucket: str, prefix: str) -> list[str]:
-        """The keys that start so, in S3's order; none where there is no such bucket."""
+        """The keys with a prefix, in S3's order; empty if there is no such bucket."""
         if bucket not in self._backend.buckets:
             return []
         return sorted(
@@ -100,13 +100,13 @@ class Store:
         )
 
     def path(self, bucket: str, key: str) -> Path | None:
-        """The file that holds an object; it must not be written."""
+        """The file of an object, to be read only."""
         found = self._get(bucket, key)
         buffer: Any = None if found is None else found._value_buffer
         return buffer.path if isinstance(buffer, _File) else None
 
     def put(self, bucket: str, key: str, content: bytes | Path, content_type: str | None = None) -> None:
-        """Make or replace an object; KeyError where there is no such bucket."""
+        """Create or replace an object; KeyError if there is no such bucket."""
         if bucket not in self._backend.buckets:
             raise KeyError(bucket)
         path = self._new_file()
@@ -118,10 +118,10 @@ class Store:
             etag = hashlib.file_digest(file, "md5").hexdigest()
         self._add(bucket, key, path, {"etag": etag, "metadata": {"Content-Type": content_type} if content_type else {}})
 
-    # What the server tells
+    # For the server
 
     def put_request(self, path: str, query: str, headers: Mapping[str, str], body: bytes) -> dict[str, str] | None:
-        """Answer a plain PutObject without moto: the answer's headers, or None where moto must do it."""
+        """Handle a plain PutObject without moto; returns the response's headers, or None if moto must handle it."""
         bucket, _, key = path[1:].partition("/")
         found = self._backend.buckets.get(bucket)
         if query or not key or found is None or found.is_versioned or any(_MOTO_S.match(name) for name in headers):
@@ -138,7 +138,7 @@ class Store:
         return {"ETag": f'"{etag}"', **sums}
 
     def keep(self, method: str, path: str, query: str, body: bytes) -> None:
-        """Bring the files up to date after a request that moto answered with success."""
+        """Update the files after a request that moto handled successfully."""
         if method in ("GET", "HEAD", "OPTIONS"):
             return
         bucket, _, key = path[1:].partition("/")
@@ -154,7 +154,7 @@ class Store:
             self._sync(bucket, key)
 
     def _sync(self, bucket: str, key: str) -> None:
-        """Take an object over from moto's memory, or forget it if moto has it no more."""
+        """Move an object from moto's memory to a file, or remove it if moto has removed it."""
         with self._lock:
             found = self._get(bucket, key)
             if found is None:
@@ -171,10 +171,10 @@ class Store:
                     entry |= {"checksum_type": found.checksum_type, "checksum_parts": found.checksum_parts}
                 self._write(self._line(bucket, key, path, entry, found.last_modified))
 
-    # Keeping
+    # The journal
 
     def _get(self, bucket: str, key: str) -> Any:  # noqa: ANN401 - its buffer is ours
-        """The newest version, if it is no deletion."""
+        """The newest version, unless it is a deletion."""
         if bucket not in self._backend.buckets:
             return None
         found = self._backend.buckets[bucket].keys.get(key)
@@ -191,7 +191,7 @@ class Store:
 
     def _add(self, bucket: str, key: str, path: Path, entry: dict[str, Any]) -> None:
         line = self._line(bucket, key, path, entry, datetime.now(UTC))
-        with self._lock:  # of two writers of one object, the same must win in moto and in the journal
+        with self._lock:  # with two writers of one object, the same must win in moto and in the journal
             self._place(line)
             self._write(line)
 
@@ -202,7 +202,7 @@ class Store:
         }
 
     def _place(self, line: dict[str, Any]) -> None:
-        """Make moto's object of a line."""
+        """Create moto's object from a line."""
         bucket = self._backend.buckets[line["bucket"]]
         found: Any = FakeKey(
             line["key"],
@@ -227,7 +227,7 @@ class Store:
         bucket.keys.setlist(line["key"], [*older, found])
 
     def _write(self, line: dict[str, Any]) -> None:
-        """Add a line to the journal; what its object had before goes, unless the bucket keeps versions."""
+        """Add a line to the journal; remove the object's old file, unless the bucket keeps versions."""
         with self._lock:
             self._journal.write(json.dumps(line, ensure_ascii=False) + "\n")
             self._journal.flush()
@@ -244,12 +244,12 @@ class Store:
                 self._replaced.popleft()[1].unlink(missing_ok=True)
 
     def _load(self) -> list[dict[str, Any]]:
-        """Fill moto from the journal, write the journal anew without what was replaced, and drop files of no object."""
+        """Load the journal into moto, compact it, and remove files without an object."""
         journal = self._folder / "journal.jsonl"
         buckets: dict[str, dict[str, dict[str, Any]]] = {}
         regions: dict[str, str] = {}
         for text in journal.read_text(encoding="utf-8", errors="replace").split("\n") if journal.exists() else []:
-            with suppress(ValueError):  # the last line of an emulator that was killed
+            with suppress(ValueError):  # an incomplete line of a killed emulator
                 line = json.loads(text)
                 if "key" not in line:
                     if line["region"] is None:
@@ -276,27 +276,3 @@ class Store:
             file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in [*made, *lines])
         temporary.replace(journal)
         return lines
-
-
-def operation(method: str, path: str, query: str) -> str:
-    """S3's name of a request: PutObject."""
-    _, _, key = path[1:].partition("/")
-    asked = parse_qs(query, keep_blank_values=True)
-    if not path[1:]:
-        return "ListBuckets"
-    if not key:
-        if "delete" in asked:
-            return "DeleteObjects"
-        listing = "ListObjectsV2" if "list-type" in asked else "ListObjects"
-        name = {"GET": listing, "HEAD": "HeadBucket", "PUT": "CreateBucket", "DELETE": "DeleteBucket"}.get(
-            method, method
-        )
-        settings = [k for k in asked if k.islower() and not asked[k][0]]
-        return name if name == "ListObjectsV2" or not settings else f"{method.title()}Bucket{settings[0].title()}"
-    if "uploads" in asked:
-        return "CreateMultipartUpload"
-    if "uploadId" in asked:
-        steps = {"PUT": "UploadPart", "POST": "CompleteMultipartUpload", "DELETE": "AbortMultipartUpload"}
-        return steps.get(method, "ListParts")
-    names = {"GET": "GetObject", "HEAD": "HeadObject", "PUT": "PutObject", "DELETE": "DeleteObject"}
-    return names.get(method, method) + ("Tagging" if "tagging" in asked else "")

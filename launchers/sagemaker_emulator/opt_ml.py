@@ -1,51 +1,55 @@
-"""A training job's /opt/ml: what SageMaker puts there before the job, and what it takes from there."""
+"""A training job's /opt/ml: inputs before the job, uploads during and after it."""
 
 from collections.abc import Callable
 from pathlib import Path
 
-from sagehound.files import write_json
-from sagehound_launchers.emulator.processes import host_path
-from sagehound_launchers.emulator.world import Failed, Record, World, join_uri, split_uri
+from sagemaker_emulator.atomic_files import write_json
+from sagemaker_emulator.containers import host_path
+from sagemaker_emulator.errors import JobFailed
+from sagemaker_emulator.records import Record
+from sagemaker_emulator.transfers import Transfers, join_uri, split_uri
 
 _FOLDERS = ("input/config", "input/data", "model", "output/data", "output/tensors", "checkpoints", "code")
 
 
-def prepare(world: World, record: Record, folder: Path, enter: Callable[[str], None]) -> list[Path]:
-    """Make one /opt/ml for each instance, with its configuration, its channels and its checkpoints.
+def prepare(transfers: Transfers, record: Record, folder: Path, enter: Callable[[str], None]) -> list[Path]:
+    """Make one /opt/ml per instance, with configuration, channels and checkpoints.
 
     Args:
-        world: the emulator.
-        record: the job's.
-        folder: a new folder, to hold them.
-        enter: told of the job's secondary status.
+        transfers: downloads the channels and checkpoints.
+        record: of the job.
+        folder: a new folder for them.
+        enter: called with the job's secondary status.
 
     Returns:
-        the folders that stand for /opt/ml, the first instance's first.
+        the folders for /opt/ml, in the order of instances.
 
     Raises:
-        Failed: a bucket or a channel's objects are missing.
+        JobFailed: a bucket or a channel's objects are missing.
     """
     output = record["OutputDataConfig"]["S3OutputPath"]
-    if not world.objects.has_bucket(split_uri(output)[0]):
-        raise Failed(f"ClientError: Artifact upload failed:NoSuchBucket (404): there is no bucket of {output}")
+    if not transfers.has_bucket(split_uri(output)[0]):
+        raise JobFailed(f"ClientError: Artifact upload failed:NoSuchBucket (404): there is no bucket of {output}")
     enter("Downloading")
     count = record["ResourceConfig"]["InstanceCount"]
-    names = [f"127.0.0.{i + 1}" for i in range(count)]  # names that resolve everywhere
+    names = [f"127.0.0.{i + 1}" for i in range(count)]  # names that resolve on every system
     hosts = [folder / name / "ml" for name in names]
     for number, opt_ml in enumerate(hosts):
         for name in _FOLDERS:
             (opt_ml / name).mkdir(parents=True)
         _configure(record, opt_ml, names, names[number])
         for channel in record.get("InputDataConfig", []):
-            _download(world, channel, opt_ml / "input" / "data" / channel["ChannelName"], number, count)
+            _download(transfers, channel, opt_ml / "input" / "data" / channel["ChannelName"], number, count)
         if checkpoints := record.get("CheckpointConfig"):
             restored = host_path(opt_ml, checkpoints.get("LocalPath", "/opt/ml/checkpoints"))
             restored.mkdir(parents=True, exist_ok=True)
             uri = checkpoints["S3Uri"].rstrip("/") + "/"
-            if not world.objects.has_bucket(split_uri(uri)[0]):
-                raise Failed(f"ClientError: Checkpoint download failed:NoSuchBucket (404): there is no bucket of {uri}")
-            if world.objects.keys(*split_uri(uri)):
-                world.fetch(world.list_objects(uri), restored)
+            if not transfers.has_bucket(split_uri(uri)[0]):
+                raise JobFailed(
+                    f"ClientError: Checkpoint download failed:NoSuchBucket (404): there is no bucket of {uri}"
+                )
+            if transfers.keys(*split_uri(uri)):
+                transfers.fetch(transfers.list(uri), restored)
     return hosts
 
 
@@ -82,24 +86,24 @@ def _configure(record: Record, opt_ml: Path, names: list[str], name: str) -> Non
         write_json(opt_ml / "input" / "config" / f"{file}.json", content)
 
 
-def _download(world: World, channel: Record, folder: Path, number: int, count: int) -> None:
-    """Copy a channel's objects; FastFile's too, which AWS would stream."""
+def _download(transfers: Transfers, channel: Record, folder: Path, number: int, count: int) -> None:
+    """Copy a channel's objects, also for FastFile, which AWS streams."""
     source = channel["DataSource"]["S3DataSource"]
     manifest = source["S3DataType"] == "ManifestFile"
-    objects = (world.list_manifest if manifest else world.list_objects)(source["S3Uri"])
+    objects = (transfers.list_manifest if manifest else transfers.list)(source["S3Uri"])
     if source.get("S3DataDistributionType") == "ShardedByS3Key":
         objects = objects[number::count]
-    world.fetch(objects, folder)
+    transfers.fetch(objects, folder)
 
 
 class Uploads:
-    """What goes to S3 while a job runs, and once it has ended."""
+    """Uploads to S3 during and after a job."""
 
-    def __init__(self, world: World, record: Record, hosts: list[Path]) -> None:
-        self._world, self._hosts = world, hosts
+    def __init__(self, transfers: Transfers, record: Record, hosts: list[Path]) -> None:
+        self._transfers, self._hosts = transfers, hosts
         name = record["TrainingJobName"]
         self._folders: list[tuple[Path, str, dict[str, tuple[int, int]]]] = []
-        kinds = (  # AWS's places, where the request names none
+        kinds = (  # AWS's default paths
             ("CheckpointConfig", "S3Uri", "/opt/ml/checkpoints", ()),
             ("DebugHookConfig", "S3OutputPath", "/opt/ml/output/tensors", (name, "debug-output")),
             ("TensorBoardOutputConfig", "S3OutputPath", "/opt/ml/output/tensorboard", (name, "tensorboard-output")),
@@ -113,20 +117,20 @@ class Uploads:
                     self._folders.append((local, join_uri(asked[uri], *beneath), {}))
 
     def sync(self) -> None:
-        """Send what is new in the folders that AWS watches: checkpoints, tensors, TensorBoard's files, profiles.
+        """Upload new files of the folders that AWS watches: checkpoints, tensors, TensorBoard's files, profiles.
 
         Raises:
-            Failed: there is no such bucket.
+            JobFailed: there is no such bucket.
         """
         for folder, uri, known in self._folders:
             if folder.is_dir():
-                self._world.upload_folder(folder, uri, known)
+                self._transfers.upload_folder(folder, uri, known)
 
     def artifacts(self, record: Record) -> None:
-        """Send the first instance's model and its output/data.
+        """Upload the first instance's model and output/data.
 
         Raises:
-            Failed: there is no such bucket.
+            JobFailed: there is no such bucket.
         """
         config = record["OutputDataConfig"]
         base = join_uri(config["S3OutputPath"], record["TrainingJobName"], "output")
@@ -134,6 +138,6 @@ class Uploads:
             if not folder.is_dir() or not any(folder.iterdir()):
                 continue
             if config.get("CompressionType") == "NONE":
-                self._world.upload_folder(folder, f"{base}/{name}")
+                self._transfers.upload_folder(folder, f"{base}/{name}")
             else:
-                self._world.upload_tar(folder, f"{base}/{name}.tar.gz")
+                self._transfers.upload_tar(folder, f"{base}/{name}.tar.gz")

@@ -1,4 +1,4 @@
-"""Processing jobs: a container over inputs from S3, whose outputs go back there."""
+"""Processing jobs: a container with inputs from S3 and outputs to S3."""
 
 import json
 import threading
@@ -6,16 +6,23 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from sagehound.files import write_json, write_text
-from sagehound_launchers.emulator.batch_jobs import BatchJobs
-from sagehound_launchers.emulator.processes import Container, command_of, host_path, translate
-from sagehound_launchers.emulator.world import Failed, Record, Refused, World, split_uri
+from sagemaker_emulator.atomic_files import write_json, write_text
+from sagemaker_emulator.aws_services import AwsServices
+from sagemaker_emulator.batch_jobs import BatchJobs
+from sagemaker_emulator.containers import Container, Containers, host_path, translate
+from sagemaker_emulator.control import Control
+from sagemaker_emulator.errors import ApiError, JobFailed
+from sagemaker_emulator.identity import Identity
+from sagemaker_emulator.records import Record, Records
+from sagemaker_emulator.tags import Tags
+from sagemaker_emulator.tasks import Tasks
+from sagemaker_emulator.transfers import Transfers, split_uri
 
 _LOGS = "/aws/sagemaker/ProcessingJobs"
 _LOCAL = "/opt/ml/processing/"
-_POLL = 0.05  # seconds between two looks at the processes
-_MOST_SECONDS = 86400  # of a job whose request names no limit; AWS's own
-_MOST_SAID = 1024  # letters of ExitMessage
+_POLL = 0.05  # seconds between two polls of the processes
+_MOST_SECONDS = 86400  # default time limit of a job: AWS's
+_MOST_SAID = 1024  # characters of ExitMessage
 _TOLD = (  # members of processingjobconfig.json
     "ProcessingJobArn",
     "ProcessingJobName",
@@ -35,47 +42,63 @@ class ProcessingJobs(BatchJobs):
 
     KIND, PREFIX = "processing-job", "ProcessingJob"
 
+    def __init__(
+        self,
+        records: Records,
+        identity: Identity,
+        tags: Tags,
+        control: Control,
+        tasks: Tasks,
+        containers: Containers,
+        transfers: Transfers,
+        aws: AwsServices,
+    ) -> None:
+        super().__init__(records, identity, tags, control, tasks, containers)
+        self._transfers, self._aws = transfers, aws
+
     def CreateProcessingJob(self, request: Record) -> Record:
-        """Check a request as AWS does, and run the job in the background."""
+        """Validate a request as AWS does, and run the job in the background."""
         for wrong in self._wrong(request):
-            raise Refused("ValidationException", wrong)
+            raise ApiError("ValidationException", wrong)
         limit = {"StoppingCondition": {"MaxRuntimeInSeconds": _MOST_SECONDS}} | request
         return self.create(limit, {})
 
     def DescribeProcessingJob(self, request: Record) -> Record:
-        """All that is known of a job."""
+        """The description of a job."""
         return self.found(request)
 
     def ListProcessingJobs(self, request: Record) -> Record:
-        """One page of jobs, the oldest first unless told otherwise."""
+        """One page of jobs, by default the oldest first."""
         return self.listed(request, "Ascending")
 
     def StopProcessingJob(self, request: Record) -> None:
-        """Send SIGTERM, and SIGKILL once the grace is over."""
+        """Send SIGTERM, and SIGKILL after the grace."""
         self.stop(request)
 
     def resources(self, record: Record) -> Record:
-        """A job's or a request's InstanceType and InstanceCount."""
+        """InstanceType and InstanceCount of a job or a request."""
         found: Record = record["ProcessingResources"]["ClusterConfig"]
         return found
 
     def work(self, record: Record, folder: Path, stop: threading.Event) -> Record:
-        """Fetch the inputs, run one process for each instance, and upload the outputs if all went well."""
-        names = [f"127.0.0.{i + 1}" for i in range(self.resources(record)["InstanceCount"])]  # that resolve everywhere
+        """Download the inputs, run one process per instance, and upload the outputs if all succeeded."""
+        names = [
+            f"127.0.0.{i + 1}" for i in range(self.resources(record)["InstanceCount"])
+        ]  # names that resolve on every system
         hosts = [folder / name / "ml" for name in names]
         for _, uri, _ in _outputs(record):
-            if not self._world.objects.has_bucket(split_uri(uri)[0]):
-                raise Failed(f"ClientError: NoSuchBucket (404): there is no bucket of {uri}")
+            if not self._transfers.has_bucket(split_uri(uri)[0]):
+                raise JobFailed(f"ClientError: NoSuchBucket (404): there is no bucket of {uri}")
         for number, opt_ml in enumerate(hosts):
             self._prepare(record, opt_ml, names, number)
-        uploads = _Uploads(self._world, record, hosts)
+        uploads = _Uploads(self._transfers, record, hosts)
         code = self._run_all(record, hosts, stop, uploads)
         message = hosts[0] / "output" / "message"
         said = {"ExitMessage": message.read_text(errors="replace")[:_MOST_SAID]} if message.is_file() else {}
         uploads.send(continuous=True)
         if code:
-            self._world.change(self.KIND, record["ProcessingJobName"], **said)
-            raise Failed("AlgorithmError: See job logs for more information")
+            self._records.change(self.KIND, record["ProcessingJobName"], **said)
+            raise JobFailed("AlgorithmError: See job logs for more information")
         if not stop.is_set():
             uploads.send(continuous=False)
         return said
@@ -87,10 +110,10 @@ class ProcessingJobs(BatchJobs):
         for given in record.get("ProcessingInputs", []):
             source = given["S3Input"]
             manifest = source["S3DataType"] == "ManifestFile"
-            objects = (self._world.list_manifest if manifest else self._world.list_objects)(source["S3Uri"])
+            objects = (self._transfers.list_manifest if manifest else self._transfers.list)(source["S3Uri"])
             if source.get("S3DataDistributionType") == "ShardedByS3Key":
                 objects = objects[number :: len(names)]
-            self._world.fetch(objects, host_path(opt_ml, source["LocalPath"]))
+            self._transfers.fetch(objects, host_path(opt_ml, source["LocalPath"]))
         for local, _, _ in _outputs(record):
             host_path(opt_ml, local).mkdir(parents=True, exist_ok=True)
         told = {k: v for k, v in record.items() if k in _TOLD}
@@ -98,7 +121,7 @@ class ProcessingJobs(BatchJobs):
         write_json(opt_ml / "config" / "resourceconfig.json", {"current_host": names[number], "hosts": names})
 
     def _run_all(self, record: Record, hosts: list[Path], stop: threading.Event, uploads: "_Uploads") -> int:
-        """Run the processes until they end or something ends them, which sets ``stop``; the worst exit code."""
+        """Run the processes to their end, or until ``stop`` is set; returns the first error's exit code."""
         until = time.monotonic() + record["StoppingCondition"]["MaxRuntimeInSeconds"]
         containers: list[Container] = []
         synced = time.monotonic()
@@ -106,14 +129,14 @@ class ProcessingJobs(BatchJobs):
             for number, opt_ml in enumerate(hosts, 1):
                 containers.append(self._launch(record, opt_ml, number))
             while any(c.code is None for c in containers) and not any(c.code for c in containers):
-                if self._world.stopping.is_set() or time.monotonic() > until:
+                if self._tasks.stopping.is_set() or time.monotonic() > until:
                     stop.set()
                 if stop.wait(_POLL):
                     break
-                if time.monotonic() - synced > self._world.settings.sync:
+                if time.monotonic() - synced > self._containers.settings.sync:
                     uploads.send(continuous=True)
                     synced = time.monotonic()
-            failed = next((c.code for c in containers if c.code), 0)  # before the others are ended
+            failed = next((c.code for c in containers if c.code), 0)  # before the others are stopped
         finally:
             if containers:
                 with ThreadPoolExecutor(len(containers)) as threads:
@@ -122,20 +145,20 @@ class ProcessingJobs(BatchJobs):
 
     def _launch(self, record: Record, opt_ml: Path, number: int) -> Container:
         what = record["AppSpecification"]
-        command = what.get("ContainerEntrypoint") or command_of(self._world, what["ImageUri"], "process")
+        command = what.get("ContainerEntrypoint") or self._containers.images.command(what["ImageUri"], "process")
         stream = f"{record['ProcessingJobName']}/algo-{number}-{time.time_ns() // 1_000_000}"
 
         def on_line(line: str) -> None:
-            self._world.cloud.log(_LOGS, stream, [(int(time.time() * 1000), line)])
+            self._aws.log(_LOGS, stream, [(int(time.time() * 1000), line)])
 
         words = [*command, *what.get("ContainerArguments", [])]
-        return Container(self._world, words, opt_ml, record.get("Environment", {}), on_line)
+        return self._containers.start(words, opt_ml, record.get("Environment", {}), on_line)
 
     def _wrong(self, request: Record) -> list[str]:
-        """What AWS would refuse of a request beyond its model, and what the emulator cannot do."""
+        """Problems of a request that AWS's model does not show, and features that the emulator lacks."""
         found = []
         cluster = request["ProcessingResources"]["ClusterConfig"]
-        if not self._world.cloud.has_role(request["RoleArn"]):
+        if not self._aws.has_role(request["RoleArn"]):
             found.append(
                 f"Could not assume role {request['RoleArn']}. Please ensure that the role exists and allows principal "
                 "'sagemaker.amazonaws.com' to assume the role."
@@ -159,10 +182,10 @@ class ProcessingJobs(BatchJobs):
 
 
 class _Uploads:
-    """What goes to S3 while a job runs, and once it has ended well."""
+    """Uploads to S3 during and after a job."""
 
-    def __init__(self, world: World, record: Record, hosts: list[Path]) -> None:
-        self._world = world
+    def __init__(self, transfers: Transfers, record: Record, hosts: list[Path]) -> None:
+        self._transfers = transfers
         self._folders = [
             (host_path(opt_ml, local), uri, continuous, dict[str, tuple[int, int]]())
             for local, uri, continuous in _outputs(record)
@@ -170,18 +193,18 @@ class _Uploads:
         ]
 
     def send(self, continuous: bool) -> None:
-        """Send what is new in the outputs of one mode.
+        """Upload new files of the outputs of one mode.
 
         Raises:
-            Failed: there is no such bucket.
+            JobFailed: there is no such bucket.
         """
         for folder, uri, mode, known in self._folders:
             if mode == continuous and folder.is_dir():
-                self._world.upload_folder(folder, uri, known)
+                self._transfers.upload_folder(folder, uri, known)
 
 
 def _outputs(record: Record) -> list[tuple[str, str, bool]]:
-    """Local path, address, and whether it is uploaded while the job runs, of all that SageMaker uploads."""
+    """The outputs: local path, S3 URI, and whether they are uploaded continuously."""
     given = record.get("ProcessingOutputConfig", {}).get("Outputs", [])
     found = [output["S3Output"] for output in given if not output.get("AppManaged")]
     return [(o["LocalPath"], o["S3Uri"], o["S3UploadMode"] == "Continuous") for o in found]

@@ -1,16 +1,16 @@
-"""What a request asks for, and how each of AWS's protocols says that it went wrong."""
+"""The operation that a request names, and errors in the form of each of AWS's protocols."""
 
 import json
 import re
 from urllib.parse import parse_qs
 from xml.sax.saxutils import escape
 
-from sagehound_launchers.emulator.store import operation as s3_operation
-from sagehound_launchers.emulator.web import Answer, Call
+from sagemaker_emulator.s3_operations import s3_operation
+from sagemaker_emulator.web import Request, Response
 
 _SCOPE = re.compile(r"Credential=[^/]+/\d+/[^/]+/([^/]+)/aws4_request")
 
-# What a fault's kind is called, by protocol: S3's, the query protocol's (IAM, STS), and the others'.
+# Code, message and status of a fault: for S3, for the query protocol (IAM, STS), and for the others.
 _FAULTS = {
     "throttle": {
         "s3": ("SlowDown", "Please reduce your request rate.", 503),
@@ -30,7 +30,7 @@ _FAULTS = {
 }
 
 
-def asked(call: Call) -> tuple[str, str]:
+def operation_of(call: Request) -> tuple[str, str]:
     """The protocol (s3, query or json) and the operation: CreateTrainingJob, s3:PutObject, iam:GetRole."""
     target = call.headers.get("X-Amz-Target", "")
     if target.startswith("SageMaker."):
@@ -46,20 +46,20 @@ def asked(call: Call) -> tuple[str, str]:
     return "json", f"{service}:{call.path.rpartition('/')[2]}"
 
 
-def refusal(protocol: str, code: str, message: str, status: int) -> Answer:
+def error_response(protocol: str, code: str, message: str, status: int) -> Response:
     """An error in a protocol's form."""
     if protocol == "json":
         body = json.dumps({"__type": code, "message": message, "Message": message})
         kind = {"Content-Type": "application/x-amz-json-1.1", "x-amzn-errortype": code}
-        return Answer(body.encode(), status, kind)
+        return Response(body.encode(), status, kind)
     inner = f"<Code>{code}</Code><Message>{escape(message)}</Message>"
     if protocol == "s3":
         body = f'<?xml version="1.0" encoding="UTF-8"?>\n<Error>{inner}</Error>'
     else:
         body = f"<ErrorResponse><Error><Type>Sender</Type>{inner}</Error></ErrorResponse>"
-    return Answer(body.encode(), status, {"Content-Type": "application/xml"})
+    return Response(body.encode(), status, {"Content-Type": "application/xml"})
 
 
-def fault_answer(protocol: str, kind: str) -> Answer:
-    """What a fault of kind throttle, error or expired_token says."""
-    return refusal(protocol, *_FAULTS[kind][protocol])
+def fault_response(protocol: str, kind: str) -> Response:
+    """The response of a fault of kind throttle, error or expired_token."""
+    return error_response(protocol, *_FAULTS[kind][protocol])

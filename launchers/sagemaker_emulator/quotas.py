@@ -1,26 +1,27 @@
-"""How many instances of a type an account may have in one use, such as endpoints."""
+"""Quotas: instances of a type that an account may have in one use, such as endpoints."""
 
-from sagehound_launchers.emulator.world import Refused, World
+from sagemaker_emulator.control import Control
+from sagemaker_emulator.errors import ApiError
 
-_QUOTA = 100  # instances of a type, where none was set
+_QUOTA = 100  # default quota of instances of a type
 
 
-def check_quota(world: World, instance: str, count: int, used: int, use: str) -> None:
-    """Hold what a request would start against the quota.
+def check_quota(control: Control, instance: str, count: int, used: int, use: str) -> None:
+    """Check a request against the quota.
 
     Args:
-        world: the emulator.
+        control: has the quotas that were set.
         instance: the type: ml.m5.large.
-        count: instances that the request wants.
-        used: instances of the type that are in this use already.
+        count: instances in the request.
+        used: instances of the type in use.
         use: AWS's name of it: ``endpoint usage``.
 
     Raises:
-        Refused: with ResourceLimitExceeded.
+        ApiError: with ResourceLimitExceeded.
     """
-    limit = world.control.quota(instance, _QUOTA)
+    limit = control.quota(instance, _QUOTA)
     if used + count > limit:
-        raise Refused(
+        raise ApiError(
             "ResourceLimitExceeded",
             f"The account-level service limit '{instance} for {use}' is {limit} Instances, with current utilization of "
             f"{used} Instances and a request delta of {count} Instances. Please use AWS Service Quotas to request an "

@@ -1,11 +1,11 @@
-"""Jobs do not live on without the emulator, however it ends."""
+"""Jobs end with the emulator, however it ends."""
 
 import subprocess
 import sys
 import threading
 
-# Reads "+group" and "-group" lines; once the emulator is gone, however it went, it kills the groups that are left.
-_WATCHMAN = """
+# Reads "+group" and "-group" lines. When the emulator is gone, it kills the process groups that are left.
+_PROGRAM = """
 import os, signal, sys
 groups = set()
 for line in sys.stdin:
@@ -18,31 +18,38 @@ for group in groups:
 """
 
 
-class Watch:
-    """A small process that outlives the emulator by a moment, to kill the jobs that it left."""
+class Reaper:
+    """A small process that outlives the emulator for a moment and kills the jobs that are left."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[str] | None = None
 
-    def tell(self, sign: str, group: int) -> None:
-        """Add (+) a process group to those that must not live on, or take it off (-)."""
-        with self._lock:
-            if self._process is None:
-                self._process = subprocess.Popen(
-                    [sys.executable, "-I", "-S", "-c", _WATCHMAN],
-                    stdin=subprocess.PIPE,
-                    text=True,
-                    start_new_session=True,  # Ctrl-C must not end it first
-                )
-            if self._process.stdin:
-                self._process.stdin.write(f"{sign}{group}\n")
-                self._process.stdin.flush()
+    def add(self, group: int) -> None:
+        """Kill this process group when the emulator ends."""
+        self._send(f"+{group}")
+
+    def remove(self, group: int) -> None:
+        """Do not kill this process group: it has ended."""
+        self._send(f"-{group}")
 
     def close(self) -> None:
-        """Kill what is left, and end."""
+        """Kill the groups that are left, and end."""
         with self._lock:
             if self._process is not None and self._process.stdin:
                 self._process.stdin.close()
                 self._process.wait()
             self._process = None
+
+    def _send(self, line: str) -> None:
+        with self._lock:
+            if self._process is None:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-I", "-S", "-c", _PROGRAM],
+                    stdin=subprocess.PIPE,
+                    text=True,
+                    start_new_session=True,  # Ctrl-C must not end it first
+                )
+            if self._process.stdin:
+                self._process.stdin.write(f"{line}\n")
+                self._process.stdin.flush()

@@ -1,7 +1,7 @@
-"""AWS's own rules for a request, from the service models that botocore ships; no network is used.
+"""Validates requests offline, with the service models in botocore.
 
-botocore itself holds a request against required members, types and minimums; here enums, patterns and maximums are held
-against too, as the service does.
+botocore itself checks required members, types and minimums. This module also checks enums, patterns and maximums, as
+the service does.
 """
 
 import re
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
-_MOST_TEXT = 60  # letters of a value that a message shows
+_MOST_TEXT = 60  # characters of a value in a message
 
 
 @cache
@@ -21,11 +21,11 @@ def service_model(service: str) -> Any:  # noqa: ANN401 - botocore ships no type
 
 
 def problems(operation: str, request: dict[str, Any], service: str = "sagemaker") -> list[str]:
-    """What the service would refuse of a request, one line each with the member's path; empty where it is right.
+    """The problems of a request, a line each with the member's path; empty if it is valid.
 
     Args:
-        operation: as AWS writes it: CreateTrainingJob.
-        request: what would be sent.
+        operation: AWS's name: CreateTrainingJob.
+        request: the request.
         service: boto3's name of the service.
     """
     from botocore.validate import ParamValidator
@@ -36,33 +36,33 @@ def problems(operation: str, request: dict[str, Any], service: str = "sagemaker"
 
 
 def _broken(shape: Any, value: Any, path: str) -> Iterator[str]:  # noqa: ANN401 - botocore ships no types
-    """Maximums, enums and patterns, all the way down; a wrong type is botocore's to report."""
+    """Check maximums, enums and patterns recursively; botocore reports wrong types."""
     most = shape.metadata.get("max")
     if shape.type_name == "structure" and isinstance(value, dict):
         for name in value.keys() & shape.members.keys():
             yield from _broken(shape.members[name], value[name], f"{path}.{name}".lstrip("."))
     elif shape.type_name == "list" and isinstance(value, list | tuple):
         if most is not None and len(value) > most:
-            yield f"{path}: {len(value)} items, at most {most} are taken"
+            yield f"{path}: {len(value)} items, at most {most} are allowed"
         for i, item in enumerate(value):
             yield from _broken(shape.member, item, f"{path}[{i}]")
     elif shape.type_name == "map" and isinstance(value, dict):
         if most is not None and len(value) > most:
-            yield f"{path}: {len(value)} entries, at most {most} are taken"
+            yield f"{path}: {len(value)} entries, at most {most} are allowed"
         for key, item in value.items():
             yield from _broken(shape.key, key, f"{path}'s key")
             yield from _broken(shape.value, item, f"{path}[{key}]")
     elif shape.type_name == "string" and isinstance(value, str):
         yield from _text(shape, value, path)
     elif most is not None and isinstance(value, int | float) and value > most:
-        yield f"{path}: {value}, at most {most} is taken"
+        yield f"{path}: {value}, at most {most} is allowed"
 
 
 def _text(shape: Any, value: str, path: str) -> Iterator[str]:  # noqa: ANN401 - botocore ships no types
     shown = value if len(value) <= _MOST_TEXT else value[:_MOST_TEXT] + "..."
     most, pattern = shape.metadata.get("max"), shape.metadata.get("pattern")
     if most is not None and len(value) > most:
-        yield f"{path}: {shown!r} has {len(value)} letters, at most {most} are taken"
+        yield f"{path}: {shown!r} has {len(value)} characters, at most {most} are allowed"
     if shape.enum and value not in shape.enum:
         yield f"{path}: {shown!r} is none of AWS's values ({len(shape.enum)} of them, such as {shape.enum[0]})"
     if pattern and r"\p{" not in pattern and not re.fullmatch(_python(pattern), value, re.DOTALL):  # Python has no \p
@@ -70,5 +70,5 @@ def _text(shape: Any, value: str, path: str) -> Iterator[str]:  # noqa: ANN401 -
 
 
 def _python(pattern: str) -> str:
-    """A pattern of AWS's (Java's) as Python writes it."""
+    """Convert a Java pattern of AWS to Python."""
     return pattern.replace(r"\z", r"\Z")

@@ -7,13 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from sagehound_launchers.emulator.world import Record
+from sagemaker_emulator.records import Record
 
-Point: TypeAlias = dict[str, str]  # every value is text, as the job gets it
+Point: TypeAlias = dict[str, str]  # every value is text, as in the job
 
-_FIRST = 4  # random points before a Bayesian search looks at what was good
-_NEAR = 0.75  # of its later points lie around the best one
-_SPREAD = 0.3  # standard deviation there, as a share of the range on its scale, over the root of the points so far
+_FIRST = 4  # random points before a Bayesian search uses the best point
+_NEAR = 0.75  # share of later points near the best one
+_SPREAD = 0.3  # standard deviation, as a share of the range on its scale; divided by the root of the number of points
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Number:
         return repr(min(max(value, self.low), self.high))
 
     def share(self, text: str) -> float:
-        """Where a value lies in the range, on its scale."""
+        """The place of a value in the range, from 0 to 1 on its scale."""
         low, high, value = self.low, self.high, min(max(float(text), self.low), self.high)
         if low == high:
             return 0.5
@@ -53,7 +53,7 @@ class Number:
 
 
 def numbers(ranges: Record) -> dict[str, Number]:
-    """The ranges of numbers by name; Auto is Logarithmic where a range spans a factor of 100 or more."""
+    """The ranges of numbers by name; Auto is Logarithmic if a range spans a factor of 100 or more."""
     found = {}
     for kind, whole in (("IntegerParameterRanges", True), ("ContinuousParameterRanges", False)):
         for given in ranges.get(kind, []):
@@ -71,7 +71,7 @@ def choices(ranges: Record) -> dict[str, list[str]]:
 
 
 def wrong_ranges(ranges: Record) -> Iterator[str]:
-    """What AWS would refuse of the ranges."""
+    """Problems of the ranges that AWS would refuse."""
     for kind in ("IntegerParameterRanges", "ContinuousParameterRanges"):
         for given in ranges.get(kind, []):
             where = f"{kind} {given['Name']}"
@@ -96,7 +96,7 @@ def wrong_ranges(ranges: Record) -> Iterator[str]:
 
 
 def combinations(ranges: Record) -> int:
-    """How many points a grid has."""
+    """The number of points of a grid."""
     return math.prod(len(values) for values in choices(ranges).values())
 
 
@@ -107,7 +107,7 @@ def grid(ranges: Record) -> list[Point]:
 
 
 class Sampler:
-    """Proposes points: random ones, or around the best so far; the same seed proposes the same."""
+    """Proposes points: random ones, or near the best one. The same seed gives the same points."""
 
     def __init__(self, ranges: Record, seed: int | None, *, guided: bool) -> None:
         """Make it ready.
@@ -115,7 +115,7 @@ class Sampler:
         Args:
             ranges: AWS's ParameterRanges.
             seed: RandomSeed, or None.
-            guided: whether good points draw later ones near: a stand-in for AWS's Bayesian search.
+            guided: whether later points are near the best one: a simplified Bayesian search.
         """
         self._numbers, self._choices, self._guided = numbers(ranges), choices(ranges), guided
         self._random = random.Random(seed)
@@ -124,7 +124,7 @@ class Sampler:
         """The next point.
 
         Args:
-            known: points with their objectives, where less is better; points of other spaces may be among them.
+            known: points with their objectives (lower is better); some may be of other spaces.
         """
         draw: Any = self._random
         best: Mapping[str, str] = min(known, key=lambda k: k[1])[0] if known else {}

@@ -1,16 +1,23 @@
-"""Training jobs: what AWS accepts and answers; ``job.py`` runs them."""
+"""Operations of training jobs. ``training_run.py`` runs them."""
 
 import re
 import shutil
 import time
 from collections.abc import Callable
+from pathlib import Path
 
-from sagehound_launchers.emulator.job import Run
-from sagehound_launchers.emulator.listing import page, pick, select
-from sagehound_launchers.emulator.processes import host_path
-from sagehound_launchers.emulator.quotas import check_quota
-from sagehound_launchers.emulator.tags import Tags
-from sagehound_launchers.emulator.world import STOPPED, Failed, Record, Refused, World, join_uri, split_uri
+from sagemaker_emulator.aws_services import AwsServices
+from sagemaker_emulator.containers import Containers, host_path
+from sagemaker_emulator.control import Control
+from sagemaker_emulator.errors import STOPPED, ApiError, JobFailed
+from sagemaker_emulator.identity import Identity
+from sagemaker_emulator.listing import page, pick, select
+from sagemaker_emulator.quotas import check_quota
+from sagemaker_emulator.records import Record, Records
+from sagemaker_emulator.tags import Tags
+from sagemaker_emulator.tasks import Tasks
+from sagemaker_emulator.training_run import TrainingRun
+from sagemaker_emulator.transfers import Transfers, join_uri, split_uri
 
 KIND = "training-job"
 RUNNING = ("InProgress", "Stopping")
@@ -26,110 +33,146 @@ _SUMMARY = (
 
 
 class TrainingJobs:
-    """Create, Describe, List, Stop and Delete; ``start`` is what tuning jobs use."""
+    """Create, Describe, List, Stop and Delete; tuning jobs use ``start``."""
 
-    def __init__(self, world: World) -> None:
-        self._world = world
-        self._runs: dict[str, Run] = {}
+    def __init__(
+        self,
+        records: Records,
+        identity: Identity,
+        tags: Tags,
+        control: Control,
+        tasks: Tasks,
+        containers: Containers,
+        transfers: Transfers,
+        aws: AwsServices,
+    ) -> None:
+        self._records, self._identity, self._tags, self._control, self._tasks = records, identity, tags, control, tasks
+        self._containers, self._transfers, self._aws = containers, transfers, aws
+        self._runs: dict[str, TrainingRun] = {}
 
     def CreateTrainingJob(self, request: Record) -> Record:
-        """Check a request as AWS does, and run the job in the background."""
+        """Validate a request as AWS does, and run the job in the background."""
         self.start(request)
-        return {"TrainingJobArn": self._world.arn(KIND, request["TrainingJobName"])}
+        return {"TrainingJobArn": self._identity.arn(KIND, request["TrainingJobName"])}
 
     def start(
         self,
         request: Record,
         more: Record | None = None,
         on_metric: Callable[[str, float], None] | None = None,
-    ) -> Run:
-        """Make a job of a request and run it.
+    ) -> TrainingRun:
+        """Create a job and run it.
 
         Args:
-            request: CreateTrainingJob's.
-            more: members of the record that no request has, such as TuningJobArn.
-            on_metric: called with each value that a MetricDefinition finds, while the job runs.
+            request: of CreateTrainingJob.
+            more: additional members of the record, such as TuningJobArn.
+            on_metric: called with each value of a MetricDefinition while the job runs.
 
         Raises:
-            Refused: AWS would not take the request.
+            ApiError: AWS would refuse the request.
         """
         name = request["TrainingJobName"]
-        with self._world.lock:
-            arn = self._world.arn(KIND, name)
-            if self._world.find(KIND, name):
-                raise Refused(
+        with self._records.lock:
+            arn = self._identity.arn(KIND, name)
+            if self._records.find(KIND, name):
+                raise ApiError(
                     "ResourceInUse",
                     "Training job names must be unique within an AWS account and region, and a training job with this "
                     f"name already exists ({arn})",
                 )
-            check(self._world, request)
+            self.check(request)
             self._check_quota(request)
-            self._world.service(Tags).put(arn, request.get("Tags", []))
-            self._world.save(KIND, name, _record(request, arn) | (more or {}))
-            run = self._runs[name] = Run(self._world, name, on_metric)
-        self._world.background(run.run)
+            self._tags.put(arn, request.get("Tags", []))
+            self._records.save(KIND, name, _record(request, arn) | (more or {}))
+            run = self._runs[name] = self._make_run(name, on_metric)
+        self._tasks.background(run.run)
         return run
+
+    def check(self, request: Record) -> None:
+        """Validate a request by AWS's rules beyond its model, and by the emulator's limits.
+
+        Raises:
+            ApiError: with ValidationException.
+        """
+        problems = _wrong(request, self._aws)
+        problems += _wrong_channels(request, self._transfers, self._identity.region)
+        algorithm = request.get("AlgorithmSpecification", {})
+        problems += [*_wrong_metrics(algorithm), *_wrong_paths(request), *self._unknown_image(algorithm)]
+        for problem in problems:
+            raise ApiError("ValidationException", problem)
+
+    def _unknown_image(self, algorithm: Record) -> list[str]:
+        image = algorithm.get("TrainingImage")
+        if image and not algorithm.get("ContainerEntrypoint"):
+            try:
+                self._containers.images.command(image, "train")
+            except JobFailed as error:
+                return [str(error).removeprefix("ClientError: ")]
+        return []
+
+    def _make_run(self, name: str, on_metric: Callable[[str, float], None] | None = None) -> TrainingRun:
+        return TrainingRun(self._records, self._transfers, self._containers, self._aws, self._control, name, on_metric)
 
     def _check_quota(self, request: Record) -> None:
         instance, count = request["ResourceConfig"]["InstanceType"], request["ResourceConfig"]["InstanceCount"]
         spot = bool(request.get("EnableManagedSpotTraining"))
         used = sum(
             r["ResourceConfig"]["InstanceCount"]
-            for r in self._world.all(KIND)
+            for r in self._records.all(KIND)
             if r["TrainingJobStatus"] in RUNNING
             and r["ResourceConfig"]["InstanceType"] == instance
             and bool(r.get("EnableManagedSpotTraining")) == spot
         )
         use = "spot training job usage" if spot else "training job usage"
-        check_quota(self._world, instance, count, used, use)
+        check_quota(self._control, instance, count, used, use)
 
     def DescribeTrainingJob(self, request: Record) -> Record:
-        """All that is known of a job."""
+        """The description of a job."""
         return self._found(request["TrainingJobName"])
 
     def ListTrainingJobs(self, request: Record) -> Record:
-        """One page of jobs, the oldest first unless told otherwise."""
-        found = select(request, self._world.all(KIND), "TrainingJob")
+        """One page of jobs, by default the oldest first."""
+        found = select(request, self._records.all(KIND), "TrainingJob")
         return page(request, "TrainingJobSummaries", [pick(r, *_SUMMARY) for r in found])
 
     def StopTrainingJob(self, request: Record) -> None:
-        """Send SIGTERM; what the job left by the end of the grace is uploaded."""
+        """Send SIGTERM; the job's files are uploaded after the grace."""
         record = self._found(request["TrainingJobName"])
         status = record["TrainingJobStatus"]
         if status not in RUNNING:
-            raise Refused(
+            raise ApiError(
                 "ValidationException", f"The request was rejected because the training job is in status {status}."
             )
         self._runs[record["TrainingJobName"]].stop()
 
     def DeleteTrainingJob(self, request: Record) -> None:
-        """Forget a job that has ended; what it left in S3 and in the logs stays."""
+        """Delete a job that has ended; its objects in S3 and its logs remain."""
         record = self._found(request["TrainingJobName"])
         if record["TrainingJobStatus"] in RUNNING:
-            raise Refused("ResourceInUse", "The training job is still running; stop it before deleting it.")
-        self._world.remove(KIND, record["TrainingJobName"])
+            raise ApiError("ResourceInUse", "The training job is still running; stop it before deleting it.")
+        self._records.remove(KIND, record["TrainingJobName"])
 
     def recover(self) -> None:
-        """Jobs that ran when the emulator ended are Failed, as at AWS after a failure of its own."""
-        shutil.rmtree(self._world.folder / "jobs", ignore_errors=True)
-        for record in self._world.all(KIND):
+        """Mark jobs that ran when the emulator ended as Failed, as AWS does after an internal error."""
+        shutil.rmtree(self._containers.folder / "jobs", ignore_errors=True)
+        for record in self._records.all(KIND):
             if record["TrainingJobStatus"] in RUNNING:
-                Run(self._world, record["TrainingJobName"]).fail(STOPPED)
+                self._make_run(record["TrainingJobName"]).fail(STOPPED)
 
     def close(self) -> None:
-        """Wait until the jobs have been ended, which ``world.stopping`` asks of them."""
+        """Wait until the jobs have ended; ``tasks.stopping`` is set."""
         for run in list(self._runs.values()):
             run.ended.wait(30)
 
     def _found(self, name: str) -> Record:
-        record = self._world.find(KIND, name)
+        record = self._records.find(KIND, name)
         if record is None:
-            raise Refused("ValidationException", "Requested resource not found.")
+            raise ApiError("ValidationException", "Requested resource not found.")
         return record
 
 
 def _record(request: Record, arn: str) -> Record:
-    """A new job."""
+    """The record of a new job."""
     now = time.time()
     record = {k: v for k, v in request.items() if k != "Tags"}
     output = request["OutputDataConfig"]
@@ -159,20 +202,10 @@ def _record(request: Record, arn: str) -> Record:
     return record
 
 
-def check(world: World, request: Record) -> None:
-    """Hold a request against what AWS checks beyond its model, and against what the emulator cannot run.
-
-    Raises:
-        Refused: with ValidationException.
-    """
-    for wrong in _wrong(world, request):
-        raise Refused("ValidationException", wrong)
-
-
-def _wrong(world: World, request: Record) -> list[str]:
+def _wrong(request: Record, aws: AwsServices) -> list[str]:
     found = []
     role = request["RoleArn"]
-    if not world.cloud.has_role(role):
+    if not aws.has_role(role):
         found.append(
             f"Could not assume role {role}. Please ensure that the role exists and allows principal "
             "'sagemaker.amazonaws.com' to assume the role."
@@ -192,10 +225,10 @@ def _wrong(world: World, request: Record) -> list[str]:
             )
     elif wait is not None:
         found.append("MaxWaitTimeInSeconds above 0 is not supported if EnableManagedSpotTraining is set to false")
-    return found + _wrong_channels(world, request) + _wrong_metrics(algorithm) + _wrong_paths(world, request)
+    return found
 
 
-def _wrong_channels(world: World, request: Record) -> list[str]:
+def _wrong_channels(request: Record, transfers: Transfers, region: str) -> list[str]:
     channels = request.get("InputDataConfig", [])
     names = [c["ChannelName"] for c in channels]
     found = [f"Channel names must be unique: {n}" for n in sorted({n for n in names if names.count(n) > 1})]
@@ -206,11 +239,11 @@ def _wrong_channels(world: World, request: Record) -> list[str]:
             found.append(f"Channel {channel['ChannelName']}: the emulator reads S3Prefix and ManifestFile only")
         if channel.get("InputMode", default) == "Pipe":
             found.append(f"Channel {channel['ChannelName']}: the emulator has no input mode Pipe")
-        if source and not world.objects.keys(*split_uri(source["S3Uri"])):
+        if source and not transfers.keys(*split_uri(source["S3Uri"])):
             bucket = split_uri(source["S3Uri"])[0]
             found.append(
                 f'No S3 objects found under S3 URL "{source["S3Uri"]}" given in input data source. Please ensure that '
-                f"the bucket exists in the selected region ({world.region}), that objects exist under that S3 prefix, "
+                f"the bucket exists in the selected region ({region}), that objects exist under that S3 prefix, "
                 f'and that the role "{request["RoleArn"]}" has "s3:ListBucket" permissions on bucket "{bucket}".'
             )
     return found
@@ -226,11 +259,11 @@ def _wrong_metrics(algorithm: Record) -> list[str]:
     return found
 
 
-def _wrong_paths(world: World, request: Record) -> list[str]:
+def _wrong_paths(request: Record) -> list[str]:
     found = []
     for member in ("CheckpointConfig", "DebugHookConfig", "TensorBoardOutputConfig"):
         try:
-            host_path(world.folder, request.get(member, {}).get("LocalPath", "/opt/ml"))
-        except Failed as error:
+            host_path(Path(), request.get(member, {}).get("LocalPath", "/opt/ml"))
+        except JobFailed as error:
             found.append(f"{member}.LocalPath: {error}")
     return found

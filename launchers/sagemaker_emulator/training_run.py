@@ -1,4 +1,4 @@
-"""One training job, run for real: its /opt/ml, its processes, its log, and what it leaves in S3."""
+"""Runs one training job: its /opt/ml, its processes, its log, and its results in S3."""
 
 import math
 import re
@@ -9,14 +9,18 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
-from sagehound_launchers.emulator.job_folder import Uploads, prepare
-from sagehound_launchers.emulator.processes import Container, command_of
-from sagehound_launchers.emulator.world import STOPPED, Failed, Record, World
+from sagemaker_emulator.aws_services import AwsServices
+from sagemaker_emulator.containers import Container, Containers
+from sagemaker_emulator.control import Control
+from sagemaker_emulator.errors import STOPPED, JobFailed
+from sagemaker_emulator.opt_ml import Uploads, prepare
+from sagemaker_emulator.records import Record, Records
+from sagemaker_emulator.transfers import Transfers
 
 _KIND = "training-job"
 _GROUP = "/aws/sagemaker/TrainingJobs"
-_POLL = 0.05  # seconds between two looks at the processes
-_SPOT = 0.3  # of a spot job's seconds are billed: a stand-in for the day's price
+_POLL = 0.05  # seconds between two polls of the processes
+_SPOT = 0.3  # billed share of a spot job's seconds, in place of a market price
 _MESSAGES = {
     "Starting": "Preparing the instances for training",
     "Downloading": "Downloading input data",
@@ -32,36 +36,47 @@ _MESSAGES = {
 }
 
 
-class Run:
-    """One job's run; ``run`` is a thread's work."""
+class TrainingRun:
+    """One run of a job; ``run`` is called in a thread."""
 
-    def __init__(self, world: World, name: str, on_metric: Callable[[str, float], None] | None = None) -> None:
-        self._world, self.name, self._on_metric = world, name, on_metric
-        self._asked_to_stop = threading.Event()
+    def __init__(
+        self,
+        records: Records,
+        transfers: Transfers,
+        containers: Containers,
+        aws: AwsServices,
+        control: Control,
+        name: str,
+        on_metric: Callable[[str, float], None] | None = None,
+    ) -> None:
+        self._records, self._transfers, self._containers = records, transfers, containers
+        self._aws, self._control = aws, control
+        self.name, self._on_metric = name, on_metric
+        self._stop_requested = threading.Event()
         self._interrupted = threading.Event()
         self.ended = threading.Event()
-        # of its own: the name may be free again before the folder is gone
-        self._folder = world.folder / "jobs" / f"{name}-{uuid.uuid4().hex[:8]}"
-        found = world.find(_KIND, name)
+        # a unique name: the job's name may be reused before the folder is removed
+        self._folder = containers.folder / "jobs" / f"{name}-{uuid.uuid4().hex[:8]}"
+        found = records.find(_KIND, name)
         assert found is not None
         self._record: Record = found
         definitions = self._record["AlgorithmSpecification"].get("MetricDefinitions", [])
         self._metrics = [(d["Name"], re.compile(d["Regex"])) for d in definitions]
-        self._seconds = 0.0  # spent in training, over all attempts
+        self._seconds = 0.0  # time of training over all attempts
 
     def stop(self) -> None:
-        """Ask it to stop; at once, from any thread, and no matter whether it has ended."""
-        with self._world.lock:
+        """Stop it. Returns at once, may be called from any thread, and after its end."""
+        with self._records.lock:
             if self._record["TrainingJobStatus"] == "InProgress":
-                self._asked_to_stop.set()
-                self._world.change(_KIND, self.name, TrainingJobStatus="Stopping")
+                self._stop_requested.set()
+                self._records.change(_KIND, self.name, TrainingJobStatus="Stopping")
                 self._enter("Stopping")
 
     def run(self) -> None:
-        """Run the job to its end, whatever that is."""
+        """Run the job to its end."""
         try:
             self._run()
-        except Failed as failed:
+        except JobFailed as failed:
             self.fail(str(failed))
         except Exception as error:
             self.fail(f"InternalServerError: {error!r}")
@@ -71,7 +86,7 @@ class Run:
             self.ended.set()
 
     def fail(self, reason: str) -> None:
-        """End it as Failed."""
+        """End it with the status Failed."""
         self._end("Failed", "Failed", FailureReason=reason[:1024])
 
     def _run(self) -> None:
@@ -80,11 +95,11 @@ class Run:
             attempt += 1
             self._interrupted.clear()
             self._enter("Starting")
-            hosts = prepare(self._world, self._record, self._folder / f"attempt-{attempt}", self._enter)
-            uploads = Uploads(self._world, self._record, hosts)
+            hosts = prepare(self._transfers, self._record, self._folder / f"attempt-{attempt}", self._enter)
+            uploads = Uploads(self._transfers, self._record, hosts)
             if "TrainingStartTime" not in self._record:
-                self._world.change(_KIND, self.name, TrainingStartTime=time.time())
-            if self._asked_to_stop.is_set():
+                self._records.change(_KIND, self.name, TrainingStartTime=time.time())
+            if self._stop_requested.is_set():
                 code, why, failed = 0, "Stopped", None
             else:
                 self._enter("Training")
@@ -96,7 +111,7 @@ class Run:
         self._finish(hosts, uploads, code, why, failed)
 
     def _train(self, hosts: list[Path], uploads: Uploads, began: float) -> tuple[int, str, Path | None]:
-        """Run the processes until they end or something ends them: exit code, status, and the host that failed."""
+        """Run the processes to their end, or until they must stop; returns exit code, status, and the failed host."""
         start = time.monotonic()
         containers: list[Container] = []
         why, failed = "Completed", None
@@ -110,26 +125,23 @@ class Run:
                 why = "Completed" if failed else self._reason_to_end(start, began)
                 if failed or why != "Completed":
                     break
-                if time.monotonic() - synced > self._world.settings.sync:
+                if time.monotonic() - synced > self._containers.settings.sync:
                     uploads.sync()
                     synced = time.monotonic()
         finally:
-            codes = _end_all(containers, self._grace())
+            codes = _end_all(containers, self._containers.grace())
         self._seconds += time.monotonic() - start
         bad = next(((c.opt_ml, n) for c, n in zip(containers, codes, strict=True) if n), (None, 0))
         if failed:
             bad = next((c.opt_ml, n) for c, n in zip(containers, codes, strict=True) if c.opt_ml == failed)
         return bad[1], why, bad[0]
 
-    def _grace(self) -> float:
-        return 1.0 if self._world.stopping.is_set() else self._world.settings.grace
-
     def _reason_to_end(self, start: float, began: float) -> str:
-        """Why the processes must end now; Completed if they need not."""
+        """The reason to stop the processes now; Completed without one."""
         limits, now = self._record["StoppingCondition"], time.monotonic()
-        if self._world.stopping.is_set():
+        if self._containers.stopping:
             return "EmulatorStopped"
-        if self._asked_to_stop.is_set():
+        if self._stop_requested.is_set():
             return "Stopped"
         if self._interrupted.is_set():
             return "Interrupted"
@@ -141,27 +153,24 @@ class Run:
 
     def _launch(self, opt_ml: Path, number: int) -> Container:
         algorithm = self._record["AlgorithmSpecification"]
-        command = algorithm.get("ContainerEntrypoint") or command_of(self._world, algorithm["TrainingImage"], "train")
+        command = algorithm.get("ContainerEntrypoint") or self._containers.images.command(
+            algorithm["TrainingImage"], "train"
+        )
         environment = {"TRAINING_JOB_NAME": self.name, "TRAINING_JOB_ARN": self._record["TrainingJobArn"]}
         stream = f"{self.name}/algo-{number}-{time.time_ns() // 1_000_000}"
 
         def on_line(line: str) -> None:
-            self._world.cloud.log(_GROUP, stream, [(int(time.time() * 1000), line)])
+            self._aws.log(_GROUP, stream, [(int(time.time() * 1000), line)])
             self._measure(line)
-            if self._record.get("EnableManagedSpotTraining") and self._world.control.interrupts(self.name, line):
+            if self._record.get("EnableManagedSpotTraining") and self._control.interrupts(self.name, line):
                 self._interrupted.set()
 
-        self._world.cloud.log(_GROUP, stream, [])
-        return Container(
-            self._world,
-            [*command, *algorithm.get("ContainerArguments", [])],
-            opt_ml,
-            environment | self._record.get("Environment", {}),
-            on_line,
-        )
+        self._aws.log(_GROUP, stream, [])
+        words = [*command, *algorithm.get("ContainerArguments", [])]
+        return self._containers.start(words, opt_ml, environment | self._record.get("Environment", {}), on_line)
 
     def _measure(self, line: str) -> None:
-        """Note what the metrics' regexes find in a line; the last value of each is its final one."""
+        """Record the metrics in a line; the last value of each is its final one."""
         for name, regex in self._metrics:
             for match in regex.finditer(line):
                 try:
@@ -169,26 +178,26 @@ class Run:
                 except (TypeError, ValueError):
                     continue
                 if not math.isfinite(value):
-                    continue  # CloudWatch takes none
+                    continue  # CloudWatch refuses it
                 now = time.time()
-                with self._world.lock:
+                with self._records.lock:
                     final = {m["MetricName"]: m for m in self._record.get("FinalMetricDataList", [])}
                     final[name] = {"MetricName": name, "Value": value, "Timestamp": now}
-                    self._world.change(_KIND, self.name, FinalMetricDataList=list(final.values()))
-                self._world.cloud.metric(_GROUP, name, {"TrainingJobName": self.name}, value, now)
+                    self._records.change(_KIND, self.name, FinalMetricDataList=list(final.values()))
+                self._aws.metric(_GROUP, name, {"TrainingJobName": self.name}, value, now)
                 if self._on_metric:
                     self._on_metric(name, value)
 
     def _finish(self, hosts: list[Path], uploads: Uploads, code: int, why: str, failed: Path | None) -> None:
-        """Upload what the job left, and say how it ended."""
+        """Upload the results, and set the final status."""
         if why == "EmulatorStopped":
             self.fail(STOPPED)
             return
         self._enter("Uploading")
         uploads.sync()
         uploads.artifacts(self._record)
-        if why == "Completed" and self._asked_to_stop.is_set():
-            why = "Stopped"  # it was quicker than the stop
+        if why == "Completed" and self._stop_requested.is_set():
+            why = "Stopped"  # it ended before the stop
         if why != "Completed":
             self._end("Stopped", why)
         elif code and failed is not None:
@@ -197,39 +206,39 @@ class Run:
             self._end("Completed", "Completed")
 
     def _enter(self, status: str) -> None:
-        """Go over to a secondary status."""
+        """Enter a secondary status."""
         now = time.time()
-        with self._world.lock:
+        with self._records.lock:
             past: list[Record] = self._record["SecondaryStatusTransitions"]
             if status == "Uploading" and past and past[-1]["Status"] == "Stopping":
-                return  # a job that is being stopped stays so until it has
+                return  # a stopping job keeps this status
             if past:
                 past[-1].setdefault("EndTime", now)
             past.append({"Status": status, "StartTime": now, "StatusMessage": _MESSAGES[status]})
-            self._world.change(_KIND, self.name, SecondaryStatus=status, LastModifiedTime=now)
+            self._records.change(_KIND, self.name, SecondaryStatus=status, LastModifiedTime=now)
 
     def _end(self, status: str, secondary: str, **more: str) -> None:
         now = time.time()
         seconds = math.ceil(self._seconds)
         billed = math.ceil(seconds * _SPOT) if self._record.get("EnableManagedSpotTraining") else seconds
-        with self._world.lock:
+        with self._records.lock:
             self._enter(secondary)
             self._record["SecondaryStatusTransitions"][-1]["EndTime"] = now
             if more:
                 self._record["SecondaryStatusTransitions"][-1]["StatusMessage"] = more["FailureReason"]
             for kind in ("Debug", "Profiler"):
                 for rule in self._record.get(f"{kind}RuleEvaluationStatuses", []):
-                    # of AWS's states, the one that claims no finding
+                    # the state that claims no finding
                     rule["RuleEvaluationStatus"] = "Stopped"
                     rule["StatusDetails"] = "the emulator evaluates no managed rules"
                     rule["LastModifiedTime"] = now
             times = {"TrainingTimeInSeconds": seconds, "BillableTimeInSeconds": billed}
             started = times if "TrainingStartTime" in self._record else {}
-            self._world.change(_KIND, self.name, TrainingJobStatus=status, TrainingEndTime=now, **started, **more)
+            self._records.change(_KIND, self.name, TrainingJobStatus=status, TrainingEndTime=now, **started, **more)
 
 
 def _end_all(containers: list[Container], grace: float) -> list[int]:
-    """SIGTERM to those that run, SIGKILL once the grace is over; their exit codes."""
+    """Send SIGTERM to running containers, and SIGKILL after the grace; returns all exit codes."""
     for container in containers:
         if container.code is None:
             container.terminate()
@@ -245,7 +254,7 @@ def _end_all(containers: list[Container], grace: float) -> list[int]:
 
 
 def failure_reason(opt_ml: Path, code: int) -> str:
-    """What AWS says of a container that failed: the failure file's first letters, and the exit code."""
+    """AWS's reason for a failed container: the start of the failure file, and the exit code."""
     file = opt_ml / "output" / "failure"
     text = file.read_text(errors="replace") if file.is_file() else ""
     ending = f", exit code: {code}"

@@ -1,4 +1,4 @@
-"""Batch transform jobs: what AWS accepts and answers; ``transform_run.py`` sends the requests."""
+"""Operations of batch transform jobs. ``transform_run.py`` sends the requests."""
 
 import threading
 import time
@@ -6,14 +6,22 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from sagehound_launchers.emulator.batch_jobs import BatchJobs
-from sagehound_launchers.emulator.hosting import Models
-from sagehound_launchers.emulator.model_server import ModelServer, NotReady, instance_id
-from sagehound_launchers.emulator.transform_run import Run, environment, inputs
-from sagehound_launchers.emulator.world import Failed, Record, Refused, split_uri
+from sagemaker_emulator.aws_services import AwsServices
+from sagemaker_emulator.batch_jobs import BatchJobs
+from sagemaker_emulator.containers import Containers
+from sagemaker_emulator.control import Control
+from sagemaker_emulator.errors import ApiError, JobFailed
+from sagemaker_emulator.hosting import Models
+from sagemaker_emulator.identity import Identity
+from sagemaker_emulator.model_container import ModelContainer, NotReady, instance_id
+from sagemaker_emulator.records import Record, Records
+from sagemaker_emulator.tags import Tags
+from sagemaker_emulator.tasks import Tasks
+from sagemaker_emulator.transfers import Transfers, split_uri
+from sagemaker_emulator.transform_run import TransformRun, environment, inputs
 
 _LOGS = "/aws/sagemaker/TransformJobs"
-_MOST_MB = 100  # of MaxPayloadInMB, and of its product with MaxConcurrentTransforms
+_MOST_MB = 100  # limit of MaxPayloadInMB, and of its product with MaxConcurrentTransforms
 
 
 class TransformJobs(BatchJobs):
@@ -21,62 +29,79 @@ class TransformJobs(BatchJobs):
 
     KIND, PREFIX, GRACE = "transform-job", "TransformJob", 30.0
 
+    def __init__(
+        self,
+        records: Records,
+        identity: Identity,
+        tags: Tags,
+        control: Control,
+        tasks: Tasks,
+        containers: Containers,
+        transfers: Transfers,
+        aws: AwsServices,
+        models: Models,
+    ) -> None:
+        super().__init__(records, identity, tags, control, tasks, containers)
+        self._transfers, self._aws, self._models = transfers, aws, models
+
     def CreateTransformJob(self, request: Record) -> Record:
-        """Check a request as AWS does, and run the job in the background."""
-        container = self._world.service(Models).container(request["ModelName"])
+        """Validate a request as AWS does, and run the job in the background."""
+        container = self._models.container(request["ModelName"])
         for wrong in _wrong(request, container):
-            raise Refused("ValidationException", wrong)
+            raise ApiError("ValidationException", wrong)
         return self.create(request, {"_Container": container})
 
     def DescribeTransformJob(self, request: Record) -> Record:
-        """All that is known of a job."""
+        """The description of a job."""
         return self.found(request)
 
     def ListTransformJobs(self, request: Record) -> Record:
-        """One page of jobs, the newest first unless told otherwise."""
+        """One page of jobs, by default the newest first."""
         return self.listed(request, "Descending")
 
     def StopTransformJob(self, request: Record) -> None:
-        """Send no further request; what was done by then stays."""
+        """Send no further request; finished results remain."""
         self.stop(request)
 
     def resources(self, record: Record) -> Record:
-        """A job's or a request's InstanceType and InstanceCount."""
+        """InstanceType and InstanceCount of a job or a request."""
         found: Record = record["TransformResources"]
         return found
 
     def work(self, record: Record, folder: Path, stop: threading.Event) -> Record:
-        """Start the model's container, one for any number of instances, send it the objects, and end it."""
+        """Start the model's container (one for any number of instances), send the objects, and stop it."""
         output = record["TransformOutput"]["S3OutputPath"]
-        if not self._world.objects.has_bucket(split_uri(output)[0]):
-            raise Failed(f"ClientError: NoSuchBucket (404): there is no bucket of {output}")
-        objects = inputs(self._world, record["TransformInput"]["DataSource"]["S3DataSource"])
+        if not self._transfers.has_bucket(split_uri(output)[0]):
+            raise JobFailed(f"ClientError: NoSuchBucket (404): there is no bucket of {output}")
+        objects = inputs(self._transfers, record["TransformInput"]["DataSource"]["S3DataSource"])
         instance = f"{record['TransformJobName']}/{instance_id()}"
         model = record["_Container"]
         model = model | {"Environment": model.get("Environment", {}) | record.get("Environment", {})}
-        server = ModelServer(self._world, model, folder, environment(record), partial(self._log, instance))
+        server = ModelContainer(
+            self._containers, self._transfers, model, folder, environment(record), partial(self._log, instance)
+        )
         note = partial(self._note, f"{instance}/data-log")
         try:
-            server.start(self._world.settings.startup, stop.is_set)
-            Run(self._world, record, server, stop, note).transform(objects)
+            server.start(self._containers.settings.startup, stop.is_set)
+            TransformRun(self._transfers, record, server, stop, note).transform(objects)
         except NotReady as error:
             note("Unable to get response from algorithm")
-            raise Failed("AlgorithmError: See job logs for more information") from error
+            raise JobFailed("AlgorithmError: See job logs for more information") from error
         finally:
             server.stop()
         return {}
 
     def _log(self, stream: str, line: str) -> None:
-        self._world.cloud.log(_LOGS, stream, [(int(time.time() * 1000), line)])
+        self._aws.log(_LOGS, stream, [(int(time.time() * 1000), line)])
 
     def _note(self, stream: str, line: str) -> None:
-        """What SageMaker itself has to say of a job."""
+        """Write a line of SageMaker itself to a log."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds")[:23]
         self._log(stream, f"{now}:[sagemaker logs]: {line}")
 
 
 def _wrong(request: Record, container: Record) -> list[str]:
-    """What AWS would refuse of a request beyond its model, and what the emulator cannot do."""
+    """Problems of a request that AWS's model does not show, and features that the emulator lacks."""
     found = []
     given = request["TransformInput"]
     if container["Mode"] == "MultiModel":

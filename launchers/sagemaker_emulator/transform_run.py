@@ -1,4 +1,4 @@
-"""One transform job's requests: objects are split into records, sent to the container, and put together again."""
+"""Runs one transform job: splits objects into records, sends them to the container, and joins the results."""
 
 import gzip
 import json
@@ -7,33 +7,40 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 
-from sagehound_launchers.emulator.model_server import ModelServer, NoReply, Reply, TimedOut
-from sagehound_launchers.emulator.world import Failed, Record, World, join_uri, split_uri
+from sagemaker_emulator.errors import JobFailed
+from sagemaker_emulator.model_container import ModelContainer, NoReply, Reply, TimedOut
+from sagemaker_emulator.records import Record
+from sagemaker_emulator.transfers import Transfers, join_uri, split_uri
 
 _CONCURRENT, _PAYLOAD, _STRATEGY = "MaxConcurrentTransforms", "MaxPayloadInMB", "BatchStrategy"
 _DEFAULTS = {_CONCURRENT: 1, _PAYLOAD: 6, _STRATEGY: "MultiRecord"}  # AWS's own
 _LOGGED = {"MultiRecord": "MULTI_RECORD", "SingleRecord": "SINGLE_RECORD"}
-_SECONDS, _RETRIES = 600, 3  # of an invocation; AWS's own
-_PAUSE = 0.2  # seconds before a request is sent again
-_POLL = 0.05  # seconds between two looks at whether the job is to end
+_SECONDS, _RETRIES = 600, 3  # timeout and retries of an invocation: AWS's defaults
+_PAUSE = 0.2  # seconds before a retry
+_POLL = 0.05  # seconds between two checks of a stop
 
 
-class Run:
-    """Sends a job's requests to a container that is ready."""
+class TransformRun:
+    """Sends a job's requests to a ready container."""
 
     def __init__(
-        self, world: World, record: Record, server: ModelServer, stop: threading.Event, note: Callable[[str], None]
+        self,
+        transfers: Transfers,
+        record: Record,
+        server: ModelContainer,
+        stop: threading.Event,
+        note: Callable[[str], None],
     ) -> None:
-        """Settle what the request leaves open, which the container may say.
+        """Read the settings, from the request or the container.
 
         Args:
-            world: the emulator.
-            record: the job's.
+            transfers: reads and writes the objects.
+            record: of the job.
             server: the container.
             stop: set when the job is to end.
             note: writes a line to the job's data log.
         """
-        self._world, self._server, self._stop, self._note = world, server, stop, note
+        self._transfers, self._server, self._stop, self._note = transfers, server, stop, note
         self._input, self._output = record["TransformInput"], record["TransformOutput"]
         client = record.get("ModelClientConfig", {})
         self._seconds = client.get("InvocationsTimeoutInSeconds", _SECONDS)
@@ -46,27 +53,27 @@ class Run:
         note(f"MaxConcurrentTransforms={self._at_once}, MaxPayloadInMB={chosen[_PAYLOAD]}, BatchStrategy={strategy}")
 
     def transform(self, objects: list[tuple[str, str]]) -> None:
-        """Transform objects, as (URI, name beneath the output path); those that can be are, even if others cannot.
+        """Transform objects, given as (URI, name beneath the output path). Errors do not stop the others.
 
         Raises:
-            Failed: some could not be; the log says which.
+            JobFailed: some failed; the log lists them.
         """
         with ThreadPoolExecutor(self._at_once) as threads, ThreadPoolExecutor(self._at_once) as requests:
             found = [threads.submit(self._object, requests, *one) for one in objects]
             while wait(found, _POLL).not_done:
                 if self._stop.is_set():
-                    self._server.stop()  # what it has not answered by then is not waited for
+                    self._server.stop()  # do not wait for its responses
                     break
         whose = [bad for one in found if (bad := one.result())]
         if whose:
-            raise Failed(f"{whose[0]}: See job logs for more information")
+            raise JobFailed(f"{whose[0]}: See job logs for more information")
 
     def _object(self, requests: ThreadPoolExecutor, uri: str, name: str) -> str | None:
-        """Transform one object; whose fault it is if that fails."""
+        """Transform one object; returns who is at fault if it fails."""
         if self._stop.is_set():
             return None
         where = uri.removeprefix("s3://")
-        content = self._world.read_object(uri)
+        content = self._transfers.read(uri)
         if self._input.get("CompressionType") == "Gzip":
             try:
                 content = gzip.decompress(content)
@@ -90,7 +97,7 @@ class Run:
         end = b"\n" if self._output.get("AssembleWith") == "Line" else b""
         whole = b"".join(answer + end for answer in answers if isinstance(answer, bytes))
         target = join_uri(self._output["S3OutputPath"], f"{name}.out")
-        self._world.put_object(target, whole, self._output.get("Accept"))
+        self._transfers.put(target, whole, self._output.get("Accept"))
         return None
 
     def _records(self, content: bytes) -> Iterator[bytes]:
@@ -114,7 +121,7 @@ class Run:
             yield b"".join(batch)
 
     def _send(self, body: bytes) -> bytes | Reply | NoReply:
-        """The answer to one request, after as many attempts as are allowed."""
+        """The response to one request, with retries."""
         found: Reply | NoReply = NoReply("the job was stopped")
         headers = {"Content-Type": self._input.get("ContentType", "application/octet-stream")}
         if "Accept" in self._output:
@@ -130,14 +137,14 @@ class Run:
                 if 200 <= found.status < 300:
                     return found.body
                 if found.status < 500:
-                    break  # it would be refused again
+                    break  # a retry would be refused too
             self._stop.wait(_PAUSE)
         return found
 
     def _parameters(self) -> Record:
-        """What the container itself wants, if it says so."""
+        """The container's own parameters, if it has them."""
         try:
-            reply = self._server.ask("GET", "/execution-parameters", b"", {}, 10)
+            reply = self._server.request("GET", "/execution-parameters", b"", {}, 10)
         except NoReply:
             return {}
         found: Record = {}
@@ -148,27 +155,29 @@ class Run:
         return found
 
 
-def inputs(world: World, source: Record) -> list[tuple[str, str]]:
+def inputs(transfers: Transfers, source: Record) -> list[tuple[str, str]]:
     """A job's input objects, as (URI, name beneath the output path).
 
     Raises:
-        Failed: there are none.
+        JobFailed: there are no objects.
     """
     uri = source["S3Uri"]
     if source["S3DataType"] == "ManifestFile":
-        return world.list_manifest(uri)
+        return transfers.list_manifest(uri)
     prefix = split_uri(uri)[1]
     found = []
-    for one, _ in world.list_objects(uri):
+    for one, _ in transfers.list(uri):
         key = split_uri(one)[1]
-        whole = prefix.endswith("/") or key[len(prefix) :].startswith("/")  # a folder; else part of a name
+        whole = prefix.endswith("/") or key[len(prefix) :].startswith(
+            "/"
+        )  # the prefix is a folder, else part of a name
         beneath = key[len(prefix) :].lstrip("/") if whole else key[prefix.rfind("/") + 1 :]
         found.append((one, beneath))
     return found
 
 
 def environment(record: Record) -> dict[str, str]:
-    """What a container is told of the job that it serves."""
+    """Environment variables about the job."""
     given = _DEFAULTS | {k: record[k] for k in _DEFAULTS if k in record}
     return {
         "SAGEMAKER_BATCH": "true",
@@ -179,7 +188,7 @@ def environment(record: Record) -> dict[str, str]:
 
 
 def _fault(found: bytes | Reply | NoReply) -> tuple[str, str]:
-    """Whose fault a record's failure is, and how AWS logs it."""
+    """Who is at fault for a failed record, and AWS's line in the log."""
     if isinstance(found, Reply) and 400 <= found.status < 500:
         return "ClientError", f"ClientError: {found.status}"
     if isinstance(found, Reply):

@@ -1,17 +1,20 @@
-"""Tuning jobs: what AWS accepts and answers; ``tuner.py`` runs them."""
+"""Operations of tuning jobs. ``tuning_run.py`` runs them."""
 
 import time
 from collections.abc import Iterator
 
-from sagehound_launchers.emulator.listing import page, pick, select
-from sagehound_launchers.emulator.sampling import combinations, wrong_ranges
-from sagehound_launchers.emulator.tags import Tags
-from sagehound_launchers.emulator.training import check
-from sagehound_launchers.emulator.tuner import KIND, Tuner, best, child_request, summaries
-from sagehound_launchers.emulator.world import STOPPED, Record, Refused, World
-from sagehound_launchers.sagemaker.shapes import problems
+from sagemaker_emulator.errors import STOPPED, ApiError
+from sagemaker_emulator.identity import Identity
+from sagemaker_emulator.listing import page, pick, select
+from sagemaker_emulator.records import Record, Records
+from sagemaker_emulator.request_validation import problems
+from sagemaker_emulator.sampling import combinations, wrong_ranges
+from sagemaker_emulator.tags import Tags
+from sagemaker_emulator.tasks import Tasks
+from sagemaker_emulator.training_jobs import TrainingJobs
+from sagemaker_emulator.tuning_run import KIND, TuningRun, best, child_request, summaries
 
-_MOST = 10_000  # training jobs of a grid; AWS has quotas below that
+_MOST = 10_000  # training jobs of a grid; AWS's quotas are lower
 RUNNING = ("InProgress", "Stopping")
 _SUMMARY = (
     "HyperParameterTuningJobName",
@@ -28,27 +31,35 @@ _SUMMARY = (
 class TuningJobs:
     """Create, Describe, List and Stop, and the list of a tuning job's training jobs."""
 
-    def __init__(self, world: World) -> None:
-        self._world = world
-        self._tuners: dict[str, Tuner] = {}
+    def __init__(
+        self, records: Records, identity: Identity, tags: Tags, tasks: Tasks, training_jobs: TrainingJobs
+    ) -> None:
+        self._records, self._identity, self._tags, self._tasks, self._training_jobs = (
+            records,
+            identity,
+            tags,
+            tasks,
+            training_jobs,
+        )
+        self._tuners: dict[str, TuningRun] = {}
 
     def CreateHyperParameterTuningJob(self, request: Record) -> Record:
-        """Check a request as AWS does, and search in the background."""
+        """Validate a request as AWS does, and search in the background."""
         name = request["HyperParameterTuningJobName"]
-        arn = self._world.arn("hyper-parameter-tuning-job", name)
-        if self._world.find(KIND, name):
-            raise Refused("ResourceInUse", f"A hyperparameter tuning job with this name already exists ({arn})")
+        arn = self._identity.arn("hyper-parameter-tuning-job", name)
+        if self._records.find(KIND, name):
+            raise ApiError("ResourceInUse", f"A hyperparameter tuning job with this name already exists ({arn})")
         for wrong in self._wrong(request):
-            raise Refused("ValidationException", wrong)
+            raise ApiError("ValidationException", wrong)
         ranges = request["HyperParameterTuningJobConfig"].get("ParameterRanges", {})
         child = child_request(
             request, f"{name}-001-00000000", {r["Name"]: "0" for kind in ranges.values() for r in kind}
         )
         for wrong in problems("CreateTrainingJob", child):
-            raise Refused("ValidationException", f"TrainingJobDefinition: {wrong}")
-        check(self._world, child)
+            raise ApiError("ValidationException", f"TrainingJobDefinition: {wrong}")
+        self._training_jobs.check(child)
         now = time.time()
-        self._world.service(Tags).put(arn, request.get("Tags", []))
+        self._tags.put(arn, request.get("Tags", []))
         record = {k: v for k, v in request.items() if k != "Tags"} | {
             "HyperParameterTuningJobArn": arn,
             "HyperParameterTuningJobStatus": "InProgress",
@@ -56,9 +67,9 @@ class TuningJobs:
             "LastModifiedTime": now,
             "jobs": [],
         }
-        self._world.save(KIND, name, record)
-        tuner = self._tuners[name] = Tuner(self._world, record, self._parents(request))
-        self._world.background(tuner.run)
+        self._records.save(KIND, name, record)
+        tuner = self._tuners[name] = self._make_run(record, self._parents(request))
+        self._tasks.background(tuner.run)
         return {"HyperParameterTuningJobArn": arn}
 
     def _wrong(self, request: Record) -> Iterator[str]:
@@ -88,7 +99,7 @@ class TuningJobs:
     def _wrong_parents(self, request: Record) -> Iterator[str]:
         warm = request.get("WarmStartConfig", {})
         for parent in warm.get("ParentHyperParameterTuningJobs", []):
-            record = self._world.find(KIND, parent["HyperParameterTuningJobName"])
+            record = self._records.find(KIND, parent["HyperParameterTuningJobName"])
             if record is None:
                 yield f"Parent tuning job {parent['HyperParameterTuningJobName']} does not exist"
             elif record["HyperParameterTuningJobStatus"] in RUNNING:
@@ -103,11 +114,11 @@ class TuningJobs:
         return [self._found(parent["HyperParameterTuningJobName"]) for parent in warm]
 
     def DescribeHyperParameterTuningJob(self, request: Record) -> Record:
-        """All that is known of a tuning job."""
+        """The description of a tuning job."""
         return self._described(self._found(request["HyperParameterTuningJobName"]))
 
     def _described(self, record: Record) -> Record:
-        jobs = summaries(self._world, record)
+        jobs = summaries(self._records, record)
         states = [job["TrainingJobStatus"] for job in jobs]
         objectives = [job["ObjectiveStatus"] for job in jobs]
         seconds = [max(job.get("TrainingEndTime", 0) - job.get("TrainingStartTime", 0), 0) for job in jobs]
@@ -129,8 +140,8 @@ class TuningJobs:
         )
 
     def ListHyperParameterTuningJobs(self, request: Record) -> Record:
-        """One page of tuning jobs, by name unless told otherwise."""
-        found = select(request, self._world.all(KIND), "HyperParameterTuningJob", by="Name")
+        """One page of tuning jobs, by default sorted by name."""
+        found = select(request, self._records.all(KIND), "HyperParameterTuningJob", by="Name")
         items = [
             pick(self._described(r), *_SUMMARY)
             | {k: r["HyperParameterTuningJobConfig"][k] for k in ("Strategy", "ResourceLimits")}
@@ -139,8 +150,8 @@ class TuningJobs:
         return page(request, "HyperParameterTuningJobSummaries", items)
 
     def ListTrainingJobsForHyperParameterTuningJob(self, request: Record) -> Record:
-        """One page of a tuning job's training jobs; sorted by objective, those without one are left out, as at AWS."""
-        jobs = summaries(self._world, self._found(request["HyperParameterTuningJobName"]))
+        """One page of a tuning job's training jobs. Sorted by objective, jobs without one are left out, as at AWS."""
+        jobs = summaries(self._records, self._found(request["HyperParameterTuningJobName"]))
         jobs = [j for j in jobs if request.get("StatusEquals") in (None, j["TrainingJobStatus"])]
         objective = "FinalHyperParameterTuningJobObjectiveMetric"
         by = request.get("SortBy", "Name")
@@ -158,32 +169,35 @@ class TuningJobs:
         record = self._found(request["HyperParameterTuningJobName"])
         status = record["HyperParameterTuningJobStatus"]
         if status not in RUNNING:
-            raise Refused(
+            raise ApiError(
                 "ValidationException", f"The request was rejected because the hyperparameter tuning job is {status}."
             )
-        self._world.change(KIND, record["HyperParameterTuningJobName"], HyperParameterTuningJobStatus="Stopping")
+        self._records.change(KIND, record["HyperParameterTuningJobName"], HyperParameterTuningJobStatus="Stopping")
         self._tuners[record["HyperParameterTuningJobName"]].stop()
 
     def recover(self) -> None:
-        """Tuning jobs that ran when the emulator ended are Failed."""
-        for record in self._world.all(KIND):
+        """Mark tuning jobs that ran when the emulator ended as Failed."""
+        for record in self._records.all(KIND):
             if record["HyperParameterTuningJobStatus"] in RUNNING:
-                Tuner(self._world, record, []).end("Failed", STOPPED)
+                self._make_run(record, []).end("Failed", STOPPED)
 
     def close(self) -> None:
-        """Wait until the searches have ended, which ``world.stopping`` asks of them."""
+        """Wait until the searches have ended; ``tasks.stopping`` is set."""
         for tuner in list(self._tuners.values()):
             tuner.ended.wait(30)
 
+    def _make_run(self, record: Record, parents: list[Record]) -> TuningRun:
+        return TuningRun(self._records, self._tasks, self._training_jobs, record, parents)
+
     def _found(self, name: str) -> Record:
-        record = self._world.find(KIND, name)
+        record = self._records.find(KIND, name)
         if record is None:
-            raise Refused("ResourceNotFound", f"Amazon SageMaker can't find a tuning job with the name {name}.")
+            raise ApiError("ResourceNotFound", f"Amazon SageMaker can't find a tuning job with the name {name}.")
         return record
 
 
 def _wrong_strategy(config: Record, ranges: Record) -> Iterator[str]:
-    """What does not fit the strategy."""
+    """Members that contradict the strategy."""
     strategy, limits = config["Strategy"], config["ResourceLimits"]
     most = limits.get("MaxNumberOfTrainingJobs")
     if strategy == "Grid":

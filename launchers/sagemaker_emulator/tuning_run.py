@@ -1,20 +1,23 @@
-"""One tuning job, run for real: proposes points, runs them as training jobs, and ends those that are not worth it."""
+"""Runs one tuning job: proposes points, runs them as training jobs, and stops bad ones early."""
 
 import threading
 import time
 import uuid
 from collections.abc import Sequence
 
-from sagehound_launchers.emulator.early_stopping import out_of_the_third, worse_than_median
-from sagehound_launchers.emulator.job import Run
-from sagehound_launchers.emulator.sampling import Point, Sampler, grid
-from sagehound_launchers.emulator.training import KIND as TRAINING
-from sagehound_launchers.emulator.training import TrainingJobs
-from sagehound_launchers.emulator.world import STOPPED, Record, Refused, World, join_uri
+from sagemaker_emulator.early_stopping import out_of_the_third, worse_than_median
+from sagemaker_emulator.errors import STOPPED, ApiError
+from sagemaker_emulator.records import Record, Records
+from sagemaker_emulator.sampling import Point, Sampler, grid
+from sagemaker_emulator.tasks import Tasks
+from sagemaker_emulator.training_jobs import KIND as TRAINING
+from sagemaker_emulator.training_jobs import TrainingJobs
+from sagemaker_emulator.training_run import TrainingRun
+from sagemaker_emulator.transfers import join_uri
 
 KIND = "tuning-job"
-_POLL = 0.05  # seconds between two looks at the training jobs
-_HOPELESS = 5  # training jobs without an objective, after which AWS gives up
+_POLL = 0.05  # seconds between two polls of the training jobs
+_GIVE_UP_AFTER = 5  # AWS gives up after this many training jobs without an objective
 _CHILD = (
     "RoleArn",
     "InputDataConfig",
@@ -31,15 +34,17 @@ _CHILD = (
 )
 
 
-class Tuner:
-    """One search; ``run`` is a thread's work."""
+class TuningRun:
+    """One search; ``run`` is called in a thread."""
 
-    def __init__(self, world: World, record: Record, parents: Sequence[Record]) -> None:
-        self._world, self._record = world, record
+    def __init__(
+        self, records: Records, tasks: Tasks, training_jobs: TrainingJobs, record: Record, parents: Sequence[Record]
+    ) -> None:
+        self._records, self._tasks, self._training_jobs, self._record = records, tasks, training_jobs, record
         self.ended = threading.Event()
-        self._asked_to_stop = threading.Event()
-        self._runs: dict[str, Run] = {}
-        self._series: dict[str, list[float]] = {}  # of the objective, by training job; less is better
+        self._stop_requested = threading.Event()
+        self._runs: dict[str, TrainingRun] = {}
+        self._series: dict[str, list[float]] = {}  # objectives by training job; lower is better
         config = record["HyperParameterTuningJobConfig"]
         self._config, self._limits = config, config["ResourceLimits"]
         self._objective = config["HyperParameterTuningJobObjective"]["MetricName"]
@@ -49,14 +54,14 @@ class Tuner:
         self._sampler = Sampler(ranges, config.get("RandomSeed"), guided=guided)
         self._grid = grid(ranges) if config["Strategy"] == "Grid" else None
         self._most = len(self._grid) if self._grid is not None else self._limits["MaxNumberOfTrainingJobs"]
-        self._seeds = [point for parent in parents for point in _points(world, parent)]
+        self._seeds = [point for parent in parents for point in _points(records, parent)]
 
     def stop(self) -> None:
-        """Ask it to stop, with its training jobs."""
-        self._asked_to_stop.set()
+        """Stop it and its training jobs."""
+        self._stop_requested.set()
 
     def run(self) -> None:
-        """Search to the end, whatever that is."""
+        """Search to the end."""
         try:
             try:
                 status, reason = self._search()
@@ -73,27 +78,27 @@ class Tuner:
             self.ended.set()
 
     def end(self, status: str, reason: str = "") -> None:
-        """Keep how it ended."""
+        """Record its end."""
         now = time.time()
         times = {"HyperParameterTuningEndTime": now, "LastModifiedTime": now}
         failure = {"FailureReason": reason[:1024]} if reason else {}
         name = self._record["HyperParameterTuningJobName"]
-        self._world.change(KIND, name, HyperParameterTuningJobStatus=status, **times, **failure)
+        self._records.change(KIND, name, HyperParameterTuningJobStatus=status, **times, **failure)
 
     def _search(self) -> tuple[str, str]:
-        """Start jobs until there is a reason to end: the status and, for Failed, why."""
+        """Start jobs until the end; returns the status and, if Failed, the reason."""
         began = time.monotonic()
         while True:
             running = sum(not run.ended.is_set() for run in self._runs.values())
-            if self._world.stopping.is_set():
+            if self._tasks.stopping.is_set():
                 return "Failed", STOPPED
-            if self._asked_to_stop.is_set():
+            if self._stop_requested.is_set():
                 return "Stopped", ""
             if time.monotonic() - began > self._limits.get("MaxRuntimeInSeconds", float("inf")):
                 return "Stopped", ""
             ended = [name for name, run in self._runs.items() if run.ended.is_set()]
-            values = [value for _, value in _points(self._world, self._record)]
-            if len(ended) >= min(_HOPELESS, self._most) and not values:
+            values = [value for _, value in _points(self._records, self._record)]
+            if len(ended) >= min(_GIVE_UP_AFTER, self._most) and not values:
                 return "Failed", (
                     f"No training job succeeded after {len(ended)} attempts. For additional details, please take a "
                     "look at the training job failures by listing training jobs for the hyperparameter tuning job."
@@ -103,14 +108,14 @@ class Tuner:
             if len(self._runs) < self._most and running < self._limits["MaxParallelTrainingJobs"]:
                 try:
                     self._start(len(self._runs))
-                except Refused as refused:
+                except ApiError as refused:
                     return "Failed", f"{refused.code}: {refused.message}"
             else:
                 time.sleep(_POLL)
 
     def _start(self, number: int) -> None:
         """Start the next training job."""
-        known = self._seeds + _points(self._world, self._record)
+        known = self._seeds + _points(self._records, self._record)
         point = self._grid[number] if self._grid is not None else self._sampler.propose(known)
         tuning = self._record["HyperParameterTuningJobName"]
         name = f"{tuning}-{number + 1:03}-{uuid.uuid4().hex[:8]}"
@@ -118,17 +123,17 @@ class Tuner:
 
         def on_metric(metric: str, value: float) -> None:
             if metric == self._objective:
-                self._look_at(name, self._sign * value)
+                self._record_objective(name, self._sign * value)
 
         more = {"TuningJobArn": self._record["HyperParameterTuningJobArn"]}
-        with self._world.lock:  # on_metric waits until the run is known
-            run = self._world.service(TrainingJobs).start(child_request(self._record, name, point), more, on_metric)
+        with self._records.lock:  # on_metric must wait until the run is stored
+            run = self._training_jobs.start(child_request(self._record, name, point), more, on_metric)
             self._runs[name] = run
-            self._world.change(KIND, tuning, jobs=[*self._record["jobs"], {"name": name, "tuned": point}])
+            self._records.change(KIND, tuning, jobs=[*self._record["jobs"], {"name": name, "tuned": point}])
 
-    def _look_at(self, name: str, value: float) -> None:
-        """Note a new value of a job's objective, and end the job if it is not worth going on."""
-        with self._world.lock:
+    def _record_objective(self, name: str, value: float) -> None:
+        """Record a new objective of a job, and stop the job if it is bad."""
+        with self._records.lock:
             self._series[name].append(value)
             if self._config["Strategy"] == "Hyperband":
                 limits = self._config["StrategyConfig"]["HyperbandStrategyConfig"]
@@ -142,7 +147,7 @@ class Tuner:
                 self._runs[name].stop()
 
     def _good_enough(self, values: list[float]) -> bool:
-        """Whether a TuningJobCompletionCriteria is met; less is better."""
+        """Whether a TuningJobCompletionCriteria is met; lower is better."""
         criteria = self._config.get("TuningJobCompletionCriteria", {})
         target = criteria.get("TargetObjectiveMetricValue")
         if target is not None and values and min(values) <= self._sign * target:
@@ -159,19 +164,19 @@ def child_request(tuning: Record, name: str, point: Point) -> Record:
     static = definition.get("StaticHyperParameters", {})
     request["HyperParameters"] = static | point | {"_tuning_objective_metric": objective}
     if checkpoints := definition.get("CheckpointConfig"):
-        # each training job has checkpoints of its own
+        # each training job has its own checkpoints
         request["CheckpointConfig"] = checkpoints | {"S3Uri": join_uri(checkpoints["S3Uri"], name)}
     return request
 
 
-def summaries(world: World, tuning: Record) -> list[Record]:
-    """A tuning job's training jobs, in the order of their start, as AWS lists them."""
+def summaries(records: Records, tuning: Record) -> list[Record]:
+    """Summaries of a tuning job's training jobs, in the order of their start."""
     objective = tuning["HyperParameterTuningJobConfig"]["HyperParameterTuningJobObjective"]
     found = []
     for job in tuning["jobs"]:
-        record = world.find(TRAINING, job["name"])
+        record = records.find(TRAINING, job["name"])
         if record is None:
-            continue  # deleted since
+            continue  # it was deleted
         members = ("TrainingJobName", "TrainingJobArn", "CreationTime", "TrainingStartTime", "TrainingEndTime")
         summary = {k: record[k] for k in (*members, "TrainingJobStatus", "FailureReason") if k in record}
         summary["TunedHyperParameters"] = job["tuned"]
@@ -191,16 +196,16 @@ def summaries(world: World, tuning: Record) -> list[Record]:
 
 
 def best(tuning: Record, jobs: Sequence[Record]) -> Record | None:
-    """The summary of the best training job that has ended, the earliest of equals."""
+    """The summary of the best ended training job, the earliest of equals."""
     member = "FinalHyperParameterTuningJobObjectiveMetric"
     done = [job for job in jobs if job["ObjectiveStatus"] == "Succeeded"]
     return min(done, key=lambda job: _sign(tuning) * float(job[member]["Value"]), default=None)
 
 
-def _points(world: World, tuning: Record) -> list[tuple[Point, float]]:
-    """What a tuning job has learnt: points and objectives, where less is better."""
+def _points(records: Records, tuning: Record) -> list[tuple[Point, float]]:
+    """The points and objectives of a tuning job; lower is better."""
     member = "FinalHyperParameterTuningJobObjectiveMetric"
-    jobs = [job for job in summaries(world, tuning) if member in job]
+    jobs = [job for job in summaries(records, tuning) if member in job]
     return [(job["TunedHyperParameters"], _sign(tuning) * float(job[member]["Value"])) for job in jobs]
 
 

@@ -1,4 +1,4 @@
-"""HTTP for the emulator: a request and an answer as plain values, over a server that keeps connections open."""
+"""HTTP for the emulator: requests and responses as plain values, over a server that keeps connections open."""
 
 import io
 import traceback
@@ -11,7 +11,7 @@ from urllib3 import HTTPHeaderDict
 
 
 @dataclass(frozen=True)
-class Call:
+class Request:
     """A request."""
 
     method: str
@@ -22,8 +22,8 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What goes back."""
+class Response:
+    """A response."""
 
     body: bytes = b""
     status: int = 200
@@ -37,7 +37,7 @@ class Handler(MotoRequestHandler):
     wbufsize = -1  # headers and body in one packet
 
     def run_wsgi(self) -> None:
-        """Answer one request; an application that raises ConnectionError closes the connection without an answer."""
+        """Respond to one request. If the application raises ConnectionError, the connection is closed."""
         environ = self.make_environ()
         length = environ.get("CONTENT_LENGTH") or 0
         source: Any = self.rfile
@@ -49,36 +49,36 @@ class Handler(MotoRequestHandler):
         environ["CONTENT_LENGTH"] = str(len(body))
         environ["emulator.body"] = body
         environ["emulator.headers"] = HTTPHeaderDict(self.headers.items())
-        said: list[Any] = []
+        started: list[Any] = []
 
         def start_response(status: str, headers: list[tuple[str, str]], _: object = None) -> Any:  # noqa: ANN401 - WSGI's
-            said[:] = [status, headers]
+            started[:] = [status, headers]
             return lambda _: None
 
         try:
-            answer = b"".join(self.server.app(environ, start_response))
+            content = b"".join(self.server.app(environ, start_response))
         except ConnectionError:
             self.close_connection = True
             return
-        except Exception:  # an error of ours reaches the client as one
-            said[:] = ["500 Internal Server Error", []]
-            answer = traceback.format_exc(limit=-3).encode()
-        status, headers = said
+        except Exception:  # report an error of the emulator to the client
+            started[:] = ["500 Internal Server Error", []]
+            content = traceback.format_exc(limit=-3).encode()
+        status, headers = started
         code, _, reason = status.partition(" ")
         self.send_response(int(code), reason)
         for name, value in headers:
             self.send_header(name, value)
         if "content-length" not in {name.lower() for name, _ in headers}:
-            self.send_header("Content-Length", str(len(answer)))
+            self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(answer)
+            self.wfile.write(content)
 
     def handle_expect_100(self) -> bool:
         """Tell the client at once to send its body, which it would hold back for a second."""
-        told = super().handle_expect_100()
+        sent = super().handle_expect_100()
         self.wfile.flush()
-        return told
+        return sent
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
-        """Say nothing: the logs of jobs are what counts."""
+        """Print nothing: the logs of the jobs matter."""

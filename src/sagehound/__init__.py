@@ -1,32 +1,32 @@
 """Fine-tune an image classifier on your own folder of photos.
 
-``train`` and ``load`` do what the command ``sagehound`` does. ``Classifier`` and ``PhotoDataModule`` are for your own
-Lightning Trainer.
+``train`` and ``load`` are the Python form of the command ``sagehound``. ``Classifier`` and ``PhotoDataModule`` are for
+your own Lightning Trainer.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sagehound.api import train as train
-    from sagehound.classifier import Classifier as Classifier
     from sagehound.data.datamodule import PhotoDataModule as PhotoDataModule
     from sagehound.data.folders import Photo as Photo
     from sagehound.errors import ConfigError as ConfigError
     from sagehound.errors import InputError as InputError
     from sagehound.errors import SagehoundError as SagehoundError
-    from sagehound.predicting import Model as Model
-    from sagehound.predicting import Prediction as Prediction
-    from sagehound.predicting import load as load
-    from sagehound.run import Run as Run
+    from sagehound.models.classifier import Classifier as Classifier
+    from sagehound.runs.run import Run as Run
+    from sagehound.runs.trained_model import Model as Model
+    from sagehound.runs.trained_model import Prediction as Prediction
+    from sagehound.runs.trained_model import load as load
 
-# where each public name is; it is imported when it is first used, because torch takes seconds
+# the module of each public name; it is imported at first use, because importing torch takes seconds
 _PUBLIC = {
     "train": "api",
-    "Run": "run",
-    "load": "predicting",
-    "Model": "predicting",
-    "Prediction": "predicting",
-    "Classifier": "classifier",
+    "Run": "runs.run",
+    "load": "runs.trained_model",
+    "Model": "runs.trained_model",
+    "Prediction": "runs.trained_model",
+    "Classifier": "models.classifier",
     "PhotoDataModule": "data.datamodule",
     "Photo": "data.folders",
     "SagehoundError": "errors",
@@ -37,7 +37,7 @@ __all__ = [*_PUBLIC, "__version__"]
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - of any public name
-    """A public name, or ``__version__``."""
+    """Import a public name, or read ``__version__``."""
     if name == "__version__":
         from importlib.metadata import version
 

@@ -1,6 +1,6 @@
-"""What a user did or met, as one clear line and an exit code; never a bare traceback."""
+"""Errors that a user sees as one line and an exit code, without a traceback."""
 
-from sagehound.inference.errors import InputError, SagehoundError
+from sagehound.inference.input_errors import InputError, SagehoundError
 
 __all__ = ["ConfigError", "InputError", "SagehoundError", "Stopped"]
 
@@ -12,12 +12,12 @@ class ConfigError(SagehoundError):
 
 
 class Stopped(SagehoundError):
-    """A signal ended the run; the exit code is the shell's, 128 + the signal's number."""
+    """A signal stopped the run; the exit code is 128 + the signal's number, as in a shell."""
 
     def __init__(self, message: str, signum: int) -> None:
         super().__init__(message)
         self.exit_code = 128 + signum
 
     def __reduce__(self) -> tuple[type["Stopped"], tuple[str, int]]:
-        """For pickle: an error of a sweep's job comes from another process."""
+        """Support pickle, because a sweep's jobs run in other processes."""
         return type(self), (str(self), self.exit_code - 128)

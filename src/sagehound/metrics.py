@@ -1,7 +1,7 @@
 """The table of metrics. All code that computes, writes or reads a metric uses it.
 
-An entry reaches metrics.json and the final table; with ``each_epoch`` also history.csv, the curves, the loggers, the
-lines that SageMaker reads, and the objectives by which searches prune. Imports no torch until a metric is computed.
+Every entry is in metrics.json and the final table. An entry with ``each_epoch`` is also in history.csv, the curves, the
+loggers, the lines that SageMaker reads, and the objectives for pruning. Imports torch only when a metric is computed.
 """
 
 from collections.abc import Callable, Iterable
@@ -18,17 +18,17 @@ FITTED = ("valid", "train")  # the splits that have metrics after each epoch
 
 @dataclass(frozen=True)
 class Metric:
-    """One number of a split's predictions."""
+    """A metric of a split's predictions."""
 
-    name: str  # in metrics.json, as valid.top1
+    name: str  # in metrics.json, such as top1 in valid.top1
     label: str  # in tables and plots
     direction: Literal["minimize", "maximize"]
-    make: Callable[[int], "torchmetrics.Metric"]  # for c classes; updated with logits, b x c, and labels, b
+    make: Callable[[int], "torchmetrics.Metric"]  # from the number of classes c; takes logits, b x c, and labels, b
     format: str = ".3f"  # in the final table
-    each_epoch: bool = False  # also after each epoch; otherwise of the final predictions alone
+    each_epoch: bool = False  # also computed after each epoch, not only for the final predictions
     splits: tuple[str, ...] = ("train", "valid", "test")
-    of_loss: bool = False  # updated with the loss of a batch instead
-    least_classes: int = 2  # fewer: it says nothing, and the final table leaves it out
+    of_loss: bool = False  # takes the loss of a batch instead of logits and labels
+    least_classes: int = 2  # with fewer classes the final table omits it
 
     @property
     def epoch_format(self) -> str:
@@ -78,25 +78,25 @@ EACH_EPOCH = tuple(sorted((m for m in METRICS if m.each_epoch), key=lambda m: no
 
 
 def of_epoch(splits: Iterable[str] = FITTED, separator: str = ".") -> list[str]:
-    """The names of what is measured after each epoch, such as valid.loss."""
+    """The names of the metrics that are computed after each epoch, such as valid.loss."""
     return [f"{split}{separator}{m.name}" for split in splits for m in EACH_EPOCH if split in m.splits]
 
 
 def objectives() -> dict[str, Literal["minimize", "maximize"]]:
-    """What a search may minimise or maximise: numbers of metrics.json, but for those of the test photos."""
+    """The metrics that a search may minimise or maximise: all of metrics.json except those of the test split."""
     return {f"{split}.{m.name}": m.direction for split in FITTED for m in METRICS if split in m.splits}
 
 
-def collection(classes: int, split: str, wanted: Iterable[Metric] = EACH_EPOCH) -> "MetricCollection":
-    """Metrics of a split, named as train/loss; computed on the device, over all processes."""
+def collection(classes: int, split: str, metrics: Iterable[Metric] = EACH_EPOCH) -> "MetricCollection":
+    """Create the metrics of a split, with names such as train/loss. They work on the device and across processes."""
     from torchmetrics import MetricCollection
 
-    made = {m.name: m.make(classes) for m in wanted if split in m.splits}
-    return MetricCollection(dict(made), prefix=f"{split}/", compute_groups=False)  # each is updated by itself
+    modules = {m.name: m.make(classes) for m in metrics if split in m.splits}
+    return MetricCollection(dict(modules), prefix=f"{split}/", compute_groups=False)  # each has its own update
 
 
 def update(scores: "MetricCollection", loss: "Tensor", logits: "Tensor", labels: "Tensor") -> None:
-    """Add one batch to metrics: its mean loss, logits, b x c, and labels, b."""
+    """Update metrics with a batch: its mean loss, logits, b x c, and labels, b."""
     for m in METRICS:
         if m.name not in scores:
             continue
@@ -107,14 +107,14 @@ def update(scores: "MetricCollection", loss: "Tensor", logits: "Tensor", labels:
 
 
 def final(logits: "Tensor", labels: "Tensor", split: str | None = None) -> dict[str, float]:
-    """Every metric of a split's predictions: logits, b x c, and labels, b; the loss is the mean cross entropy."""
+    """Compute all metrics of a split from logits, b x c, and labels, b. The loss is the mean cross entropy."""
     from torch.nn import functional as F
 
-    found = {}
+    values = {}
     for m in METRICS:
         if split is not None and split not in m.splits:
             continue
         metric = m.make(logits.shape[1])
         metric.update(*((F.cross_entropy(logits, labels),) if m.of_loss else (logits, labels)))
-        found[m.name] = round(float(metric.compute()), 6)
-    return found
+        values[m.name] = round(float(metric.compute()), 6)
+    return values

@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pillow_heif
 import pytest
-from conftest import ROOT, Server
+from helpers import ROOT, Server
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from sagehound.archive import unpack
+from sagehound.artifact.archive import unpack
 from sagehound.data.audit import inspect
 from sagehound.inference.decode import BadPhoto
 from sagehound.inference.preprocessing import prepare
@@ -128,7 +128,7 @@ class Readers:
         path.write_bytes(content)
         bad = inspect(path).bad
         try:
-            probabilities = self.predictor([prepare(path, self.predictor.card.to)])[0]
+            probabilities = self.predictor([prepare(path, self.predictor.card.preprocessing)])[0]
             trained = dict(zip(self.predictor.card.classes, probabilities.tolist(), strict=True))
         except BadPhoto:
             trained = None

@@ -11,7 +11,7 @@ from typing import IO, Any
 
 import pytest
 
-from sagehound.archive import Card, digest, find, opened, pack, unpack
+from sagehound.artifact.archive import Card, digest, find, opened, pack, unpack
 from sagehound.errors import InputError, SagehoundError
 
 Entry = tuple[tarfile.TarInfo, bytes]
@@ -206,7 +206,7 @@ CARD = {
 )
 def test_a_card_that_cannot_be_is_refused(tmp_path: Path, change: dict[str, object], reason: str) -> None:
     (tmp_path / "model.json").write_text(json.dumps(CARD))
-    assert Card.read(tmp_path).to.size == (64, 64)
+    assert Card.read(tmp_path).preprocessing.size == (64, 64)
     (tmp_path / "model.json").write_text(json.dumps(CARD | change).replace('"1e999"', "1e999"))
     with pytest.raises(InputError, match=reason):
         Card.read(tmp_path)

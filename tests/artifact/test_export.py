@@ -9,16 +9,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import COLOURS, Command, Compose, make_photos, save_photo, small
+from helpers import COLOURS, Command, Compose, make_photos, save_photo, small
 from PIL import Image
 
-from sagehound import archive, inference
-from sagehound.archive import Card, opened
-from sagehound.artifact import Serving
+from sagehound import inference
+from sagehound.artifact import archive
+from sagehound.artifact.archive import Card, opened
+from sagehound.artifact.export import Serving
 from sagehound.errors import SagehoundError
 from sagehound.inference.preprocessing import prepare
 from sagehound.serving.predictor import Predictor
-from sagehound.training import train
+from sagehound.training.train import train
 
 
 def test_the_archive_says_what_is_in_it_and_where_it_comes_from(run: Path) -> None:
@@ -85,7 +86,7 @@ def test_it_answers_as_the_run_said(run: Path, run_photos: Path) -> None:
         rows = [r for r in csv.DictReader(file) if r["split"] == "test"]
     with opened(run) as folder:
         predictor = Predictor(folder)
-        found = predictor([prepare(run_photos / r["file"], predictor.card.to) for r in rows])
+        found = predictor([prepare(run_photos / r["file"], predictor.card.preprocessing) for r in rows])
     assert found.shape == (12, 3)
     assert [predictor.card.classes[i] for i in found.argmax(1)] == [r["prediction"] for r in rows]
     np.testing.assert_allclose(found.max(1), [float(r["probability"]) for r in rows], atol=1e-5)
@@ -123,7 +124,7 @@ def test_inference_py_needs_nothing_but_the_files_beside_it(run: Path, run_photo
         )
         assert done.returncode == 0, done.stderr
         predictor = Predictor(folder)
-        expected = predictor([prepare(photo, predictor.card.to)])[0]
+        expected = predictor([prepare(photo, predictor.card.preprocessing)])[0]
     one, two, table = json.loads(done.stdout)
     assert one["label"] == predictor.card.classes[int(expected.argmax())]
     assert one["probability"] == pytest.approx(float(expected.max()), abs=1e-4)
@@ -187,9 +188,9 @@ def test_one_that_answers_otherwise_is_loud_and_not_kept(
 def test_weights_that_do_not_fit_the_network_are_found_out(
     config: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sagehound import artifact
+    from sagehound.artifact import export
 
-    monkeypatch.setattr(artifact, "save_file", lambda state, path, **_: path.write_bytes(b"\x08\0\0\0\0\0\0\0{}      "))
+    monkeypatch.setattr(export, "save_file", lambda state, path, **_: path.write_bytes(b"\x08\0\0\0\0\0\0\0{}      "))
     with pytest.raises(SagehoundError, match=r"code/inference\.py in a fresh process does not answer"):
         train(config("artifact=true"), tmp_path / "run")
     assert not (tmp_path / "run/model.tar.gz").exists()
@@ -216,12 +217,12 @@ def test_what_a_killed_run_left_is_removed(config: Compose, tmp_path: Path) -> N
 def test_a_full_disk_is_one_line(config: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from safetensors import SafetensorError
 
-    from sagehound import artifact
+    from sagehound.artifact import export
 
     def full(*_: object, **__: object) -> None:
         raise SafetensorError("I/O error: No space left on device (os error 28)")
 
-    monkeypatch.setattr(artifact, "save_file", full)
+    monkeypatch.setattr(export, "save_file", full)
     with pytest.raises(SagehoundError, match=r"cannot be written as model\.tar\.gz: I/O error.*best\.ckpt was kept"):
         train(config("artifact=true"), tmp_path / "run")
 

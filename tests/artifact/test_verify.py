@@ -10,19 +10,13 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from conftest import Compose
+from helpers import Compose
 from omegaconf import OmegaConf
 from PIL import Image
 
 import sagehound
-from sagehound import archive
-from sagehound.config import typed
-from sagehound.data.folders import Photo
-from sagehound.data.photos import PhotoSet, find_photos
-from sagehound.errors import SagehoundError
-from sagehound.tables import Predictions
-from sagehound.training import train
-from sagehound.verification import (
+from sagehound.artifact import archive
+from sagehound.artifact.verify import (
     MOST,
     PHOTOS,
     Expected,
@@ -33,6 +27,13 @@ from sagehound.verification import (
     make_requests,
     verify,
 )
+from sagehound.config import typed
+from sagehound.data.folders import Photo
+from sagehound.data.photo_set import PhotoSet
+from sagehound.data.photos import find_photos
+from sagehound.errors import SagehoundError
+from sagehound.evaluation.tables import Predictions
+from sagehound.training.train import train
 
 Change = Callable[[str], str]
 
@@ -237,7 +238,7 @@ def test_fresh_processes_start_with_a_heads_training_and_end_with_the_run(config
     started: list[psutil.Process] = []
 
     def fail(*_: object) -> None:
-        started.extend(p for p in psutil.Process().children() if "proof.py" in " ".join(p.cmdline()))
+        started.extend(p for p in psutil.Process().children() if "verify_worker.py" in " ".join(p.cmdline()))
         raise SagehoundError("no more")
 
     with pytest.raises(SagehoundError, match="no more"):

@@ -9,16 +9,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Command, small
+from helpers import ROOT, Command, small
 
 from sagehound.cli.main import COMMANDS
-from sagehound.files import read_csv
-from sagehound.project import checkout, conf_folder
+from sagehound.storage.atomic import read_csv
+from sagehound.system.project import checkout, conf_folder
 
 
 @pytest.fixture
 def program(tmp_path: Path) -> Path:
-    """`sagehound` as an installer writes it, in a folder of its own."""
+    """The script `sagehound` as an installer writes it."""
     path = tmp_path / "bin/sagehound"
     path.parent.mkdir()
     path.write_text(f"#!{sys.executable}\nfrom sagehound.cli.main import main\nmain()\n")
@@ -45,7 +45,7 @@ def test_help_lists_the_commands(sagehound: Command) -> None:
         assert f"  {command:<9}{about}" in shown
 
 
-def test_the_version_is_that_of_the_package(sagehound: Command) -> None:
+def test_version_matches_the_package(sagehound: Command) -> None:
     import sagehound as package
 
     done = sagehound("--version")
@@ -54,7 +54,7 @@ def test_the_version_is_that_of_the_package(sagehound: Command) -> None:
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["--version"], ["trian"], ["serve", "--help"], ["serve"]])
-def test_what_needs_no_config_imports_neither_hydra_nor_torch(arguments: list[str]) -> None:
+def test_commands_without_a_config_import_neither_hydra_nor_torch(arguments: list[str]) -> None:
     code = (
         "import sys\n"
         f"sys.argv = ['sagehound', *{arguments!r}]\n"
@@ -110,7 +110,7 @@ def test_a_wrong_command_ends_in_one_line_and_code_2(
     assert not list(tmp_path.rglob("outputs/*/*"))
 
 
-def test_the_commands_of_a_checkout_and_of_the_package_are_one(sagehound: Command, command: Command) -> None:
+def test_scripts_of_a_checkout_match_the_command(sagehound: Command, command: Command) -> None:
     given = ["data=demo", "optimizer.lr=0.1", "--cfg", "job"]
     assert sagehound("train", *given).stdout == command(*given).stdout
     assert "sagehound train data=demo" in sagehound("train", "--help").stdout
@@ -118,7 +118,7 @@ def test_the_commands_of_a_checkout_and_of_the_package_are_one(sagehound: Comman
     assert "python " not in sagehound("launch", "--help").stdout
 
 
-def test_audit_writes_what_train_audit_only_writes(sagehound: Command, photos: Path, tmp_path: Path) -> None:
+def test_audit_writes_its_files_without_training(sagehound: Command, photos: Path, tmp_path: Path) -> None:
     done = sagehound("audit", "data=folder", f"data.root={photos}", "hydra.run.dir=checked")
     assert done.returncode == 0, done.stderr
     assert "Amber" in done.stdout
@@ -126,8 +126,8 @@ def test_audit_writes_what_train_audit_only_writes(sagehound: Command, photos: P
     assert not (tmp_path / "checked/metrics.json").exists()
 
 
-def test_options_of_a_folder_of_ones_own(sagehound: Command, tmp_path: Path) -> None:
-    """--config-dir: the options are found, listed, completed, and not taken for folders of photos."""
+def test_options_in_the_users_config_dir(sagehound: Command, tmp_path: Path) -> None:
+    """Options in --config-dir are used and listed, and are not mistaken for photo folders."""
     for name, text in {"data/mine": "name: folder\nroot: somewhere\n", "optimizer/slow": "lr: 0.00123\n"}.items():
         (tmp_path / "own" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / f"own/{name}.yaml").write_text(text)
@@ -144,7 +144,7 @@ def test_options_of_a_folder_of_ones_own(sagehound: Command, tmp_path: Path) -> 
 
 
 def test_predict(sagehound: Command, run: Path, run_photos: Path, tmp_path: Path) -> None:
-    """Each photo has a line; one that cannot be read has its reason, and the others are still predicted."""
+    """Each photo gets a line; an unreadable photo gets its reason, and the others are still predicted."""
     tested = [row for row in read_csv(run / "predictions.csv") if row["split"] == "test"]
     done = sagehound("predict", str(run), *(str(run_photos / row["file"]) for row in tested))
     assert (done.returncode, done.stderr) == (0, "")
@@ -159,7 +159,7 @@ def test_predict(sagehound: Command, run: Path, run_photos: Path, tmp_path: Path
     assert done.stderr.splitlines() == [
         "sagehound: bad.jpg: not an image file",
         "sagehound: nowhere.jpg: No such file or directory",
-        "sagehound: folder: a folder; for every photo in it: sagehound launch transform=local "
+        "sagehound: folder: a folder; to predict all of its photos: sagehound launch transform=local "
         f"model={run / 'model.tar.gz'} data.root=folder",
     ]
     (line,) = done.stdout.splitlines()
@@ -167,7 +167,7 @@ def test_predict(sagehound: Command, run: Path, run_photos: Path, tmp_path: Path
     assert f"; top 2: Slate {probability}, " in line
 
 
-def test_predict_names_a_model_that_is_not_there(sagehound: Command) -> None:
+def test_predict_names_a_missing_model(sagehound: Command) -> None:
     done = sagehound("predict", "nowhere", "a.jpg")
     assert done.returncode == 3
     assert "no such run or file" in done.stderr
@@ -186,7 +186,7 @@ def test_predict_imports_no_torch(run: Path, photo: bytes, tmp_path: Path) -> No
     assert done.returncode == 0, done.stderr
 
 
-COMPLETIONS: list[tuple[str, set[str], set[str]]] = [  # a line, what is offered, and what is not
+COMPLETIONS: list[tuple[str, set[str], set[str]]] = [  # a line, completions that are offered, and some that are not
     ("sagehound ", {*COMMANDS, "--version"}, {"data="}),
     ("sagehound tr", {"train"}, {"launch"}),
     ("sagehound train back", {"backbone="}, {"deploy="}),
@@ -204,7 +204,7 @@ COMPLETIONS: list[tuple[str, set[str], set[str]]] = [  # a line, what is offered
 
 
 @pytest.mark.parametrize(("line", "offered", "others"), COMPLETIONS)
-def test_hydra_completes_a_subcommand(
+def test_completion_of_subcommands(
     sagehound: Command, monkeypatch: pytest.MonkeyPatch, line: str, offered: set[str], others: set[str]
 ) -> None:
     monkeypatch.setenv("COMP_LINE", line)
@@ -217,7 +217,7 @@ def test_hydra_completes_a_subcommand(
 
 @pytest.fixture
 def complete(program: Path, tmp_path: Path) -> Callable[[str, str], list[str]]:
-    """What bash offers for a line, after the command that installs the completion."""
+    """The completions that bash offers for a line, after the install command."""
     if not (bash := shutil.which("bash")):
         pytest.skip("no bash")
 

@@ -3,9 +3,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Command
+from helpers import ROOT, Command
 
-from sagehound.earlier import resumed
+from sagehound.cli.previous_runs import resumed
 from sagehound.errors import ConfigError
 
 
@@ -45,7 +45,7 @@ from sagehound.errors import ConfigError
         (["resume=nowhere"], "resume=nowhere: nowhere does not exist"),
         (
             ["best=last"],
-            "best=last is no folder here: give that of a finished search, such as multirun/last, or the name",
+            "best=last: no such folder here: give that of a finished search, such as multirun/last, or the name",
         ),
         (["-m", "resume=last"], "resume= continues one run: drop -m"),
     ],
@@ -61,7 +61,7 @@ def test_a_wrong_command_ends_in_one_line_and_code_2(
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"], ["optimizer.lrr=1"], ["optimizer.lr=-1"]])
-def test_answers_without_importing_torch(arguments: list[str], tmp_path: Path) -> None:
+def test_help_and_errors_import_no_torch(arguments: list[str], tmp_path: Path) -> None:
     code = (
         "import runpy, sys\n"
         f"sys.argv = ['train.py', *{arguments!r}]\n"
@@ -85,7 +85,7 @@ def test_help_names_the_groups_and_examples(command: Command) -> None:
 
 
 @pytest.mark.parametrize("script", ["train.py", "launch.py"])
-def test_ctrl_c_during_the_imports_ends_in_one_line(script: str, tmp_path: Path) -> None:
+def test_ctrl_c_during_imports_prints_one_line(script: str, tmp_path: Path) -> None:
     code = (
         "import builtins, runpy, signal, sys\n"
         "real = builtins.__import__\n"
@@ -111,16 +111,16 @@ def test_a_refused_run_leaves_no_folder(command: Command, tmp_path: Path) -> Non
     "place",
     [["hydra.run.dir=photos/run"], ["hydra.run.dir=photos"], ["-m", "hydra.sweep.dir=photos/s"]],
 )
-def test_photos_and_results_do_not_mix(command: Command, tmp_path: Path, place: list[str]) -> None:
+def test_results_inside_the_photo_folder_are_refused(command: Command, tmp_path: Path, place: list[str]) -> None:
     (tmp_path / "photos").mkdir()
     done = command("data=folder", "data.root=photos", "seed=1,2" if "-m" in place else "seed=1", *place)
     assert done.returncode == 2, done.stderr
-    assert "and photos in data.root=photos would mix: give a hydra.run.dir" in done.stderr
+    assert "is inside the photos' folder data.root=photos: give a hydra.run.dir" in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert [p.name for p in tmp_path.rglob("*")] == ["photos"]
 
 
-def test_resuming_takes_up_the_runs_own_overrides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resume_uses_the_runs_overrides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     run = tmp_path / "outputs/2026-01-01/it's a run"
     (run / "checkpoints").mkdir(parents=True)
@@ -134,40 +134,38 @@ def test_resuming_takes_up_the_runs_own_overrides(tmp_path: Path, monkeypatch: p
     assert resumed([f"resume={run}"])[:2] == ["data=demo", "optimizer.lr=0.1"]
 
 
-def test_resuming_a_file_by_itself_starts_a_new_folder(tmp_path: Path) -> None:
+def test_resume_from_a_single_file_uses_a_new_folder(tmp_path: Path) -> None:
     (tmp_path / "copy.ckpt").touch()
     given = resumed([f"resume={tmp_path}/copy.ckpt", "data=demo"])
     assert given == ["data=demo", f"resume='{tmp_path}/copy.ckpt'"]
 
 
-def test_resuming_into_a_folder_of_ones_own(tmp_path: Path) -> None:
+def test_resume_into_another_folder(tmp_path: Path) -> None:
     (tmp_path / "run/checkpoints").mkdir(parents=True)
     (tmp_path / "run/checkpoints/last.ckpt").touch()
     given = resumed([f"resume={tmp_path}/run", "hydra.run.dir=new"])
     assert [o for o in given if o.startswith("hydra.run.dir")] == ["hydra.run.dir=new"]
 
 
-def test_resuming_nothing_names_what_was_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resume_without_a_run_names_the_searched_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match="no run in outputs left"):
         resumed(["resume=last"])
     assert resumed(["data=demo"]) == ["data=demo"]
 
 
-def test_a_run_that_left_no_checkpoint_cannot_be_resumed(tmp_path: Path) -> None:
+def test_a_run_without_a_checkpoint_cannot_be_resumed(tmp_path: Path) -> None:
     for name in ("config.yaml", "overrides.yaml"):
         (tmp_path / name).touch()
-    with pytest.raises(
-        ConfigError, match=r"left no checkpoint, so .* started again, .*overrides.yaml lists its settings"
-    ):
+    with pytest.raises(ConfigError, match=r"left no checkpoint: start it again .*overrides.yaml lists its settings"):
         resumed([f"resume={tmp_path}"])
 
 
-def test_the_quick_end_runs_what_is_registered_and_waits_for_threads() -> None:
+def test_end_quickly_runs_atexit_functions_and_waits_for_threads() -> None:
     code = (
         "import atexit, threading, time\n"
         "from concurrent.futures import ThreadPoolExecutor\n"
-        "from sagehound.machine import end_quickly\n"
+        "from sagehound.system.machine import end_quickly\n"
         "pool = ThreadPoolExecutor(1)\n"  # idle, and never shut down
         "pool.submit(print, 'pool').result()\n"
         "threading.Thread(target=lambda: (time.sleep(0.2), print('thread'))).start()\n"

@@ -1,4 +1,4 @@
-"""What people type, and the overrides or the command that they are told to paste."""
+"""Common mistakes on the command line, and the suggested overrides or commands."""
 
 import shlex
 import subprocess
@@ -6,13 +6,15 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Command
+from helpers import ROOT, Command
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from sagehound import hints
+from sagehound.cli import hints
 from sagehound.config import register, typed
+from sagehound.config.overrides import override
 from sagehound.errors import ConfigError
+from sagehound.system import program
 
 PLAIN = [
     ("lr=0.01", "optimizer.lr=0.01"),
@@ -77,9 +79,7 @@ def hint(argv: list[str], monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.mark.parametrize(("given", "meant"), PLAIN)
-def test_a_setting_is_answered_with_the_override_that_is_meant(
-    given: str, meant: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_right_override_is_suggested(given: str, meant: str, monkeypatch: pytest.MonkeyPatch) -> None:
     argv = given.split() if given.startswith("--") else [given]
     message = hint(argv, monkeypatch)
     assert message.partition("; did you mean ")[2] == f"{meant}?"
@@ -119,14 +119,12 @@ def test_the_whole_command_line_is_corrected(argv: list[str], message: str, monk
         (["patience=null"], "trainer.patience=null"),
     ],
 )
-def test_no_value_is_suggested_that_its_key_cannot_have(
-    argv: list[str], meant: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_invalid_values_are_not_suggested(argv: list[str], meant: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert hint(argv, monkeypatch).partition("; did you mean ")[2] == f"{meant}?"
 
 
 def test_an_empty_word_is_refused() -> None:
-    with pytest.raises(ConfigError, match="an empty word, as of a shell variable"):
+    with pytest.raises(ConfigError, match="an empty word, perhaps from a shell variable"):
         hints.check(["seed=1", ""], ROOT / "conf")
 
 
@@ -146,7 +144,7 @@ LAUNCH = [
 
 
 @pytest.mark.parametrize(("argv", "line"), LAUNCH)
-def test_what_launch_does_is_answered_with_its_command_line(
+def test_settings_of_launch_suggest_its_command(
     argv: list[str], line: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "a run").mkdir()
@@ -155,7 +153,7 @@ def test_what_launch_does_is_answered_with_its_command_line(
 
 
 def test_the_command_lines_of_launch_compose() -> None:
-    """In a process of their own, for there is one schema in each."""
+    """Runs in another process, because a process has only one schema."""
     lines = [shlex.split(line.removeprefix("-m ")) for _, line in LAUNCH]
     code = (
         "import hydra, sys, sagehound_launchers.launch\n"
@@ -171,23 +169,23 @@ def test_the_command_lines_of_launch_compose() -> None:
     [
         ["data=demo"],
         ["-m", "data=demo,folder"],
-        ["data=dem"],  # which Hydra answers with demo
+        ["data=dem"],  # Hydra suggests demo
         ["--cfg", "job", "-c", "all", "--info", "--resolve"],
         ["+debugger.rules.overfit.patience=3", "debugger=sagemaker"],
         ["~artifact", "hydra.run.dir=x", "optimizer@_global_.optimizer=adam", "experiment=x", "optimizer.lrr=1"],
         ["optimizer.lr"],
     ],
 )
-def test_what_is_right_or_for_hydra_to_refuse_passes(argv: list[str]) -> None:
+def test_valid_overrides_and_those_that_hydra_rejects_pass(argv: list[str]) -> None:
     register()
     hints.check(argv, ROOT / "conf")
 
 
 @pytest.mark.parametrize("value", ["it's", "a\\", "a\\'b", "a\\\\b", "C:\\Users\\müde", "a,b", "[a]", "(a", "~/a", '"'])
 def test_any_path_can_be_quoted(value: str) -> None:
-    parsed = OverridesParser.create().parse_override(hints.override("data.root", value))
+    parsed = OverridesParser.create().parse_override(override("data.root", value))
     assert parsed.value() == value
-    assert shlex.split(hints.quoted(value)) == [value]
+    assert shlex.split(program.quoted(value)) == [value]
 
 
 @pytest.mark.parametrize("program", ["command", "launch"])
@@ -205,15 +203,13 @@ def test_an_unknown_flag_is_refused() -> None:
 
 
 @pytest.mark.slow
-def test_weights_that_cannot_be_had_are_answered_with_a_command(
-    command: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")  # where nobody answers
+def test_missing_weights_suggest_a_command(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")  # no server listens there
     monkeypatch.setenv("HF_HOME", "nowhere")
     done = command("data.root=a b", "backbone=resnet18", "seed=1")
     assert done.returncode == 3
     train = shlex.quote(str(ROOT / "train.py"))
-    assert done.stderr.endswith(f" To paste: python {train} seed=1 backbone=efficientnet_lite0 data=demo\n")
+    assert done.stderr.endswith(f" Run instead: python {train} seed=1 backbone=efficientnet_lite0 data=demo\n")
 
 
 def test_a_closed_pipe_ends_quietly() -> None:

@@ -1,4 +1,4 @@
-"""The codec of hyperparameters: what a job reads back is what was sent."""
+"""Hyperparameters: decoding returns the encoded overrides."""
 
 import json
 
@@ -6,8 +6,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from sagehound.cli.hyperparameters import decode, encode, values
 from sagehound.errors import ConfigError
-from sagehound.hyperparameters import decode, encode, values
 
 KEYS = st.from_regex(r"(\+{0,2})[a-z]\w{0,9}\.[a-z]\w{0,9}", fullmatch=True)
 VALUES = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), max_size=20) | st.sampled_from(
@@ -17,7 +17,7 @@ VALUES = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), max_si
 
 @settings(max_examples=500, deadline=None)
 @given(st.dictionaries(KEYS, VALUES, max_size=6), st.booleans())
-def test_what_is_decoded_is_what_was_encoded(given: dict[str, str], deletes: bool) -> None:
+def test_decoding_returns_the_encoded_overrides(given: dict[str, str], deletes: bool) -> None:
     assume(not any("${" in value or "_target_" in value for value in given.values()))
     overrides = [f"{key}={value}" for key, value in given.items()] + ["~augment.flip"] * deletes
     sent = encode(overrides)
@@ -28,14 +28,14 @@ def test_what_is_decoded_is_what_was_encoded(given: dict[str, str], deletes: boo
 
 
 @given(st.dictionaries(KEYS, st.text(alphabet="abc019.,-", min_size=1, max_size=9), max_size=6))
-def test_strings_that_the_sdk_quotes_are_read_back(given: dict[str, str]) -> None:
+def test_quotes_of_the_sdk_are_removed(given: dict[str, str]) -> None:
     assert values({key: json.dumps(value) for key, value in given.items()}) == given
 
 
-def test_the_last_of_a_key_wins() -> None:
+def test_the_last_value_of_a_key_wins() -> None:
     assert encode(["seed=1", "optimizer.lr=1", "seed=2"]) == {"optimizer.lr": "1", "seed": "2"}
 
 
-def test_what_a_job_would_refuse_is_not_sent() -> None:
+def test_encode_refuses_code() -> None:
     with pytest.raises(ConfigError, match=r"loss\._target_=mine\.Loss: .*put it into a YAML file"):
         encode(["loss._target_=mine.Loss"])

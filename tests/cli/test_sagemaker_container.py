@@ -1,4 +1,4 @@
-"""`train`, as SageMaker runs it in a container: folders, hyperparameters, resuming, signals, reasons."""
+"""`train` as SageMaker runs it in a container: folders, hyperparameters, resuming, signals, failure reasons."""
 
 import json
 import os
@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, make_photos
+from helpers import ROOT, make_photos
 
-from sagehound.console import metric_regex
-from sagehound.hyperparameters import decode, values
+from sagehound.cli.hyperparameters import decode, values
+from sagehound.system.console import metric_regex
 
-TRAIN = [sys.executable, "-c", "from sagehound.container import train; train()"]
+TRAIN = [sys.executable, "-c", "from sagehound.cli.sagemaker_container import train; train()"]
 
 
-def test_a_real_answer_of_the_service_is_read_back() -> None:
-    said = {
+def test_hyperparameters_of_a_real_job_are_decoded() -> None:
+    hyperparameters = {
         "_tuning_objective_metric": '"average test loss"',
         "batch-size": '"64"',
         "eps": "8.953219621731109e-08",
@@ -33,7 +33,7 @@ def test_a_real_answer_of_the_service_is_read_back() -> None:
         "sagemaker_region": '"us-east-1"',
         "weight-decay": "0.015282046320745372",
     }
-    assert values(said) == {
+    assert values(hyperparameters) == {
         "batch-size": "64",
         "eps": "8.953219621731109e-08",
         "lr": "0.0022684910380116703",
@@ -43,7 +43,7 @@ def test_a_real_answer_of_the_service_is_read_back() -> None:
 
 
 class Container:
-    """A folder that stands for /opt/ml, and `train` run on it."""
+    """A folder in place of /opt/ml, in which `train` runs."""
 
     def __init__(self, base: Path, weights: Path, photos: Path | None, **given: str) -> None:
         self.base, self.home = base, ROOT
@@ -63,23 +63,23 @@ class Container:
         (self.base / f"input/config/{name}.json").write_text(json.dumps(content))
 
     def start(self) -> "subprocess.Popen[str]":
-        places = {"SAGEHOUND_OPT_ML": str(self.base), "SAGEHOUND_HOME": str(self.home)}
+        places = {"SAGEMAKER_EMULATOR_OPT_ML": str(self.base), "SAGEHOUND_HOME": str(self.home)}
         return subprocess.Popen(
             TRAIN, env=os.environ | places, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
 
     def train(self) -> tuple[int, str]:
         process = self.start()
-        said = process.communicate(timeout=300)[0]
-        return process.returncode, said
+        output = process.communicate(timeout=300)[0]
+        return process.returncode, output
 
     @property
     def failure(self) -> str:
         return (self.base / "output/failure").read_text()
 
     def metrics(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads((self.base / "output/data/metrics.json").read_text())
-        return found
+        metrics: dict[str, Any] = json.loads((self.base / "output/data/metrics.json").read_text())
+        return metrics
 
 
 SMALL = {
@@ -96,11 +96,11 @@ SMALL = {
 
 
 @pytest.mark.slow
-def test_a_job_leaves_its_model_and_its_results(photos: Path, weights: Path, tmp_path: Path) -> None:
+def test_a_job_writes_its_model_and_its_results(photos: Path, weights: Path, tmp_path: Path) -> None:
     container = Container(tmp_path / "ml", weights, photos, artifact="true", _tuning_objective_metric="valid.loss")
-    code, said = container.train()
-    assert code == 0, said
-    assert (tmp_path / "ml/model/model.json").exists(), "what SageMaker makes model.tar.gz of"
+    code, output = container.train()
+    assert code == 0, output
+    assert (tmp_path / "ml/model/model.json").exists(), "SageMaker packs it as model.tar.gz"
     assert (tmp_path / "ml/model/code/inference.py").exists()
     left = {p.name for p in (tmp_path / "ml/output/data").iterdir()}
     assert {"metrics.json", "predictions.csv", "tensorboard", "plots", "config.yaml"} <= left
@@ -108,29 +108,29 @@ def test_a_job_leaves_its_model_and_its_results(photos: Path, weights: Path, tmp
     metrics = container.metrics()
     for name in ("valid.loss", "valid.top1", "train.loss", "test.macro_f1"):
         split, score = name.split(".")
-        found = re.findall(metric_regex(name), said)
-        assert float(found[-1]) == metrics[split][score], "the last value is the run's own"
-    assert len(re.findall(metric_regex("valid.loss"), said)) == 3, "one an epoch, and the best"
-    assert len(re.findall(metric_regex("train.loss"), said)) == 3
+        printed = re.findall(metric_regex(name), output)
+        assert float(printed[-1]) == metrics[split][score], "the last value is the run's own"
+    assert len(re.findall(metric_regex("valid.loss"), output)) == 3, "one an epoch, and the best"
+    assert len(re.findall(metric_regex("train.loss"), output)) == 3
 
 
-def test_scores_are_printed_for_the_service_in_its_containers_alone(
+def test_metric_lines_are_printed_only_in_containers(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sagehound import console
+    from sagehound.system import console
 
     console.metric("valid.loss", 0.5)
     assert capsys.readouterr().out == ""
     monkeypatch.setenv(console.METRIC_LINES, "1")
     for value in (1e-7, 0.25, 12345678.9, float("nan"), float("inf")):
         console.metric("valid.loss", value)
-    said = capsys.readouterr().out
-    assert [float(v) for v in re.findall(metric_regex("valid.loss"), said)] == [
+    output = capsys.readouterr().out
+    assert [float(v) for v in re.findall(metric_regex("valid.loss"), output)] == [
         1e-7,
         0.25,
         12345678.9,
-    ], "in one form; what is no number is left out"
-    assert re.findall(metric_regex("validxloss"), said) == []
+    ], "one number format; nan and inf are not printed"
+    assert re.findall(metric_regex("validxloss"), output) == []
 
 
 @pytest.mark.parametrize(
@@ -144,31 +144,31 @@ def test_the_reason_of_a_failure_is_one_sentence(
     photos: Path, weights: Path, tmp_path: Path, given: dict[str, str], reason: str
 ) -> None:
     container = Container(tmp_path / "ml", weights, photos, **given)
-    code, said = container.train()
-    assert code == 2, said
+    code, output = container.train()
+    assert code == 2, output
     assert container.failure.startswith(reason)
     assert "\n" not in container.failure
 
 
 @pytest.mark.slow
-def test_a_job_without_photos_says_so(weights: Path, tmp_path: Path) -> None:
+def test_a_job_without_photos_fails_with_a_reason(weights: Path, tmp_path: Path) -> None:
     container = Container(tmp_path / "ml", weights, None)
-    code, said = container.train()
-    assert code == 3, said
+    code, output = container.train()
+    assert code == 3, output
     assert "/nowhere" in container.failure
 
 
-def test_broken_settings_of_the_service_are_told(photos: Path, weights: Path, tmp_path: Path) -> None:
+def test_broken_settings_of_the_service_are_reported(photos: Path, weights: Path, tmp_path: Path) -> None:
     container = Container(tmp_path / "ml", weights, photos)
     (container.base / "input/config/hyperparameters.json").write_text("{")
-    code, said = container.train()
+    code, output = container.train()
     assert code == 3
-    assert "hyperparameters.json is no JSON" in said
-    assert "hyperparameters.json is no JSON" in container.failure
+    assert "hyperparameters.json is not valid JSON" in output
+    assert "hyperparameters.json is not valid JSON" in container.failure
 
 
 @pytest.mark.slow
-def test_a_job_that_was_interrupted_goes_on(photos: Path, weights: Path, tmp_path: Path) -> None:
+def test_an_interrupted_job_resumes(photos: Path, weights: Path, tmp_path: Path) -> None:
     given = {"trainer__max_epochs": "4", "optimizer__lr": "0.01"}
     whole = Container(tmp_path / "whole", weights, photos, **given)
     assert whole.train()[0] == 0
@@ -179,18 +179,18 @@ def test_a_job_that_was_interrupted_goes_on(photos: Path, weights: Path, tmp_pat
         if line.startswith("epoch 2/4"):
             break
     process.send_signal(signal.SIGTERM)
-    said = process.communicate(timeout=120)[0]
-    assert process.returncode == 143, said
+    output = process.communicate(timeout=120)[0]
+    assert process.returncode == 143, output
     assert "SIGTERM" in container.failure
-    assert (container.base / "output/data/checkpoints/last.ckpt").exists(), "a job that is stopped hands it over"
-    again = Container(tmp_path / "again", weights, photos, **given)  # another machine
-    (container.base / "checkpoints").rename(again.base / "checkpoints")
-    code, said = again.train()
-    assert code == 0, said
-    assert "going on from" in said
-    assert "epoch 1/4" not in said
+    assert (container.base / "output/data/checkpoints/last.ckpt").exists(), "a stopped job uploads its checkpoint"
+    resumed = Container(tmp_path / "resumed", weights, photos, **given)  # another machine
+    (container.base / "checkpoints").rename(resumed.base / "checkpoints")
+    code, output = resumed.train()
+    assert code == 0, output
+    assert "resuming from" in output
+    assert "epoch 1/4" not in output
     for split in ("train", "valid", "test"):
-        assert again.metrics()[split] == whole.metrics()[split]
+        assert resumed.metrics()[split] == whole.metrics()[split]
 
 
 @pytest.mark.slow
@@ -203,13 +203,13 @@ def test_two_machines_train_together(weights: Path, tmp_path: Path) -> None:
         machine.write("resourceconfig", {"current_host": host, "hosts": hosts, "network_interface_name": "lo"})
         machines.append(machine)
     started = [machine.start() for machine in machines]
-    said = [process.communicate(timeout=300)[0] for process in started]
-    assert [p.returncode for p in started] == [0, 0], "\n".join(said)
-    assert "machine 1 of 2" in said[0]
+    output = [process.communicate(timeout=300)[0] for process in started]
+    assert [p.returncode for p in started] == [0, 0], "\n".join(output)
+    assert "machine 1 of 2" in output[0]
     assert machines[0].metrics()["test"]["photos"] == 12
-    assert not (tmp_path / hosts[1] / "output/data/metrics.json").exists(), "the first writes for both"
-    epochs = re.findall(r"^epoch \d/2.*", said[0] + said[1], flags=re.MULTILINE)
-    assert len(epochs) == 2, "told once"
+    assert not (tmp_path / hosts[1] / "output/data/metrics.json").exists(), "only the first machine writes results"
+    epochs = re.findall(r"^epoch \d/2.*", output[0] + output[1], flags=re.MULTILINE)
+    assert len(epochs) == 2, "only one machine prints epochs"
 
 
 def test_the_project_comes_from_its_channel(weights: Path, photos: Path, tmp_path: Path) -> None:
@@ -220,30 +220,30 @@ def test_the_project_comes_from_its_channel(weights: Path, photos: Path, tmp_pat
     script.write_text("import os, sys; print('mine', sys.argv[1:], os.environ['SM_HPS'], os.environ['PYTHONPATH'])")
     with tarfile.open(code / "source.tar.gz", "w:gz") as source:
         source.add(script, "train.py")
-    status, said = container.train()
-    assert status == 0, said
-    assert "mine ['data=folder'" in said
-    assert "overwrite" not in said
+    status, output = container.train()
+    assert status == 0, output
+    assert "mine ['data=folder'" in output
+    assert "overwrite" not in output
     run = container.base / "checkpoints/job/run"
     run.mkdir(parents=True)
     (run / "config.yaml").touch()
-    assert "overwrite=true" in container.train()[1], "an interrupted job without a checkpoint starts anew in its folder"
+    assert "overwrite=true" in container.train()[1], "without a checkpoint, an interrupted job starts again"
     (run / "checkpoints").mkdir()
     (run / "checkpoints/last.ckpt").touch()
-    said = container.train()[1]
-    assert f"resume='{run}/checkpoints/last.ckpt'" in said
-    assert "overwrite" not in said
-    assert str(container.base / "tmp/code/src") in said
+    output = container.train()[1]
+    assert f"resume='{run}/checkpoints/last.ckpt'" in output
+    assert "overwrite" not in output
+    assert str(container.base / "tmp/code/src") in output
 
 
-def test_the_image_is_built_from_what_is_here() -> None:
+def test_the_image_copies_existing_files() -> None:
     sent = (ROOT / ".dockerignore").read_text().split()
     copied = [line.split()[1:-1] for line in (ROOT / "Dockerfile").read_text().splitlines() if line.startswith("COPY ")]
     for name in [name for names in copied for name in names]:
         assert (ROOT / name).exists()
-        assert f"!{name}" in sent, "everything else is kept from docker"
+        assert f"!{name}" in sent, "docker ignores all other files"
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
-    assert scripts.keys() == {"sagehound"}, "train and serve belong to the image alone"
+    assert scripts.keys() == {"sagehound", "sagemaker-emulator"}, "train and serve belong only to the image"
 
 
 def test_the_image_has_train_and_serve_on_its_path(tmp_path: Path) -> None:
@@ -253,7 +253,7 @@ def test_the_image_has_train_and_serve_on_its_path(tmp_path: Path) -> None:
     config = tmp_path / "ml/input/config"
     config.mkdir(parents=True)
     (config / "hyperparameters.json").write_text('{"head.dropou": "1"}')
-    environment = os.environ | {"SAGEHOUND_OPT_ML": str(tmp_path / "ml")}
+    environment = os.environ | {"SAGEMAKER_EMULATOR_OPT_ML": str(tmp_path / "ml")}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     for name, reason in (("train", "head.dropou: no such key"), ("serve", "no such run or file")):
         done = subprocess.run([tmp_path / name], env=environment, capture_output=True, text=True, check=False)
@@ -264,6 +264,6 @@ def test_the_image_has_train_and_serve_on_its_path(tmp_path: Path) -> None:
 def test_without_a_project_the_installed_package_trains(weights: Path, photos: Path, tmp_path: Path) -> None:
     container = Container(tmp_path / "ml", weights, photos, head__dropou="1")
     container.home = tmp_path / "nowhere"
-    status, said = container.train()
-    assert status == 2, said
-    assert "sagehound: head.dropou: no such key (did you mean head.dropout?)" in said
+    status, output = container.train()
+    assert status == 2, output
+    assert "sagehound: head.dropou: no such key (did you mean head.dropout?)" in output

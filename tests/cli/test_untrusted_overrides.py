@@ -1,4 +1,4 @@
-"""best.yaml, overrides.yaml and hyperparameters.json that someone else wrote: they set values, and run nothing."""
+"""Untrusted best.yaml, overrides.yaml and hyperparameters.json files may set values, but run no code."""
 
 import json
 import os
@@ -7,18 +7,18 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Command
+from helpers import ROOT, Command
 from omegaconf import OmegaConf
 
-from sagehound.earlier import resumed, with_best
+from sagehound.cli.hyperparameters import decode
+from sagehound.cli.previous_runs import resumed, with_best
+from sagehound.cli.untrusted_overrides import refuse_targets
 from sagehound.errors import ConfigError
-from sagehound.hyperparameters import decode
-from sagehound.untrusted import refuse_targets
 
-TARGET = "a file may not bring a _target_"
+TARGET = "a file may not contain a _target_"
 HYDRA = "a file may not change what Hydra itself loads and runs"
 OUTSIDE = "a file may not choose an option outside of the config's folders"
-LOOKED_UP = "a file may not bring a value that is looked up elsewhere"
+LOOKED_UP = "a file may not contain a value that is looked up elsewhere"
 NO_OVERRIDE = "is not an override"
 HOSTILE = [
     ("loss._target_=evil.mark", TARGET),
@@ -84,8 +84,8 @@ def test_overrides_that_set_values_pass() -> None:
 
 
 @pytest.mark.parametrize("override", [override for override, _ in HOSTILE])
-def test_no_file_brings_one(tmp_path: Path, override: str) -> None:
-    """Each is refused, or not taken as before: hydra.* and keys of one command in a best.yaml."""
+def test_no_file_applies_a_hostile_override(tmp_path: Path, override: str) -> None:
+    """Each is refused or ignored; best.yaml ignores hydra.* and keys of a single command."""
     key, _, value = override.partition("=")
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints/last.ckpt").touch()
@@ -101,10 +101,10 @@ def test_no_file_brings_one(tmp_path: Path, override: str) -> None:
         taken = with_best([f"best={tmp_path}"])
     except ConfigError:
         return
-    assert taken == ["data=demo", f"best={tmp_path}"], "not taken"
+    assert taken == ["data=demo", f"best={tmp_path}"], "ignored"
 
 
-def test_what_the_command_line_gives_is_not_taken_from_the_file(tmp_path: Path) -> None:
+def test_the_command_line_takes_precedence_over_the_file(tmp_path: Path) -> None:
     (tmp_path / "best.yaml").write_text("loss._target_: evil.mark\nseed: 3\n")
     mine = [f"best={tmp_path}", "loss._target_=mine.Loss"]
     assert with_best(mine) == ["seed=3", *mine]
@@ -125,7 +125,7 @@ def test_a_resumed_run_does_not_choose_where_results_are_sent(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("content", ["a: b\n", "- 1\n", "- [a]\n", "{", "'"])
-def test_something_else_than_a_list_of_overrides_is_one_line(tmp_path: Path, content: str) -> None:
+def test_a_file_without_a_list_of_overrides_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints/last.ckpt").touch()
     (tmp_path / "overrides.yaml").write_text(content)
@@ -138,7 +138,7 @@ def test_something_else_than_a_list_of_overrides_is_one_line(tmp_path: Path, con
     "content",
     ["- &a [*a]\n", "- &a x=y\n- *a\n", "a: &a [1]\nb: &b [*a,*a]\nc: [*b,*b]\n", "- " + "[" * 3000 + "]" * 3000],
 )
-def test_yaml_that_grows_without_end_is_one_line(tmp_path: Path, content: str) -> None:
+def test_yaml_that_expands_without_limit_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints/last.ckpt").touch()
     for name in ("overrides.yaml", "best.yaml"):
@@ -149,12 +149,12 @@ def test_yaml_that_grows_without_end_is_one_line(tmp_path: Path, content: str) -
         with_best([f"best={tmp_path}"])
 
 
-def test_a_runs_loggers_json_brings_nothing_but_ids(tmp_path: Path, marker: Path) -> None:
+def test_loggers_json_may_contain_only_ids(tmp_path: Path, marker: Path) -> None:
     contents = ["[1]", "null", '{"mlflow": 3}', '{"mlflow": {"_target_": "evil.mark"}}', "{", "[" * 100000]
     (tmp_path / "run").mkdir()
     code = f"""
 from pathlib import Path
-from sagehound import loggers
+from sagehound.evaluation import loggers
 from sagehound.config import Train
 from sagehound.errors import ConfigError
 kind = "lightning.pytorch.loggers.CSVLogger"
@@ -176,7 +176,7 @@ for content in {contents!r}:
 
 @pytest.fixture
 def marker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A file that importing the module ``evil`` leaves, and that loading evil.yaml would leave too."""
+    """A file that the module ``evil`` creates when it is imported, also by evil.yaml."""
     marker = tmp_path / "marker"
     (tmp_path / "evil.py").write_text(
         f"import pathlib\npathlib.Path({str(marker)!r}).touch()\n"
@@ -192,7 +192,7 @@ def marker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def attacks(tmp_path: Path) -> list[str]:
-    """What executes evil.py from the command line, in five ways."""
+    """Five command lines that execute evil.py."""
     out = os.path.relpath(tmp_path / "evil", ROOT / "conf/experiment")
     return [
         "+hydra.callbacks.evil._target_=evil.Mark",
@@ -237,7 +237,7 @@ def test_a_hostile_best_yaml_runs_nothing(command: Command, marker: Path, tmp_pa
     assert done.returncode == 2, done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert str(tmp_path / "best.yaml") in done.stderr
-    assert f"{override}: a file may not bring a _target_" in done.stderr
+    assert f"{override}: a file may not contain a _target_" in done.stderr
     assert "give it on the command line as well" in done.stderr
 
 
@@ -259,8 +259,8 @@ def test_hostile_hyperparameters_run_nothing(marker: Path, tmp_path: Path, numbe
     given = {"data": "folder", "data.root": "nowhere", key: json.dumps(value), "experiment": "evil"} | {key: value}
     (config / "hyperparameters.json").write_text(json.dumps(given))
     done = subprocess.run(
-        [sys.executable, "-c", "from sagehound.container import train; train()"],
-        env=os.environ | {"SAGEHOUND_OPT_ML": str(tmp_path / "ml"), "SAGEHOUND_HOME": str(ROOT)},
+        [sys.executable, "-c", "from sagehound.cli.sagemaker_container import train; train()"],
+        env=os.environ | {"SAGEMAKER_EMULATOR_OPT_ML": str(tmp_path / "ml"), "SAGEHOUND_HOME": str(ROOT)},
         capture_output=True,
         text=True,
         check=False,

@@ -1,18 +1,18 @@
 import pytest
-from conftest import ROOT, Compose
+from helpers import ROOT, Compose
 from hydra import compose, initialize_config_dir
 
 from sagehound.config import Debugger, Train, register, typed
 from sagehound.errors import ConfigError
-from sagehound_launchers.schema import LaunchWithStages
-from sagehound_launchers.schema import register as register_launch
-from sagehound_launchers.stages import registry
+from sagehound_launchers.config.schema import LaunchWithStages
+from sagehound_launchers.config.schema import register as register_launch
+from sagehound_launchers.config.stage import registry
 
 OPTIONS = [f"{path.parent.name}={path.stem}" for path in sorted((ROOT / "conf").glob("*/*.yaml"))]
 
 
 @pytest.mark.parametrize("option", OPTIONS)
-def test_every_option_that_is_shipped_keeps_the_rules(option: str) -> None:
+def test_every_shipped_option_follows_the_rules(option: str) -> None:
     needed = {"data=folder": ["data.root=photos"], "transform=local": ["model=run"], "deploy=local": ["model=run"]}
     needed |= {"probe=local": ["endpoint=http://127.0.0.1:8080"], "probe=sagemaker": ["endpoint=name"]}
     stage = (
@@ -40,33 +40,33 @@ def test_every_option_that_is_shipped_keeps_the_rules(option: str) -> None:
         (["optimizer.momentum=0.9"], "optimizer=adamw has no momentum"),
         (["optimizer.betas=[0.9]"], "optimizer.betas=[0.9]: give two numbers"),
         (["finetune=gradual", "trainer.max_epochs=3"], "finetune.head_epochs=3: with finetune=gradual"),
-        (["finetune=full", "finetune.head_epochs=1"], "finetune.head_epochs is of finetune=gradual only"),
-        (["schedule=constant", "schedule.min_lr=0.1"], "schedule.min_lr is of schedule=cosine only"),
+        (["finetune=full", "finetune.head_epochs=1"], "finetune.head_epochs works only with finetune=gradual"),
+        (["schedule=constant", "schedule.min_lr=0.1"], "schedule.min_lr works only with schedule=cosine"),
         (["backbone.pretrained=false"], "backbone.weights"),
         (["backbone.weights=null", "backbone.pretrained=false"], "finetune=head contradicts backbone.pretrained=false"),
         (["schedule=plateau", "schedule.warmup_epochs=1"], "schedule=plateau has no warm-up"),
         (["schedule.warmup_epochs=2"], "schedule.warmup_epochs=2 must be below trainer.max_epochs=2"),
         (["data.valid_fraction=0.5", "data.test_fraction=0.5"], "leave no photo to train on"),
-        (["data.url=http://localhost/x.zip"], "data.url is of data=dogimages only"),
+        (["data.url=http://localhost/x.zip"], "data.url works only with data=dogimages"),
         (["trainer.precision=16-mixed", "trainer.accelerator=cpu"], "trainer.precision=16-mixed needs a GPU"),
         (["resume=nowhere"], "resume=nowhere: no such run or checkpoint"),
         (["data.root=???"], "data.root is missing"),
         (["+finetune.speed=1"], "finetune.speed: no such key"),
     ],
 )
-def test_a_broken_rule_is_named(config: Compose, overrides: list[str], message: str) -> None:
+def test_a_broken_rule_is_reported(config: Compose, overrides: list[str], message: str) -> None:
     with pytest.raises(ConfigError) as error:
         config(*overrides)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
 
 
-def test_zero_is_a_seed(config: Compose) -> None:
+def test_seed_zero_is_valid(config: Compose) -> None:
     cfg = config("seed=0")
     assert cfg.seed == 0
 
 
-def test_full_fine_tuning_augments_unless_told_otherwise(config: Compose) -> None:
+def test_full_fine_tuning_augments_by_default(config: Compose) -> None:
     assert config("finetune=head").augment.crop is None
     assert config("finetune=full").augment.crop == 0.35
     assert config("finetune=full", "augment=none").augment.crop is None
@@ -83,7 +83,7 @@ def test_full_fine_tuning_augments_unless_told_otherwise(config: Compose) -> Non
         ("dogs_mobilenetv2", {"backbone.name": "mobilenetv2_100"}),
     ],
 )
-def test_the_experiments_hold_the_projects_settings(experiment: str, settings: dict[str, object]) -> None:
+def test_experiments_have_the_original_settings(experiment: str, settings: dict[str, object]) -> None:
     from omegaconf import OmegaConf
 
     register(Train)
@@ -92,8 +92,8 @@ def test_the_experiments_hold_the_projects_settings(experiment: str, settings: d
     assert {key: OmegaConf.select(cfg, key) for key in settings} == settings
 
 
-def test_no_yaml_holds_a_default_of_the_schema() -> None:
-    """YAML holds only what differs, so that a default is changed in one place."""
+def test_no_yaml_repeats_a_default_of_the_schema() -> None:
+    """YAML files contain only differing values, so that a default is changed in one place."""
     from omegaconf import OmegaConf
 
     defaults = OmegaConf.structured(
@@ -102,7 +102,7 @@ def test_no_yaml_holds_a_default_of_the_schema() -> None:
     for path in (ROOT / "conf").glob("*/*.yaml"):
         values = OmegaConf.load(path)
         if path.read_text().startswith("# @package _global_"):
-            continue  # it stands on other options' values, or sets Hydra's own
+            continue  # it overrides other options, or sets Hydra's keys
         for key, value in values.items():
             default = (
                 None if OmegaConf.is_missing(defaults[path.parent.name], key) else defaults[path.parent.name].get(key)

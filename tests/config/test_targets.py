@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from sagehound.config.targets import check_arguments, resolve
 from sagehound.errors import ConfigError, SagehoundError
-from sagehound.targets import check_arguments, resolve
 
 MONITOR = "lightning.pytorch.callbacks.LearningRateMonitor"
 
@@ -26,22 +26,22 @@ MONITOR = "lightning.pytorch.callbacks.LearningRateMonitor"
         ({"_target_": "builtins.dict", "a": [{"_target_": "math.sinn"}]}, "callbacks.lr.a[0]._target_=math.sinn: math"),
     ],
 )
-def test_a_wrong_target_is_one_line_that_names_the_key(node: object, message: str) -> None:
+def test_the_error_for_a_wrong_target_names_the_key(node: object, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         resolve(node, "callbacks.lr")
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_what_a_class_refuses_when_it_is_built_is_one_line_too() -> None:
-    make = resolve({"_target_": MONITOR, "logging_interval": "sometimes"}, "callbacks.lr")
+def test_an_error_of_the_class_is_one_line() -> None:
+    build = resolve({"_target_": MONITOR, "logging_interval": "sometimes"}, "callbacks.lr")
     with pytest.raises(
         ConfigError, match=r"^callbacks\.lr: \S+ cannot be built: MisconfigurationException: .*\.py:\d+"
     ):
-        make()
+        build()
 
 
-def test_a_module_of_the_current_folder_is_found_and_its_own_errors_are_named(
+def test_modules_in_the_current_folder_are_imported_and_their_errors_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -51,15 +51,17 @@ def test_a_module_of_the_current_folder_is_found_and_its_own_errors_are_named(
     )
     (tmp_path / "broken_module.py").write_text("x = y\n")
     (tmp_path / "needs_another.py").write_text("import a_module_of_nobody.inner\n")
-    made = resolve({"_target_": "of_this_folder.Foo", "a": 3, "b": [{"_target_": "of_this_folder.Foo", "a": 4}]}, "x")()
-    assert (made.a, made.b[0].a) == (3, 4)
+    built = resolve(
+        {"_target_": "of_this_folder.Foo", "a": 3, "b": [{"_target_": "of_this_folder.Foo", "a": 4}]}, "x"
+    )()
+    assert (built.a, built.b[0].a) == (3, 4)
     with pytest.raises(ConfigError, match=r"broken_module cannot be imported: NameError: .*\(broken_module.py:1\)"):
         resolve({"_target_": "broken_module.Foo"}, "x")
     with pytest.raises(SagehoundError, match=r"needs a_module_of_nobody, which is not installed: pip install a_mod"):
         resolve({"_target_": "needs_another.Foo"}, "x")
 
 
-def test_the_caller_adds_arguments_of_its_own() -> None:
+def test_the_caller_adds_arguments() -> None:
     weights = [torch.nn.Parameter(torch.zeros(2))]
     groups = [{"params": weights, "lr": 3.0}]
     node = {"_target_": "torch.optim.AdamW", "lr": 0.1, "betas": [0.9, 0.99]}

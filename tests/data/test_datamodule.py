@@ -7,7 +7,7 @@ from PIL import Image
 
 from sagehound.data.datamodule import PhotoDataModule
 from sagehound.data.loader import EpochBatches, in_order
-from sagehound.data.sources import KeptPhotos
+from sagehound.data.sources import CachedPhotos
 from sagehound.errors import InputError
 from sagehound.inference.preprocessing import Preprocessing
 
@@ -163,7 +163,7 @@ def test_a_photo_that_no_jpeg_can_hold_is_not_kept(photos: Path) -> None:
 def not_kept(have: PhotoDataModule) -> set[str]:
     source = have.augmented(have.photos.split("train"), []).photos
     source.begin()
-    assert isinstance(source, KeptPhotos)
+    assert isinstance(source, CachedPhotos)
     return {
         p.file
         for p in have.photos.split("train")

@@ -8,16 +8,16 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import Command, Compose, make_photos, small
-from test_photos import found
+from helpers import Command, Compose, make_photos, small
+from photo_helpers import photo_set
 
 from sagehound.errors import InputError, SagehoundError
-from sagehound.training import train
+from sagehound.training.train import train
 
 
 def listed(photos: Path, text: str, **changes: object) -> object:
     (photos / "labels.csv").write_text(text, encoding="utf-8")
-    return found(photos, table=str(photos / "labels.csv"), **changes)
+    return photo_set(photos, table=str(photos / "labels.csv"), **changes)
 
 
 def rows(photos: Path, column: str = "") -> list[str]:
@@ -140,10 +140,10 @@ def test_photos_in_an_archive_are_unpacked_once(
     else:
         with tarfile.open(archive, "w:gz" if suffix == "tar.gz" else "w") as tar:
             tar.add(photos, "photos")
-    first = found(archive)
+    first = photo_set(archive)
     assert len(first.photos) == 45
     assert "Unpacking" in capsys.readouterr().out
-    assert found(archive).digests == first.digests
+    assert photo_set(archive).digests == first.digests
     printed = capsys.readouterr().out
     assert "Unpacking" not in printed
     assert "Reading photos" not in printed
@@ -168,7 +168,7 @@ def test_an_unsafe_archive_is_refused(tmp_path: Path, entry: str | zipfile.ZipIn
     with zipfile.ZipFile(tmp_path / "set.zip", "w") as z:
         z.writestr(entry, b"/etc/passwd")
     with pytest.raises(InputError, match=message):
-        found(tmp_path / "set.zip")
+        photo_set(tmp_path / "set.zip")
     assert not list((tmp_path / "cache").rglob("*.jpg"))
 
 
@@ -177,13 +177,13 @@ def test_a_broken_archive_is_named(photos: Path, tmp_path: Path) -> None:
     content = archive.read_bytes()
     archive.write_bytes(content[:-100])
     with pytest.raises(InputError, match=r"set\.zip: damaged"):
-        found(archive)
+        photo_set(archive)
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w:gz") as tar:
         tar.add(photos)
     (tmp_path / "set.tar.gz").write_bytes(out.getvalue()[:2000])
     with pytest.raises(InputError, match=r"set\.tar\.gz: damaged"):
-        found(tmp_path / "set.tar.gz")
+        photo_set(tmp_path / "set.tar.gz")
 
 
 def test_an_audit_alone_trains_nothing(command: Command, photos: Path, weights: Path, tmp_path: Path) -> None:
@@ -199,10 +199,10 @@ def test_an_audit_alone_trains_nothing(command: Command, photos: Path, weights: 
 @pytest.mark.parametrize(
     ("root", "reason"),
     [
-        ("", "is empty, as where a shell variable is not set"),
+        ("", "is empty; perhaps a shell variable is not set"),
         (".", "is the current folder"),
         ("~", "is a home folder"),
-        ("/", "is a home folder or holds all of them"),
+        ("/", "is a home folder or contains one"),
         (str(Path(__file__).parents[2]), "is Sagehound's own folder"),
     ],
 )
@@ -217,7 +217,7 @@ def test_an_archive_keeps_its_photos_apart_from_others(tmp_path: Path) -> None:
     for name in ("a", "b"):
         photos = make_photos(tmp_path / name, train=4, valid=1, test=1 if name == "a" else 2)
         zipped(photos, tmp_path / f"{name}.zip")
-    assert [len(found(tmp_path / f"{n}.zip").photos) for n in "ab"] == [18, 21]
+    assert [len(photo_set(tmp_path / f"{n}.zip").photos) for n in "ab"] == [18, 21]
 
 
 @pytest.mark.parametrize("suffix", ["tar", "tar.gz", "tar.xz"])
@@ -225,12 +225,12 @@ def test_a_changed_byte_in_an_archive_is_found(photos: Path, tmp_path: Path, suf
     archive = tmp_path / f"set.{suffix}"
     with tarfile.open(archive, f"w:{suffix[4:]}") as tar:
         tar.add(photos, "photos")
-        header = tar.getmembers()[20].offset  # tarfile takes a broken header for the end
+        header = tar.getmembers()[20].offset  # tarfile treats a broken header as the end
     content = bytearray(archive.read_bytes())
     content[header + 150 if suffix == "tar" else len(content) // 2] ^= 0xFF
     archive.write_bytes(content)
     with pytest.raises(InputError, match="damaged") as error:
-        found(archive)
+        photo_set(archive)
     assert "\n" not in str(error.value)
 
 
@@ -238,7 +238,7 @@ def test_a_tar_that_ends_with_a_zip_is_a_tar(photos: Path, tmp_path: Path) -> No
     with tarfile.open(tmp_path / "set.tar", "w") as tar:
         tar.add(photos, "photos")
         tar.add(zipped(photos / "test", tmp_path / "z.zip"), "photos/z.zip")
-    assert len(found(tmp_path / "set.tar").photos) == 45
+    assert len(photo_set(tmp_path / "set.tar").photos) == 45
 
 
 def test_a_zip_with_backslashes_holds_folders(photos: Path, tmp_path: Path) -> None:
@@ -247,4 +247,4 @@ def test_a_zip_with_backslashes_holds_folders(photos: Path, tmp_path: Path) -> N
             entry = zipfile.ZipInfo("x")
             entry.filename = str(photo.relative_to(photos)).replace("/", "\\")
             z.writestr(entry, photo.read_bytes())
-    assert len(found(tmp_path / "set.zip").photos) == 45
+    assert len(photo_set(tmp_path / "set.zip").photos) == 45

@@ -6,21 +6,11 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from conftest import make_photos, save_photo
-from test_decode import bomb
+from helpers import make_photos, save_photo
+from photo_helpers import bomb, photo_set
 
-from sagehound.config import Data
 from sagehound.data import audit
-from sagehound.data.photos import PhotoSet, find_photos
 from sagehound.errors import InputError
-
-
-def settings(root: Path, **changes: object) -> Data:
-    return Data(**({"name": "folder", "root": str(root)} | changes))  # type: ignore[arg-type]
-
-
-def found(root: Path, **changes: object) -> PhotoSet:
-    return find_photos(settings(root, **changes), root.parent / "cache")
 
 
 def spoil(photos: Path, kind: str) -> Path:
@@ -41,7 +31,7 @@ def spoil(photos: Path, kind: str) -> Path:
 @pytest.mark.parametrize("kind", ["broken", "truncated", "zero bytes", "text", "bomb"])
 def test_one_bad_photo_is_left_out_and_listed(photos: Path, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     bad = spoil(photos, kind).relative_to(photos).as_posix()
-    have = found(photos)
+    have = photo_set(photos)
     assert bad not in {p.file for p in have.photos}
     assert len(have.photos) == 3 * (8 + 3 + 4) - 1
     assert have.audit["skipped"] == [bad]
@@ -53,8 +43,8 @@ def test_one_bad_photo_is_left_out_and_listed(photos: Path, kind: str, capsys: p
 @pytest.mark.parametrize("kind", ["broken", "truncated", "zero bytes", "text", "bomb"])
 def test_one_bad_photo_stops_the_run_if_asked(photos: Path, kind: str) -> None:
     bad = spoil(photos, kind)
-    with pytest.raises(InputError, match=f"{bad.name}.*mend or remove them, or choose data.on_bad=skip"):
-        found(photos, on_bad="fail")
+    with pytest.raises(InputError, match=f"{bad.name}.*fix or remove them, or choose data.on_bad=skip"):
+        photo_set(photos, on_bad="fail")
 
 
 @pytest.mark.skipif(not hasattr(os, "seteuid"), reason="no users here")
@@ -72,7 +62,7 @@ def test_a_photo_that_may_not_be_read_is_left_out(tmp_path: Path) -> None:
         (tmp_path / "cache").chmod(0o777)
         os.seteuid(65534)
     try:
-        have = found(photos)
+        have = photo_set(photos)
     finally:
         if os.getuid() == 0:
             os.seteuid(0)
@@ -80,7 +70,7 @@ def test_a_photo_that_may_not_be_read_is_left_out(tmp_path: Path) -> None:
                 p.chmod(mode)
     assert have.audit["unreadable"] == [{"file": "train/001.Amber/000.jpg", "reason": "Permission denied"}]
     locked.chmod(0o644)
-    assert not found(photos).audit["unreadable"], "a photo that could not be opened is tried again"
+    assert not photo_set(photos).audit["unreadable"], "a photo that could not be opened is tried again"
 
 
 def test_the_audit_counts_and_names_what_is_odd(photos: Path) -> None:
@@ -98,7 +88,7 @@ def test_the_audit_counts_and_names_what_is_odd(photos: Path) -> None:
     save_photo(amber / "turned.jpg", (1, 2, 3), 0, exif=exif)
     (photos / "train/004.Nothing").mkdir()
     shutil.rmtree(photos / "valid/002.Slate")
-    a = found(photos).audit
+    a = photo_set(photos).audit
     assert a["counts"]["Amber"] == {"train": 13, "valid": 3, "test": 5}
     assert a["imbalance_ratio"] == round(13 / 8, 3)
     assert a["empty_classes"] == ["Nothing"]
@@ -119,7 +109,7 @@ def test_the_audit_counts_and_names_what_is_odd(photos: Path) -> None:
 def test_ignored_files_are_counted_by_suffix_and_named(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in (*(f"note{i}.TXT" for i in range(6)), "b.pdf", "README"):
         (photos / "train/001.Amber" / name).write_text("no photo")
-    ignored = found(photos).audit["ignored_files"]
+    ignored = photo_set(photos).audit["ignored_files"]
     assert {suffix: entry["files"] for suffix, entry in ignored.items()} == {".txt": 6, ".pdf": 1, "no suffix": 1}
     assert ignored[".txt"]["examples"] == [f"train/001.Amber/note{i}.TXT" for i in range(5)]
     said = capsys.readouterr().out
@@ -135,9 +125,9 @@ def test_a_heic_is_read_once_pillow_heif_is_installed(
     save_photo(photos / "train/001.Amber/phone.heic", (200, 140, 40), seed=0)
     with monkeypatch.context() as without:
         without.setitem(sys.modules, "pillow_heif", None)
-        assert found(photos).audit["skipped"] == ["train/001.Amber/phone.heic"]
+        assert photo_set(photos).audit["skipped"] == ["train/001.Amber/phone.heic"]
     assert "phone.heic (a HEIC or HEIF photo, which needs pillow-heif: pip install" in capsys.readouterr().out
-    assert "train/001.Amber/phone.heic" in found(photos).digests
+    assert "train/001.Amber/phone.heic" in photo_set(photos).digests
 
 
 def test_pipes_and_links_do_not_hang_the_audit(photos: Path) -> None:
@@ -146,7 +136,7 @@ def test_pipes_and_links_do_not_hang_the_audit(photos: Path) -> None:
     (amber / "nowhere.jpg").symlink_to(amber / "missing.jpg")
     (amber / "itself.jpg").symlink_to(amber / "itself.jpg")
     (amber / "up.jpg").symlink_to(photos)
-    have = found(photos)
+    have = photo_set(photos)
     assert len(have.photos) == 45
     reasons = {Path(bad["file"]).name: bad["reason"] for bad in have.audit["unreadable"]}
     assert reasons == {
@@ -166,7 +156,7 @@ def test_deep_colours_are_noticed(photos: Path) -> None:
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", 4, 4, 16, 2, 0, 0, 0))
     rows = chunk(b"IDAT", zlib.compress(b"".join(b"\0" + bytes(24) for _ in range(4))))
     (photos / "train/001.Amber/deep.png").write_bytes(b"\x89PNG\r\n\x1a\n" + header + rows + chunk(b"IEND", b""))
-    assert found(photos).audit["sixteen_bit"] == ["train/001.Amber/deep.png"]
+    assert photo_set(photos).audit["sixteen_bit"] == ["train/001.Amber/deep.png"]
 
 
 def test_names_that_are_no_text_are_read_all_the_same(photos: Path) -> None:
@@ -174,41 +164,41 @@ def test_names_that_are_no_text_are_read_all_the_same(photos: Path) -> None:
     (photos / "train/001.Amber/000.jpg").rename(photos / "train/001.Amber" / name)
     (photos / "train/001.Amber/001.jpg").rename(photos / "train/001.Amber" / f"bad_{name}")
     (photos / "train/001.Amber" / f"bad_{name}").write_bytes(b"")
-    first = found(photos)
+    first = photo_set(photos)
     assert f"train/001.Amber/{name}" in {p.file for p in first.photos}
-    assert found(photos).photos == first.photos
+    assert photo_set(photos).photos == first.photos
 
 
 def test_a_second_start_reads_only_what_changed(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[Path] = []
     inspect = audit.inspect
     monkeypatch.setattr(audit, "inspect", lambda path: read.append(path) or inspect(path))
-    first = found(photos).audit
+    first = photo_set(photos).audit
     assert len(read) == 45
     read.clear()
-    assert found(photos).audit == first
+    assert photo_set(photos).audit == first
     assert read == []
     save_photo(photos / "train/001.Amber/000.jpg", (9, 9, 9), seed=5)
-    found(photos)
+    photo_set(photos)
     assert [p.name for p in read] == ["000.jpg"]
     for kept in (photos.parent / "cache/audit").iterdir():
         kept.write_text("{ not json")
     read.clear()
-    assert found(photos).audit["photos"] == first["photos"]
+    assert photo_set(photos).audit["photos"] == first["photos"]
     assert len(read) == 45
 
 
 def test_splits_that_are_missing_are_taken_from_train_class_by_class(tmp_path: Path) -> None:
     root = make_photos(tmp_path / "photos", train=20)
-    have = found(root)
+    have = photo_set(root)
     assert Counter((p.label, p.split) for p in have.photos) == {
         (label, split): count
         for label in ("Amber", "Slate", "Moss")
         for split, count in (("train", 14), ("valid", 3), ("test", 3))
     }
     assert have.audit["taken_from_train"] == {"valid": 9, "test": 9}
-    assert found(root).photos == have.photos
-    assert found(root, split_seed=1).photos != have.photos
+    assert photo_set(root).photos == have.photos
+    assert photo_set(root, split_seed=1).photos != have.photos
 
 
 def test_copies_of_a_photo_are_never_split_between_train_and_test(tmp_path: Path) -> None:
@@ -216,7 +206,7 @@ def test_copies_of_a_photo_are_never_split_between_train_and_test(tmp_path: Path
     for path in list(root.rglob("*.jpg")):
         shutil.copy(path, path.with_name(f"copy_{path.name}"))
     for seed in range(5):
-        assert found(root, split_seed=seed).audit["duplicates_across_splits"] == []
+        assert photo_set(root, split_seed=seed).audit["duplicates_across_splits"] == []
 
 
 def test_a_set_with_one_class_is_refused(photos: Path) -> None:
@@ -224,17 +214,17 @@ def test_a_set_with_one_class_is_refused(photos: Path) -> None:
         shutil.rmtree(photos / split / "002.Slate")
         shutil.rmtree(photos / split / "003.Moss")
     with pytest.raises(InputError, match="only one class, Amber"):
-        found(photos)
+        photo_set(photos)
 
 
 def test_a_class_that_is_tested_but_not_trained_is_refused(photos: Path) -> None:
     shutil.rmtree(photos / "train/002.Slate")
     with pytest.raises(InputError, match="Slate: photos in valid or test but none in train"):
-        found(photos)
+        photo_set(photos)
 
 
 def test_a_split_whose_photos_are_all_bad_is_refused(photos: Path) -> None:
     for path in (photos / "valid").rglob("*.jpg"):
         path.write_bytes(b"")
     with pytest.raises(InputError, match="no usable photo is left for valid"):
-        found(photos)
+        photo_set(photos)

@@ -9,21 +9,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Command, Compose, make_photos, save_photo, small
+from helpers import Command, Compose, make_photos, save_photo, small
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from photo_helpers import photo_set
 from PIL import Image, ImageEnhance, ImageOps
-from test_photos import found
 
-from sagehound import evaluation
 from sagehound.config import Data
 from sagehound.data.duplicates import Fingerprints, Pair, by_hash, components
 from sagehound.data.folders import Photo
-from sagehound.data.photos import PhotoSet
+from sagehound.data.photo_set import PhotoSet
 from sagehound.data.splits import fill
 from sagehound.errors import ConfigError, InputError
-from sagehound.tables import Predictions
-from sagehound.training import train
+from sagehound.evaluation import evaluate
+from sagehound.evaluation.tables import Predictions
+from sagehound.training.train import train
 
 
 def scene(number: int, size: tuple[int, int] = (320, 240)) -> Image.Image:
@@ -67,7 +67,7 @@ def scenes_by_split(have: PhotoSet) -> dict[str, set[str]]:
 
 
 def test_frames_of_one_scene_are_never_divided(tmp_path: Path) -> None:
-    have = found(burst(tmp_path / "photos", scenes=36, frames=5, classes=3))
+    have = photo_set(burst(tmp_path / "photos", scenes=36, frames=5, classes=3))
     by_split = scenes_by_split(have)
     assert sum(map(len, by_split.values())) == 36, "each scene is in one split"
     assert all(by_split.values())
@@ -135,13 +135,13 @@ def test_a_changed_copy_is_a_near_duplicate(real_data: Path, tmp_path: Path, kin
         copy = COPIES[kind](Image.open(photo).convert("RGB"))
         save(copy, tmp_path / "photos/test" / ("a", "b")[i % 2] / f"{i}.jpg", quality=60)
     shutil.copytree(tmp_path / "photos/test", tmp_path / "photos/valid")
-    have = found(tmp_path / "photos")
+    have = photo_set(tmp_path / "photos")
     assert len(have.leaked()) == len(photos)
 
 
 def test_different_photos_are_no_near_duplicates(real_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One dog show stands in woof10 twice, once with a border around it; nothing else is alike."""
-    have = found(real_data / "woof10")
+    have = photo_set(real_data / "woof10")
     (pair,) = have.audit["near_duplicates_across_splits"]
     assert [p["file"].rpartition("/")[2] for p in pair] == [
         "English_foxhound_train_00049.jpg",
@@ -156,7 +156,7 @@ def test_plain_surfaces_are_no_near_duplicates(tmp_path: Path) -> None:
         save(
             Image.new("RGB", (64, 64), (10 * i, 200, 255 - 10 * i)), tmp_path / "photos" / f"class_{i % 2}" / f"{i}.png"
         )
-    have = found(tmp_path / "photos")
+    have = photo_set(tmp_path / "photos")
     assert have.pairs == []
 
 
@@ -165,44 +165,44 @@ def test_groups_of_a_pattern_stay_together(tmp_path: Path, capsys: pytest.Captur
         for i in range(4):
             save_photo(tmp_path / f"photos/class_{i % 2}/cam{camera}_{i}.jpg", (200, 90, 50 * (i % 2)), 10 * camera + i)
     save_photo(tmp_path / "photos/class_0/other.jpg", (200, 90, 0), 999)
-    have = found(tmp_path / "photos", group=r"(cam\d+)_")
+    have = photo_set(tmp_path / "photos", group=r"(cam\d+)_")
     splits = {c: {p.split for p in have.photos if p.group == c} for c in {p.group for p in have.photos if p.group}}
     assert len(splits) == 8
     assert all(len(s) == 1 for s in splits.values())
     assert Counter(next(iter(s)) for s in splits.values()).keys() == {"train", "valid", "test"}
     assert "1 of 33 photos do not match" in capsys.readouterr().out
     with pytest.raises(ConfigError, match="matches no photo, such as"):
-        found(tmp_path / "photos", group="nowhere")
+        photo_set(tmp_path / "photos", group="nowhere")
 
 
 def test_groups_of_given_splits_are_named(photos: Path) -> None:
-    have = found(photos, group=r"(\d+\.jpg)")
+    have = photo_set(photos, group=r"(\d+\.jpg)")
     assert have.audit["groups_across_splits"] == ["000.jpg", "001.jpg", "002.jpg", "003.jpg"]
 
 
 def test_a_second_run_never_tests_what_was_trained_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = make_photos(tmp_path / "photos", train=20) / "train"
-    before = {have.digests[p.file]: p.split for have in [found(root)] for p in have.photos}
+    before = {have.digests[p.file]: p.split for have in [photo_set(root)] for p in have.photos}
     capsys.readouterr()
     for gone in sorted((root / "001.Amber").iterdir())[:4]:
         gone.unlink()
     for i in range(30):
         save_photo(root / "002.Slate" / f"new_{i}.jpg", (60, 80, 120), seed=5000 + i)
-    have = found(root)
+    have = photo_set(root)
     after = {have.digests[p.file]: p.split for p in have.photos}
     assert all(after[d] == split for d, split in before.items() if d in after)
     assert {p.split for p in have.photos if "new_" in p.file} == {"train", "valid", "test"}
     assert "30 photos are new and 4 are gone since the last run" in capsys.readouterr().out
-    found(root)
+    photo_set(root)
     assert "are new" not in capsys.readouterr().out
 
 
 def test_a_new_frame_of_a_tested_scene_is_tested_too(tmp_path: Path) -> None:
     root = burst(tmp_path / "photos", scenes=20, frames=2, classes=2)
-    tested = next(p for p in found(root).photos if p.split == "test")
+    tested = next(p for p in photo_set(root).photos if p.split == "test")
     number = int(Path(tested.file).name[:2])
     save(frame(scene(number), 7777), root / tested.label / f"{number:02}_9.jpg")
-    assert {p.split for p in found(root).photos if Path(p.file).name.startswith(f"{number:02}_")} == {"test"}
+    assert {p.split for p in photo_set(root).photos if Path(p.file).name.startswith(f"{number:02}_")} == {"test"}
 
 
 @pytest.mark.slow
@@ -228,8 +228,8 @@ def test_a_scene_that_fills_a_class_is_refused_with_the_ways_on(tmp_path: Path) 
         for i in range(6):
             save(frame(scene(number), i), tmp_path / "photos" / label / f"{i}.jpg")
     with pytest.raises(InputError, match=r"data\.near_duplicates=apart"):
-        found(tmp_path / "photos")
-    assert len(found(tmp_path / "photos", near_duplicates="apart").split("test")) == 2
+        photo_set(tmp_path / "photos")
+    assert len(photo_set(tmp_path / "photos", near_duplicates="apart").split("test")) == 2
 
 
 def of_sizes(sizes: list[int], seed: int, **fractions: float) -> dict[str, list[int]]:
@@ -289,39 +289,39 @@ def test_thousands_of_frames_of_one_scene_take_few_pairs() -> None:
 
 def test_changed_groups_are_split_anew(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = make_photos(tmp_path / "photos", train=20) / "train"
-    found(root)
+    photo_set(root)
     with pytest.raises(InputError, match=r"data\.group puts them into 1 groups"):
-        found(root, group="jp")
-    have = found(root, group=r"(\d)\.jpg")
+        photo_set(root, group="jp")
+    have = photo_set(root, group=r"(\d)\.jpg")
     assert "the groups have changed" in capsys.readouterr().out
     assert all(have.split(s) for s in ("train", "valid", "test"))
 
 
 def test_a_class_whose_train_photos_are_gone_is_split_anew(tmp_path: Path) -> None:
     root = make_photos(tmp_path / "photos", train=12) / "train"
-    for p in found(root).split("train"):
+    for p in photo_set(root).split("train"):
         if p.label == "Moss":
             (root / p.file).unlink()
-    assert {p.split for p in found(root).photos if p.label == "Moss"} >= {"train"}
+    assert {p.split for p in photo_set(root).photos if p.label == "Moss"} >= {"train"}
 
 
 @pytest.mark.parametrize("content", ['{"x": 1}', '{"x": null}', '["ab"]', '{"x": ["train"]}', "no JSON", ""])
 def test_a_damaged_memory_is_no_memory(tmp_path: Path, content: str) -> None:
     root = make_photos(tmp_path / "photos", train=8) / "train"
-    before = found(root)
+    before = photo_set(root)
     (memory,) = (tmp_path / "photos/cache/splits").iterdir()
     memory.write_text(content)
-    assert found(root).photos == before.photos
+    assert photo_set(root).photos == before.photos
 
 
 def test_a_changed_archive_keeps_its_splits(tmp_path: Path) -> None:
     root = make_photos(tmp_path / "photos", train=12) / "train"
     archive = Path(shutil.make_archive(str(tmp_path / "set"), "zip", root))
-    before = {have.digests[p.file]: p.split for have in [found(archive)] for p in have.photos}
+    before = {have.digests[p.file]: p.split for have in [photo_set(archive)] for p in have.photos}
     for i in range(12):
         save_photo(root / "003.Moss" / f"new_{i}.jpg", (60, 120, 50), seed=9000 + i)
     shutil.make_archive(str(tmp_path / "set"), "zip", root)
-    after = {have.digests[p.file]: p.split for have in [found(archive)] for p in have.photos}
+    after = {have.digests[p.file]: p.split for have in [photo_set(archive)] for p in have.photos}
     assert len(after) == len(before) + 12
     assert before.items() <= after.items()
 
@@ -339,5 +339,5 @@ def test_copies_linked_by_other_copies_leak_too(tmp_path: Path) -> None:
 def test_an_interval_counts_scenes(tmp_path: Path) -> None:
     photos = [Photo(f"{i}.jpg", "test", "a") for i in range(30)]
     p = Predictions(photos, np.zeros(30, np.int64), np.tile(np.float32([1, 0]), (30, 1)))
-    assert evaluation.score(p, 30)["top1_interval"] == pytest.approx([0.8865, 1], abs=1e-3)
-    assert evaluation.score(p, 6)["top1_interval"] == pytest.approx([0.6097, 1], abs=1e-3)
+    assert evaluate.score(p, 30)["top1_interval"] == pytest.approx([0.8865, 1], abs=1e-3)
+    assert evaluate.score(p, 6)["top1_interval"] == pytest.approx([0.6097, 1], abs=1e-3)

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, Command, Compose, small
+from helpers import ROOT, Command, Compose, small
 from smdebug import modes
 from smdebug.trials import create_trial
 from torch.nn import functional as F
 
 from sagehound.errors import ConfigError
-from sagehound.training import Run, train
+from sagehound.training.train import Run, train
 
 ALL = "losses,gradients,weights,biases,relu_input,relu_output,labels,predictions"
 EVERY = ["debugger.train_interval=1", "debugger.eval_interval=1", "debugger.loss_interval=1"]
@@ -189,7 +189,7 @@ def test_an_error_is_told_once_and_the_training_goes_on(
             run = train(config(*given, *DEBUGGER, folder), tmp_path / case)
         printed, errors = capfd.readouterr()
         assert printed.count("warning: debugger: no more tensors are written (") == 1, printed
-        assert "the training goes on" in printed
+        assert "training continues" in printed
         assert errors == ""
         assert same(plain, run)
     assert list((tmp_path / "small").rglob("*.tfevents*")), "it had begun to write"
@@ -198,16 +198,17 @@ def test_an_error_is_told_once_and_the_training_goes_on(
 def test_nothing_stays_on_the_model(config: Compose, tmp_path: Path) -> None:
     from lightning.pytorch.loggers import TensorBoardLogger
 
-    from sagehound import compute, from_config
     from sagehound.data.photos import find_photos
-    from sagehound.fitting import fit
+    from sagehound.system import hardware
+    from sagehound.training import from_config
+    from sagehound.training.trainer import fit
 
     cfg = config("finetune=full", *DEBUGGER)
     photos = find_photos(cfg.data, tmp_path / "cache")
     model = from_config.classifier(cfg, photos.classes)
     in_place = [m.inplace for m in model.modules() if hasattr(m, "inplace")]
     attributes = [set(vars(m)) for m in model.backbone.modules()]
-    machine = compute.choose(cfg.trainer, cfg.finetune, len(photos.split("valid")))
+    machine = hardware.choose(cfg.trainer, cfg.finetune, len(photos.split("valid")))
     logger = TensorBoardLogger(tmp_path, name="", version="tensorboard")
     fit(model, from_config.data_module(cfg, photos, model), machine, [logger], cfg, tmp_path)
     assert len(tensors(tmp_path / "debugger/tensors").steps(mode=modes.TRAIN)) == 10
@@ -252,7 +253,7 @@ def test_tensors_are_written_to_a_folder(config: Compose, tmp_path: Path) -> Non
 
 
 def test_compiled_layers_are_not_looked_between(config: Compose, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"compiled code does not allow: drop them, or set trainer\.compile=false"):
+    with pytest.raises(ConfigError, match=r"compiled code does not expose: drop them, or set trainer\.compile=false"):
         train(config("debugger=sagemaker", "trainer.compile=true"), tmp_path / "run")
 
 
@@ -307,6 +308,6 @@ def test_several_processes(command: Command, photos: Path, weights: Path, tmp_pa
 
 @pytest.mark.slow
 def test_who_does_not_choose_it_pays_nothing() -> None:
-    code = "import sys, sagehound.training; print([m for m in sys.modules if m.startswith('smdebug')])"
+    code = "import sys, sagehound.training.train; print([m for m in sys.modules if m.startswith('smdebug')])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

@@ -1,4 +1,4 @@
-"""The whole way with SageMaker, on this machine: tune, train the best, train remotely with the debugger, serve."""
+"""SageMaker end to end on this machine: tune, train the best trial, train remotely with the debugger, serve."""
 
 import csv
 import json
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import boto3
 import pytest
-from conftest import Command
+from helpers import Command
 from omegaconf import OmegaConf
 
 GIVEN = ["data=demo", "backbone=efficientnet_lite0", "trainer.accelerator=cpu", "trainer.max_epochs=2"]
@@ -18,8 +18,8 @@ KEYS = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_na
 
 @pytest.fixture
 def emulator(tmp_path: Path) -> Iterator[str]:
-    """The emulator as a user starts it, with the state that the commands before left; its address."""
-    command = [sys.executable, "-m", "sagehound_launchers.emulator", "--port", "0"]
+    """Start the emulator with the state of the previous commands; returns its address."""
+    command = [sys.executable, "-m", "sagemaker_emulator", "--port", "0"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path)
     assert process.stdout is not None
     process.stdout.readline()
@@ -29,7 +29,7 @@ def emulator(tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.mark.slow
-def test_the_whole_way(
+def test_sagemaker_end_to_end(
     launch: Command, command: Command, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     search = ["optimizer.lr=tag(log,interval(1e-3,1e-1))", "head.dropout=0,0.2", "hpo.study=demo"]
@@ -54,7 +54,7 @@ def test_the_whole_way(
     )  # fmt: skip
     assert remote.returncode == 0, remote.stderr + remote.stdout
     there = json.loads((tmp_path / "remote/metrics.json").read_text())
-    assert there["test"] == here["test"], "the same training, here and there"
+    assert there["test"] == here["test"], "local and remote training give the same result"
     from smdebug.trials import create_trial
 
     trial = create_trial(str(tmp_path / "remote/debugger/tensors"))
@@ -81,5 +81,5 @@ def test_the_whole_way(
     monkeypatch.setenv("AWS_ENDPOINT_URL", url)
     probed = launch("probe=sagemaker", "endpoint=dogs", "n=all", *GIVEN[:2], "hydra.run.dir=probe")
     assert probed.returncode == 0, probed.stderr
-    answered = json.loads((tmp_path / "probe/probe.json").read_text())
-    assert answered["top1"] == pytest.approx(there["test"]["top1"], abs=0.02), "what was trained is what answers"
+    probe = json.loads((tmp_path / "probe/probe.json").read_text())
+    assert probe["top1"] == pytest.approx(there["test"]["top1"], abs=0.02), "the endpoint serves the trained model"

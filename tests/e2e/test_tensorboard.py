@@ -1,4 +1,4 @@
-"""What `tensorboard --logdir` shows of real runs: by its HTTP API, and in Debian's chromium."""
+"""`tensorboard --logdir` on real runs, through its HTTP API and in Chromium."""
 
 import json
 import re
@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import urllib3
-from conftest import Command, small
+from helpers import Command, small
 from PIL import Image
 from playwright.sync_api import Page, expect, sync_playwright
 
@@ -24,28 +24,30 @@ STATUSES = ["STATUS_UNKNOWN", "STATUS_SUCCESS", "STATUS_FAILURE", "STATUS_RUNNIN
 
 
 class Board:
-    """A TensorBoard in a process of its own."""
+    """The HTTP API of a TensorBoard process."""
 
     def __init__(self, url: str) -> None:
         self.url = url
 
     def get(self, path: str, **query: object) -> urllib3.BaseHTTPResponse:
-        answer = urllib3.request("GET", f"{self.url}data/{path}", fields=query)
-        assert answer.status == 200, path
-        return answer
+        response = urllib3.request("GET", f"{self.url}data/{path}", fields=query)
+        assert response.status == 200, path
+        return response
 
     def hparams(self, route: str, **body: object) -> Any:  # noqa: ANN401
-        answer = urllib3.request("POST", f"{self.url}data/plugin/hparams/{route}", json={"experimentName": "", **body})
-        assert answer.status == 200, route
-        return answer.json()
+        response = urllib3.request(
+            "POST", f"{self.url}data/plugin/hparams/{route}", json={"experimentName": "", **body}
+        )
+        assert response.status == 200, route
+        return response.json()
 
     def columns(self) -> list[tuple[str, bool]]:
-        """HParams' columns in order, and whether the runs differ in them."""
+        """The columns of HParams in order, and whether the runs differ in each."""
         return [(info["name"], info["differs"]) for info in self.hparams("experiment")["hparamInfos"]]
 
     def rows(self) -> list[dict[str, Any]]:
-        asked = {"allowedStatuses": STATUSES, "colParams": [], "startIndex": 0, "sliceSize": 100}
-        return [group["hparams"] for group in self.hparams("session_groups", **asked)["sessionGroups"]]
+        query = {"allowedStatuses": STATUSES, "colParams": [], "startIndex": 0, "sliceSize": 100}
+        return [group["hparams"] for group in self.hparams("session_groups", **query)["sessionGroups"]]
 
 
 @contextmanager
@@ -57,8 +59,8 @@ def started(folder: Path) -> Iterator[Board]:
             lines = []
             for line in process.stderr:
                 lines.append(line)
-                if found := re.search(r"TensorBoard .* at (http://\S+/)", line):
-                    yield Board(found.group(1))
+                if match := re.search(r"TensorBoard .* at (http://\S+/)", line):
+                    yield Board(match.group(1))
                     return
             raise AssertionError("".join(lines))
         finally:
@@ -87,7 +89,7 @@ def test_one_run(command: Command, photos: Path, weights: Path, tmp_path: Path, 
         assert set(tags) <= {"train/loss", "train/top1", "valid/loss", "valid/top1", "train/loss_step", "epoch"}
         for tag in tags:
             points = board.get("plugin/scalars/scalars", tag=tag, run=run).json()
-            assert len(points) >= 2, f"{tag} is a curve, not a dot"
+            assert len(points) >= 2, f"{tag} has several points"
         (category,) = board.get("plugin/custom_scalars/layout").json()["category"]
         charts = {chart["title"]: chart["multiline"]["tag"] for chart in category["chart"]}
         drawn = {
@@ -111,7 +113,7 @@ def test_one_run(command: Command, photos: Path, weights: Path, tmp_path: Path, 
         assert row["optimizer.lr"] == 0.01
         assert row["head.hidden"] == "[]"
         name, _ = board.columns()[0]
-        assert row[name].endswith("optimizer.lr=0.01"), "a single run's own overrides come first"
+        assert row[name].endswith("optimizer.lr=0.01"), "the overrides of a single run come first"
 
         page.goto(board.url + "#custom_scalars")
         expect(page.get_by_text("Matches (2)")).to_have_count(2)
@@ -126,7 +128,7 @@ def test_a_sweep(command: Command, photos: Path, weights: Path, tmp_path: Path, 
     with started(tmp_path / "multirun") as board:
         assert len(board.get("runs").json()) == 2
         columns = board.columns()
-        assert columns[0] == ("optimizer.lr", True), "what was swept comes first"
+        assert columns[0] == ("optimizer.lr", True), "swept keys come first"
         scores = {f"{split}.{name}" for split in ("valid", "test") for name in ("loss", "top1")}
         assert {name for name, differs in columns if differs} <= {"optimizer.lr", *scores}, "then the scores"
         assert sorted(row["optimizer.lr"] for row in board.rows()) == [0.001, 0.01]

@@ -1,4 +1,4 @@
-"""The real command on a real terminal: a pseudo-terminal of 80 columns."""
+"""The real command on a pseudo-terminal with 80 columns."""
 
 import fcntl
 import os
@@ -12,8 +12,8 @@ import termios
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, small
-from test_training import curves
+from helpers import ROOT, small
+from run_helpers import curves
 
 pytestmark = pytest.mark.slow
 
@@ -21,7 +21,7 @@ COLUMNS = 80
 
 
 def screen(output: str) -> list[str]:
-    """The lines that a terminal shows at the end, of what was written to it: text, CR, LF, cursor up, erase line."""
+    """The final lines on a terminal that supports text, CR, LF, cursor up and erase line."""
     lines, row, column = [""], 0, 0
     for control, text in re.findall(r"(\x1b\[[?\d;]*[A-Za-z]|[\r\n])|([^\x1b\r\n]+)", output):
         if text:
@@ -40,25 +40,25 @@ def screen(output: str) -> list[str]:
 
 
 def on_terminal(folder: Path, overrides: list[str], *, stop_at: str = "") -> tuple[int, str]:
-    """Run train.py on a terminal; returns its exit code and all that it wrote. ``stop_at``: Ctrl-C after this text."""
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, COLUMNS, 0, 0))
+    """Run train.py on a terminal; returns its exit code and output. ``stop_at``: send Ctrl-C after this text."""
+    ours, terminal = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, COLUMNS, 0, 0))
     environment = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES", "NO_COLOR")}
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "train.py"), *overrides],
         cwd=folder,
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
         env=environment | {"TERM": "xterm-256color"},
         start_new_session=True,
     )
-    os.close(theirs)
+    os.close(terminal)
     written = b""
     while True:
         try:
             chunk = os.read(ours, 65536)
-        except OSError:  # the other end was closed
+        except OSError:  # the process closed its end
             break
         written += chunk
         if stop_at and stop_at.encode() in written:
@@ -68,7 +68,7 @@ def on_terminal(folder: Path, overrides: list[str], *, stop_at: str = "") -> tup
     return process.wait(), written.decode()
 
 
-def test_each_epoch_leaves_one_line_with_its_own_scores(photos: Path, weights: Path, tmp_path: Path) -> None:
+def test_each_epoch_prints_one_line_with_its_scores(photos: Path, weights: Path, tmp_path: Path) -> None:
     given = [*small(photos, weights), "trainer.max_epochs=3", "hydra.run.dir=run"]
     code, written = on_terminal(tmp_path, given)
     assert code == 0, written
@@ -84,7 +84,7 @@ def test_each_epoch_leaves_one_line_with_its_own_scores(photos: Path, weights: P
     assert len(table) == 7, "the final table is drawn"
     assert max(map(len, table)) <= COLUMNS
     assert re.search(r"epoch 2/3\S* +\S*━", written), "a bar shows the steps of the running epoch"
-    assert not [line for line in shown if "━━" in line and line not in table], "and vanishes"
+    assert not [line for line in shown if "━━" in line and line not in table], "the bar disappears"
 
 
 def test_a_stopped_run_leaves_no_bar(photos: Path, weights: Path, tmp_path: Path) -> None:
@@ -95,5 +95,5 @@ def test_a_stopped_run_leaves_no_bar(photos: Path, weights: Path, tmp_path: Path
     assert shown[-1].startswith("sagehound: stopped by SIGINT; resume with")
     assert not [line for line in shown if "━━" in line]
     assert written.endswith("\x1b[?25h") or written.rindex("\x1b[?25h") > written.rindex("\x1b[?25l"), (
-        "a cursor is seen"
+        "the cursor is visible"
     )

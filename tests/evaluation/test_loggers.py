@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, Command, Compose, small
+from helpers import ROOT, Command, Compose, small
 
-from sagehound import training
 from sagehound.errors import ConfigError
-from sagehound.files import read_csv
+from sagehound.storage.atomic import read_csv
+from sagehound.training import train
 
 FIGURES = {"curves", "confusion", "accuracy_by_class_size", "worst_mistakes"}
 OWN = '''
@@ -195,9 +195,9 @@ def test_wandb_never_asks(config: Compose, tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
     with pytest.raises(ConfigError, match=r"logger.wandb: W&B would ask for an API key: set WANDB_API_KEY"):
-        training.train(config("logger=wandb", "logger.wandb.mode=online"), tmp_path / "run")
+        train.train(config("logger=wandb", "logger.wandb.mode=online"), tmp_path / "run")
     with pytest.raises(ConfigError, match=r"logger\.wandb\.jobtype: WandbLogger has no such argument .*job_type"):
-        training.train(config("logger=wandb", "logger.wandb.jobtype=x"), tmp_path / "run")
+        train.train(config("logger=wandb", "logger.wandb.jobtype=x"), tmp_path / "run")
 
 
 @pytest.mark.parametrize("module", ["mlflow", "wandb"])
@@ -205,7 +205,7 @@ def test_a_missing_extra_is_named(module: str) -> None:
     code = f"""
 import sys
 sys.modules[{module!r}] = None  # as if it were not installed
-from sagehound import loggers
+from sagehound.evaluation import loggers
 from sagehound.config import Train
 from sagehound.errors import ConfigError
 import types
@@ -228,19 +228,19 @@ def test_a_server_that_does_not_answer_is_one_line(
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
     cfg = config("logger=mlflow", "logger.mlflow.tracking_uri=http://127.0.0.1:9")
     with pytest.raises(ConfigError, match=r"^logger\.mlflow cannot start: ") as caught:
-        training.train(cfg, tmp_path / "run")
+        train.train(cfg, tmp_path / "run")
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("given", ["none", "[]"])
 def test_no_logger(config: Compose, tmp_path: Path, given: str) -> None:
-    run = training.train(config(f"logger={given}"), tmp_path / "run")
+    run = train.train(config(f"logger={given}"), tmp_path / "run")
     assert run.metrics["test"]
     assert not (tmp_path / "run/tensorboard").exists()
     assert (tmp_path / "run/plots/confusion.png").exists()
 
 
-SECTION = (ROOT / "README.md").read_text().split("\n## Extend it\n")[1].split("\n## ")[0]
+SECTION = (ROOT / "docs/extending.md").read_text()
 COMMANDS = re.findall(
     r"^python train\.py data=folder data\.root=PATH ((?:callbacks|logger|trainer).*)$", SECTION, flags=re.MULTILINE
 )
@@ -248,7 +248,7 @@ COMMANDS = re.findall(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("given", COMMANDS)
-def test_the_examples_of_the_readme(
+def test_the_examples_of_the_documentation(
     command: Command, photos: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str
 ) -> None:
     if "mlflow" in given:
@@ -266,5 +266,5 @@ def test_the_examples_of_the_readme(
     assert (tmp_path / "run/metrics.json").exists() == ("fast_dev_run" not in given)
 
 
-def test_the_readme_has_examples() -> None:
+def test_the_documentation_has_examples() -> None:
     assert len(COMMANDS) >= 5

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pillow_heif
 import pytest
+from photo_helpers import bomb
 from PIL import Image
 
 from sagehound.inference.decode import BadPhoto, TooManyPixels, is_large, open_photo, read_photo
@@ -27,16 +28,6 @@ def halves() -> Image.Image:
     image = Image.new("RGB", (32, 16), "red")
     image.paste((0, 0, 255), (16, 0, 32, 16))
     return image
-
-
-def bomb() -> bytes:
-    """The header of a PNG of 50,000 x 50,000 pixels, and little more."""
-
-    def chunk(name: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
-
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -39,11 +39,11 @@ def test_the_centre_is_what_timm_evaluates() -> None:
 
 @pytest.mark.parametrize("resize", [256, 0])
 def test_the_centre_of_a_shrunken_photo_is_the_centre_of_the_photo(resize: int) -> None:
-    to = replace(TO, resize=resize)
-    small = shrink(photo(), to)
+    preprocessing = replace(TO, resize=resize)
+    small = shrink(photo(), preprocessing)
     assert small.size == ((341, 256) if resize else (224, 224))
-    assert_same(np.asarray(centre(small, to)), np.asarray(centre(photo(), to)))
-    assert shrink(photo(200, 150), to).size == (200, 150), "nothing is enlarged"
+    assert_same(np.asarray(centre(small, preprocessing)), np.asarray(centre(photo(), preprocessing)))
+    assert shrink(photo(200, 150), preprocessing).size == (200, 150), "nothing is enlarged"
 
 
 def assert_same(a: np.ndarray, b: np.ndarray) -> None:
@@ -65,8 +65,8 @@ def test_preprocessing_follows_the_weights() -> None:
     import timm
 
     model = timm.create_model("test_resnet")
-    to = Preprocessing.of_weights(timm.data.resolve_data_config({}, model=model))
-    assert to == Preprocessing((160, 160), 168, "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    preprocessing = Preprocessing.of_weights(timm.data.resolve_data_config({}, model=model))
+    assert preprocessing == Preprocessing((160, 160), 168, "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
 @pytest.mark.parametrize("kind", [{"crop": 0.3, "flip": True}, {"crop": 0.3, "flip": True, "randaugment": 9}])
@@ -115,8 +115,8 @@ def test_a_photo_as_long_as_a_thread_takes_no_more_memory_than_others() -> None:
     """Only what is seen of a resized photo is made, with a margin or without."""
     thread = Image.new("RGB", (1, 65_000), "red")
     for resize in (0, 56, 64, 73):
-        to = Preprocessing((64, 64), resize, "bicubic", (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
-        seen = centre(thread, to)
+        preprocessing = Preprocessing((64, 64), resize, "bicubic", (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
+        seen = centre(thread, preprocessing)
         assert seen.size == (64, 64)
         assert seen.getpixel((32, 32)) == (255, 0, 0)
         assert (seen.getpixel((0, 0)) == (0, 0, 0)) == (resize == 56)

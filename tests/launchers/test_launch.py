@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Command, Server, small
+from helpers import ROOT, Command, Server, small
 
 from sagehound.errors import ConfigError
 from sagehound_launchers.stages.deploy import names
@@ -104,8 +104,8 @@ def test_several_models_behind_one_server(run: Path, tmp_path: Path, photo: byte
     copy = tmp_path / "copy.tar.gz"
     copy.write_bytes((run / "model.tar.gz").read_bytes())
     server = Server(tmp_path, f"model=[{run},{copy}]")
-    assert [m["modelName"] for m in server.ask("GET", "/models").json()["models"]] == ["copy", "run"]
-    assert server.ask("POST", "/models/copy/invoke", photo, Content_Type="image/jpeg").json()["label"] == "Slate"
+    assert [m["modelName"] for m in server.request("GET", "/models").json()["models"]] == ["copy", "run"]
+    assert server.request("POST", "/models/copy/invoke", photo, Content_Type="image/jpeg").json()["label"] == "Slate"
     answer = server.invoke(photo)
     assert answer.status == 400
     assert "which model? Send it to /models/NAME/invoke: copy, run" in answer.json()["error"]["message"]

@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from conftest import Command, Server, make_photos
+from helpers import Command, Server, make_photos
 
 
 def folder_of(stdout: str, tmp_path: Path) -> Path:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, small
+from helpers import ROOT, small
 
 STAGE = '''
 """`count=local`: the bytes of a model."""
@@ -21,7 +21,7 @@ from omegaconf import MISSING
 
 from sagehound.config import key
 from sagehound_launchers.config import Launch
-from sagehound_launchers.stages import Stage
+from sagehound_launchers.config.stage import Stage
 
 
 @dataclass

@@ -10,9 +10,9 @@ import torch
 from huggingface_hub import close_session
 from safetensors.torch import load_file
 
-from sagehound import backbone
 from sagehound.config import Backbone
 from sagehound.errors import ConfigError, InputError
+from sagehound.models import backbone
 
 
 def settings(**changes: object) -> Backbone:
@@ -164,7 +164,7 @@ def hub(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
 def test_a_slow_hub_is_waited_for_and_cached_weights_need_no_hub(
     hub: ThreadingHTTPServer, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sagehound.backbone.SECONDS", 0.8)  # less than the hub takes to respond
+    monkeypatch.setattr("sagehound.models.backbone.SECONDS", 0.8)  # less than the hub takes to respond
     expected = load_file(weights)["bn1.weight"]
     assert torch.equal(backbone.build(settings()).state_dict()["bn1.weight"], expected)
     hub.shutdown()

@@ -14,17 +14,19 @@ import pillow_heif
 import pytest
 import timm
 import torch
-from conftest import COLOURS, Compose, save_photo
+from helpers import COLOURS, Compose, save_photo
+from run_helpers import curves, same_weights
 from safetensors.torch import load_file, save_file
-from test_training import curves, same_weights
 
-from sagehound import backbone, fitting, training
-from sagehound.backbone import CPU_CHUNK
 from sagehound.config import Train
 from sagehound.data import sources
 from sagehound.data.loader import Batch, PhotoLoader
 from sagehound.errors import ConfigError, InputError, SagehoundError, Stopped
-from sagehound.training import Run, train
+from sagehound.models import backbone
+from sagehound.models.backbone import CPU_CHUNK
+from sagehound.training import train as train_module
+from sagehound.training import trainer
+from sagehound.training.train import Run, train
 
 EXACT = "trainer.precision=32-true"
 
@@ -212,14 +214,14 @@ def test_settings_that_cannot_be_are_refused(
 def test_a_photo_that_changes_during_the_run_is_not_kept_under_its_old_name(
     config: Compose, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = training.find_photos
+    original = train_module.find_photos
 
     def find_photos(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as find_photos
         found = original(*args, **kwargs)
         save_photo(photos / "train" / "001.Amber" / "003.jpg", (0, 0, 0), seed=1)
         return found
 
-    monkeypatch.setattr(training, "find_photos", find_photos)
+    monkeypatch.setattr(train_module, "find_photos", find_photos)
     with pytest.raises(InputError, match=r"003.jpg: changed.*run again"):
         train(config(), tmp_path / "run")
 
@@ -250,7 +252,7 @@ def test_a_cache_that_cannot_be_written_costs_time_and_nothing_else(
     run = train(config(EXACT, f"cache.dir={tmp_path / 'cache'}"), tmp_path / "run")
     kept = train(config(EXACT), tmp_path / "kept").metrics["test"]
     assert numbers(run.metrics["test"]) == pytest.approx(numbers(kept), abs=1e-4)
-    assert "every photo passes through the backbone in every epoch instead" in capsys.readouterr().out
+    assert "the backbone runs on every photo in every epoch instead" in capsys.readouterr().out
 
 
 def test_a_resume_beside_averaged_weights_finds_its_features(config: Compose, tmp_path: Path, read: list[str]) -> None:
@@ -278,13 +280,13 @@ def stopped_after_the_first_epoch(cfg: Train, folder: Path) -> Path:
         def on_validation_end(self, *_: object) -> None:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    original = fitting.make_callbacks
-    fitting.make_callbacks = lambda *a, **k: [Hear(), *original(*a, **k)]  # type: ignore[assignment]
+    original = trainer.make_callbacks
+    trainer.make_callbacks = lambda *a, **k: [Hear(), *original(*a, **k)]  # type: ignore[assignment]
     try:
         with pytest.raises(Stopped):
             train(cfg, folder)
     finally:
-        fitting.make_callbacks = original
+        trainer.make_callbacks = original
     return folder
 
 
@@ -332,21 +334,23 @@ def test_a_sweep_leaves_scores_and_computes_features_once(config: Compose, tmp_p
 
 
 def test_the_numbers_are_rows_of_the_right_photos(config: Compose, tmp_path: Path) -> None:
-    """Each photo's kept features against the backbone's own, one photo at a time."""
-    from sagehound import compute, features, from_config
+    """Each photo's cached features against the backbone's own, one photo at a time."""
     from sagehound.data.photos import find_photos
     from sagehound.inference.decode import read_photo
     from sagehound.inference.preprocessing import centre, to_pixels
+    from sagehound.models import features
+    from sagehound.system import hardware
+    from sagehound.training import from_config
 
     cfg = config(EXACT, "data.batch_size=4")
     found = find_photos(cfg.data, Path(cfg.cache.dir))
     model = from_config.classifier(cfg, found.classes)
-    to = model.preprocessing
-    machine = compute.choose(cfg.trainer, cfg.finetune, 9)
-    rows = features.prepare(model.backbone, found, to, machine, cfg)
+    preprocessing = model.preprocessing
+    machine = hardware.choose(cfg.trainer, cfg.finetune, 9)
+    rows = features.prepare(model.backbone, found, preprocessing, machine, cfg)
     for split in ("train", "valid", "test"):
         for i, photo in enumerate(found.split(split)):
-            pixels = to_pixels(centre(read_photo(found.root / photo.file, to.short_side), to))
+            pixels = to_pixels(centre(read_photo(found.root / photo.file, preprocessing.short_side), preprocessing))
             x = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None]
             with torch.no_grad():
                 expected = model.eval().features(model.normalise(x))[0].numpy()

@@ -3,13 +3,14 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Compose
+from helpers import Compose
 from torch import nn
 
-from sagehound import finetune, from_config, schedules
-from sagehound.classifier import Classifier
 from sagehound.inference.network import make_head
 from sagehound.inference.preprocessing import Preprocessing
+from sagehound.models import finetune, schedules
+from sagehound.models.classifier import Classifier
+from sagehound.training import from_config
 
 TO = Preprocessing((64, 64), 64, "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
@@ -123,7 +124,7 @@ def test_a_compiled_backbone_gives_the_same_features(config: Compose) -> None:
 
 @pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd"])
 def test_what_an_optimizer_is_not_told_it_knows_itself(config: Compose, tmp_path: Path, optimizer: str) -> None:
-    from sagehound.training import train
+    from sagehound.training.train import train
 
     unset = ["optimizer.momentum=null"] if optimizer == "sgd" else ["optimizer.betas=null", "optimizer.eps=null"]
     train(config(f"optimizer={optimizer}", *unset, "trainer.max_epochs=1"), tmp_path / "run")

@@ -1,4 +1,4 @@
-"""A run's folder holds the files of one run: refusals change nothing, and no two runs share a folder."""
+"""A folder contains the files of one run: a refused command changes nothing, and two runs never share a folder."""
 
 import hashlib
 import json
@@ -8,15 +8,15 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Command, Compose, make_photos, small
+from helpers import ROOT, Command, Compose, make_photos, small
 
 from sagehound.errors import ConfigError, SagehoundError
-from sagehound.run_folder import claim, remove_run
-from sagehound.training import train
+from sagehound.runs.run_folder import claim, remove_run
+from sagehound.training.train import train
 
 
 def digest(folder: Path) -> dict[str, str]:
-    """Every file of a folder and what is in it."""
+    """The files of a folder with their hashes."""
     return {
         p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest()
         for p in sorted(folder.rglob("*"))
@@ -26,7 +26,7 @@ def digest(folder: Path) -> dict[str, str]:
 
 @pytest.fixture
 def mine(run: Path, tmp_path: Path) -> Path:
-    """A finished run of four epochs with its model.tar.gz, copied; without .lock, as a job hands it over."""
+    """A copy of a finished run of four epochs with its model.tar.gz; without .lock, as from a job."""
     folder = Path(shutil.copytree(run, tmp_path / "mine"))
     (folder / ".lock").unlink()
     return folder
@@ -79,7 +79,7 @@ def test_a_refused_command_changes_no_file(
     assert digest(mine) == before
 
 
-def test_a_resume_without_artifact_leaves_no_other_weights(
+def test_a_resume_without_artifact_removes_the_old_model(
     config: Compose, mine: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = ["finetune=full", "optimizer.lr=0.01", "trainer.max_epochs=5", "schedule=cosine"]
@@ -95,8 +95,8 @@ def test_a_resume_without_artifact_leaves_no_other_weights(
 
 
 def test_another_run_is_refused_or_overwritten(config: Compose, mine: Path, tmp_path: Path) -> None:
-    for stranger in ("notes.txt", "plots/mine.png", "tensorboard/notes.txt"):
-        (mine / stranger).write_text("a user's")
+    for name in ("notes.txt", "plots/mine.png", "tensorboard/notes.txt"):
+        (mine / name).write_text("a user's")
     before = digest(mine)
     with pytest.raises(
         ConfigError, match=f"{mine} holds another run: continue it with resume={mine}, .*overwrite=true"
@@ -105,7 +105,7 @@ def test_another_run_is_refused_or_overwritten(config: Compose, mine: Path, tmp_
     assert digest(mine) == before
     with pytest.raises(SagehoundError, match=r"nowhere is not a folder"):
         train(config("overwrite=true", "data.root=nowhere"), mine)
-    assert digest(mine) == before, "what is refused removes nothing"
+    assert digest(mine) == before, "a refused run removes nothing"
     train(config("overwrite=true", "trainer.max_epochs=1"), mine, overrides=["overwrite=true"])
     fresh = train(config("trainer.max_epochs=1"), tmp_path / "fresh", overrides=[])
     assert json.loads((mine / "metrics.json").read_text())["test"] == fresh.metrics["test"]
@@ -116,7 +116,7 @@ def test_another_run_is_refused_or_overwritten(config: Compose, mine: Path, tmp_
     )
 
 
-def test_everything_that_a_run_writes_can_be_removed(mine: Path) -> None:
+def test_remove_run_removes_all_files_of_a_run(mine: Path) -> None:
     remove_run(mine)
     assert not list(mine.iterdir())
 
@@ -127,7 +127,7 @@ def fill(folder: Path, *names: str) -> None:
         (folder / name).write_text("a user's")
 
 
-def test_only_what_a_run_wrote_is_removed(tmp_path: Path) -> None:
+def test_remove_run_keeps_other_files(tmp_path: Path) -> None:
     ours = [
         *(
             "debugger/tensors/events/000000000001/000000000001_worker_0.tfevents",
@@ -137,16 +137,16 @@ def test_only_what_a_run_wrote_is_removed(tmp_path: Path) -> None:
         *("debugger/tensors/collections/000000000/worker_0_collections.json", ".metrics.json.123.tmp"),
         *("checkpoints/.last.ckpt.7.tmp", "plots/.curves.png.7.tmp", ".model.tar.gz.9.tmp"),
     ]
-    theirs = [
+    others = [
         "debugger/tensors/notes.txt",
         "debugger/tensors/a/b.npy",
         ".mine.tmp",
         "plots/.mine.7.tmp",
         ".metrics.json.tmp",
     ]
-    fill(tmp_path, *ours, *theirs)
+    fill(tmp_path, *ours, *others)
     remove_run(tmp_path)
-    assert set(digest(tmp_path)) == set(theirs)
+    assert set(digest(tmp_path)) == set(others)
 
 
 def test_nothing_behind_a_link_is_removed(config: Compose, tmp_path: Path) -> None:
@@ -167,7 +167,7 @@ def test_a_users_file_is_not_replaced(config: Compose, tmp_path: Path, name: str
     assert digest(tmp_path) == before
 
 
-def test_a_folder_is_claimed_once(tmp_path: Path) -> None:
+def test_a_folder_is_claimed_only_once(tmp_path: Path) -> None:
     assert [claim(tmp_path / "a/run").name for _ in range(3)] == ["run", "run-2", "run-3"]
 
 
@@ -196,7 +196,7 @@ def test_two_commands_of_one_second_get_two_folders(photos: Path, weights: Path,
     runs = [subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     ended = [run.communicate(timeout=200)[1] for run in runs]
     assert [run.returncode for run in runs] == [0, 0], ended
-    found = [p.relative_to(tmp_path).parts[2] for p in sorted(tmp_path.glob(f"{kind}/**/metrics.json"))]
-    assert found == (
+    names = [p.relative_to(tmp_path).parts[2] for p in sorted(tmp_path.glob(f"{kind}/**/metrics.json"))]
+    assert names == (
         ["test_resnet"] * 2 + ["test_resnet-2"] * 2 if kind == "multirun" else ["test_resnet", "test_resnet-2"]
     )

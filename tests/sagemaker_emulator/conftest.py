@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from emulator_help import BUCKET, TRAIN, Client, client
+from emulator_helpers import BUCKET, TRAIN, Client, client
 
-from sagehound_launchers.emulator.server import Emulator
-from sagehound_launchers.emulator.world import Settings
+from sagemaker_emulator.server import Emulator
+from sagemaker_emulator.settings import Settings
 
 
 @pytest.fixture

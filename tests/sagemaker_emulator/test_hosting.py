@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from emulator_help import BUCKET, IMAGE, ROLE, Client, client, control, log_of, until
-from hosting_help import (
+from emulator_helpers import BUCKET, IMAGE, ROLE, Client, client, control, log_of, until
+from hosting_helpers import (
     TINY,
     hosting,
     invoke,
@@ -25,7 +25,7 @@ from hosting_help import (
     variant,
 )
 
-from sagehound_launchers.emulator.server import Emulator
+from sagemaker_emulator.server import Emulator
 
 MODEL_ARN = "arn:aws:sagemaker:us-west-2:123456789012:model/"
 ENDPOINTS = "/aws/sagemaker/Endpoints/"
@@ -68,7 +68,10 @@ def test_an_endpoint_answers_with_its_model(emulator: Emulator, sm: Client) -> N
     assert headers["x-amzn-sagemaker-inference-id"] == "17"
     assert "authorization" not in headers
     environment = said["environment"]
-    assert (environment["COLOUR"], environment["FOLDER"]) == ("liver", environment["SAGEHOUND_OPT_ML"] + "/model")
+    assert (environment["COLOUR"], environment["FOLDER"]) == (
+        "liver",
+        environment["SAGEMAKER_EMULATOR_OPT_ML"] + "/model",
+    )
     assert log_of(emulator, "AllTraffic", ENDPOINTS + "dogs") == ["serving"]
     assert control(emulator, "requests")["InvokeEndpoint"] == 1
 
@@ -138,7 +141,7 @@ def test_what_a_container_says_comes_back_as_a_model_error(emulator: Emulator) -
 
 
 def test_a_container_that_is_slow_or_ends_is_a_model_error_and_it_is_started_again(tmp_path: Path) -> None:
-    with hosting(tmp_path / "emulator", answer=1.0) as emulator:
+    with hosting(tmp_path / "emulator", response=1.0) as emulator:
         make_model(emulator, "m")
         make_endpoint(emulator, "m", variant("m"))
         with pytest.raises(ClientError, match=r"server error \(0\).*Your invocation timed out while waiting"):
@@ -394,7 +397,7 @@ def test_a_model_is_loaded_once_however_many_ask_and_others_are_answered_meanwhi
 
 
 def test_a_model_that_takes_too_long_to_load_is_not_ready_yet(tmp_path: Path) -> None:
-    with hosting(tmp_path / "emulator", answer=0.5) as emulator:
+    with hosting(tmp_path / "emulator", response=0.5) as emulator:
         client(emulator, "s3").put_object(Bucket=BUCKET, Key="models/a.tar.gz", Body=packed(name="a"))
         make_model(emulator, "zoo", many=True, LOADING="1.2")
         make_endpoint(emulator, "zoo", variant("zoo"))

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from emulator_help import BUCKET, ROLE, Client, client
-from hosting_help import TINY, hosting, invoke, make_endpoint, packed, variant
+from emulator_helpers import BUCKET, ROLE, Client, client
+from hosting_helpers import TINY, hosting, invoke, make_endpoint, packed, variant
 
-from sagehound_launchers.emulator.server import Emulator
+from sagemaker_emulator.server import Emulator
 
 ARN = "arn:aws:sagemaker:us-west-2:123456789012:"
 

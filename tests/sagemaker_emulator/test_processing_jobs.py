@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from emulator_help import BUCKET, ENDED, ROLE, Client, client, content, control, keys, log_of, until
-from hosting_help import TINY, hosting
+from emulator_helpers import BUCKET, ENDED, ROLE, Client, client, content, control, keys, log_of, until
+from hosting_helpers import TINY, hosting
 
-from sagehound_launchers.emulator.server import Emulator
+from sagemaker_emulator.server import Emulator
 
 LOGS = "/aws/sagemaker/ProcessingJobs"
 START = (
-    "import json, os, signal, sys, time\nfrom pathlib import Path\nml = Path(os.environ['SAGEHOUND_OPT_ML'])\n"
+    "import json, os, signal, sys, time\nfrom pathlib import Path\nml = Path(os.environ['SAGEMAKER_EMULATOR_OPT_ML'])\n"
     "out = ml / 'processing/out'\n"
 )
 

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 import urllib3
 from botocore.exceptions import ClientError, ConnectionClosedError, ReadTimeoutError
-from emulator_help import BUCKET, ROLE, TRAIN, Client, client, content, control, ended, job, keys, log_of, until
+from emulator_helpers import BUCKET, ROLE, TRAIN, Client, client, content, control, ended, job, keys, log_of, until
 
-from sagehound.errors import SagehoundError
-from sagehound_launchers.emulator.server import Emulator
-from sagehound_launchers.emulator.world import Settings
+from sagemaker_emulator.errors import EmulatorError
+from sagemaker_emulator.server import Emulator
+from sagemaker_emulator.settings import Settings
 
 
 def test_s3_keeps_bytes_names_and_metadata_over_a_restart(tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ def test_many_threads_may_write_and_read_the_same_objects(emulator: Emulator, s3
 
 
 def test_the_other_services_are_there(emulator: Emulator) -> None:
-    assert client(emulator, "iam").get_role(RoleName="SagehoundRole")["Role"]["Arn"] == ROLE
+    assert client(emulator, "iam").get_role(RoleName="SageMakerRole")["Role"]["Arn"] == ROLE
     assert client(emulator, "sts").get_caller_identity()["Account"] == "123456789012"
     repository = client(emulator, "ecr").create_repository(repositoryName="sagehound")["repository"]
     assert repository["repositoryUri"].endswith("/sagehound")
@@ -192,12 +192,16 @@ def test_what_a_killed_emulator_left_half_written_does_not_keep_the_next_from_st
     for folder in ("temporary", "transform-jobs/t/ml", "processing-jobs/p/ml", "jobs/j/ml"):
         (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / "large").write_bytes(b"x")
-    for _ in range(2):
-        with Emulator(tmp_path) as emulator:
+    for name in ("first", "second"):
+        with Emulator(tmp_path, settings=Settings(images={"/sagehound:": {"train": TRAIN}})) as emulator:
             assert log_of(emulator, "half") == ["a, of a slower thread", "b"]
-            emulator.world.cloud.log("/aws/sagemaker/TrainingJobs", "next/1", [(now, "x")])
+            if name == "first":
+                location = {"LocationConstraint": "us-west-2"}
+                client(emulator, "s3").create_bucket(Bucket=BUCKET, CreateBucketConfiguration=location)
+            client(emulator, "sagemaker").create_training_job(**job(name, "print('x')"))
+            ended(client(emulator, "sagemaker"), name)
     assert not list(tmp_path.rglob("large"))
-    assert sorted(p.name for p in logs.iterdir()) == ["half%2F1.jsonl", "next%2F1.jsonl"]
+    assert [p.name.partition("%2F")[0] for p in sorted(logs.iterdir())] == ["first", "half", "second"]
 
 
 @pytest.mark.parametrize("body", [b"{", b"[]", b"\xff"])
@@ -213,7 +217,7 @@ def test_an_object_may_have_the_name_of_an_invocation(s3: Client, emulator: Emul
 
 
 def start(folder: Path, *arguments: str) -> tuple[subprocess.Popen[str], dict[str, str]]:
-    command = [sys.executable, "-m", "sagehound_launchers.emulator", "--folder", str(folder), *arguments]
+    command = [sys.executable, "-m", "sagemaker_emulator", "--folder", str(folder), *arguments]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     until(lambda: (folder / "address.json").exists() or process.poll() is not None, bool)
     assert process.stdout is not None
@@ -235,7 +239,7 @@ def test_the_command_says_what_a_shell_needs_and_ends_cleanly(tmp_path: Path) ->
     said = subprocess.run([sys.executable, "-c", code], env=os.environ | exports, capture_output=True, text=True)
     assert said.stdout.strip() == "123456789012", said.stderr
     second = subprocess.run(
-        [sys.executable, "-m", "sagehound_launchers.emulator", "--folder", str(tmp_path / "e")],
+        [sys.executable, "-m", "sagemaker_emulator", "--folder", str(tmp_path / "e")],
         capture_output=True,
         text=True,
     )
@@ -278,10 +282,10 @@ def test_a_taken_port_is_one_line(tmp_path: Path, emulator: Emulator) -> None:
 
 
 def test_one_emulator_a_process(emulator: Emulator, tmp_path: Path) -> None:
-    with pytest.raises(SagehoundError, match="an emulator runs in this process already"), Emulator(tmp_path / "b"):
+    with pytest.raises(EmulatorError, match="an emulator runs in this process already"), Emulator(tmp_path / "b"):
         pass
 
 
 def test_the_package_is_imported_without_moto() -> None:
-    code = "import sys, sagehound_launchers.emulator, sagehound_launchers.emulator.world; print('moto' in sys.modules)"
+    code = "import sys, sagemaker_emulator, sagemaker_emulator.settings; print('moto' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from emulator_help import BUCKET, ROLE, Client, channel, client, content, control, ended, job, keys, log_of, until
+from emulator_helpers import BUCKET, ROLE, Client, channel, client, content, control, ended, job, keys, log_of, until
 
-from sagehound_launchers.emulator.server import Emulator
+from sagemaker_emulator.server import Emulator
 
 
 def members(archive: bytes) -> dict[str, bytes]:
@@ -80,8 +80,8 @@ print("epoch 1 loss=0.5"); print("epoch 2 loss=0.25")
     assert json.loads(files["config/inputdataconfig.json"])["one"]["TrainingInputMode"] == "FastFile"
     resources = json.loads(files["config/resourceconfig.json"])
     assert (resources["current_host"], resources["hosts"]) == ("127.0.0.1", ["127.0.0.1"])
-    assert seen["args"] == ["--out", env["SAGEHOUND_OPT_ML"] + "/model"]
-    assert env["MINE"] == env["SAGEHOUND_OPT_ML"] + "/code"
+    assert seen["args"] == ["--out", env["SAGEMAKER_EMULATOR_OPT_ML"] + "/model"]
+    assert env["MINE"] == env["SAGEMAKER_EMULATOR_OPT_ML"] + "/code"
     assert (env["TRAINING_JOB_NAME"], env["AWS_ENDPOINT_URL"]) == ("first", emulator.url)
     assert "PYTEST_CURRENT_TEST" not in env, "a job sees nothing of the host"
     assert sm.list_tags(ResourceArn=arn)["Tags"] == [{"Key": "project", "Value": "dogs"}]

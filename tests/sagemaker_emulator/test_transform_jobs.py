@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from emulator_help import BUCKET, ENDED, IMAGE, ROLE, Client, client, content, control, keys, log_of, until
-from hosting_help import hosting, make_model
+from emulator_helpers import BUCKET, ENDED, IMAGE, ROLE, Client, client, content, control, keys, log_of, until
+from hosting_helpers import hosting, make_model
 
-from sagehound_launchers.emulator.server import Emulator
+from sagemaker_emulator.server import Emulator
 
 LOGS = "/aws/sagemaker/TransformJobs"
 

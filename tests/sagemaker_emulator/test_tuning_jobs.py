@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from emulator_help import BUCKET, IMAGE, ROLE, Client, ended, job, log_of, until
+from emulator_helpers import BUCKET, IMAGE, ROLE, Client, ended, job, log_of, until
 
-from sagehound_launchers.emulator.early_stopping import out_of_the_third, worse_than_median
-from sagehound_launchers.emulator.sampling import Sampler, grid, numbers
-from sagehound_launchers.emulator.server import Emulator
+from sagemaker_emulator.early_stopping import out_of_the_third, worse_than_median
+from sagemaker_emulator.sampling import Sampler, grid, numbers
+from sagemaker_emulator.server import Emulator
 
 LR = {"Name": "lr", "MinValue": "0.001", "MaxValue": "1", "ScalingType": "Logarithmic"}
 SIZE = {"Name": "size", "Values": ["8", "16"]}

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Server
+from helpers import Server
 from PIL import Image
 
-from sagehound.archive import unpack
+from sagehound.artifact.archive import unpack
 
-SERVE = [sys.executable, "-c", "from sagehound.container import serve; serve()"]
+SERVE = [sys.executable, "-c", "from sagehound.cli.sagemaker_container import serve; serve()"]
 
 
 def b64(content: bytes) -> str:
@@ -60,7 +60,9 @@ def test_formats_of_photos_and_answers(server: Server, photo: bytes) -> None:
             assert server.invoke(other.getvalue(), f"image/{kind.lower()}").json()["label"] == "Slate"
     assert server.invoke(photo, "application/x-image").status == 200
     assert server.invoke(photo, Accept="text/csv; top_k=1").data.startswith(b"Slate,0.")
-    everything = server.ask("POST", "/invocations?probabilities=all&top_k=2", photo, Content_Type="image/jpeg").json()
+    everything = server.request(
+        "POST", "/invocations?probabilities=all&top_k=2", photo, Content_Type="image/jpeg"
+    ).json()
     assert list(everything["probabilities"]) == ["Amber", "Moss", "Slate"]
     assert len(everything["top"]) == 2
     assert server.invoke(photo, Accept="application/json; top_k=2; probabilities=all").json() == everything
@@ -140,49 +142,53 @@ def test_other_errors_look_the_same(server: Server, photo: bytes) -> None:
         ("POST", "/invocations?top_k=0", 400, "bad_request"),
         ("POST", "/invocations?probabilities=some", 400, "bad_request"),
     ):
-        answer = server.ask(method, path, photo if method == "POST" else None, Content_Type="image/jpeg")
+        answer = server.request(method, path, photo if method == "POST" else None, Content_Type="image/jpeg")
         assert (answer.status, error(answer)) == (status, code), path
     answer = server.invoke(photo, Accept="image/png")
     assert (answer.status, error(answer)) == (406, "not_acceptable")
 
 
 def test_ping_metrics_and_descriptions(server: Server, photo: bytes) -> None:
-    assert server.ask("GET", "/ping").status == 200
+    assert server.request("GET", "/ping").status == 200
     server.invoke(photo)
-    metrics = server.ask("GET", "/metrics").data.decode()
+    metrics = server.request("GET", "/metrics").data.decode()
     assert 'sagehound_requests_total{route="/invocations",status="200"}' in metrics
     assert "process_resident_memory_bytes" in metrics
-    description = server.ask("GET", "/openapi.json").json()
+    description = server.request("GET", "/openapi.json").json()
     assert {"/ping", "/invocations", "/models", "/models/{name}", "/models/{name}/invoke", "/metrics"} <= set(
         description["paths"]
     )
-    docs = server.ask("GET", "/docs").data.decode()
+    docs = server.request("GET", "/docs").data.decode()
     assert "//" not in docs.replace("http://www.w3.org", ""), "no outside address is loaded"
 
 
 def test_models_come_and_go(server: Server, run: Path, photo: bytes) -> None:
-    (name,) = [m["modelName"] for m in server.ask("GET", "/models").json()["models"]]
+    (name,) = [m["modelName"] for m in server.request("GET", "/models").json()["models"]]
     assert name == "run"
-    described = server.ask("GET", "/models/run").json()
+    described = server.request("GET", "/models/run").json()
     assert described["modelUrl"] == str(run)
     assert described["card"]["classes"] == ["Amber", "Moss", "Slate"]
 
     def load(**body: str) -> Any:  # noqa: ANN401 - urllib3's
-        return server.ask("POST", "/models", json.dumps(body).encode(), Content_Type="application/json")
+        return server.request("POST", "/models", json.dumps(body).encode(), Content_Type="application/json")
 
     assert load(model_name="second", url=str(run / "model.tar.gz")).status == 200
     try:
         answer = load(model_name="second", url=str(run))
         assert (answer.status, error(answer)) == (409, "already_loaded")
-        assert server.ask("POST", "/models/second/invoke", photo, Content_Type="image/jpeg").json()["label"] == "Slate"
+        assert (
+            server.request("POST", "/models/second/invoke", photo, Content_Type="image/jpeg").json()["label"] == "Slate"
+        )
         assert server.invoke(photo).status == 200, "the model that the server was started with is still the one"
     finally:
-        assert server.ask("DELETE", "/models/second").status == 200
-    assert server.ask("DELETE", "/models/second").status == 404
+        assert server.request("DELETE", "/models/second").status == 200
+    assert server.request("DELETE", "/models/second").status == 404
     for body in ({"model_name": "x", "url": "/nowhere"}, {"model_name": "../x", "url": "x"}, {"url": "x"}):
         assert load(**body).status == 400
-    assert server.ask("POST", "/models", b'{"model_name": "x", "url": "x"}', Content_Type="text/plain").status == 415
-    assert server.ask("POST", "/models", b" " * 100_000, Content_Type="application/json").status == 413
+    assert (
+        server.request("POST", "/models", b'{"model_name": "x", "url": "x"}', Content_Type="text/plain").status == 415
+    )
+    assert server.request("POST", "/models", b" " * 100_000, Content_Type="application/json").status == 413
 
 
 def test_too_many_requests_are_told_to_come_again(run: Path, tmp_path: Path, photo: bytes) -> None:
@@ -281,7 +287,7 @@ def test_a_model_that_gives_no_probabilities_is_refused(server: Server, run: Pat
             model.graph.input[0].type.tensor_type.shape.dim[axis].dim_value = side
         onnx.save(model, tmp_path / "m/model.onnx")
         body = json.dumps({"model_name": "odd", "url": str(tmp_path / "m")}).encode()
-        answer = server.ask("POST", "/models", body, Content_Type="application/json")
+        answer = server.request("POST", "/models", body, Content_Type="application/json")
         assert answer.status == 400
         return str(answer.json()["error"]["message"])
 
@@ -306,7 +312,7 @@ def container(run: Path, tmp_path: Path) -> Iterator[str]:
     unpack(run / "model.tar.gz", tmp_path / "ml/model")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    environment = os.environ | {"SAGEHOUND_OPT_ML": str(tmp_path / "ml"), "SAGEMAKER_BIND_TO_PORT": str(port)}
+    environment = os.environ | {"SAGEMAKER_EMULATOR_OPT_ML": str(tmp_path / "ml"), "SAGEMAKER_BIND_TO_PORT": str(port)}
     process = subprocess.Popen(SERVE, env=environment)
     yield f"http://127.0.0.1:{port}"
     process.terminate()
@@ -329,7 +335,7 @@ def test_the_containers_command_serves_the_same(container: str, photo: bytes) ->
 def test_a_container_without_a_model_says_so(tmp_path: Path) -> None:
     done = subprocess.run(
         SERVE,
-        env=os.environ | {"SAGEHOUND_OPT_ML": str(tmp_path)},
+        env=os.environ | {"SAGEMAKER_EMULATOR_OPT_ML": str(tmp_path)},
         capture_output=True,
         text=True,
         check=False,
@@ -341,9 +347,9 @@ def test_a_container_without_a_model_says_so(tmp_path: Path) -> None:
 
 def test_serving_imports_no_torch(run: Path) -> None:
     code = (
-        "import sys; from sagehound.serving.app import make_app; from sagehound.serving.models import Models\n"
+        "import sys; from sagehound.serving.app import make_app; from sagehound.serving.model_store import Models\n"
         f"models = Models(10**9); models.load('m', {str(run)!r}); make_app(models)\n"
-        "import sagehound.serving.server, sagehound.serving.batch, sagehound.container\n"
+        "import sagehound.serving.server, sagehound.serving.batch_predict, sagehound.cli.sagemaker_container\n"
         "assert not {'torch', 'timm', 'lightning', 'matplotlib'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -355,6 +361,6 @@ def test_a_model_that_is_no_model_is_refused(server: Server, run: Path, tmp_path
     with tarfile.open(tmp_path / "m.tar.gz", "w:gz") as tar:
         tar.add(tmp_path / "m", ".")
     body = json.dumps({"model_name": "broken", "url": str(tmp_path / "m.tar.gz")}).encode()
-    answer = server.ask("POST", "/models", body, Content_Type="application/json")
+    answer = server.request("POST", "/models", body, Content_Type="application/json")
     assert (answer.status, error(answer)) == (400, "input_error")
     assert "cannot be used" in answer.json()["error"]["message"]

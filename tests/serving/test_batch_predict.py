@@ -13,11 +13,11 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Command, save_photo
+from helpers import ROOT, Command, save_photo
 
 from sagehound.errors import InputError
-from sagehound.serving import batch
-from sagehound.serving.batch import predict_folder
+from sagehound.serving import batch_predict
+from sagehound.serving.batch_predict import predict_folder
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -66,7 +66,8 @@ def test_a_killed_command_goes_on_where_it_was(
     total = 12 * 45
     command = [sys.executable, str(ROOT / "launch.py"), "transform=local", f"model={run}", "data=folder"]
     command += [f"data.root={photos}", "transform.output=out.csv"]
-    slow = "import time, runpy, sys; sys.argv = sys.argv[1:]; import sagehound.serving.batch as b; b._EVERY = 0.05\n"
+    slow = "import time, runpy, sys; sys.argv = sys.argv[1:]; "
+    slow += "import sagehound.serving.batch_predict as b; b._EVERY = 0.05\n"
     slow += "line = b._csv_line; b._csv_line = lambda *a: (time.sleep(0.01), line(*a))[1]\n"
     slow += "runpy.run_path(sys.argv[0], run_name='__main__')"
     process = subprocess.Popen([sys.executable, "-c", slow, *command[1:]], cwd=tmp_path, stdout=subprocess.DEVNULL)
@@ -99,7 +100,7 @@ def test_what_changed_meanwhile_is_not_gone_on_with(
 
     def stopped() -> None:
         with monkeypatch.context() as patch:
-            patch.setattr(batch, "_csv_line", _after(20, batch._csv_line, interrupted))
+            patch.setattr(batch_predict, "_csv_line", _after(20, batch_predict._csv_line, interrupted))
             with pytest.raises(KeyboardInterrupt):
                 predict_folder(run, photos, tmp_path / "out.csv")
 
@@ -250,7 +251,8 @@ def test_memory_does_not_grow_with_the_folder(run: Path, run_photos: Path, tmp_p
     peaks = []
     for count in (200, 8000):
         code = (
-            "import resource, sys; from pathlib import Path; from sagehound.serving.batch import predict_folder\n"
+            "import resource, sys; from pathlib import Path\n"
+            "from sagehound.serving.batch_predict import predict_folder\n"
             f"predict_folder({str(run)!r}, Path({str(tmp_path / str(count))!r}), Path('out.csv'))\n"
             "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
         )

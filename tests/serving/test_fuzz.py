@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pillow_heif
 import pytest
 import schemathesis
-from conftest import Server
+from helpers import Server
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.errors import Unsatisfiable

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from sagehound.archive import opened
+from sagehound.artifact.archive import opened
 from sagehound.errors import InputError
 from sagehound.inference.preprocessing import prepare
-from sagehound.serving.engine import Engine
-from sagehound.serving.models import AlreadyLoaded, Models, NoMemory, UnknownModel
+from sagehound.serving.batcher import Batcher
+from sagehound.serving.model_store import AlreadyLoaded, Models, NoMemory, UnknownModel
 from sagehound.serving.predictor import needed
 
 
@@ -85,9 +85,9 @@ def test_what_computes_with_a_model_goes_on_while_it_is_unloaded(run: Path, run_
     models.load("a", str(run))
     predictor = models.get("a")
     assert predictor is not None
-    engine = Engine(on_batch=lambda _: None)
+    engine = Batcher(on_batch=lambda _: None)
     photo = next(iter(sorted((run_photos / "test/001.Amber").iterdir())))
-    expected = predictor([prepare(photo, predictor.card.to)])[0].argmax()
+    expected = predictor([prepare(photo, predictor.card.preprocessing)])[0].argmax()
     futures = [engine.submit(predictor, photo) for _ in range(50)]
     models.unload("a")
     del predictor
@@ -125,7 +125,7 @@ def test_a_model_that_fails_does_not_stop_the_others(run: Path, run_photos: Path
         def __call__(self, photos: list[object]) -> list[object]:
             return []
 
-    engine = Engine(on_batch=lambda _: None)
+    engine = Batcher(on_batch=lambda _: None)
     photo = next(iter(sorted((run_photos / "test/001.Amber").iterdir())))
     with pytest.raises(ValueError, match="gave 0 answers to 1 photos"):
         engine.submit(Short(), photo).result(30)  # type: ignore[arg-type]
@@ -142,11 +142,11 @@ def test_photos_that_wait_are_computed_together_and_each_gets_its_own(run: Path,
     assert a is not None
     assert b is not None
     sizes: list[int] = []
-    engine = Engine(on_batch=sizes.append)
+    engine = Batcher(on_batch=sizes.append)
     photos = sorted(run_photos.glob("*/*/*.jpg"))
     futures = [(p, engine.submit(a if i % 3 else b, p)) for i, p in enumerate(photos)]
     for photo, future in futures:
-        assert future.result(30) == pytest.approx(a([prepare(photo, a.card.to)])[0], abs=1e-5)
+        assert future.result(30) == pytest.approx(a([prepare(photo, a.card.preprocessing)])[0], abs=1e-5)
     engine.close()
     assert sum(sizes) == len(photos)
     assert max(sizes) <= 8

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Server
+from helpers import Server
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
@@ -26,7 +26,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(browser: Browser, server: Server) -> Iterator[Page]:
-    """The page, opened on a phone; afterwards: nothing was asked of another address, and no script failed."""
+    """The page, opened on a phone; afterwards: no request went to another address, and no script failed."""
     opened = browser.new_page(viewport={"width": 360, "height": 740})
     asked: list[str] = []
     failures: list[str] = []
@@ -62,7 +62,7 @@ def test_chosen_photos_get_five_classes_with_bars_and_the_time(page: Page, slate
     for width, share in zip(widths, shares, strict=True):
         assert width is not None
         assert width["width"] == pytest.approx(row["width"] * share / 100, rel=0.35, abs=3)
-    expect(first.locator("caption")).to_contain_text("answered in")
+    expect(first.locator("caption")).to_contain_text("ms")
     assert first.locator("img").evaluate("image => image.complete && image.naturalWidth") == 64
     expect(newest.get_by_role("alert")).to_have_text("not an image file")
 
@@ -130,7 +130,7 @@ def test_it_works_by_keyboard_and_tells_a_screen_reader(page: Page, slate: Path)
         page.keyboard.press("Space")
     chosen.value.set_files(slate)
     expect(page.get_by_role("status")).to_contain_text(f"{slate.name}: Slate, ")
-    expect(page.get_by_role("list", name="Answers, newest first").get_by_role("listitem")).to_have_count(1)
+    expect(page.get_by_role("list", name="Results, newest first").get_by_role("listitem")).to_have_count(1)
     expect(page.get_by_role("columnheader", name="Probability")).to_have_count(1)
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.tagName") == "SUMMARY"

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 import urllib3
-from conftest import Server
+from helpers import Server
 from PIL import Image
 
 SECONDS = float(os.environ.get("SAGEHOUND_SOAK_SECONDS", "600"))
@@ -30,7 +30,7 @@ def photo(width: int, height: int, kind: str, seed: int) -> bytes:
 
 
 class Client:
-    """Does one thing after the other, at random, and counts what came of each."""
+    """Does one thing after the other, at random, and counts the results."""
 
     def __init__(self, server: Server, run: Path, number: int) -> None:
         self.server, self.run, self.number = server, run, number
@@ -47,7 +47,7 @@ class Client:
             self.rng.choice(doing)()
 
     def ask(self, what: str, method: str, path: str, body: bytes, content_type: str) -> urllib3.BaseHTTPResponse:
-        answer = self.server.ask(method, path, body, Content_Type=content_type)
+        answer = self.server.request(method, path, body, Content_Type=content_type)
         self.seen[what, answer.status] += 1
         if answer.status == 503:
             time.sleep(0.05)
@@ -140,5 +140,5 @@ def test_everything_at_once(run: Path, tmp_path: Path) -> None:
         assert status in EXPECTED[what] | {503}, f"{what}: {count} x {status}"
     assert seen["one", 200] > 10
     assert max(held[-10:]) < 1.15 * max(held[10:20])
-    assert server.ask("GET", "/ping").status == 200
+    assert server.request("GET", "/ping").status == 200
     assert server.stop() == (128 + signal.SIGTERM, "")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sagehound.errors import SagehoundError
-from sagehound.files import locked, read_csv, replacing, write_csv, write_json, write_text
+from sagehound.storage.atomic import locked, read_csv, replacing, write_csv, write_json, write_text
 
 
 def test_a_file_is_replaced_only_when_the_new_one_is_whole(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_a_lock_that_is_held_is_waited_for_and_the_wait_is_told(
 
 
 def test_a_lock_ends_with_a_process_that_is_killed(tmp_path: Path) -> None:
-    code = "import sys, time; from pathlib import Path; from sagehound.files import locked\n"
+    code = "import sys, time; from pathlib import Path; from sagehound.storage.atomic import locked\n"
     code += "with locked(Path(sys.argv[1])): print(flush=True); time.sleep(100)"
     with subprocess.Popen([sys.executable, "-c", code, tmp_path / ".lock"], stdout=subprocess.PIPE) as process:
         assert process.stdout

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sagehound import cache as module
-from sagehound.cache import NotKept, Store
 from sagehound.config import Cache
-from sagehound.files import writing_failed
+from sagehound.storage import blob_store as module
+from sagehound.storage.atomic import writing_failed
+from sagehound.storage.blob_store import NotCached, Store
 
 
 def settings(folder: Path, max_gb: float = 1.0) -> Cache:
@@ -149,7 +149,7 @@ def test_a_full_disk_is_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         raise writing_failed(tmp_path / "about.json", OSError(errno.ENOSPC, "No space left on device"))
 
     monkeypatch.setattr(module, "write_json", full)
-    with pytest.raises(NotKept, match="the disk is full"):
+    with pytest.raises(NotCached, match="the disk is full"):
         filled(tmp_path, range(1))
 
 
@@ -208,5 +208,5 @@ def test_files_of_a_process_that_died_are_removed_after_a_day(tmp_path: Path) ->
 
 def test_a_folder_that_cannot_be_written_is_one_clear_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(NotKept, match=r"nothing can be kept in .*file.*Not a directory"):
+    with pytest.raises(NotCached, match=r"nothing can be kept in .*file.*Not a directory"):
         filled(tmp_path / "file", range(1))

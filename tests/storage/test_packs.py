@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import make_photos
+from helpers import make_photos
 
 from sagehound.data.folders import scan
 from sagehound.errors import InputError
-from sagehound.packs import MOST, TARGET, groups, make_pack, pack_name, unpack
+from sagehound.storage.packs import MOST, TARGET, groups, make_pack, pack_name, unpack
 
 
 def contents(root: Path) -> dict[str, bytes]:
@@ -38,7 +38,7 @@ def test_groups_keep_their_ends_when_photos_come_and_go() -> None:
 
 def test_a_pipe_is_refused_and_hangs_nothing(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.jpg")
-    with pytest.raises(InputError, match="is no file but a folder, named pipe"):
+    with pytest.raises(InputError, match="is a folder, named pipe"):
         make_pack(tmp_path, ["pipe.jpg"])
 
 

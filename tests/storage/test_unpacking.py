@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import IO, Any
 
 import pytest
-from conftest import ROOT
+from helpers import ROOT
 
-from sagehound.archive_reader import KINDS, DamagedArchive, Limits
 from sagehound.errors import InputError, SagehoundError
-from sagehound.unpacking import unpack, unpack_into
+from sagehound.storage.archive_reader import KINDS, DamagedArchive, Limits
+from sagehound.storage.unpacking import unpack, unpack_into
 
 LIMITS = Limits(max_entries=5, max_bytes=10_000)
 TYPES = {tarfile.SYMTYPE: stat.S_IFLNK, tarfile.CHRTYPE: stat.S_IFCHR, tarfile.FIFOTYPE: stat.S_IFIFO}
@@ -159,6 +159,11 @@ def test_more_than_the_disk_has_free_is_refused(tmp_path: Path, kind: str, monke
 def test_nothing_else_unpacks() -> None:
     """The emulator, a product of its own, has one unpacker as well."""
     opens = ("extractall(", "extractfile(", "unpack_archive(", "ZipFile(", 'mode="r:"')
-    files = [f for folder in ("src", "launchers") for f in (ROOT / folder).rglob("*.py") if "emulator" not in f.parts]
+    files = [
+        f
+        for folder in ("src", "launchers")
+        for f in (ROOT / folder).rglob("*.py")
+        if "sagemaker_emulator" not in f.parts
+    ]
     found = [f.name for f in files if any(text in f.read_text() for text in opens)]
     assert found == ["archive_reader.py"]

@@ -1,4 +1,4 @@
-"""Training by processes that torchrun or SLURM has started."""
+"""Training in processes that torchrun or SLURM has started."""
 
 import json
 import os
@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Compose, small
+from helpers import ROOT, Compose, small
 
-from sagehound import compute, processes
 from sagehound.errors import ConfigError
+from sagehound.system import hardware, process_group
 
 SRUN = {"SLURM_NTASKS": "4", "SLURM_NNODES": "2", "SLURM_PROCID": "3", "SLURM_LOCALID": "1"}
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}
@@ -23,24 +23,24 @@ def results(folder: Path) -> dict[str, float]:
 
 
 def test_a_process_knows_its_group(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert processes.started() is None
+    assert process_group.started() is None
     for name, value in SRUN.items():
         monkeypatch.setenv(name, value)
-    assert processes.started() == processes.Group("srun", 4, 2, 3, 1)
-    assert processes.is_follower()
+    assert process_group.started() == process_group.Group("srun", 4, 2, 3, 1)
+    assert process_group.is_follower()
     monkeypatch.setenv("SLURM_NTASKS", "1")
-    assert processes.started() is None, "a job of one task starts its processes itself"
+    assert process_group.started() is None, "a job of one task starts its processes itself"
 
 
 def test_the_config_follows_torchrun(config: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in TORCHRUN.items():
         monkeypatch.setenv(name, value)
     cfg = config("finetune=gradual", "finetune.head_epochs=1")
-    assert compute.choose(cfg.trainer, cfg.finetune, 9).strategy == "ddp_find_unused_parameters_true"
-    assert compute.choose(cfg.trainer, cfg.finetune, 9).devices == 2
+    assert hardware.choose(cfg.trainer, cfg.finetune, 9).strategy == "ddp_find_unused_parameters_true"
+    assert hardware.choose(cfg.trainer, cfg.finetune, 9).devices == 2
     cfg = config("trainer.devices=3")
     with pytest.raises(ConfigError, match=r"torchrun has started 2 processes, .* give trainer\.devices=2"):
-        compute.choose(cfg.trainer, cfg.finetune, 9)
+        hardware.choose(cfg.trainer, cfg.finetune, 9)
 
 
 @pytest.mark.slow
@@ -52,7 +52,7 @@ def test_two_processes_of_torchrun_train_one_model(photos: Path, weights: Path, 
     )
     assert done.returncode == 0, done.stderr
     assert "cpu x 2 (ddp)" in done.stdout
-    assert done.stdout.count("test accuracy:") == 1, "the first process alone tests"
+    assert done.stdout.count("test accuracy:") == 1, "only the first process tests"
     (folder,) = tmp_path.glob("outputs/*/*")
     assert results(folder) == {"train": 24, "valid": 9, "test": 12}
     assert (folder / "checkpoints/best.ckpt").is_file()
@@ -60,7 +60,7 @@ def test_two_processes_of_torchrun_train_one_model(photos: Path, weights: Path, 
 
 @pytest.mark.slow
 def test_two_tasks_of_srun_train_one_model(photos: Path, weights: Path, tmp_path: Path) -> None:
-    """There is no SLURM here: the variables that srun sets are set by hand."""
+    """Without SLURM; the test sets the variables of srun."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
     shared = {"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_NNODES": "1", "SLURM_NODEID": "0"}
@@ -77,8 +77,8 @@ def test_two_tasks_of_srun_train_one_model(photos: Path, weights: Path, tmp_path
         )
         for rank in range(2)
     ]
-    said = [task.communicate(timeout=300) for task in tasks]
-    assert [task.returncode for task in tasks] == [0, 0], said
-    assert "cpu x 2 (ddp)" in said[0][0]
-    assert said[1][0] == "", "the first process alone prints"
+    outputs = [task.communicate(timeout=300) for task in tasks]
+    assert [task.returncode for task in tasks] == [0, 0], outputs
+    assert "cpu x 2 (ddp)" in outputs[0][0]
+    assert outputs[1][0] == "", "only the first process prints"
     assert results(tmp_path / "run") == {"train": 24, "valid": 9, "test": 12}

@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import Command, Compose, small
+from helpers import Command, Compose, small
 
-from sagehound import training
 from sagehound.errors import ConfigError, InputError
+from sagehound.training import train
 
 MONITOR = "lightning.pytorch.callbacks.LearningRateMonitor"
 
@@ -31,7 +31,7 @@ MONITOR = "lightning.pytorch.callbacks.LearningRateMonitor"
             "logger.tensorboard.nme=x",
             "logger.tensorboard.nme: TensorBoardLogger has no such argument (did you mean name?)",
         ),
-        ("logger.x._target_=sagehound.csv_logger.CSVLoger", "(did you mean CSVLogger?)"),
+        ("logger.x._target_=sagehound.evaluation.csv_logger.CSVLoger", "(did you mean CSVLogger?)"),
         ("logger.x._target_=builtins.dict", "logger.x: dict is not a subclass of lightning.pytorch.loggers.Logger"),
         ("trainer.extra.max_epochs=3", "trainer.extra.max_epochs: Sagehound sets it: use trainer.max_epochs"),
         ("trainer.extra.max_epoch=3", "did you mean max_epochs? Sagehound sets it: use trainer.max_epochs"),
@@ -50,12 +50,12 @@ def test_what_cannot_work_is_one_line_before_any_photo_is_read(
     (tmp_path / "no-photos").mkdir()
     cfg = config("trainer.patience=3", f"data.root={tmp_path / 'no-photos'}", given.replace("FOLDER", str(tmp_path)))
     with pytest.raises(ConfigError) as caught:
-        training.train(cfg, tmp_path)
+        train.train(cfg, tmp_path)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     cfg.callbacks, cfg.logger, cfg.trainer.extra = {}, {}, {}
     with pytest.raises(InputError):
-        training.train(cfg, tmp_path)
+        train.train(cfg, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_what_cannot_work_is_one_line_before_any_photo_is_read(
     ],
 )
 def test_switches_of_lightning_work_through_the_whole_run(config: Compose, tmp_path: Path, given: str) -> None:
-    run = training.train(config(f"trainer.extra.{given.replace('FOLDER', str(tmp_path))}"), tmp_path / "run")
+    run = train.train(config(f"trainer.extra.{given.replace('FOLDER', str(tmp_path))}"), tmp_path / "run")
     assert set(run.metrics) > {"train", "valid", "test", "best_epoch"}
     assert json.loads((tmp_path / "run/metrics.json").read_text()) == run.metrics
     assert (tmp_path / "run/predictions.csv").exists()
@@ -84,15 +84,15 @@ def test_switches_of_lightning_work_through_the_whole_run(config: Compose, tmp_p
 
 def test_what_lightning_finds_out_later_is_one_line_too(config: Compose, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"which Lightning refuses: .* `val_check_interval` \(77\)"):
-        training.train(config("trainer.extra.val_check_interval=77"), tmp_path / "a")
+        train.train(config("trainer.extra.val_check_interval=77"), tmp_path / "a")
     with pytest.raises(ConfigError, match=r"which Lightning refuses: .*that has no logger"):
-        training.train(config(f"callbacks.lr._target_={MONITOR}", "logger=none"), tmp_path / "b")
+        train.train(config(f"callbacks.lr._target_={MONITOR}", "logger=none"), tmp_path / "b")
 
 
 def test_a_dev_run_ends_cleanly_and_says_what_it_left(
     config: Compose, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = training.train(config("trainer.extra.fast_dev_run=true", "logger=[tensorboard,csv]"), tmp_path / "run")
+    run = train.train(config("trainer.extra.fast_dev_run=true", "logger=[tensorboard,csv]"), tmp_path / "run")
     assert run.metrics == {}
     assert "there is no checkpoint, so nothing is tested, logged or packed" in capsys.readouterr().out
     left = {p.name for p in (tmp_path / "run").iterdir()} - {".lock"}
@@ -103,12 +103,12 @@ def test_own_checkpoints_and_early_stopping_stand_beside_ours(config: Compose, t
     keep = "{_target_: lightning.pytorch.callbacks.ModelCheckpoint, save_top_k: -1, monitor: valid/top1, mode: max}"
     stop = "{_target_: lightning.pytorch.callbacks.EarlyStopping, monitor: train/loss, stopping_threshold: 99.0}"
     cfg = config(f"callbacks.keep={keep}", f"callbacks.stop={stop}", "trainer.patience=3", "trainer.max_epochs=5")
-    training.train(cfg, tmp_path / "run")
+    train.train(cfg, tmp_path / "run")
     assert len(list((tmp_path / "run/checkpoints/keep").glob("*.ckpt"))) == 1, "the threshold ends it after one epoch"
     assert {p.name for p in (tmp_path / "run/checkpoints").glob("*.ckpt")} == {"best.ckpt", "last.ckpt"}
     cfg.overwrite = True
     cfg.callbacks = {}
-    training.train(cfg, tmp_path / "run")
+    train.train(cfg, tmp_path / "run")
     assert not list((tmp_path / "run/checkpoints").glob("keep/*.ckpt"))
 
 

@@ -12,34 +12,14 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Compose
+from helpers import Compose
+from run_helpers import curves, same_weights, weights_of
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from sagehound.callbacks import stopped
-from sagehound.classifier import Classifier
 from sagehound.errors import ConfigError, InputError, SagehoundError, Stopped
-from sagehound.training import train
-
-
-def curves(run: Path) -> dict[str, list[tuple[int, float]]]:
-    """Every scalar in TensorBoard's files: (step, value) in order."""
-    found: dict[str, list[tuple[int, float]]] = {}
-    for file in sorted((run / "tensorboard").glob("events*"), key=lambda p: p.stat().st_mtime_ns):
-        events = EventAccumulator(str(file)).Reload()
-        for tag in events.Tags()["scalars"]:
-            if not tag.startswith(("final/", "hp_metric")):
-                found.setdefault(tag, []).extend((e.step, e.value) for e in events.Scalars(tag))
-    return {tag: sorted(set(points)) for tag, points in found.items()}
-
-
-def weights_of(run: Path, name: str = "last.ckpt") -> dict[str, torch.Tensor]:
-    state: dict[str, torch.Tensor] = torch.load(run / "checkpoints" / name, weights_only=True)["state_dict"]
-    return state
-
-
-def same_weights(a: Path, b: Path) -> bool:
-    one, two = weights_of(a), weights_of(b)
-    return one.keys() == two.keys() and all(torch.equal(one[k], two[k]) for k in one)
+from sagehound.models.classifier import Classifier
+from sagehound.training.stop import stopped
+from sagehound.training.train import train
 
 
 def test_a_run_learns_and_leaves_what_is_promised(
@@ -451,12 +431,12 @@ def test_a_full_disk_while_a_checkpoint_is_written(
 
 
 def test_fewer_valid_photos_than_devices(config: Compose, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"trainer\.devices=10: each needs a valid photo, there are 9"):
+    with pytest.raises(ConfigError, match=r"trainer\.devices=10: each needs a valid photo, and there are 9"):
         train(config("trainer.devices=10", "trainer.accelerator=cpu"), tmp_path / "run")
 
 
 def test_two_runs_do_not_share_a_folder(config: Compose, tmp_path: Path) -> None:
-    from sagehound.files import locked
+    from sagehound.storage.atomic import locked
 
     with locked(tmp_path / "run/.lock"), pytest.raises(SagehoundError, match="another run is writing to"):
         train(config(), tmp_path / "run")

@@ -1,1 +1,1 @@
-"""Thin shells that Hydra finds by their place; the work is in sagehound_launchers."""
+"""Hydra's plugins: thin wrappers around sagehound_launchers. Hydra discovers this package."""

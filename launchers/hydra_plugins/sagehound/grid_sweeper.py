@@ -1,4 +1,4 @@
-"""Hydra's sweeper for `-m key=a,b`; the work is in sagehound_launchers/grid.py."""
+"""Hydra's sweeper for `-m key=a,b`; see sagehound_launchers/search/grid.py."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,23 +21,23 @@ class GridSweeperConfig:
 
     _target_: str = "hydra_plugins.sagehound.grid_sweeper.GridSweeper"
     max_batch_size: int | None = None  # points that a launcher is given at a time; null: all
-    params: dict[str, str] | None = None  # sweeps in a config; the command line's win
+    params: dict[str, str] | None = None  # sweeps in a config; those of the command line win
 
 
 ConfigStore.instance().store("sagehound_grid", GridSweeperConfig, group="hydra/sweeper", provider="sagehound")
 
 
 class GridSweeper(BasicSweeper):
-    """Hydra's own sweeper, which also checks all points first and writes the results."""
+    """Hydra's sweeper, which also checks all points first and writes the results."""
 
     def sweep(self, arguments: list[str]) -> Any:  # noqa: ANN401 - Hydra's signature
         """Run every point; ``arguments`` are the command line's overrides."""
-        from sagehound import hints
-        from sagehound.command import claim_default
+        from sagehound.cli.command import claim_default
         from sagehound.config import refuse_overlap
-        from sagehound_launchers import grid
-        from sagehound_launchers.runners import reported
-        from sagehound_launchers.spaces import same_command
+        from sagehound.config.overrides import override
+        from sagehound_launchers.search import grid
+        from sagehound_launchers.search.resolve_space import same_command
+        from sagehound_launchers.search.runners import reported
 
         assert self.config is not None
         assert self.launcher is not None
@@ -51,7 +51,7 @@ class GridSweeper(BasicSweeper):
         claim_default(self.config, "sweep")
         name = self.config.hydra.runtime.choices["hydra/launcher"]
         folder, here = Path(self.config.hydra.sweep.dir), isinstance(self.launcher, BasicLauncher)
-        follows = getattr(self.launcher, "follows_jobs", False)  # those that it began before in the same folder
+        follows = getattr(self.launcher, "follows_jobs", False)  # it resumes jobs in the same folder
         if not follows or self.config.overwrite:
             grid.prepare(folder, len(points.jobs), overwrite=self.config.overwrite)
         folder.mkdir(parents=True, exist_ok=True)
@@ -59,7 +59,7 @@ class GridSweeper(BasicSweeper):
         most = 1 if here else self.max_batch_size or len(points.jobs)
         hpo = self.config.hpo if "hpo" in self.config else None
         chosen = {"objective": hpo.objective, "maximize": hpo.direction == "maximize"} if hpo else {}
-        again = "" if follows else same_command(hints.override("hydra.sweep.dir", str(folder)), "overwrite=true")
+        again = "" if follows else same_command(override("hydra.sweep.dir", str(folder)), "overwrite=true")
         if not (follows or here):
             again += f"; first cancel the jobs of hydra/launcher={name} that still run"
         launch = reported(self.launcher.launch, name)
@@ -67,7 +67,7 @@ class GridSweeper(BasicSweeper):
 
     def _compose(self, overrides: Sequence[str]) -> "Train":
         """Compose and check a point's config as it would run."""
-        from sagehound_launchers.schema import checked
+        from sagehound_launchers.config.schema import checked
 
         assert self.hydra_context is not None
         assert self.config is not None

@@ -1,4 +1,4 @@
-"""Hydra's sweeper for `hpo=optuna`; the work is in sagehound_launchers/tuning.py."""
+"""Hydra's sweeper for `hpo=optuna`; see sagehound_launchers/search/loop.py."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,15 +16,15 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 if TYPE_CHECKING:
     from sagehound_launchers.config import Hpo, Launch
-    from sagehound_launchers.runners import Report, Runner
+    from sagehound_launchers.search.runners import Report, Runner
 
 
 @dataclass
 class OptunaSweeperConfig:
-    """What Hydra is told of the sweeper; its settings are the config's own, under hpo."""
+    """Hydra's config of the sweeper. Its settings are in the group hpo."""
 
     _target_: str = "hydra_plugins.sagehound.optuna_sweeper.OptunaSweeper"
-    params: dict[str, Any] = field(default_factory=dict)  # Hydra's own name for sweeps in a config; hpo.space is ours
+    params: dict[str, Any] = field(default_factory=dict)  # Hydra's key for sweeps in a config; hpo.space is Sagehound's
 
 
 ConfigStore.instance().store("sagehound_optuna", OptunaSweeperConfig, group="hydra/sweeper", provider="sagehound")
@@ -46,14 +46,14 @@ class OptunaSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> Any:  # noqa: ANN401 - Hydra's signature
         """Run the trials; ``arguments`` are the command line's overrides."""
         from sagehound.errors import ConfigError
-        from sagehound_launchers.extras import needs
+        from sagehound_launchers.config.extras import needs
 
         assert self.config is not None
         hpo: Hpo = OmegaConf.to_object(self.config.hpo)  # type: ignore[assignment]
         needs("hpo=optuna", "hpo", "optuna", *(["scipy"] if hpo.sampler == "qmc" else []))
         from sagehound.config import refuse_overlap
-        from sagehound_launchers.spaces import claim_study, refuse_others
-        from sagehound_launchers.tuning import tune
+        from sagehound_launchers.search.loop import tune
+        from sagehound_launchers.search.resolve_space import claim_study, refuse_others
 
         if hpo.pruner != "none" and not self._here:
             chosen = self.config.hydra.runtime.choices["hydra/launcher"]
@@ -71,11 +71,11 @@ class OptunaSweeper(Sweeper):
 
     @property
     def _here(self) -> bool:
-        """Whether trials would run in this process, one after the other."""
+        """Whether trials run in this process, one after the other."""
         return isinstance(self.launcher, BasicLauncher)
 
     def _runner(self, hpo: "Hpo", report: "Report | None", ordered: bool) -> "Runner":
-        from sagehound_launchers.runners import Batches, Processes, reported
+        from sagehound_launchers.search.runners import Batches, Processes, reported
 
         assert self.launcher is not None
         assert self.hydra_context is not None
@@ -89,14 +89,14 @@ class OptunaSweeper(Sweeper):
     def _compose(self, overrides: Sequence[str]) -> "Launch":
         """Compose and check a trial's config as it would run."""
         from sagehound_launchers.config import Launch
-        from sagehound_launchers.schema import checked
+        from sagehound_launchers.config.schema import checked
 
         cfg = checked(self._load(overrides))
         assert isinstance(cfg, Launch)
         return cfg
 
     def _of_trial(self, overrides: Sequence[str], number: int) -> DictConfig:
-        """A trial's config with its number, as Hydra's launchers make it; the trial checks it."""
+        """A trial's config with its number, as Hydra's launchers compose it."""
         cfg = self._load(overrides)
         with open_dict(cfg):
             cfg.hydra.job.id = cfg.hydra.job.num = number

@@ -1,4 +1,4 @@
-"""Hydra's launcher for `trainer=sagemaker`; the work is in sagehound_launchers/sagemaker/training.py."""
+"""Hydra's launcher for `trainer=sagemaker`; see sagehound_launchers/sagemaker/training.py."""
 
 import sys
 from collections.abc import Sequence
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 @dataclass
 class SageMakerLauncherConfig:
-    """What Hydra is told of the launcher; its settings are the config's own, under aws."""
+    """Hydra's config of the launcher. Its settings are in the group aws."""
 
     _target_: str = "hydra_plugins.sagehound.sagemaker_launcher.SageMakerLauncher"
-    remote: bool = True  # false: run the jobs in this process, to try a sweep out
+    remote: bool = True  # false: run the jobs in this process, to test a sweep
 
 
 ConfigStore.instance().store(
@@ -33,7 +33,7 @@ ConfigStore.instance().store(
 
 
 class SageMakerLauncher(Launcher):
-    """Runs a sweep's jobs on SageMaker, and leaves folders as if they had run here."""
+    """Runs a sweep's jobs on SageMaker, and writes the same folders as a local sweep."""
 
     follows_jobs = True
 
@@ -41,7 +41,7 @@ class SageMakerLauncher(Launcher):
         self.remote = remote
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Hydra's hook; one job without -m is a run, and its folder a run's."""
+        """Hydra's hook. One job without -m is a run, in the folder of a run."""
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
         self.single = self.remote and not {"-m", "--multirun"} & set(sys.argv) and config.get("hpo") is None
         if self.single:
@@ -53,15 +53,15 @@ class SageMakerLauncher(Launcher):
         Raises:
             ConfigError: several jobs without -m.
         """
-        from sagehound import interrupts
+        from sagehound.system import interrupts
 
-        interrupts.raise_from_now_on()
+        interrupts.restore_keyboard_interrupt()
         if self.single and len(job_overrides) > 1:
             from sagehound.errors import ConfigError
 
-            raise ConfigError("several values are a sweep: add -m; or write key=[a,b] if a list is meant")
+            raise ConfigError("several values are a sweep: add -m; or write key=[a,b] for a list")
         if self.single:
-            from sagehound.command import claim_default
+            from sagehound.cli.command import claim_default
 
             claim_default(self.config, "run")
             self._as_a_run(self.config)
@@ -94,11 +94,11 @@ class SageMakerLauncher(Launcher):
             config.hydra.sweep.dir, config.hydra.sweep.subdir = config.hydra.run.dir, "."
 
     def _tasks(self, configs: list[DictConfig], job_overrides: Sequence[Sequence[str]]) -> list[TaskFunction]:
-        """What is done in each job's folder; jobs on SageMaker have ended when this returns."""
+        """The tasks of the jobs' folders; jobs on SageMaker have ended when this returns."""
         if not self.remote:
             return [self.task_function] * len(configs)
         from sagehound_launchers.config import Launch
-        from sagehound_launchers.schema import checked
+        from sagehound_launchers.config.schema import checked
 
         plain = [cfg for config in configs if isinstance(cfg := checked(config), Launch)]
         for cfg in plain:
@@ -111,9 +111,9 @@ class SageMakerLauncher(Launcher):
 
 
 def _finish(cfg: "Train", outcome: "Outcome", _: DictConfig) -> dict[str, Any]:
-    """What is left to do in the run's folder: config.yaml and overrides.yaml, as training would write them here."""
-    from sagehound.command import given_overrides
-    from sagehound.run_folder import write_config
+    """Write config.yaml and overrides.yaml to the run's folder, as a local training does."""
+    from sagehound.cli.command import given_overrides
+    from sagehound.runs.run_folder import write_config
 
     write_config(Path(HydraConfig.get().runtime.output_dir), cfg, given_overrides())
     if isinstance(outcome, Exception):

@@ -1,4 +1,4 @@
-"""Hydra's sweeper for `hpo=sagemaker`; the work is in sagehound_launchers/sagemaker/tuning.py."""
+"""Hydra's sweeper for `hpo=sagemaker`; see sagehound_launchers/sagemaker/tuning.py."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 
 @dataclass
 class SageMakerSweeperConfig:
-    """What Hydra is told of the sweeper; its settings are the config's own, under hpo and aws."""
+    """Hydra's config of the sweeper. Its settings are in the groups hpo and aws."""
 
     _target_: str = "hydra_plugins.sagehound.sagemaker_sweeper.SageMakerSweeper"
-    params: dict[str, Any] = field(default_factory=dict)  # Hydra's own name for sweeps in a config; hpo.space is ours
+    params: dict[str, Any] = field(default_factory=dict)  # Hydra's key for sweeps in a config; hpo.space is Sagehound's
 
 
 ConfigStore.instance().store("sagehound_sagemaker", SageMakerSweeperConfig, group="hydra/sweeper", provider="sagehound")
 
 
 class SageMakerSweeper(Sweeper):
-    """Hands the whole search to one tuning job."""
+    """Runs the whole search as one tuning job."""
 
     def __init__(self, params: dict[str, Any]) -> None:
         pass
@@ -37,11 +37,11 @@ class SageMakerSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> Any:  # noqa: ANN401 - Hydra's signature
         """Run the tuning job; ``arguments`` are the command line's overrides."""
-        from sagehound import interrupts
+        from sagehound.system import interrupts
         from sagehound_launchers.sagemaker.tuning import tune
-        from sagehound_launchers.spaces import claim_study, refuse_others
+        from sagehound_launchers.search.resolve_space import claim_study, refuse_others
 
-        interrupts.raise_from_now_on()
+        interrupts.restore_keyboard_interrupt()
         assert self.config is not None
         arguments = claim_study(self.config, arguments)
         hpo: Hpo = OmegaConf.to_object(self.config.hpo)  # type: ignore[assignment]
@@ -54,7 +54,7 @@ class SageMakerSweeper(Sweeper):
     def _compose(self, overrides: Sequence[str]) -> "Launch":
         """Compose and check a trial's config as it would run."""
         from sagehound_launchers.config import Launch
-        from sagehound_launchers.schema import checked
+        from sagehound_launchers.config.schema import checked
 
         assert self.hydra_context is not None
         assert self.config is not None

@@ -1,7 +1,7 @@
-"""The keys of `python launch.py`: those of training, what belongs to AWS, and searches. Stages bring their own."""
+"""The keys of `python launch.py`: those of training, of AWS and of searches. Each stage has its own."""
 
-from sagehound_launchers.config.aws import Aws, LaunchData, LaunchTrainer
-from sagehound_launchers.config.schema import Launch
-from sagehound_launchers.config.search import Hpo
+from sagehound_launchers.config.aws_keys import Aws, LaunchData, LaunchTrainer
+from sagehound_launchers.config.launch_keys import Launch
+from sagehound_launchers.config.search_keys import Hpo
 
 __all__ = ["Aws", "Hpo", "Launch", "LaunchData", "LaunchTrainer"]

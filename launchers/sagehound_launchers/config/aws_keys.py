@@ -1,4 +1,4 @@
-"""Keys of what runs on SageMaker, beside those of training."""
+"""Keys of AWS and SageMaker."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from omegaconf import MISSING
 from sagehound.config import Data, Trainer, key
 
 if TYPE_CHECKING:
-    from sagehound_launchers.config.schema import Launch
+    from sagehound_launchers.config.launch_keys import Launch
 
 
 @dataclass

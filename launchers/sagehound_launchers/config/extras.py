@@ -1,4 +1,4 @@
-"""What a stage needs beside the core, found out before it begins."""
+"""Checks that the extras of a stage are installed."""
 
 import importlib.util
 
@@ -6,10 +6,10 @@ from sagehound.errors import ConfigError
 
 
 def needs(stage: str, extra: str, *packages: str) -> None:
-    """Find out that a stage's packages are there, before anything is begun.
+    """Check that a stage's packages are installed, before it begins.
 
     Raises:
-        ConfigError: one is missing; names the extra that brings it.
+        ConfigError: one is missing; the message names the extra.
     """
     for package in packages:
         if importlib.util.find_spec(package) is None:

@@ -1,82 +1,43 @@
-"""The schema of `python launch.py`: that of training, and what is done around it."""
+"""The schema of `python launch.py`: ``Launch`` and a group for each installed stage."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+import dataclasses
+from typing import Any
 
-from sagehound.config import Train, group, key
-from sagehound_launchers.config.aws import Aws, LaunchData, LaunchTrainer
-from sagehound_launchers.config.search import Hpo
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
 
-if TYPE_CHECKING:
-    from sagehound_launchers.stages import Stage
+from sagehound import config
+from sagehound.config import Train, typed
+from sagehound_launchers.config import Launch
+from sagehound_launchers.config.stage import registry
 
 
-@dataclass
-class Launch(Train):
-    """Every setting of `python launch.py` but for the groups of the stages, which ``schema.LaunchWithStages`` has."""
+def _groups() -> list[tuple[str, Any, Any]]:
+    """A field for each stage of the registry: its group, or null."""
+    return [
+        (stage.name, stage.config | None, dataclasses.field(default=None, metadata={"stage": stage}))
+        for stage in registry()
+    ]
 
-    trainer: LaunchTrainer = group(LaunchTrainer)
-    data: LaunchData = group(LaunchData)
-    hpo: Hpo | None = None
-    aws: Aws = group(Aws)
-    dry_run: bool = key("write the requests to AWS, checked, and send none", False)
-    model: Any = key("a run, a model.tar.gz, or several as [A,B]; null: train one first", None)
-    endpoint: str | None = key("probe: an address, or a name on SageMaker", None)
-    n: str = key("probe: test photos that are sent, chosen by seed, or all", "30")
 
-    @property
-    def stages(self) -> list[tuple["Stage[Any]", Any]]:
-        """The stages that are chosen, each with its group, in their order."""
-        return [(stage, own) for stage in self._known if (own := getattr(self, stage.name)) is not None]
+LaunchWithStages: type[Launch] = dataclasses.make_dataclass("LaunchWithStages", _groups(), bases=(Launch,))
+LaunchWithStages.__module__ = __name__  # where pickle finds it
 
-    @property
-    def with_model(self) -> list["Stage[Any]"]:
-        """All stages that need a model, by their names."""
-        return sorted((stage for stage in self._known if stage.needs_model), key=lambda stage: stage.name)
 
-    @property
-    def _known(self) -> list["Stage[Any]"]:
-        return [f.metadata["stage"] for f in fields(self) if "stage" in f.metadata]
+def register() -> None:
+    """Register the schema with Hydra, and the default ``stages`` of conf/launch.yaml, which chooses no stage."""
+    config.register(LaunchWithStages)
+    defaults = [{stage.name: None} for stage in registry()]
+    ConfigStore.instance().store("stages", {"defaults": [*defaults, "_self_"]})
 
-    @property
-    def search(self) -> Hpo:
-        """``hpo``, in a search."""
-        assert self.hpo is not None
-        return self.hpo
 
-    @property
-    def models(self) -> list[str]:
-        """The models that ``model`` names; none where it is null."""
-        several = self.model if isinstance(self.model, list) else [self.model]
-        return [str(model) for model in several if model is not None]
+def checked(config: DictConfig) -> Train:
+    """Check a job's config; returns it typed.
 
-    @property
-    def is_remote(self) -> bool:
-        """Whether training runs on SageMaker."""
-        return self.trainer.name == "sagemaker" or (self.hpo is not None and self.hpo.name == "sagemaker")
-
-    @property
-    def trains_first(self) -> bool:
-        """Whether a model is trained: none is given, and a stage needs one, or there is no stage."""
-        return not self.models and (not self.stages or any(stage.needs_model for stage, _ in self.stages))
-
-    def conflicts(self, cfg: Train) -> Iterator[str]:
-        """Yield a message for each setting that contradicts another."""
-        yield from super().conflicts(cfg)
-        known = self.with_model
-        need = [stage for stage, _ in self.stages if stage.needs_model]
-        if self.models and not need:
-            yield (
-                f"model={self.models[0]}: nothing is to be done with it: choose "
-                f"{' or '.join(stage.example for stage in known)}"
-            )
-        if self.trains_first and need and (self.results == "scores" or not self.artifact):
-            yield (
-                "results=scores and artifact=false leave no model.tar.gz, which "
-                f"{' and '.join(stage.name for stage in known)} need: drop them, or give model=RUN"
-            )
-        if self.n != "all" and not (self.n.isdecimal() and int(self.n)):
-            yield f"n={self.n}: give a number of photos from 1 on, or all"
-        if self.endpoint and "probe" not in {stage.name for stage, _ in self.stages}:
-            yield f"endpoint={self.endpoint} is of probe only: choose probe=local or probe=sagemaker"
+    Raises:
+        ConfigError: it breaks a rule.
+    """
+    HydraConfig.instance().set_config(config)  # for ${hydra:...} in values
+    checked: Train = typed(config)
+    return checked

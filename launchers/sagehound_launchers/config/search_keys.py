@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import MISSING
 
-from sagehound.config import key, meant
-from sagehound.metrics import objectives
-from sagehound_launchers.reports import MEASURED
+from sagehound.config import did_you_mean, key
+from sagehound.metrics import objectives, of_epoch
 
 if TYPE_CHECKING:
-    from sagehound_launchers.config.schema import Launch
+    from sagehound_launchers.config.launch_keys import Launch
 
-_MOST_PARENTS = 5  # of a warm start, by AWS's limits
+MEASURED = tuple(of_epoch(("valid",)))  # valid.loss, valid.top1, ...: scores that are known after each epoch
+_MOST_PARENTS = 5  # parents of a warm start: AWS's limit
 
 
 @dataclass
@@ -81,12 +81,12 @@ class Hpo:
             )
         if self.objective not in known:
             yield (
-                f"hpo.objective={self.objective}: no such number in metrics.json{meant(self.objective, known)}; choose "
-                f"from {', '.join(known)}"
+                f"hpo.objective={self.objective}: no such number in metrics.json{did_you_mean(self.objective, known)}; "
+                f"choose from {', '.join(known)}"
             )
         if self.direction != ("maximize" if upward else "minimize"):
             yield (
-                f"hpo.objective={self.objective} is the better, the {'higher' if upward else 'lower'} it is: give "
+                f"hpo.objective={self.objective} is better if it is {'higher' if upward else 'lower'}: give "
                 f"hpo.direction={'maximize' if upward else 'minimize'}"
             )
         if self.pruner != "none" and self.objective not in MEASURED:

@@ -1,4 +1,4 @@
-"""What a stage is, and which stages there are."""
+"""The class of stages, and their registry."""
 
 import importlib
 import pkgutil
@@ -19,15 +19,15 @@ BEFORE_TRAINING = 0  # a stage of this order or a lower one runs before a model 
 
 @dataclass(frozen=True)
 class Stage(Generic[Config]):
-    """Something that is done with a model, or around its training."""
+    """Something that `launch.py` does with a model, or before its training."""
 
     name: str  # of the config group
     config: type[Config]  # the group's dataclass; its `name` is the option
-    order: int  # of two stages of one command, the one with the lower order runs first
-    # the whole config, the stage's own group, the models, and the run's folder
+    order: int  # a lower order runs first
+    # called with the config, the stage's group, the models and the run's folder
     run: Callable[["Launch", Config, Sequence[str], Path], None]
-    needs_model: bool = False  # without model=, one is trained first
-    extra: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # by option: an extra of ours, and its modules
+    needs_model: bool = False  # without model=, a model is trained first
+    extra: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # by option: an extra and its modules
 
     @property
     def example(self) -> str:
@@ -38,9 +38,9 @@ class Stage(Generic[Config]):
 
 @cache
 def registry() -> tuple[Stage[Any], ...]:
-    """The stages in their order: each module's ``STAGE`` in this folder, and the entry points ``sagehound.stages``."""
-    here = __package__ or ""
-    modules = [importlib.import_module(f"{here}.{m.name}") for m in pkgutil.iter_modules([str(Path(__file__).parent)])]
+    """The stages in their order: each module's ``STAGE`` in ``stages/``, and the entry points ``sagehound.stages``."""
+    stages = importlib.import_module("sagehound_launchers.stages")
+    modules = [importlib.import_module(f"{stages.__name__}.{m.name}") for m in pkgutil.iter_modules(stages.__path__)]
     ours = [module.STAGE for module in modules if hasattr(module, "STAGE")]
     theirs = [entry.load() for entry in entry_points(group="sagehound.stages")]
     return tuple(sorted([*ours, *theirs], key=lambda stage: (stage.order, stage.name)))

@@ -1,1 +1,1 @@
-"""Everything on Amazon SageMaker: requests as plain dicts, and what sends them."""
+"""Amazon SageMaker: requests as plain dicts, and functions that send them."""

@@ -1,4 +1,4 @@
-"""The way to an AWS account, or to the emulator: what is missing is said before anything is sent."""
+"""Connects to an AWS account or to the emulator, and checks what is missing before anything is sent."""
 
 import atexit
 import functools
@@ -15,62 +15,62 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sagehound import console
 from sagehound.errors import ConfigError, SagehoundError
+from sagehound.system import console
 from sagehound_launchers.config import Aws
-from sagehound_launchers.extras import needs
-from sagehound_launchers.sagemaker.errors import EMULATOR, aws_errors, code_of
+from sagehound_launchers.config.extras import needs
+from sagehound_launchers.sagemaker.aws_errors import EMULATOR, aws_errors, code_of
 from sagehound_launchers.sagemaker.requests import Account
 
-_ATTEMPTS = 6  # of a call, with growing pauses between them
-_CONNECTIONS = 32  # that uploads share
+_ATTEMPTS = 6  # attempts of a call, with growing pauses
+_CONNECTIONS = 32  # connections that uploads share
 
 
 @dataclass(frozen=True)
-class Reach:
-    """The way to AWS's services, or to the emulator's."""
+class AwsSession:
+    """A session with AWS's services or the emulator's."""
 
     region: str
-    url: str | None  # the emulator's address
-    own: bool  # the emulator is this command's and ends with it
-    client: Callable[[str], Any]  # by boto3's name of the service; one each
+    url: str | None  # address of the emulator
+    own: bool  # this command started the emulator and ends it
+    client: Callable[[str], Any]  # by boto3's name of the service
 
 
 @dataclass(frozen=True)
-class Cloud(Reach):
-    """An account that is ready for jobs."""
+class Cloud(AwsSession):
+    """An account with everything that jobs need."""
 
     account: Account
 
     @property
     def emulated(self) -> bool:
-        """Whether nothing is paid for."""
+        """Whether this is the emulator."""
         return self.url is not None
 
     @property
     def poll(self) -> float:
-        """Seconds between two looks at a job."""
+        """Seconds between two polls of a job."""
         return 0.5 if self.emulated else 10.0
 
 
 def connect(aws: Aws) -> Cloud:
-    """Find credentials, region, account, role, bucket and image; with aws=emulator, start it if none runs.
+    """Find credentials, region, account, role, bucket and image; with aws=emulator, start one if none runs.
 
     Raises:
-        ConfigError: one of them is missing; says how to give it.
+        ConfigError: one of them is missing; the message says how to set it.
         SagehoundError: AWS could not be reached.
     """
     needs(f"aws={aws.name}", "sagemaker", "boto3")
     _check_instance(aws.instance_type)
-    found = reach(aws)
+    found = open_session(aws)
     return Cloud(found.region, found.url, found.own, found.client, _account(aws, found))
 
 
-def reach(aws: Aws) -> Reach:
-    """Find credentials and region; with aws=emulator, start it if none runs.
+def open_session(aws: Aws) -> AwsSession:
+    """Find credentials and region; with aws=emulator, start one if none runs.
 
     Raises:
-        ConfigError: one of them is missing; says how to give it.
+        ConfigError: one of them is missing; the message says how to set it.
     """
     needs(f"aws={aws.name}", "sagemaker", "boto3")
     import boto3
@@ -79,7 +79,7 @@ def reach(aws: Aws) -> Reach:
     from botocore.exceptions import ProfileNotFound
 
     url = emulator(Path(aws.folder).expanduser()) if aws.name == "emulator" else None
-    if url:  # whatever profile the shell names
+    if url:  # ignore the shell's profile
         plain = botocore.session.Session(session_vars={"profile": (None, None, None, None)})
         session = boto3.Session("emulator", "emulator", region_name=aws.region or "us-west-2", botocore_session=plain)
     else:
@@ -89,7 +89,7 @@ def reach(aws: Aws) -> Reach:
             raise ConfigError(f"aws.profile={aws.profile}: {error}; aws configure list-profiles lists them") from error
         _check_session(session)
     for name in ("boto3", "botocore"):
-        logging.getLogger(name).setLevel(logging.WARNING)  # Hydra would print where credentials were found
+        logging.getLogger(name).setLevel(logging.WARNING)  # else Hydra prints where credentials were found
     settings = Config(
         retries={"mode": "standard", "max_attempts": _ATTEMPTS},
         max_pool_connections=_CONNECTIONS,
@@ -100,10 +100,10 @@ def reach(aws: Aws) -> Reach:
 
     @functools.cache
     def client(service: str) -> Any:  # noqa: ANN401 - boto3 ships no types
-        with lock:  # making a client is not safe between threads
+        with lock:  # creating a client is not thread-safe
             return session.client(service, endpoint_url=url, config=settings)
 
-    return Reach(str(session.region_name), url, url in _started, client)
+    return AwsSession(str(session.region_name), url, url in _started, client)
 
 
 def _check_instance(instance: str) -> None:
@@ -131,7 +131,7 @@ def _check_session(session: Any) -> None:  # noqa: ANN401 - boto3 ships no types
         )
 
 
-def _account(aws: Aws, found: Reach) -> Account:
+def _account(aws: Aws, found: AwsSession) -> Account:
     with aws_errors("asking AWS whose credentials these are"):
         caller = found.client("sts").get_caller_identity()
     number, emulated = str(caller["Account"]), found.url is not None
@@ -150,7 +150,7 @@ def _role(given: str | None, caller: str, client: Callable[[str], Any], *, emula
         return given
     if assumed := re.search(r":assumed-role/([^/]+)/SageMaker", caller):  # a notebook on SageMaker
         given = given or assumed.group(1)
-    given = given or ("SagehoundRole" if emulated else None)
+    given = given or ("SageMakerRole" if emulated else None)
     if given is None:
         raise ConfigError(
             "no execution role: give aws.role=NAME, one that SageMaker may assume with AmazonSageMakerFullAccess "
@@ -174,11 +174,11 @@ def _role(given: str | None, caller: str, client: Callable[[str], Any], *, emula
 
 
 def _bucket(given: str | None, region: str, number: str, s3: Any) -> str:  # noqa: ANN401 - boto3 ships no types
-    """The bucket's name; SageMaker's default one is made if it is missing."""
+    """The bucket's name; SageMaker's default bucket is created if it is missing."""
     from botocore.exceptions import ClientError
 
     name = given or f"sagemaker-{region}-{number}"
-    owner = {} if given else {"ExpectedBucketOwner": number}  # others may guess the name of the default one
+    owner = {} if given else {"ExpectedBucketOwner": number}  # others may own a bucket with the default name
     with aws_errors(f"looking at the bucket {name}"):
         try:
             found = s3.head_bucket(Bucket=name, **owner).get("BucketRegion", region)
@@ -191,7 +191,7 @@ def _bucket(given: str | None, region: str, number: str, s3: Any) -> str:  # noq
                 raise ConfigError(f"aws.bucket={given}: there is no such bucket: aws s3 mb s3://{given}") from error
             where = {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
             s3.create_bucket(Bucket=name, **where)
-            console.say(f"made the bucket {name}")
+            console.info(f"made the bucket {name}")
     return name
 
 
@@ -203,7 +203,7 @@ def _check_image(ecr: Any) -> None:  # noqa: ANN401 - boto3 ships no types
             ecr.describe_images(repositoryName="sagehound", imageIds=[{"imageTag": "latest"}])
         except ClientError as error:
             if code_of(error) in ("AccessDeniedException", "AccessDenied"):
-                return  # who may not look may well be right
+                return  # without permission to check, assume it is there
             if code_of(error) not in ("RepositoryNotFoundException", "ImageNotFoundException"):
                 raise
             raise ConfigError(
@@ -213,14 +213,15 @@ def _check_image(ecr: Any) -> None:  # noqa: ANN401 - boto3 ships no types
 
 
 def emulator(folder: Path) -> str:
-    """The address of the emulator that keeps its state in ``folder``; one is started for this command if none runs."""
+    """The address of the emulator with its state in ``folder``; one is started if none runs."""
     needs("aws=emulator", "emulator", "moto")
     note = folder / "address.json"
     if (url := _running(note)) is not None:
         return url
     folder.mkdir(parents=True, exist_ok=True)
     log = (folder / "emulator.log").open("ab")
-    command = [sys.executable, "-m", "sagehound_launchers.emulator", "--port", "0", "--folder", str(folder)]
+    command = [sys.executable, "-m", "sagemaker_emulator", "--port", "0", "--folder", str(folder)]
+    command += ["--variable", "SAGEHOUND_CACHE"]
     process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)
     log.close()
     atexit.register(_end, process)
@@ -228,7 +229,7 @@ def emulator(folder: Path) -> str:
     while time.monotonic() < end and process.poll() is None:
         if (url := _running(note)) is not None:
             _started.add(url)
-            console.say(f"emulator: {url}, state in {folder}")
+            console.info(f"emulator: {url}, state in {folder}")
             return url
         time.sleep(0.05)
     raise SagehoundError(f"the emulator did not start; {folder / 'emulator.log'} says why")
@@ -246,7 +247,7 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
 
 
 def _running(note: Path) -> str | None:
-    """The address that a running emulator left."""
+    """The address of a running emulator."""
     try:
         found = json.loads(note.read_text())
         os.kill(int(found["pid"]), 0)

@@ -1,4 +1,4 @@
-"""What AWS says no with, as one clear line."""
+"""Errors of AWS as one clear line."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,11 +16,11 @@ class RemoteError(SagehoundError):
 
 
 class Unreachable(SagehoundError):
-    """AWS gave no answer that counts; it may give one later."""
+    """AWS gave no usable response; a later attempt may succeed."""
 
 
 class Expired(ConfigError, Unreachable):
-    """Credentials have run out; renewed ones may be found later."""
+    """Credentials have expired; renewed ones may be found later."""
 
 
 _EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired"}
@@ -31,12 +31,12 @@ _BUSY = {"Throttling", "ThrottlingException", "TooManyRequestsException", "Reque
 
 @contextmanager
 def aws_errors(doing: str) -> Iterator[None]:
-    """Turn what boto3 raises, after its own retries, into one line that says what to do.
+    """Turn boto3's errors, after its retries, into one line that says what to do.
 
     Raises:
         ConfigError: credentials, permissions or quotas are missing.
-        Unreachable: AWS could not be reached, is busy, or answered with an error of its own.
-        SagehoundError: AWS says no.
+        Unreachable: AWS could not be reached, is busy, or had an internal error.
+        SagehoundError: AWS refused.
     """
     from boto3.exceptions import Boto3Error
     from botocore.exceptions import (
@@ -59,7 +59,7 @@ def aws_errors(doing: str) -> Iterator[None]:
 
 
 def code_of(error: Exception) -> str:
-    """AWS's own name of an error."""
+    """AWS's name of an error."""
     return str(getattr(error, "response", {}).get("Error", {}).get("Code", ""))
 
 

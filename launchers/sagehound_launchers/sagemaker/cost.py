@@ -1,4 +1,4 @@
-"""What a job costs at most, said before it starts; a price that is not known is not made up."""
+"""Estimates the most that jobs can cost, from list prices."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -15,25 +15,25 @@ class Price:
     """A list price."""
 
     dollars: float  # an hour of one instance
-    region: str  # that it was stated for
-    date: str  # when, as far as the reference says
+    region: str  # region of the price
+    date: str  # date of the price
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What jobs cost if each runs for as long as it may; without storage, requests and transfer."""
+    """The cost of jobs that run to their time limit, without storage, requests and transfer."""
 
     instance: str
     count: int  # instances of one job
-    hours: float  # of one job, at most
+    hours: float  # time limit of one job
     jobs: int
-    region: str  # where they run
+    region: str  # region of the jobs
     spot: bool
-    price: Price | None  # None where it is not known
+    price: Price | None  # None if unknown
 
     @property
     def dollars(self) -> float | None:
-        """Of all jobs at most, at the list price; None where it is not known."""
+        """The cost of all jobs in dollars; None if the price is unknown."""
         return None if self.price is None else self.price.dollars * self.count * self.hours * self.jobs
 
     def __str__(self) -> str:
@@ -60,17 +60,17 @@ def estimate(
     Args:
         instance: as SageMaker names it: ml.g4dn.xlarge.
         count: instances of one job.
-        hours_at_most: that one job may run.
-        region: where; another region's price is taken, and said to be one, where this region's is not known.
-        spot: whether spot instances are asked for, whose price nobody knows beforehand.
-        jobs: how many.
+        hours_at_most: time limit of one job.
+        region: of the jobs; if its price is unknown, another region's is used and named.
+        spot: whether jobs use spot instances, whose price is not known in advance.
+        jobs: their number.
     """
     return Estimate(instance, count, hours_at_most, jobs, region, spot, price(instance, region))
 
 
 def price(instance: str, region: str) -> Price | None:
-    """The list price of an instance in a region, or in the first other region that it is known for."""
-    if region.startswith(("cn-", "us-gov-", "us-iso")):  # prices, and in China the currency, of their own
+    """The list price of an instance in a region, or in another region with a known price."""
+    if region.startswith(("cn-", "us-gov-", "us-iso")):  # China has other prices and another currency
         return None
     known = _known()
     for place in [region, *known]:

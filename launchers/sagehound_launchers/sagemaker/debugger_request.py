@@ -8,16 +8,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sagehound.config import Debugger, meant
+from sagehound.config import Debugger, did_you_mean
 from sagehound.debugger import LABELS, LOSS, PREDICTIONS, RELU_INPUT, RELU_OUTPUT, collections
 from sagehound.errors import ConfigError
-from sagehound_launchers.extras import needs
+from sagehound_launchers.config.extras import needs
 
 _MOST = 20  # rules of a job: AWS, list of Debugger built-in rules
 _TENSORS = "/opt/ml/output/tensors"  # in the container; SageMaker uploads it while the job runs
-_EVERY = 500  # milliseconds between two looks at CPU, GPU, memory, disk and network
-_SOME = ("collection_names", "tensor_regex")  # which tensors a rule looks at
-_PARAMETERS: dict[str, tuple[str, ...]] = {  # the rules for any classifier, as AWS documents them one by one
+_EVERY = 500  # milliseconds between two samples of CPU, GPU, memory, disk and network
+_SOME = ("collection_names", "tensor_regex")  # parameter that chooses a rule's tensors
+_PARAMETERS: dict[str, tuple[str, ...]] = {  # the rules for any classifier, with AWS's documentation
     "vanishing_gradient": ("threshold",),
     "exploding_tensor": (*_SOME, "only_nan"),
     "overfit": ("tensor_regex", "start_step", "patience", "ratio_threshold"),
@@ -48,14 +48,14 @@ _PARAMETERS: dict[str, tuple[str, ...]] = {  # the rules for any classifier, as 
 }
 _TEXTS = {*_SOME, "activation_inputs_regex", "labels_regex", "predictions_regex", "mode", "training_job_name_prefix"}
 _FLAGS = {"only_nan", "use_losses_collection", "argmax", "equal_nan", "stop_training_on_fire"}
-_OURS: dict[str, dict[str, str]] = {  # what AWS's defaults do not fit; the names are those that our tensors have
+_OURS: dict[str, dict[str, str]] = {  # parameters for the names of Sagehound's tensors
     "overfit": {"tensor_regex": f"{LOSS}_output"},
     "poor_weight_initialization": {"activation_inputs_regex": RELU_INPUT},
     "loss_not_decreasing": {"collection_names": "losses"},
     "class_imbalance": {"labels_regex": LABELS, "predictions_regex": PREDICTIONS, "argmax": "True"},
     "dead_relu": {"tensor_regex": RELU_OUTPUT},
 }
-_NEEDS = {  # the collections that a rule reads beside the losses, which are always there
+_NEEDS = {  # the collections that a rule reads besides the losses
     "vanishing_gradient": ("gradients",),
     "poor_weight_initialization": ("gradients", "relu_input"),
     "class_imbalance": ("labels", "predictions"),
@@ -65,7 +65,7 @@ _NEEDS = {  # the collections that a rule reads beside the losses, which are alw
 
 
 def notice() -> str:
-    """What to know before AWS's rules are asked for."""
+    """The notice before AWS's rules are requested."""
     return (
         "debugger=sagemaker: AWS closed SageMaker Debugger to new customers on 2026-07-30; accounts that use it go on, "
         "any other account has the job refused: drop debugger=sagemaker then"
@@ -73,15 +73,15 @@ def notice() -> str:
 
 
 def request_parts(cfg: Debugger, region: str, output_uri: str) -> dict[str, Any]:
-    """The members of CreateTrainingJob that are Debugger's; framework profiling ended with PyTorch 2.0.
+    """Debugger's members of CreateTrainingJob. Framework profiling ended with PyTorch 2.0.
 
     Args:
         cfg: the group ``debugger``.
-        region: of the job; it decides who holds the image that evaluates the rules.
+        region: of the job; the image of the rules depends on it.
         output_uri: s3://BUCKET/PREFIX; AWS adds the job's name and debug-output, profiler-output or rule-output.
 
     Raises:
-        ConfigError: a rule or a parameter that AWS has not, a rule without its tensors, or a region without rules.
+        ConfigError: AWS has no such rule or parameter, a rule lacks its tensors, or the region has no rules.
     """
     tensors, profile = _rules(cfg, region)
     found: dict[str, Any] = {
@@ -103,9 +103,9 @@ def request_parts(cfg: Debugger, region: str, output_uri: str) -> dict[str, Any]
 
 
 def rule_image(region: str) -> str:
-    """The image that evaluates AWS's rules, by the table of accounts that the SDK ships.
+    """The image that evaluates AWS's rules, from the SDK's table of accounts.
 
-    The SDK's own get_rule_container_image_uri says the same, but takes two seconds to import.
+    The SDK's get_rule_container_image_uri returns the same, but takes two seconds to import.
 
     Raises:
         ConfigError: AWS evaluates no rules in that region.
@@ -142,7 +142,9 @@ def _rules(cfg: Debugger, region: str) -> tuple[list[dict[str, Any]], list[dict[
             aws_name, parameters = profile[name].__name__, _checked_profile(name, given, profile)
         else:
             known = [*tensors, *profile]
-            raise ConfigError(f"debugger.rules.{name}: AWS has no such rule{meant(name, known)}; {_choose(known)}")
+            raise ConfigError(
+                f"debugger.rules.{name}: AWS has no such rule{did_you_mean(name, known)}; {_choose(known)}"
+            )
         found[name in profile].append(
             {
                 "RuleConfigurationName": aws_name,
@@ -154,18 +156,18 @@ def _rules(cfg: Debugger, region: str) -> tuple[list[dict[str, Any]], list[dict[
 
 
 def _debug_rules() -> dict[str, str]:
-    """Our name of each rule about tensors, and AWS's."""
+    """The rules about tensors: name in the config, AWS's name."""
     import smdebug_rulesconfig as known  # type: ignore[import-untyped]
 
     return {name: getattr(known, name)()["DebugRuleConfiguration"]["RuleConfigurationName"] for name in _PARAMETERS}
 
 
 def _profile_rules() -> dict[str, Any]:
-    """Our name of each rule about the machine, and the class that knows its parameters."""
+    """The rules about the machine: name in the config, the SDK's class with its parameters."""
     from smdebug_rulesconfig.profiler_rules import rules as known  # type: ignore[import-untyped]
 
     classes = [c for _, c in inspect.getmembers(known, inspect.isclass) if c.__name__ != "ProfilerRuleBase"]
-    return {_snake(c.__name__): c for c in classes if c.__name__ != "Dataloader"}  # that is the profiler report's alone
+    return {_snake(c.__name__): c for c in classes if c.__name__ != "Dataloader"}  # only for the profiler report
 
 
 def _snake(name: str) -> str:
@@ -174,7 +176,7 @@ def _snake(name: str) -> str:
 
 
 def _checked(name: str, given: Mapping[str, str], cfg: Debugger) -> dict[str, str]:
-    """The parameters of a rule about tensors: ours, and over them those that were given."""
+    """The parameters of a rule about tensors: Sagehound's, updated with the given ones."""
     missing = [c for c in _NEEDS.get(name, ()) if c not in cfg.collections]
     if missing:
         raise ConfigError(f"debugger.rules.{name} reads {', '.join(missing)}: add them to debugger.collections")
@@ -193,7 +195,7 @@ def _checked(name: str, given: Mapping[str, str], cfg: Debugger) -> dict[str, st
 
 
 def _checked_profile(name: str, given: Mapping[str, str], rules: Mapping[str, Any]) -> dict[str, str]:
-    """The parameters of a rule about the machine; the profiler report's are called RULE_PARAMETER, RULE being AWS's."""
+    """The parameters of a rule about the machine. Those of the profiler report are named RULE_PARAMETER."""
     known = [p for p in inspect.signature(rules[name]).parameters if p != "rule_parameters"]
     if name == "profiler_report":
         others = [c for c in rules.values() if c is not rules[name]]
@@ -218,7 +220,7 @@ def _number(name: str, key: str, value: str) -> float:
 
 
 def _unknown(name: str, key: str, known: list[str]) -> str:
-    return f"debugger.rules.{name}.{key}: the rule has no such parameter{meant(key, known)}; {_choose(known)}"
+    return f"debugger.rules.{name}.{key}: the rule has no such parameter{did_you_mean(key, known)}; {_choose(known)}"
 
 
 def _choose(known: list[str]) -> str:

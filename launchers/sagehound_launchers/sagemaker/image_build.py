@@ -1,4 +1,4 @@
-"""`image=ecr`: the Dockerfile, built and pushed to the account's own registry."""
+"""`image=ecr`: builds the Dockerfile and pushes the image to the account's registry."""
 
 import base64
 import os
@@ -6,31 +6,31 @@ import shutil
 import subprocess
 from typing import Any
 
-from sagehound import console, project
 from sagehound.errors import ConfigError, SagehoundError
+from sagehound.system import console, project
 from sagehound_launchers.config import Aws
 from sagehound_launchers.sagemaker import account
-from sagehound_launchers.sagemaker.errors import aws_errors, code_of
+from sagehound_launchers.sagemaker.aws_errors import aws_errors, code_of
 
-_PLATFORM = "linux/amd64"  # of SageMaker's usual instances, whatever this machine is
+_PLATFORM = "linux/amd64"  # platform of SageMaker's usual instances
 
 
 def push(aws: Aws, repository: str, tag: str) -> str:
-    """Make the repository if it is missing, log in, build and push.
+    """Create the repository if it is missing, log in, build and push.
 
     Returns:
         the image's URI, for aws.image.
 
     Raises:
         ConfigError: no docker client, or no credentials.
-        SagehoundError: docker failed; its own words are printed above.
+        SagehoundError: docker failed; its output is printed above.
     """
     if shutil.which("docker") is None:
         raise ConfigError(
             "image=ecr needs the docker client, which is not on the PATH: install it, or run this where it is; "
             "aws=emulator needs no image"
         )
-    reach = account.reach(aws)
+    reach = account.open_session(aws)
     ecr = reach.client("ecr")
     with aws_errors(f"preparing the repository {repository}"):
         address = f"{_repository(ecr, repository)}:{tag}"
@@ -41,7 +41,7 @@ def push(aws: Aws, repository: str, tag: str) -> str:
     with project.folder() as context:
         _docker(["build", "--platform", _PLATFORM, "--tag", address, str(context)])
     _docker(["push", address])
-    console.say(f"image: {address}")
+    console.info(f"image: {address}")
     return address
 
 
@@ -54,13 +54,13 @@ def _repository(ecr: Any, name: str) -> str:  # noqa: ANN401 - boto3 ships no ty
         if code_of(error) != "RepositoryNotFoundException":
             raise
         found = ecr.create_repository(repositoryName=name)["repository"]
-        console.say(f"made the repository {name}")
+        console.info(f"made the repository {name}")
     return str(found["repositoryUri"])
 
 
 def _docker(arguments: list[str], given: str | None = None) -> None:
-    """Run docker; what is secret is given on its standard input."""
-    # with attestations an image becomes an index of images, which SageMaker refuses
+    """Run docker; secrets are passed on its standard input."""
+    # with attestations the image would be an index of images, which SageMaker refuses
     environment = os.environ | {"BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}
     done = subprocess.run(["docker", *arguments], input=given, text=True, check=False, env=environment)
     if done.returncode:

@@ -1,38 +1,38 @@
-"""Jobs of SageMaker's: started once, looked at, stopped, and their logs."""
+"""Starts, polls and stops jobs of SageMaker, and prints their logs."""
 
 import secrets
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from sagehound import console
 from sagehound.errors import ConfigError, SagehoundError
+from sagehound.system import console
 from sagehound_launchers.sagemaker.account import Cloud
-from sagehound_launchers.sagemaker.errors import Expired, Unreachable, aws_errors, code_of
+from sagehound_launchers.sagemaker.aws_errors import Expired, Unreachable, aws_errors, code_of
 from sagehound_launchers.sagemaker.requests import REQUEST
 
 T = TypeVar("T")
 
 
 def new_name(prefix: str, most: int) -> str:
-    """A name that no other job has: when it was started, and some letters by chance."""
+    """A unique name of a job: the time and some random characters."""
     return f"{prefix}-{time.strftime('%y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(3)}"[:most]
 
 
 def start(cloud: Cloud, kind: str, name: str, request: dict[str, Any]) -> None:
-    """Start a job once, whatever happens to the connection meanwhile.
+    """Start a job exactly once, even if the connection breaks.
 
-    A call whose answer was lost is sent again, and AWS then says that the name is taken: by us, if the job carries our
-    token. Where the last answer was lost as well, AWS is asked whether there is such a job.
+    A request whose response was lost is sent again. If AWS then reports that the name is in use, the job's token shows
+    whether it is this one. If the last response is lost too, DescribeTrainingJob shows whether the job exists.
 
     Args:
-        cloud: where.
+        cloud: the account.
         kind: training_job or hyper_parameter_tuning_job, as boto3 writes it.
-        name: the job's.
+        name: of the job.
         request: with the token in its environment.
 
     Raises:
-        Unreachable: whether it was started is not known.
+        Unreachable: it is unknown whether it was started.
         SagehoundError: it was not started.
     """
     from botocore.exceptions import ClientError
@@ -64,14 +64,14 @@ def _is_ours(found: dict[str, Any], request: dict[str, Any]) -> bool:
 
 
 def describe(cloud: Cloud, kind: str, name: str) -> dict[str, Any]:
-    """What AWS says of a job now."""
+    """AWS's description of a job."""
     argument = {"training_job": "TrainingJobName"}.get(kind, "HyperParameterTuningJobName")
     with aws_errors(f"looking at {name}"):
         return dict(getattr(cloud.client("sagemaker"), f"describe_{kind}")(**{argument: name}))
 
 
 def stop(cloud: Cloud, kind: str, name: str) -> None:
-    """Ask for a job's end; one that has ended already is no error."""
+    """Stop a job; if it has ended already, do nothing."""
     from botocore.exceptions import ClientError
 
     argument = {"training_job": "TrainingJobName"}.get(kind, "HyperParameterTuningJobName")
@@ -83,19 +83,19 @@ def stop(cloud: Cloud, kind: str, name: str) -> None:
                 raise
 
 
-def patiently(cloud: Cloud, minutes: float, look: Callable[[], T], given_up: Callable[[], bool] = lambda: False) -> T:
-    """Look at a job, again and again while AWS cannot be reached or credentials are out; the job does not mind.
+def poll_until(cloud: Cloud, minutes: float, poll: Callable[[], T], given_up: Callable[[], bool] = lambda: False) -> T:
+    """Poll a job; retry while AWS is unreachable or credentials have expired. The job is not affected.
 
     Args:
-        cloud: where.
-        minutes: after so many without an answer the last error is raised.
-        look: asks AWS, with boto3's own retries.
+        cloud: the account.
+        minutes: time without a response after which the last error is raised.
+        poll: calls AWS, with boto3's retries.
         given_up: whether to raise at once.
     """
     end, told = time.monotonic() + 60 * minutes, False
     while True:
         try:
-            return look()
+            return poll()
         except Unreachable as error:
             if given_up() or time.monotonic() > end:
                 raise
@@ -105,15 +105,15 @@ def patiently(cloud: Cloud, minutes: float, look: Callable[[], T], given_up: Cal
             time.sleep(cloud.poll)
 
 
-def goes_on(cloud: Cloud, how: str) -> str:
-    """How jobs that are left behind are followed again."""
+def resume_hint(cloud: Cloud, how: str) -> str:
+    """A hint how to follow or stop jobs that still run."""
     if cloud.own:
-        return "this command's emulator ended with it; python -m sagehound_launchers.emulator keeps one running"
+        return "this command's emulator ended with it; sagemaker-emulator keeps one running"
     return how
 
 
 class Log:
-    """A training job's log, as far as it was printed."""
+    """A training job's log and the position up to which it was printed."""
 
     def __init__(self, cloud: Cloud, job: str, prefix: str = "") -> None:
         self.cloud, self.job, self.prefix = cloud, job, prefix
@@ -121,7 +121,7 @@ class Log:
         self._forbidden = False
 
     def print_new(self) -> None:
-        """Print what came since the last time; a log that is not there yet is no error."""
+        """Print new lines; a log that does not exist yet is no error."""
         from botocore.exceptions import ClientError
 
         if self._forbidden:
@@ -139,7 +139,7 @@ class Log:
         except Expired:
             raise
         except ConfigError as error:
-            self._forbidden = True  # the job does not need its log to be read
+            self._forbidden = True  # errors of the log do not matter to the job
             console.warn(str(error))
 
     def _print(self, logs: Any, group: str, stream: str) -> None:  # noqa: ANN401 - boto3 ships no types
@@ -152,8 +152,8 @@ class Log:
                 **({"nextToken": token} if token else {}),
             )
             for event in found["events"]:
-                if not event["message"].startswith("metric: "):  # which is for the service
-                    console.say(f"{self.prefix}{event['message']}")
+                if not event["message"].startswith("metric: "):  # a line for the service
+                    console.info(f"{self.prefix}{event['message']}")
             self._next[stream] = found["nextForwardToken"]
             if found["nextForwardToken"] == token:
                 return

@@ -1,25 +1,25 @@
-"""What a job is given: the project, the photos and the weights, brought to S3 and named as channels."""
+"""The inputs of a job: uploads the project, the photos and the weights, and names them as channels."""
 
 import hashlib
 import platform
 import tempfile
 from pathlib import Path
 
-from sagehound import console, program, project
 from sagehound.data.photos import fetch
 from sagehound.errors import ConfigError, InputError
+from sagehound.system import console, program, project
 from sagehound_launchers.config import Launch
-from sagehound_launchers.sagemaker import bundle, data
+from sagehound_launchers.sagemaker import photo_upload, source_archive
 from sagehound_launchers.sagemaker.account import Cloud
-from sagehound_launchers.sagemaker.errors import aws_errors
+from sagehound_launchers.sagemaker.aws_errors import aws_errors
 from sagehound_launchers.sagemaker.requests import Channel
 
 
 def channels(cloud: Cloud, cfg: Launch) -> list[Channel]:
-    """Send what is not in S3 yet; with dry_run nothing is sent.
+    """Upload what is not in S3 yet; with dry_run, upload nothing.
 
     Args:
-        cloud: where to.
+        cloud: the account.
         cfg: a job's config.
 
     Raises:
@@ -32,7 +32,7 @@ def channels(cloud: Cloud, cfg: Launch) -> list[Channel]:
 def _code(cloud: Cloud, cfg: Launch) -> Channel:
     with project.folder() as root:
         own = program.config_folders(program.arguments())
-        source = bundle.make(root, tracked=project.checkout() is not None, own=own)
+        source = source_archive.make(root, tracked=project.checkout() is not None, own=own)
     for note in source.notes:
         console.warn(note)
     prefix = f"{cfg.aws.prefix}/code/{source.digest}/"
@@ -44,20 +44,20 @@ def _photos(cloud: Cloud, cfg: Launch) -> Channel:
     if cfg.data.s3:
         return Channel("photos", _existing(cloud, cfg.data.s3))
     bucket, prefix = cloud.account.bucket, f"{cfg.aws.prefix}/photos"
-    fast = cfg.aws.input_mode == "FastFile"  # which takes a prefix, and no manifest
+    fast = cfg.aws.input_mode == "FastFile"  # FastFile takes a prefix, not a manifest
     root = fetch(cfg.data, Path(cfg.cache.dir).expanduser()).resolve()
-    place = f"{platform.node()}:{root}"  # the same folder of another machine holds other photos
+    place = f"{platform.node()}:{root}"  # the same path on another machine may hold other photos
     own = f"{prefix}/{root.name}-{hashlib.sha256(place.encode()).hexdigest()[:8]}"
     if cfg.dry_run:
         return Channel("photos", f"s3://{bucket}/{own if fast else prefix}/not-sent", not fast)
-    send = data.upload_loose if fast else data.upload_packed
+    send = photo_upload.upload_loose if fast else photo_upload.upload_packed
     sent = send(root, cloud.client("s3"), bucket, own if fast else prefix)
-    console.say(str(sent))
+    console.info(str(sent))
     return Channel("photos", sent.uri, sent.manifest)
 
 
 def _existing(cloud: Cloud, uri: str) -> str:
-    """A prefix of the user's, if anything is there."""
+    """The user's prefix, if it has objects."""
     bucket, _, key = uri.removeprefix("s3://").partition("/")
     if not uri.startswith("s3://") or not bucket:
         raise ConfigError(f"data.s3={uri}: give s3://BUCKET/PREFIX")
@@ -70,7 +70,7 @@ def _existing(cloud: Cloud, uri: str) -> str:
 
 
 def _weights(cloud: Cloud, cfg: Launch) -> list[Channel]:
-    """A weights file of this machine; what comes from a package or a hub is the container's to find."""
+    """A weights file on this machine. Weights of a package or a hub are found in the container."""
     given = cfg.backbone.weights
     if given is None or given.startswith("pkg://"):
         return []
@@ -80,12 +80,12 @@ def _weights(cloud: Cloud, cfg: Launch) -> list[Channel]:
     except OSError as error:
         raise InputError(f"backbone.weights={given}: {error.strerror}; give another file") from error
     prefix = f"{cfg.aws.prefix}/weights/{hashlib.sha256(content).hexdigest()}/"
-    _send(cloud, cfg, f"{prefix}weights{path.suffix}", content)  # alone in its folder, whatever it is called here
+    _send(cloud, cfg, f"{prefix}weights{path.suffix}", content)  # alone in its folder, with a fixed name
     return [Channel("weights", f"s3://{cloud.account.bucket}/{prefix}")]
 
 
 def _send(cloud: Cloud, cfg: Launch, key: str, content: bytes) -> None:
-    """An object whose key says what is in it is sent once."""
+    """Upload an object whose key depends on its content, unless it is there."""
     from botocore.exceptions import ClientError
 
     if cfg.dry_run:
@@ -98,8 +98,8 @@ def _send(cloud: Cloud, cfg: Launch, key: str, content: bytes) -> None:
         except ClientError as error:
             if error.response["ResponseMetadata"]["HTTPStatusCode"] != 404:
                 raise
-        with tempfile.TemporaryFile() as file:  # in parts, if it is large
+        with tempfile.TemporaryFile() as file:  # multipart if it is large
             file.write(content)
             file.seek(0)
             s3.upload_fileobj(file, bucket, key)
-    console.say(f"sent {key} ({len(content) / 1e6:.1f} MB)")
+    console.info(f"sent {key} ({len(content) / 1e6:.1f} MB)")

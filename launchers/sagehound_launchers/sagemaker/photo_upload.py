@@ -1,7 +1,7 @@
-"""A folder of photos sent to S3 before a remote job: only what is not there yet, many at a time, and resumable.
+"""Uploads a folder of photos to S3 before a remote job: only what is missing, in parallel, with resume.
 
-Nothing is kept on this machine about what was sent: S3 itself says what is there, so an interrupted upload goes on, and
-one from another machine counts as well.
+S3 itself shows what is there, and nothing is stored on this machine. So an interrupted upload resumes, and uploads from
+other machines count too.
 """
 
 import hashlib
@@ -15,29 +15,29 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from sagehound import console
 from sagehound.data.folders import scan
 from sagehound.errors import ConfigError, InputError, SagehoundError
-from sagehound.packs import groups, make_pack, read_photo, unreadable
-from sagehound_launchers.sagemaker.errors import aws_errors
+from sagehound.storage.packs import groups, make_pack, read_photo, unreadable
+from sagehound.system import console
+from sagehound_launchers.sagemaker.aws_errors import aws_errors
 
-_KEY_BYTES = 1024  # of an object's key, at most: S3's limit
-_DELETED_AT_ONCE = 1000  # objects of one request: S3's limit
-_IN_HAND = 128 * 2**20  # bytes of photos in memory; one pack that is larger goes alone
+_KEY_BYTES = 1024  # bytes of an object's key: S3's limit
+_DELETED_AT_ONCE = 1000  # objects in one request: S3's limit
+_IN_HAND = 128 * 2**20  # bytes of photos in memory; a larger pack is sent alone
 
 S3: TypeAlias = Any  # botocore ships no types
-Task: TypeAlias = tuple[int, Callable[[], int]]  # bytes of photos, and what sends them and returns the bytes it sent
+Task: TypeAlias = tuple[int, Callable[[], int]]  # bytes of photos, and the upload, which returns bytes sent
 
 
 @dataclass(frozen=True)
 class Uploaded:
-    """Where a set of photos is in S3, and what was sent to bring it there."""
+    """The place of a set of photos in S3, and what was uploaded."""
 
-    uri: str  # for S3Uri of a channel
+    uri: str  # S3Uri of a channel
     manifest: bool  # whether S3DataType is ManifestFile; S3Prefix otherwise
     photos: int
-    objects: int  # that make up the set
-    sent: int  # of these objects
+    objects: int  # objects of the set
+    sent: int  # objects that were uploaded
     bytes_sent: int
     deleted: int = 0  # objects of photos that are no longer in the folder
 
@@ -48,22 +48,22 @@ class Uploaded:
 
 
 def upload_packed(root: Path, s3: S3, bucket: str, prefix: str, workers: int = 16) -> Uploaded:
-    """Send photos as packs of some megabytes, for a channel in File mode; ``sagehound.packs.unpack`` opens it.
+    """Upload photos as packs of some megabytes, for a channel in File mode; see ``sagehound.storage.packs.unpack``.
 
-    A pack lies at ``PREFIX/packs/SHA256.tar`` and is sent once, whoever needs it; a ManifestFile names those of this
-    folder. Packs of earlier states of the folder stay where they are, for the jobs that were started with them.
+    A pack is stored at ``PREFIX/packs/SHA256.tar`` once for all users; a ManifestFile lists the packs of this folder.
+    Packs of earlier states remain, for the jobs that use them.
 
     Args:
         root: split/class/photo or class/photo.
-        s3: a client of boto3's, with the retries that are wanted and as many connections as workers.
-        bucket: its name.
-        prefix: what all keys begin with.
-        workers: objects sent at a time; no more than the client has connections.
+        s3: a boto3 client with retries and as many connections as workers.
+        bucket: name of the bucket.
+        prefix: of all keys.
+        workers: uploads at a time; at most the client's connections.
 
     Raises:
         ConfigError: no prefix.
-        InputError: what ``scan`` refuses; a photo cannot be read.
-        SagehoundError: S3 cannot be reached or refuses; what was sent counts next time.
+        InputError: ``scan`` refuses the folder, or a photo cannot be read.
+        SagehoundError: S3 is unreachable or refuses; the next call resumes.
     """
     base = _base(prefix)
     photos = _with_sizes(root)
@@ -82,28 +82,28 @@ def upload_packed(root: Path, s3: S3, bucket: str, prefix: str, workers: int = 1
         sent = _in_parallel(tasks, _workers(s3, workers), _title(len(photos), bucket, base))
         manifest = json.dumps([{"prefix": f"s3://{bucket}/{base}packs/"}, *sorted(names)]).encode()
         key = f"{base}manifests/{hashlib.sha256(manifest).hexdigest()}.manifest"
-        # last, so that a manifest never names a pack that is not there
+        # last, so that all packs of a manifest exist
         sent.append(0 if dict(_list(s3, bucket, key)) else _put(s3, bucket, key, manifest))
     return Uploaded(f"s3://{bucket}/{key}", True, len(photos), len(sent), sum(map(bool, sent)), sum(sent))
 
 
 def upload_loose(root: Path, s3: S3, bucket: str, prefix: str, workers: int = 16) -> Uploaded:
-    """Send photos as they are, for a channel in FastFile mode, to ``PREFIX/photos/``, and delete what is not theirs.
+    """Upload photos one by one to ``PREFIX/photos/``, for a channel in FastFile mode, and delete other objects there.
 
-    A photo counts as there if size and MD5 are the same. A bucket that encrypts with KMS shows no MD5: there every
-    photo is sent each time.
+    A photo is skipped if size and MD5 are the same. A bucket with KMS encryption shows no MD5, so every photo is
+    uploaded each time.
 
     Args:
         root: split/class/photo or class/photo.
-        s3: a client of boto3's, with the retries that are wanted and as many connections as workers.
-        bucket: its name.
-        prefix: what all keys begin with; one folder of photos to a prefix, as others' photos are deleted from it.
-        workers: objects sent at a time; no more than the client has connections.
+        s3: a boto3 client with retries and as many connections as workers.
+        bucket: name of the bucket.
+        prefix: of all keys; use one per folder of photos, because other photos are deleted from it.
+        workers: uploads at a time; at most the client's connections.
 
     Raises:
         ConfigError: no prefix.
-        InputError: what ``scan`` refuses; a photo cannot be read, or its name cannot be a key.
-        SagehoundError: S3 cannot be reached or refuses; what was sent counts next time.
+        InputError: ``scan`` refuses the folder, a photo cannot be read, or its name cannot be a key.
+        SagehoundError: S3 is unreachable or refuses; the next call resumes.
     """
     base = f"{_base(prefix)}photos/"
     photos = _with_sizes(root)
@@ -117,7 +117,7 @@ def upload_loose(root: Path, s3: S3, bucket: str, prefix: str, workers: int = 16
             if there.get(keys[file]) == (tag, len(content)):
                 return 0
             _put(s3, bucket, keys[file], content)
-            return max(len(content), 1)  # an empty file is sent as well
+            return max(len(content), 1)  # empty files are uploaded too
 
         tasks: list[Task] = [(size, partial(send, file)) for file, size in photos]
         sent = _in_parallel(tasks, _workers(s3, workers), _title(len(photos), bucket, base))
@@ -133,12 +133,12 @@ def _base(prefix: str) -> str:
 
 
 def _with_sizes(root: Path) -> list[tuple[str, int]]:
-    """Every photo's path below the root, and its bytes."""
+    """Every photo's path below the root, and its size in bytes."""
     found = []
     for photo in scan(root).photos:
         try:
             found.append((photo.file, (root / photo.file).stat().st_size))
-        except OSError as error:  # a link to nowhere
+        except OSError as error:  # a broken link
             raise unreadable(root / photo.file, error) from error
     return found
 
@@ -164,7 +164,7 @@ def _workers(s3: S3, wanted: int) -> int:
 
 
 def _list(s3: S3, bucket: str, prefix: str) -> Iterator[tuple[str, tuple[str, int]]]:
-    """Keys, with the ETag and the size of each."""
+    """Keys with ETag and size."""
     for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
         for item in page.get("Contents", []):
             yield item["Key"], (item["ETag"].strip('"'), item["Size"])
@@ -188,10 +188,9 @@ def _delete(s3: S3, bucket: str, keys: list[str]) -> None:
 
 
 def _in_parallel(tasks: list[Task], workers: int, title: str) -> list[int]:
-    """Do the tasks in threads, with a progress bar; returns what each returned, in no order.
+    """Run tasks in threads with a progress bar; returns their results in any order.
 
-    Daemon threads, of which no one waits for the last: after Ctrl-C or a failure a request that hangs would hold the
-    command for minutes.
+    Daemon threads: after Ctrl-C or an error, a request that hangs would otherwise delay the command for minutes.
     """
     waiting: queue.SimpleQueue[Task] = queue.SimpleQueue()
     for task in tasks:
@@ -216,7 +215,7 @@ def _in_parallel(tasks: list[Task], workers: int, title: str) -> list[int]:
     for _ in range(min(workers, len(tasks))):
         threading.Thread(target=work, daemon=True).start()
     if not console.terminal().is_terminal:
-        console.say(title)
+        console.info(title)
     returned: list[int] = []
     try:
         with console.bar(bytes_=True) as progress:
@@ -233,7 +232,7 @@ def _in_parallel(tasks: list[Task], workers: int, title: str) -> list[int]:
 
 
 class _Memory:
-    """So many bytes that threads share; who wants more than there are at all waits until it is alone."""
+    """A budget of bytes that threads share. A request for more than the budget waits until it is alone."""
 
     def __init__(self, bytes_: int) -> None:
         self._all = self._free = bytes_

@@ -1,4 +1,4 @@
-"""Requests to SageMaker as plain dicts from pure functions, held against AWS's own rules before they are sent."""
+"""Requests to SageMaker as plain dicts from pure functions, validated against AWS's service model."""
 
 import dataclasses
 import re
@@ -7,27 +7,27 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sagehound.cli.hyperparameters import encode
 from sagehound.config import Train
-from sagehound.console import metric_regex
 from sagehound.errors import ConfigError
-from sagehound.hyperparameters import encode
 from sagehound.metrics import of_epoch
+from sagehound.system.console import metric_regex
 from sagehound_launchers.config import Launch
-from sagehound_launchers.sagemaker.shapes import problems
-from sagehound_launchers.schema import LaunchWithStages
-from sagehound_launchers.search_space import SearchSpace, to_sagemaker
+from sagehound_launchers.config.schema import LaunchWithStages
+from sagehound_launchers.search.space import SearchSpace, to_sagemaker
+from sagemaker_emulator.request_validation import problems
 
-REQUEST = "SAGEHOUND_REQUEST"  # the variable by which a job that was started is known again
+REQUEST = "SAGEHOUND_REQUEST"  # environment variable that identifies a job of this command
 _TRAIN, _LAUNCH = ({f.name for f in dataclasses.fields(schema)} for schema in (Train, LaunchWithStages))
-_OURS = {*(_LAUNCH - _TRAIN), "hydra", "best", "cache", "overwrite"}  # what means nothing in a container
-_THERE = {"data.root", "data.s3", "backbone.weights", "trainer.num_nodes"}  # what a container finds out by itself
-_LOCAL_DISKS = re.compile(r"ml\.(g4dn|g5|g6e?|p3dn|p4de?|p5e?n?|trn\w+|\w+d)\.")  # encrypted by their hardware
-_MOST_SEED = 2**31  # that an Integer of AWS's holds
+_OURS = {*(_LAUNCH - _TRAIN), "hydra", "best", "cache", "overwrite"}  # keys that have no meaning in a container
+_THERE = {"data.root", "data.s3", "backbone.weights", "trainer.num_nodes"}  # keys that a container sets itself
+_LOCAL_DISKS = re.compile(r"ml\.(g4dn|g5|g6e?|p3dn|p4de?|p5e?n?|trn\w+|\w+d)\.")  # instances with hardware encryption
+_MOST_SEED = 2**31  # largest Integer of AWS
 
 
 @dataclass(frozen=True)
 class Account:
-    """What every request names of an AWS account."""
+    """The values of an AWS account that requests need."""
 
     region: str
     number: str  # twelve digits
@@ -38,7 +38,7 @@ class Account:
 
 @dataclass(frozen=True)
 class Channel:
-    """A folder of a job's container and where in S3 it comes from."""
+    """A folder of a job's container, and its place in S3."""
 
     name: str
     uri: str  # a prefix, or a manifest
@@ -46,19 +46,19 @@ class Channel:
 
 
 def hyperparameters(overrides: Sequence[str]) -> dict[str, str]:
-    """Overrides of a command as a job's hyperparameters, under their own names; the last of a key wins.
+    """A command's overrides as hyperparameters of a job, under their own names. The last one of a key wins.
 
-    What is of this machine (the stages, aws, data.root, ...) stays here; pkg:// weights are the image's own and travel.
+    Keys of this machine (stages, aws, data.root, ...) are dropped; pkg:// weights are in the image and are kept.
 
     Raises:
-        ConfigError: an override has no place in a job.
+        ConfigError: an override cannot be used in a job.
     """
     sent = []
     for override in overrides:
         name, _, value = override.partition("=")
         key = name.lstrip("+~")
         if key == "resume" and value not in ("", "null"):
-            raise ConfigError("resume= goes on with a run of this machine: drop it, or drop trainer=sagemaker")
+            raise ConfigError("resume= continues a run of this machine: drop it, or drop trainer=sagemaker")
         if key.partition(".")[0].partition("/")[0].partition("@")[0] in _OURS or key == "resume":
             continue
         if (key in _THERE and not value.strip("'\"").startswith("pkg://")) or (key, value) == ("trainer", "sagemaker"):
@@ -79,12 +79,12 @@ def training_job(
     """CreateTrainingJob.
 
     Args:
-        name: 63 letters at most, unique in the account and region.
+        name: at most 63 characters, unique in the account and region.
         cfg: the job's config, for what is under aws.
         account: role, bucket and image.
         given: hyperparameters.
         channels: code, photos, weights.
-        token: marks the job as this command's.
+        token: identifies the job as this command's.
         debugger: DebugHookConfig, DebugRuleConfigurations, ...
     """
     return {
@@ -106,22 +106,22 @@ def tuning_job(
     channels: Sequence[Channel],
     token: str,
 ) -> dict[str, Any]:
-    """CreateHyperParameterTuningJob; arguments as for training_job, ``name`` of 32 letters at most."""
+    """CreateHyperParameterTuningJob. Arguments as in training_job; ``name`` has at most 32 characters."""
     hpo = cfg.search
     objective = {"Type": hpo.direction.capitalize(), "MetricName": hpo.objective}
     limits = {"MaxParallelTrainingJobs": min(hpo.max_parallel_jobs, hpo.max_jobs)}
-    if hpo.strategy != "Grid":  # which has as many jobs as it has points
+    if hpo.strategy != "Grid":  # a grid has one job per point
         limits["MaxNumberOfTrainingJobs"] = hpo.max_jobs
     config: dict[str, Any] = {
         "Strategy": hpo.strategy,
         "HyperParameterTuningJobObjective": objective,
         "ResourceLimits": limits,
         "ParameterRanges": to_sagemaker(space, grid=hpo.strategy == "Grid"),
-        # after a warm start other points than the parents'
+        # so that a warm start proposes other points than the parents
         "RandomSeed": (cfg.seed + zlib.crc32(",".join(hpo.warm_start).encode()) * bool(hpo.warm_start)) % _MOST_SEED,
     }
     if hpo.strategy == "Hyperband":
-        # a line an epoch, one of the best in the end, and one more: a job that reaches the last is stopped
+        # a line per epoch, one of the best, and one more, because a job that reaches the maximum is stopped
         resources = {"MinResource": 1, "MaxResource": cfg.trainer.max_epochs + 2}
         config["StrategyConfig"] = {"HyperbandStrategyConfig": resources}
     else:
@@ -156,7 +156,7 @@ def _algorithm(account: Account, cfg: Launch, metrics: Sequence[str]) -> dict[st
 
 
 def _common(name: str, cfg: Launch, account: Account, channels: Sequence[Channel], token: str) -> dict[str, Any]:
-    """What a training job and a tuning job's definition of its trials share."""
+    """The common members of a training job and a tuning job's definition."""
     aws, base = cfg.aws, f"s3://{account.bucket}/{cfg.aws.prefix}"
     kms = {"KmsKeyId": aws.kms_key} if aws.kms_key else {}
     stopping = {"MaxRuntimeInSeconds": round(aws.max_hours * 3600)}
@@ -168,7 +168,7 @@ def _common(name: str, cfg: Launch, account: Account, channels: Sequence[Channel
             "InstanceType": aws.instance_type,
             "InstanceCount": aws.instance_count,
             "VolumeSizeInGB": aws.volume_gb,
-            # AWS refuses a key for disks of the machine itself
+            # AWS refuses a key for local disks
             **({"VolumeKmsKeyId": aws.kms_key} if aws.kms_key and not _LOCAL_DISKS.match(aws.instance_type) else {}),
         },
         "StoppingCondition": stopping,
@@ -194,10 +194,10 @@ def _channel(channel: Channel, mode: str) -> dict[str, Any]:
 
 
 def check(operation: str, request: dict[str, Any]) -> None:
-    """Hold a request against AWS's model.
+    """Validate a request against AWS's service model.
 
     Raises:
-        ConfigError: what AWS would refuse first, in its own terms.
+        ConfigError: the first problem, in AWS's terms.
     """
     found = [p for p in problems(operation, request) if p != "Parameter validation failed:"]
     if found:

@@ -1,6 +1,6 @@
-"""The source archive of a remote job: what git tracks, as it lies on disk, with no secret in it.
+"""The source archive of a remote job: git's tracked files in their current state, without secrets.
 
-Tests and notebooks are in it as everything else that is tracked; what .gitignore names, or nobody added, is not.
+Tests and notebooks are included. Ignored files and files that were never added are not.
 """
 
 import gzip
@@ -18,8 +18,8 @@ from stat import S_ISDIR, S_ISLNK, S_ISREG
 
 from sagehound.errors import InputError
 
-MOST = 50 * 10**6  # bytes of all files; more than that is data, not source
-WITHOUT_GIT = (  # what is taken where git tracks nothing
+MOST = 50 * 10**6  # bytes of all files; more is data, not source
+WITHOUT_GIT = (  # files to archive if git tracks nothing
     "train.py",
     "launch.py",
     "conf",
@@ -27,12 +27,12 @@ WITHOUT_GIT = (  # what is taken where git tracks nothing
     "launchers",
     "pyproject.toml",
     "requirements.lock",
-    "README.md",  # pyproject.toml names these two, and is not installed without them
+    "README.md",  # pyproject.toml names these two and needs them
     "LICENSE",
 )
-_SHOWN = 5  # findings that a message names
-_MADE = ("__pycache__", "*.pyc", "*.egg-info", ".*")  # what a walk without git passes over
-_OF_A_HOOK = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX")  # name the repository that a hook runs for
+_SHOWN = 5  # findings that a message lists
+_MADE = ("__pycache__", "*.pyc", "*.egg-info", ".*")  # skipped in a walk without git
+_OF_A_HOOK = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX")  # set inside a git hook
 _EXECUTABLE, _PLAIN, _SUBMODULE = "100755", "100644", "160000"  # git's modes
 
 _SECRET_NAMES = (
@@ -60,8 +60,8 @@ _SECRET_NAMES = (
     ".htpasswd",
 )
 _NO_SECRET_NAMES = (".env.example", ".env.sample", ".env.template", ".env.dist")
-_SECRETS = {  # the forms that the services give for their keys
-    # AWS's documentation writes ...EXAMPLE for keys that open nothing
+_SECRETS = {  # the formats of the services' keys
+    # AWS's documentation uses ...EXAMPLE for fake keys
     "an AWS access key": rb"\b(?:AKIA|ASIA)(?![A-Z0-9]{9}EXAMPLE\b)[A-Z0-9]{16}\b",
     "an AWS secret key": rb"(?i:aws_?secret(?:_?access)?_?key|aws_?session_?token)[\"']?\s*[:=]\s*[\"']?"
     rb"(?![A-Za-z0-9/+]{30}EXAMPLEKEY)[A-Za-z0-9/+=]{40,}",
@@ -80,35 +80,35 @@ _PATTERNS = {what: re.compile(pattern) for what, pattern in _SECRETS.items()}
 
 
 @dataclass(frozen=True)
-class Bundle:
+class SourceArchive:
     """A source archive."""
 
     content: bytes  # .tar.gz of plain files
-    digest: str  # SHA-256 of the tar inside, the same whatever zlib packed it
+    digest: str  # SHA-256 of the tar inside, independent of zlib
     files: int
-    notes: tuple[str, ...]  # what the archive does not hold and a user might look for, a line each
+    notes: tuple[str, ...]  # files that are missing in the archive, a line each
 
 
-def make(root: Path, *, tracked: bool = True, own: Sequence[Path] = ()) -> Bundle:
+def make(root: Path, *, tracked: bool = True, own: Sequence[Path] = ()) -> SourceArchive:
     """Archive the project in ``root``: the tracked files as they are now, committed or not.
 
-    The same names, contents and executable bits give the same archive. Links are replaced by the files that they point
-    to. Tracked files that are gone or cannot be read are left out. Where git tracks nothing, or ``tracked`` is false,
-    ``WITHOUT_GIT`` is taken.
+    The same names, contents and executable bits give the same archive. Links are replaced by their targets. Tracked
+    files that are missing or cannot be read are left out. If git tracks nothing, or ``tracked`` is false,
+    ``WITHOUT_GIT`` is archived.
 
     Args:
         root: the project's folder.
-        tracked: whether to ask git.
-        own: folders with options of the user's own, which are added to ``conf``; as in Hydra, they replace none.
+        tracked: whether to use git.
+        own: folders with the user's options, which are added to ``conf``; as in Hydra, they replace no option.
 
     Raises:
-        InputError: no project, a secret in it, a link that leaves it, or more than ``MOST`` bytes.
+        InputError: there is no project, it has a secret, a link leaves it, or it has more than ``MOST`` bytes.
     """
     root = root.resolve()
     modes, notes = _modes(root) if tracked else (_walked(root), [])
     files = dict(_on_disk(root, modes))
     gone = sorted(modes.keys() - files.keys() - {f for f, mode in modes.items() if mode == _SUBMODULE})
-    gone = [f for f in gone if not (root / f).is_dir()]  # a link to a folder is replaced by what is below it
+    gone = [f for f in gone if not (root / f).is_dir()]  # a link to a folder is replaced by its content
     if gone:
         notes.append(f"{_some(gone)}: gone, or cannot be read, and not sent")
     for folder in own:
@@ -126,7 +126,7 @@ def make(root: Path, *, tracked: bool = True, own: Sequence[Path] = ()) -> Bundl
     packed = io.BytesIO()
     with gzip.GzipFile("", "wb", fileobj=packed, mtime=0) as out:
         out.write(tar)
-    return Bundle(packed.getvalue(), hashlib.sha256(tar).hexdigest(), len(contents), tuple(notes))
+    return SourceArchive(packed.getvalue(), hashlib.sha256(tar).hexdigest(), len(contents), tuple(notes))
 
 
 def _some(found: list[str]) -> str:
@@ -135,7 +135,7 @@ def _some(found: list[str]) -> str:
 
 
 def _modes(root: Path) -> tuple[dict[str, str], list[str]]:
-    """The files that belong to the project and git's modes of them, and what is to be said about it."""
+    """The project's files with git's modes, and notes for the user."""
     modes: dict[str, str] = {}
     lines, reason = _git(root, "ls-files", "-z", "--stage")
     for line in lines:
@@ -152,7 +152,7 @@ def _modes(root: Path) -> tuple[dict[str, str], list[str]]:
 
 
 def _git(root: Path, *arguments: str) -> tuple[list[str], str]:
-    """What git prints, split at NUL, and why it may be nothing."""
+    """Git's output, split at NUL, and an error if there is none."""
     environment = {k: v for k, v in os.environ.items() if k not in _OF_A_HOOK}
     try:
         done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, env=environment, check=False)
@@ -178,7 +178,7 @@ def _walked(root: Path) -> dict[str, str]:
 
 
 def _on_disk(root: Path, modes: dict[str, str]) -> Iterator[tuple[str, Path]]:
-    """Names in the archive, and the plain files whose content they get."""
+    """Names in the archive, and the files with their content."""
     for file in modes:
         path = root / file
         try:
@@ -188,7 +188,7 @@ def _on_disk(root: Path, modes: dict[str, str]) -> Iterator[tuple[str, Path]]:
                 yield file, path
             elif S_ISLNK(kind):
                 yield from _behind(root, file, modes)
-        except (OSError, RuntimeError):  # gone, or links in a circle
+        except (OSError, RuntimeError):  # missing, or circular links
             continue
 
 
@@ -198,7 +198,7 @@ def _inside(root: Path, file: str, target: Path) -> None:
 
 
 def _behind(root: Path, file: str, modes: dict[str, str]) -> Iterator[tuple[str, Path]]:
-    """What a link stands for: a tracked file, or those below a folder."""
+    """The target of a link: a tracked file, or the tracked files below a folder."""
     target = (root / file).resolve(strict=True)
     _inside(root, file, target)
     inside = target.relative_to(root).as_posix()
@@ -232,7 +232,7 @@ def _read(root: Path, files: dict[str, Path]) -> dict[str, bytes]:
 
 
 def _secrets(contents: dict[str, bytes]) -> Iterator[str]:
-    """Where a secret is, and what it looks like; never the secret itself."""
+    """The places of secrets and their kinds, never the secret itself."""
     for file, content in sorted(contents.items()):
         name = file.rpartition("/")[2].lower()
         if name not in _NO_SECRET_NAMES and any(fnmatchcase(name, pattern) for pattern in _SECRET_NAMES):

@@ -1,4 +1,4 @@
-"""`hpo=sagemaker`: one tuning job, followed to its end, and what came of it in the form of every search."""
+"""`hpo=sagemaker`: runs one tuning job, follows it, and writes the results of a search."""
 
 import json
 import math
@@ -12,20 +12,20 @@ from omegaconf import OmegaConf
 from rich.live import Live
 from rich.table import Table
 
-from sagehound import console
+from sagehound.cli.hyperparameters import values
 from sagehound.errors import ConfigError, SagehoundError, Stopped
-from sagehound.files import locked, write_json
-from sagehound.hyperparameters import values
-from sagehound_launchers import trials
+from sagehound.storage.atomic import locked, write_json
+from sagehound.system import console
 from sagehound_launchers.config import Aws, Hpo, Launch
-from sagehound_launchers.runners import stop_signal, terminable
-from sagehound_launchers.sagemaker import account, client, inputs, requests
+from sagehound_launchers.sagemaker import account, job_client, job_inputs, requests
 from sagehound_launchers.sagemaker.account import Cloud
-from sagehound_launchers.sagemaker.errors import RemoteError, Unreachable, aws_errors
-from sagehound_launchers.sagemaker.training import say_cost
-from sagehound_launchers.search_space import Choice, Interval, SearchSpace
-from sagehound_launchers.spaces import Compose, searched, study_override
-from sagehound_launchers.trial import Trial
+from sagehound_launchers.sagemaker.aws_errors import RemoteError, Unreachable, aws_errors
+from sagehound_launchers.sagemaker.training import print_cost
+from sagehound_launchers.search import results
+from sagehound_launchers.search.resolve_space import Compose, find_space, study_override
+from sagehound_launchers.search.runners import stop_signal, terminable
+from sagehound_launchers.search.space import Choice, Interval, SearchSpace
+from sagehound_launchers.search.trial import Trial
 
 _KIND = "hyper_parameter_tuning_job"
 _ENDED = ("Completed", "Failed", "Stopped")
@@ -33,20 +33,20 @@ _STATES = {"Completed": "complete", "Stopped": "stopped", "Failed": "failed"}
 
 
 def tune(arguments: Sequence[str], hpo: Hpo, folder: Path, compose: Compose) -> list[Trial]:
-    """Start a tuning job, or go on following the one that was started for the same folder, until it ends.
+    """Start a tuning job, or follow the one that was started for the same folder, until it ends.
 
     Args:
-        arguments: overrides; those that are sweeps are searched, before those of hpo.space of the same key.
+        arguments: overrides; sweeps are searched, and replace those of hpo.space with the same key.
         hpo: strategy, max_jobs, max_parallel_jobs, objective, direction, ...
-        folder: of the search; tuning_job.json, trials.csv, best.yaml and plots are left in it.
-        compose: a trial's overrides to its config; raises what is wrong with them.
+        folder: of the search; gets tuning_job.json, trials.csv, best.yaml and plots.
+        compose: a trial's overrides to its config; raises ConfigError.
 
     Raises:
-        ConfigError: nothing is searched, a trial would break a rule, or AWS would refuse the job; nothing was started.
+        ConfigError: nothing is searched, a trial would break a rule, or AWS would refuse the job. Nothing was started.
         RemoteError: the job failed.
-        Stopped: a signal came; the job goes on, or with aws.stop_on_interrupt is told to stop.
+        Stopped: a signal came. The job continues, or with aws.stop_on_interrupt is stopped.
     """
-    space, ours = searched(arguments, hpo, compose)
+    space, ours = find_space(arguments, hpo, compose)
     cfg = compose([*ours, *space.middle()])
     with locked(folder / ".lock", busy=f"another process is tuning in {folder}: give hpo.study=ANOTHER"):
         cloud = account.connect(cfg.aws)
@@ -56,19 +56,19 @@ def tune(arguments: Sequence[str], hpo: Hpo, folder: Path, compose: Compose) -> 
         name = request["HyperParameterTuningJobName"]
         if cfg.dry_run:
             write_json(folder / "request.json", request)
-            console.say(f"dry_run: nothing was sent; CreateHyperParameterTuningJob: {folder / 'request.json'}")
+            console.info(f"dry_run: nothing was sent; CreateHyperParameterTuningJob: {folder / 'request.json'}")
             return []
-        say_cost(cloud, cfg.aws, _most(space, hpo))
+        print_cost(cloud, cfg.aws, _most(space, hpo))
         write_json(note, request)
         ended, found = _run(cloud, cfg, request, space, note)
-        trials.write(folder, found, space, maximize=hpo.direction == "maximize", objective=hpo.objective)
+        results.write(folder, found, space, maximize=hpo.direction == "maximize", objective=hpo.objective)
     if ended["HyperParameterTuningJobStatus"] == "Failed":
         raise RemoteError(f"tuning job {name}: {_reason(ended, found)}")
     return found
 
 
 def _most(space: SearchSpace, hpo: Hpo) -> int:
-    """Training jobs at most; a grid has as many as it has points."""
+    """The number of training jobs; a grid has one per point."""
     if hpo.strategy != "Grid":
         return int(hpo.max_jobs)
     return math.prod(len(found.values) for found in space.ranges.values() if isinstance(found, Choice))
@@ -76,30 +76,30 @@ def _most(space: SearchSpace, hpo: Hpo) -> int:
 
 def _request(cloud: Cloud, cfg: Launch, space: SearchSpace) -> dict[str, Any]:
     fixed = requests.hyperparameters(space.fixed)
-    given = {key: value for key, value in fixed.items() if key.lstrip("+") not in space.ranges}  # a sweep wins
-    if cfg.aws.spot:  # a checkpoint is kept, which results=scores does not
+    given = {key: value for key, value in fixed.items() if key.lstrip("+") not in space.ranges}  # a sweep replaces it
+    if cfg.aws.spot:  # keep a checkpoint, unlike results=scores
         given |= {"results": "all", "artifact": "false"}
     else:
         given.setdefault("results", "scores")
-    channels = inputs.channels(cloud, cfg)
+    channels = job_inputs.channels(cloud, cfg)
     for parent in cfg.search.warm_start:
         try:
-            client.describe(cloud, _KIND, parent)
+            job_client.describe(cloud, _KIND, parent)
         except Unreachable:
             raise
         except SagehoundError as error:
             raise ConfigError(f"hpo.warm_start={parent}: there is no such tuning job in {cloud.region}") from error
-    name = client.new_name("sagehound", 32)
+    name = job_client.new_name("sagehound", 32)
     request = requests.tuning_job(name, cfg, cloud.account, space, given, channels, uuid.uuid4().hex)
     requests.check("CreateHyperParameterTuningJob", request)
     return request
 
 
 def _again(cloud: Cloud, note: Path, request: dict[str, Any]) -> dict[str, Any] | None:
-    """The request that this folder's search was begun with; sent again, it starts nothing. None if its job failed.
+    """The request that started this folder's search. Sent again, it starts no second job. None if its job failed.
 
     Raises:
-        ConfigError: it was another search.
+        ConfigError: the folder belongs to another search.
     """
     before: dict[str, Any] = json.loads(note.read_text())
     name = before["HyperParameterTuningJobName"]
@@ -112,62 +112,62 @@ def _again(cloud: Cloud, note: Path, request: dict[str, Any]) -> dict[str, Any] 
                 f"hpo.study=ANOTHER; hpo.warm_start=[{name}] lets it learn from this one"
             )
     try:
-        status = client.describe(cloud, _KIND, name)["HyperParameterTuningJobStatus"]
+        status = job_client.describe(cloud, _KIND, name)["HyperParameterTuningJobStatus"]
     except Unreachable:
         raise
     except SagehoundError:
-        return before  # it was never started, or its answer was lost
+        return before  # it was not started, or the response was lost
     if status == "Failed":
         console.warn(f"the tuning job {name} failed; another is begun")
         return None
-    console.say(f"following the tuning job {name} again")
+    console.info(f"following the tuning job {name} again")
     return before
 
 
-_EACH = {"InputDataConfig", "Environment", "CheckpointConfig"}  # what differs from one start to the next
+_EACH = {"InputDataConfig", "Environment", "CheckpointConfig"}  # members that differ between starts
 
 
 def _run(
     cloud: Cloud, cfg: Launch, request: dict[str, Any], space: SearchSpace, note: Path
 ) -> tuple[dict[str, Any], list[Trial]]:
-    """Start the job, if it was not started before, and wait for its end."""
+    """Start the job unless it runs already, and wait for its end."""
     name = request["HyperParameterTuningJobName"]
-    again = client.goes_on(cloud, f"{study_override(note.parent)} follows it again")
-    goes_on = f"the tuning job {name} goes on; {again}"
+    again = job_client.resume_hint(cloud, f"{study_override(note.parent)} follows it again")
+    resume_hint = f"the tuning job {name} goes on; {again}"
     with terminable():
         try:
-            client.start(cloud, _KIND, name, request)
+            job_client.start(cloud, _KIND, name, request)
         except SagehoundError as error:
             if not isinstance(error, Unreachable | Stopped):
-                note.unlink()  # it was refused, and another may be tried
+                note.unlink()  # it was refused; a new one may be started
             raise
         try:
             return _follow(cloud, cfg, name, space)
         except (KeyboardInterrupt, Stopped) as error:
             signum = stop_signal(error)
             if cfg.aws.stop_on_interrupt:
-                client.stop(cloud, _KIND, name)
-                goes_on = f"the tuning job {name} was told to stop"
-            raise Stopped(f"stopped by {signum.name}; {goes_on}", signum) from error
+                job_client.stop(cloud, _KIND, name)
+                resume_hint = f"the tuning job {name} was told to stop"
+            raise Stopped(f"stopped by {signum.name}; {resume_hint}", signum) from error
         except SagehoundError as error:
-            raise type(error)(f"{error}; {goes_on}") from error
+            raise type(error)(f"{error}; {resume_hint}") from error
 
 
 def _follow(cloud: Cloud, cfg: Launch, name: str, space: SearchSpace) -> tuple[dict[str, Any], list[Trial]]:
-    """Wait for the job's end; a table on a terminal, a line a trial elsewhere."""
+    """Wait for the job's end; shows a table on a terminal, else a line per trial."""
     told: set[int] = set()
-    console.say(f"tuning job {name}: {cfg.search.strategy}, {cfg.search.max_parallel_jobs} at a time")
+    console.info(f"tuning job {name}: {cfg.search.strategy}, {cfg.search.max_parallel_jobs} at a time")
     with Live(console=console.terminal(), transient=True, auto_refresh=False) as live:
         while True:
-            described, found = client.patiently(
+            described, found = job_client.poll_until(
                 cloud,
                 cfg.aws.patience_minutes,
-                lambda: (client.describe(cloud, _KIND, name), _trials(cloud, name, space)),
+                lambda: (job_client.describe(cloud, _KIND, name), _trials(cloud, name, space)),
             )
             for trial in found:
                 if trial.state in _STATES.values() and trial.number not in told:
                     told.add(trial.number)
-                    console.say(_line(trial, cfg.search.objective))
+                    console.info(_line(trial, cfg.search.objective))
             if console.terminal().is_terminal:
                 live.update(_table(name, found, space, cfg.search.objective), refresh=True)
             if described["HyperParameterTuningJobStatus"] in _ENDED:
@@ -176,7 +176,7 @@ def _follow(cloud: Cloud, cfg: Launch, name: str, space: SearchSpace) -> tuple[d
 
 
 def _trials(cloud: Cloud, name: str, space: SearchSpace) -> list[Trial]:
-    """The job's trials so far, in the order in which they were begun."""
+    """The job's trials so far, in the order of their start."""
     pages = cloud.client("sagemaker").get_paginator("list_training_jobs_for_hyper_parameter_tuning_job")
     with aws_errors(f"reading the trials of {name}"):
         asked = pages.paginate(
@@ -199,7 +199,7 @@ def _trial(number: int, summary: dict[str, Any], space: SearchSpace) -> Trial:
 
 
 def point(tuned: dict[str, str], space: SearchSpace) -> dict[str, str | float]:
-    """A trial's hyperparameters, which SageMaker gives as strings, as an override's values."""
+    """A trial's hyperparameters, which are strings on SageMaker, as values of overrides."""
     found: dict[str, str | float] = {}
     for key, value in values(tuned).items():
         r = space.ranges.get(key)
@@ -230,15 +230,15 @@ def _reason(ended: dict[str, Any], found: list[Trial]) -> str:
 def best_of(name: str, given: Mapping[str, str]) -> dict[str, str]:
     """The overrides of a tuning job's best training job.
 
-    A search that was followed in a folder below multirun is read there, with the photos and weights of its command;
-    otherwise AWS is asked, by the command's own ``aws`` keys.
+    If the search has a folder below multirun, it is read there, with the photos and weights of its command. Otherwise
+    AWS is queried with the command's ``aws`` keys.
 
     Args:
-        name: the tuning job's.
-        given: the command's overrides, by key.
+        name: of the tuning job.
+        given: the command's overrides by key.
 
     Raises:
-        ConfigError: there is no such job, or no AWS account to ask.
+        ConfigError: there is no such job, or no AWS account.
     """
     for note in Path("multirun").glob("**/tuning_job.json"):
         best = note.with_name("best.yaml")
@@ -249,7 +249,7 @@ def best_of(name: str, given: Mapping[str, str]) -> dict[str, str]:
     aws.folder = given.get("aws.folder", aws.folder)
     try:
         with aws_errors(f"best={name}: no such folder; looking for a tuning job"):
-            sagemaker = account.reach(aws).client("sagemaker")
+            sagemaker = account.open_session(aws).client("sagemaker")
             found = sagemaker.describe_hyper_parameter_tuning_job(HyperParameterTuningJobName=name)
     except SagehoundError as error:
         raise ConfigError(str(error)) from error
@@ -257,5 +257,5 @@ def best_of(name: str, given: Mapping[str, str]) -> dict[str, str]:
         raise ConfigError(f"best={name}: the tuning job has no best training job yet")
     fixed = found["TrainingJobDefinition"].get("StaticHyperParameters", {})
     tuned = found["BestTrainingJob"]["TunedHyperParameters"]
-    drop = {"results", "artifact"}  # what trials leave out
+    drop = {"results", "artifact"}  # keys that trials set
     return {k: v for k, v in values({**fixed, **tuned}).items() if k not in drop}

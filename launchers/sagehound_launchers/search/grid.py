@@ -1,4 +1,4 @@
-"""`-m key=a,b`: a grid. Every point is checked before the first is trained; a failed trial does not stop the others."""
+"""`-m key=a,b`: a grid. Checks every point before the first is trained; a failed trial does not stop the others."""
 
 import json
 import time
@@ -12,17 +12,18 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from sagehound import console, run_folder
+from sagehound.cli.hydra_errors import explain
 from sagehound.config import Train
+from sagehound.config.overrides import override_key
 from sagehound.errors import ConfigError, SagehoundError, Stopped
-from sagehound.explain import explain
-from sagehound.files import locked
-from sagehound.hints import override_key
-from sagehound_launchers import trials
+from sagehound.runs import run_folder
+from sagehound.storage.atomic import locked
+from sagehound.system import console
 from sagehound_launchers.config import Launch as LaunchConfig
-from sagehound_launchers.runners import Launch, outcome_of, stop_signal, terminable
-from sagehound_launchers.search_space import Choice, Range, SearchSpace, role_of
-from sagehound_launchers.trial import Trial, objective_of, scores_of
+from sagehound_launchers.search import results
+from sagehound_launchers.search.runners import Launch, outcome_of, stop_signal, terminable
+from sagehound_launchers.search.space import Choice, Range, SearchSpace, role_of
+from sagehound_launchers.search.trial import Trial, objective_of, scores_of
 
 
 @dataclass(frozen=True)
@@ -30,20 +31,20 @@ class Grid:
     """The points of a sweep."""
 
     space: SearchSpace
-    jobs: list[list[str]]  # of each point all its overrides
+    jobs: list[list[str]]  # all overrides of each point
 
     @property
     def points(self) -> list[dict[str, str]]:
-        """Of each point the values of the swept keys, as an override writes them."""
+        """For each point the values of the swept keys, as in overrides."""
         pairs = [[(override_key(o), o.partition("=")[2]) for o in job] for job in self.jobs]
         return [{key: value for key, value in job if key in self.space.ranges} for job in pairs]
 
 
 def parse(overrides: Sequence[Override]) -> Grid:
-    """The grid of a command line; the last override of a key counts.
+    """Parse the grid of a command line; the last override of a key counts.
 
     Raises:
-        ConfigError: a key is given an interval, which has no points.
+        ConfigError: a value is an interval, which has no points.
     """
     last = {o.get_key_element().lstrip("+"): o for o in overrides}
     ranges: dict[str, Range] = {}
@@ -68,7 +69,7 @@ def check(grid: Grid, compose: Callable[[Sequence[str]], Train]) -> None:
     """Compose and check every point.
 
     Raises:
-        ConfigError: names the first point that breaks a rule.
+        ConfigError: a point breaks a rule; the message names the first one.
     """
     several = len(grid.jobs) > 1
     for number, (job, point) in enumerate(zip(grid.jobs, grid.points, strict=True)):
@@ -88,11 +89,11 @@ def prepare(folder: Path, count: int, *, overwrite: bool) -> None:
 
     Args:
         folder: of the sweep.
-        count: how many trials it will have; each has a folder by its number.
-        overwrite: remove what another sweep left.
+        count: number of trials; each has a folder by its number.
+        overwrite: remove the files of another sweep.
 
     Raises:
-        ConfigError: names the folder and the ways on.
+        ConfigError: the folder holds results; the message says what to do.
     """
     ways_on = "replace it with overwrite=true, or give another hydra.sweep.dir"
     numbered = [trial for trial in folder.glob("*") if trial.name.isdecimal()]
@@ -105,11 +106,11 @@ def prepare(folder: Path, count: int, *, overwrite: bool) -> None:
         if trial not in old and int(trial.name) < count:
             run_folder.refuse_another_run(trial)
     if not overwrite:
-        run_folder.refuse_files(folder, [*trials.WRITTEN, "multirun.yaml"], ways_on)
+        run_folder.refuse_files(folder, [*results.WRITTEN, "multirun.yaml"], ways_on)
         return
     for trial in old:
         run_folder.remove_run(trial, "request.json", "job.json", "output.txt")
-    run_folder.remove(folder, trials.WRITTEN)
+    run_folder.remove(folder, results.WRITTEN)
 
 
 def run(
@@ -122,20 +123,20 @@ def run(
     objective: str = "valid.loss",
     maximize: bool = False,
 ) -> list[Trial]:
-    """Run the points, ``most`` in each call of ``launch``, and write what trials.write writes, however it ends.
+    """Run the points, ``most`` in each call of ``launch``, and write the results, also after an error.
 
     Args:
         grid: the points.
         folder: of the sweep.
-        launch: a launcher's.
-        most: points in each of its calls.
-        again: the command that begins the sweep again, if its launcher does not say how to continue.
+        launch: of a launcher.
+        most: points per call.
+        again: the command that starts the sweep again, if the launcher gives no hint.
         objective: of metrics.json.
         maximize: a higher objective is better.
 
     Raises:
-        SagehoundError: points failed; with the first one's exit code, after all were run.
-        Stopped: a signal came; what is done is written.
+        SagehoundError: points failed, after all were run; it has the first one's exit code.
+        Stopped: a signal came; finished trials are written.
     """
     done = _Done(grid, folder, objective)
     total = len(grid.jobs)
@@ -154,7 +155,7 @@ def run(
             raise Stopped(said, stop_signal(error)) from error
         finally:
             if done.failures or done.complete:
-                trials.write(folder, done.trials, grid.space, maximize=maximize, objective=objective)
+                results.write(folder, done.trials, grid.space, maximize=maximize, objective=objective)
     if done.failures:
         number, reason = next(iter(done.failures.items()))
         failed = SagehoundError(f"{len(done.failures)} of {total} trials failed; the first, trial {number}: {reason}")
@@ -180,7 +181,7 @@ class _Done:
         """Run some points."""
         jobs, total = self._grid.jobs[first : first + most], len(self._points)
         for number in range(first, first + len(jobs)):
-            console.say(f"trial {number} ({number + 1} of {total}): {_written(self._points[number])}")
+            console.info(f"trial {number} ({number + 1} of {total}): {_written(self._points[number])}")
         start = time.perf_counter()
         try:
             outcomes = [outcome_of(job) for job in launch(jobs, first)]
@@ -195,7 +196,7 @@ class _Done:
             self._note(number, outcome, seconds)
 
     def _read(self, numbers: Sequence[int]) -> None:
-        """Add the trials that had finished when the others were stopped; each has its metrics.json."""
+        """Add trials that finished before the others were stopped; each has metrics.json."""
         for number in numbers:
             path = self._folder / str(number) / "metrics.json"
             if path.exists():
@@ -206,7 +207,7 @@ class _Done:
         try:
             if isinstance(outcome, SagehoundError):
                 raise outcome
-            if not outcome:  # of a job that trains nothing here
+            if not outcome:  # the job trains nothing on this machine
                 return
             value = objective_of(outcome, name)
         except SagehoundError as error:
@@ -216,7 +217,7 @@ class _Done:
             return
         seconds = sum(outcome.get("seconds", {}).values()) if seconds is None else seconds
         self.trials.append(Trial(number, "complete", value, round(seconds, 3), point, scores=scores_of(outcome)))
-        console.say(f"trial {number}: {name} {value:.4f}")
+        console.info(f"trial {number}: {name} {value:.4f}")
 
 
 def _written(point: Mapping[str, str]) -> str:

@@ -1,7 +1,7 @@
-"""What a search says of its scientific hyperparameters: the best of each value, whatever the others were.
+"""Compares the values of scientific hyperparameters: the best trial of each value, whatever the other hyperparameters.
 
-The isolation plot of the deep learning tuning playbook (Godbole et al. 2023): the nuisance hyperparameters are tuned
-away, so that values are compared each at its best.
+The isolation plot of the deep learning tuning playbook (Godbole et al. 2023): nuisance hyperparameters are optimized
+out, so each value is compared at its best.
 """
 
 import math
@@ -12,12 +12,13 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sagehound import console, plots
-from sagehound.files import write_csv
-from sagehound_launchers.search_space import Choice, Range, SearchSpace
-from sagehound_launchers.trial import Trial, best_of
+from sagehound.evaluation import plots
+from sagehound.storage.atomic import write_csv
+from sagehound.system import console
+from sagehound_launchers.search.space import Choice, Range, SearchSpace
+from sagehound_launchers.search.trial import Trial, best_of
 
-_BINS = 5  # of an interval
+_BINS = 5  # parts of an interval
 
 
 @dataclass(frozen=True)
@@ -25,15 +26,15 @@ class Value:
     """One value of a hyperparameter, or one part of its interval."""
 
     name: str
-    trials: int  # that are complete
+    trials: int  # complete trials
     best: Trial | None
-    ended: tuple[Trial, ...] = ()  # that were ended early, at a known objective
+    ended: tuple[Trial, ...] = ()  # trials that ended early with a known objective
 
 
 def write(folder: Path, trials: Sequence[Trial], space: SearchSpace, *, maximize: bool, objective: str) -> None:
-    """Write isolation.csv and plots/isolation.png, and print the table; nothing where no hyperparameter is scientific.
+    """Write isolation.csv and plots/isolation.png and print the table, if a hyperparameter is scientific.
 
-    isolation.csv: hyperparameter, value (of an interval, a fifth of it: from..to), trials, objective, trial.
+    isolation.csv: hyperparameter, value (a fifth of an interval: from..to), trials, objective, trial.
     """
     keys = [key for key in space.ranges if space.roles.get(key) == "scientific"]
     if not keys:
@@ -52,7 +53,7 @@ def write(folder: Path, trials: Sequence[Trial], space: SearchSpace, *, maximize
 
 
 def isolate(trials: Sequence[Trial], key: str, found: Range, *, maximize: bool) -> list[Value]:
-    """The best complete trial for each value of a hyperparameter, or for each fifth of its interval, on its scale."""
+    """The best complete trial for each value of a hyperparameter, or for each fifth of its interval on its scale."""
     known = [t for t in trials if t.objective is not None]
     if isinstance(found, Choice):
         groups = [(name, [t for t in known if str(t.point[key]) == name]) for name in found.values]
@@ -77,7 +78,7 @@ def _value(name: str, group: Sequence[Trial], *, maximize: bool) -> Value:
 
 
 def _edges(low: float, high: float, scale: str) -> list[float]:
-    """Where the fifths of an interval begin and end."""
+    """The bounds of the fifths of an interval."""
     if scale == "log":
         return [math.exp(e) for e in _edges(math.log(low), math.log(high), "")]
     if scale == "reverse_log":
@@ -86,7 +87,7 @@ def _edges(low: float, high: float, scale: str) -> list[float]:
 
 
 def _figure(found: dict[str, list[Value]], objective: str) -> Figure:
-    """A point a value, at the best objective that was reached with it."""
+    """Draw a point per value at its best objective."""
     figure = Figure(figsize=(4.5 * len(found), 3.4), layout="constrained")
     for ax, (key, values) in zip(figure.subplots(1, len(found), squeeze=False).flat, found.items(), strict=True):
         known = [(i, v.best.objective) for i, v in enumerate(values) if v.best]
@@ -99,7 +100,7 @@ def _figure(found: dict[str, list[Value]], objective: str) -> Figure:
 
 
 def scatter(ax: Axes, placed: Sequence[tuple[float, Trial]]) -> None:
-    """Draw trials at their place and objective; trials that were ended early (pruned, stopped) have other markers."""
+    """Draw trials at their place and objective; trials that ended early (pruned, stopped) have other markers."""
     for state, marker, colour in (("complete", "o", "C0"), ("pruned", "x", "C3"), ("stopped", "+", "C3")):
         points = [(x, t.objective) for x, t in placed if t.state == state and t.objective is not None]
         if points:

@@ -1,4 +1,4 @@
-"""`hpo=optuna`: proposals, trials, and what came of them; goes on where it was stopped."""
+"""`hpo=optuna`: Optuna proposes trials, which are run and recorded; a stopped search resumes."""
 
 import itertools
 import math
@@ -12,20 +12,20 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from sagehound import console
 from sagehound.errors import ConfigError, InputError, SagehoundError, Stopped
-from sagehound.files import locked
-from sagehound_launchers import spaces, trials
+from sagehound.storage.atomic import locked
+from sagehound.system import console
 from sagehound_launchers.config import Hpo
-from sagehound_launchers.proposals import ADAPTIVE, importance, make_pruner, make_sampler
-from sagehound_launchers.reports import Pruned
-from sagehound_launchers.runners import Job, Report, Result, Runner, stop_signal, terminable
-from sagehound_launchers.search_space import Choice, SearchSpace, overrides, to_optuna
-from sagehound_launchers.spaces import Compose, searched
-from sagehound_launchers.trial import Trial, objective_of, scores_of
+from sagehound_launchers.search import resolve_space, results
+from sagehound_launchers.search.pruning import Pruned
+from sagehound_launchers.search.resolve_space import Compose, find_space
+from sagehound_launchers.search.runners import Job, Report, Result, Runner, stop_signal, terminable
+from sagehound_launchers.search.samplers import ADAPTIVE, importance, make_pruner, make_sampler
+from sagehound_launchers.search.space import Choice, SearchSpace, overrides, to_optuna
+from sagehound_launchers.search.trial import Trial, objective_of, scores_of
 
-_STOPPED = "stopped"  # in a trial's user attributes; Optuna knows such a trial as failed
-_MOST_FAILURES = 3  # trials one after the other; the next would fail as well
+_STOPPED = "stopped"  # user attribute of a stopped trial, which is failed for Optuna
+_MOST_FAILURES = 3  # failures in a row; the next trial would fail too
 
 MakeRunner: TypeAlias = Callable[[Report | None, bool], Runner]
 
@@ -33,28 +33,28 @@ MakeRunner: TypeAlias = Callable[[Report | None, bool], Runner]
 def tune(
     arguments: Sequence[str], hpo: Hpo, seed: int, folder: Path, compose: Compose, make_runner: MakeRunner
 ) -> list[Trial]:
-    """Run trials until ``hpo.max_jobs`` are done in all, those of earlier calls for the same folder among them.
+    """Run trials until ``hpo.max_jobs`` are done, including those of earlier calls for the same folder.
 
     Args:
-        arguments: overrides; those that are sweeps are searched, before those of hpo.space of the same key.
+        arguments: overrides; sweeps are searched, and replace those of hpo.space with the same key.
         hpo: max_jobs, sampler, pruner, objective, direction, space.
         seed: of the proposals.
-        folder: of the sweep; study.journal and what trials.write writes are left in it.
-        compose: a trial's overrides to its config; raises what is wrong with them.
-        make_runner: what runs the trials, from the function that hears of each epoch (None: nothing is pruned) and
-            from whether proposals follow from the results before them.
+        folder: of the sweep; gets study.journal and the results.
+        compose: a trial's overrides to its config; raises ConfigError.
+        make_runner: makes the runner of the trials. Its arguments are the function that gets each epoch's report (None:
+            no pruning), and whether proposals depend on earlier results.
 
     Raises:
         ConfigError: nothing is searched, a trial would break a rule, or the folder's trials searched something else.
-        SagehoundError: the first trial failed, or three after each other did.
-        Stopped: a signal came; what is done is written, and the message has the command that resumes the search.
+        SagehoundError: the first trial failed, or three in a row.
+        Stopped: a signal came; the results are written, and the message has the command that resumes the search.
     """
-    space, ours = searched(arguments, hpo, compose)
+    space, ours = find_space(arguments, hpo, compose)
     points = _grid(space) if hpo.sampler == "grid" else []
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     with locked(folder / ".lock", busy=f"another process is tuning in {folder}: give hpo.study=ANOTHER"):
         journal = str(folder / "study.journal")
-        _mend(folder / "study.journal")
+        _repair(folder / "study.journal")
         storage = JournalStorage(JournalFileBackend(journal, lock_obj=JournalFileOpenLock(journal)))
         study = optuna.create_study(
             storage=storage, study_name="study", direction=StudyDirection[hpo.direction.upper()], load_if_exists=True
@@ -83,14 +83,14 @@ def _write(study: optuna.Study, folder: Path, space: SearchSpace, hpo: Hpo) -> l
     found = [_trial(t) for t in study.trials if t.state.is_finished()]
     if found:
         if shares := importance(study):
-            console.say(f"importance (PED-ANOVA): {shares}")
-        trials.write(folder, found, space, maximize=hpo.direction == "maximize", objective=hpo.objective)
+            console.info(f"importance (PED-ANOVA): {shares}")
+        results.write(folder, found, space, maximize=hpo.direction == "maximize", objective=hpo.objective)
     return found
 
 
 def _resumable(error: KeyboardInterrupt | SagehoundError, folder: Path) -> SagehoundError:
     """The error that ends a search, with the command that resumes it."""
-    how = f"; resume with: {spaces.command_again(folder)}"
+    how = f"; resume with: {resolve_space.resume_command(folder)}"
     if isinstance(error, KeyboardInterrupt | Stopped):
         signum = stop_signal(error)
         return Stopped(f"stopped by {signum.name}{how}", signum)
@@ -109,7 +109,7 @@ def _grid(space: SearchSpace) -> list[dict[str, str]]:
 
 
 def _check_same(study: optuna.Study, space: SearchSpace, hpo: Hpo) -> None:
-    """A study goes on only with what it was begun with."""
+    """Check that a resumed study has the same settings."""
     now = {
         "space": {key: repr(found) for key, found in space.ranges.items()},
         "fixed": sorted(space.fixed),
@@ -128,24 +128,24 @@ def _check_same(study: optuna.Study, space: SearchSpace, hpo: Hpo) -> None:
         )
 
 
-def _mend(journal: Path) -> None:
-    """Take away what a killed process or a full disk left: Optuna's lock, for which it would wait, and half a line."""
-    Path(f"{journal}.lock").unlink(missing_ok=True)  # the folder's own lock is ours
+def _repair(journal: Path) -> None:
+    """Remove what a killed process or a full disk left: Optuna's lock, and an incomplete line."""
+    Path(f"{journal}.lock").unlink(missing_ok=True)  # this process holds the folder's lock
     if journal.exists():
         with journal.open("r+b") as file:
             file.truncate(file.read().rfind(b"\n") + 1)
 
 
 def _tidy(study: optuna.Study) -> None:
-    """Trials that a stopped or killed process left running are ended, and their points proposed again."""
+    """End the trials that a stopped or killed process left running, and propose their points again."""
     for left in study.get_trials(states=(TrialState.RUNNING,)):
         optuna.Trial(study, left._trial_id).set_user_attr(_STOPPED, True)
-        study.enqueue_trial(_asked(left))  # first: killed in between, it is tried twice rather than never
+        study.enqueue_trial(_asked(left))  # first: if killed in between, it is run twice rather than never
         study.tell(left.number, state=TrialState.FAIL)
 
 
 def _asked(trial: FrozenTrial) -> dict[str, Any]:
-    """A trial's point, as far as it was proposed; a grid's is known before it begins."""
+    """A trial's point; that of a grid is known before the trial begins."""
     return {**trial.system_attrs.get("fixed_params", {}), **trial.params}
 
 
@@ -158,10 +158,10 @@ class _Search:
         self._failures = 0
 
     def run(self, runner: Runner) -> None:
-        """Propose, run and note, until as many are done as were asked for.
+        """Propose, run and record trials until ``max_jobs`` are done.
 
         Raises:
-            SagehoundError: of a trial, where the next would fail as well; those that ran beside it are noted.
+            SagehoundError: a trial failed, and the next would fail too; trials that ran in parallel are recorded.
         """
         while True:
             jobs = [self._propose() for _ in range(min(runner.room, self._left()))]
@@ -172,12 +172,12 @@ class _Search:
                 raise errors[0]
 
     def report(self, number: int, epochs: int, value: float) -> bool:
-        """Note what a trial reached; whether it is to end."""
+        """Record a trial's objective; returns whether to prune it."""
         self._running[number].report(value, epochs)
         return self._running[number].should_prune()
 
     def _left(self) -> int:
-        """How many trials are still to be proposed."""
+        """The number of trials that are still to be proposed."""
         left = int(self._hpo.max_jobs) - self._done() - len(self._running)
         if self._hpo.sampler == "grid":
             left = min(left, len(self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,))))
@@ -190,18 +190,18 @@ class _Search:
         trial = self._study.ask(to_optuna(self._space))
         self._running[trial.number] = trial
         place = self._done() + len(self._running)
-        console.say(f"trial {trial.number} ({place} of {self._hpo.max_jobs}): {' '.join(overrides(trial.params))}")
+        console.info(f"trial {trial.number} ({place} of {self._hpo.max_jobs}): {' '.join(overrides(trial.params))}")
         return Job(trial.number, [*self._ours, *self._space.fixed, *overrides(trial.params)])
 
     def _note(self, result: Result) -> SagehoundError | None:
-        """Tell the study what came of a trial; returns the error that ends the search, if it does."""
+        """Record a trial's result in the study; returns the error that ends the search, if any."""
         name, trial = self._hpo.objective, self._running.pop(result.number)
         if result.seconds is not None:
             trial.set_user_attr("seconds", round(result.seconds, 3))
         if isinstance(result.metrics, Pruned):
             self._failures = 0
             self._study.tell(trial, state=TrialState.PRUNED)
-            console.say(f"trial {result.number}: {result.metrics}")
+            console.info(f"trial {result.number}: {result.metrics}")
             return None
         try:
             if isinstance(result.metrics, SagehoundError):
@@ -218,7 +218,7 @@ class _Search:
         self._failures = 0
         trial.set_user_attr("scores", scores_of(result.metrics))
         self._study.tell(trial, value)
-        console.say(f"trial {result.number}: {name} {value:.4f}, the best is {self._study.best_value:.4f}")
+        console.info(f"trial {result.number}: {name} {value:.4f}, the best is {self._study.best_value:.4f}")
         return None
 
 

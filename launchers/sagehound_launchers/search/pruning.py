@@ -1,26 +1,23 @@
-"""What a trial tells of each epoch while it trains, to whoever listens; nobody does unless trials are pruned."""
+"""Reports of each epoch of a trial to the search, which may prune it."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 
 from sagehound.errors import SagehoundError
-from sagehound.metrics import of_epoch
 
-Report = Callable[[int, float], bool]  # epochs done and the objective then; whether the trial is to end
-
-MEASURED = tuple(of_epoch(("valid",)))  # valid.loss, valid.top1, ...: what is known of every epoch
+Report = Callable[[int, float], bool]  # finished epochs and the objective; returns whether to end the trial
 
 _listener: ContextVar[Report | None] = ContextVar("_listener", default=None)
 
 
 class Pruned(SagehoundError):
-    """A trial was ended early, because others were better by then."""
+    """A trial was pruned, because others were better."""
 
 
 @contextmanager
 def listening(report: Report) -> Iterator[None]:
-    """Trials that are trained in this block, in this process, tell ``report`` of each epoch."""
+    """Trials that are trained in this block, in this process, call ``report`` after each epoch."""
     before = _listener.set(report)
     try:
         yield
@@ -29,9 +26,9 @@ def listening(report: Report) -> Iterator[None]:
 
 
 def each_epoch(objective: str) -> Callable[[int, Mapping[str, float]], None] | None:
-    """What training calls after each epoch; None where nobody listens.
+    """The function that training calls after each epoch; None without pruning.
 
-    It raises Pruned where the trial is to end.
+    It raises Pruned if the trial is to end.
     """
     report = _listener.get()
     if report is None:

@@ -1,4 +1,4 @@
-"""What a search searches: the command line's sweeps, hpo.space beside them, or the optimizer's own space."""
+"""Finds the search space: sweeps of the command line, hpo.space, or the optimizer's space."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -7,30 +7,31 @@ from typing import Any
 
 from omegaconf import DictConfig, open_dict, read_write
 
-from sagehound import hints
-from sagehound.run_folder import claim, refuse_files
+from sagehound.config.overrides import as_text, override_key
+from sagehound.runs.run_folder import claim, refuse_files
+from sagehound.system import program
 from sagehound_launchers.config import Hpo, Launch
-from sagehound_launchers.search_space import SearchSpace, parse
-from sagehound_launchers.trials import WRITTEN
+from sagehound_launchers.search.results import WRITTEN
+from sagehound_launchers.search.space import SearchSpace, parse
 
-_STUDIES = Path("multirun")  # where conf/hpo puts the folder of each study
+_STUDIES = Path("multirun")  # the parent folder of studies in conf/hpo
 
 Compose = Callable[[Sequence[str]], Launch]
 
 
-def searched(arguments: Sequence[str], hpo: Hpo, compose: Compose) -> tuple[SearchSpace, list[str]]:
-    """The search space, and the overrides that are of the search itself.
+def find_space(arguments: Sequence[str], hpo: Hpo, compose: Compose) -> tuple[SearchSpace, list[str]]:
+    """The search space, and the overrides of the search itself.
 
-    Of a key that the command line and hpo.space both have, the command line's counts. Where neither sweeps anything,
-    conf/hpo/space/<optimizer.name>.yaml is the space.
+    The command line replaces keys of hpo.space. If neither has a sweep, conf/hpo/space/<optimizer.name>.yaml is the
+    space.
 
     Args:
         arguments: the command line's overrides.
-        hpo: the config's, with what was chosen as hpo/space in hpo.space.
-        compose: overrides to the config that they make, checked.
+        hpo: the config's group; hpo.space has the chosen hpo/space.
+        compose: overrides to the checked config.
 
     Raises:
-        ConfigError: a sweep cannot be searched, or one point of the space breaks a rule.
+        ConfigError: a sweep cannot be searched, or a point of the space breaks a rule.
     """
     ours = [a for a in arguments if _is_ours(a)]
     space = _parse(arguments, hpo)
@@ -43,13 +44,13 @@ def searched(arguments: Sequence[str], hpo: Hpo, compose: Compose) -> tuple[Sear
 
 def _parse(arguments: Sequence[str], hpo: Hpo) -> SearchSpace:
     given = [a for a in arguments if not _is_ours(a)]
-    keys = {hints.override_key(a) for a in given}
+    keys = {override_key(a) for a in given}
     flat = _flat(hpo.space)
     return parse([*given, *(f"{key}={sweep}" for key, sweep in flat.items() if key not in keys)])
 
 
 def _is_ours(override: str) -> bool:
-    """Whether an override is of the search itself, not of what its trials train."""
+    """Whether an override belongs to the search, not to its trials."""
     return override.lstrip("+~").startswith(("hpo=", "hpo.", "hpo/"))
 
 
@@ -60,10 +61,10 @@ def _flat(space: Any, prefix: str = "") -> dict[str, str]:  # noqa: ANN401 - nes
 
 
 def claim_study(config: DictConfig, arguments: Sequence[str]) -> list[str]:
-    """Give a search without a name a folder of its own; returns the command line's overrides, with the study's name.
+    """Give a search without a name its own folder; returns the overrides with the study's name.
 
     Args:
-        config: with hpo, and Hydra's own part, where the folder is noted.
+        config: with hpo and Hydra's part, where the folder is set.
         arguments: the command line's overrides.
     """
     given = {a.partition("=")[0] for a in [*arguments, *config.hydra.overrides.hydra]}
@@ -74,17 +75,17 @@ def claim_study(config: DictConfig, arguments: Sequence[str]) -> list[str]:
     study = str(folder.relative_to(_STUDIES))
     with read_write(config), open_dict(config):
         config.hpo.study = study
-    return [*arguments, f"hpo.study={hints.as_text(study)}"]
+    return [*arguments, f"hpo.study={as_text(study)}"]
 
 
 def refuse_others(folder: Path, note: str, *, overwrite: bool) -> None:
     """Refuse a folder with results, unless ``note`` shows that they are of a search that is resumed.
 
     Raises:
-        ConfigError: names the first file, and the ways on.
+        ConfigError: the folder has results; the message says what to do.
     """
     if not (overwrite or (folder / note).exists()):
-        ways_on = "give hpo.study=ANOTHER, or let it be replaced with overwrite=true"
+        ways_on = "give hpo.study=ANOTHER, or replace it with overwrite=true"
         refuse_files(folder, [*WRITTEN, "multirun.yaml"], ways_on)
 
 
@@ -94,13 +95,13 @@ def study_override(folder: Path) -> str:
     return f"hpo.study={folder.relative_to(_STUDIES)}" if named else f"hydra.sweep.dir={folder}"
 
 
-def command_again(folder: Path) -> str:
+def resume_command(folder: Path) -> str:
     """The command that resumes the search in a folder, quoted for the shell."""
     return same_command(study_override(folder))
 
 
 def same_command(*overrides: str) -> str:
     """This process's command with other overrides, quoted for the shell."""
-    keys = [hints.override_key(o) for o in overrides]
-    given = [a for a in sys.argv[1:] if hints.override_key(a) not in keys]
-    return hints.command([*given, *overrides])
+    keys = [override_key(o) for o in overrides]
+    given = [a for a in sys.argv[1:] if override_key(a) not in keys]
+    return program.command([*given, *overrides])

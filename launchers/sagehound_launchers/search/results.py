@@ -1,4 +1,4 @@
-"""What a finished sweep leaves, whoever ran it: trials.csv, best.yaml, and a plot of each hyperparameter."""
+"""The results of a sweep: trials.csv, best.yaml, and a plot of each hyperparameter."""
 
 import math
 from collections.abc import Sequence
@@ -7,18 +7,19 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 
-from sagehound import console, plots
-from sagehound.earlier import is_of_training
-from sagehound.files import write_csv, write_text
-from sagehound_launchers import isolation
-from sagehound_launchers.search_space import Choice, Interval, Range, SearchSpace, overrides
-from sagehound_launchers.trial import FORMATS, SHOWN, Trial, best_of
+from sagehound.cli.previous_runs import is_of_training
+from sagehound.evaluation import plots
+from sagehound.storage.atomic import write_csv, write_text
+from sagehound.system import console
+from sagehound_launchers.search import isolation
+from sagehound_launchers.search.space import Choice, Interval, Range, SearchSpace, overrides
+from sagehound_launchers.search.trial import FORMATS, SHOWN, Trial, best_of
 
 WRITTEN = ("trials.csv", "best.yaml", "isolation.csv", "plots/hyperparameters.png", "plots/isolation.png")
 
 
 def write(folder: Path, trials: Sequence[Trial], space: SearchSpace, *, maximize: bool, objective: str) -> None:
-    """Write trials.csv, best.yaml, plots/hyperparameters.png, what isolation.py adds; print the trials and the best."""
+    """Write trials.csv, best.yaml and the plots; print the trials and the best one."""
     keys = list(space.ranges)
     rows = [
         [t.number, t.state, "" if t.objective is None else repr(t.objective), "" if t.seconds is None else t.seconds]
@@ -32,7 +33,7 @@ def write(folder: Path, trials: Sequence[Trial], space: SearchSpace, *, maximize
     if best is None:
         console.warn(f"no trial was completed; {folder / 'trials.csv'} lists them")
         return
-    fixed = [o for o in space.fixed if is_of_training(o) and o != "trainer=sagemaker"]  # where it was trained
+    fixed = [o for o in space.fixed if is_of_training(o) and o != "trainer=sagemaker"]  # the folder of the trial
     winning = dict(o.split("=", 1) for o in [*fixed, *overrides(best.point)])
     write_text(folder / "best.yaml", OmegaConf.to_yaml(OmegaConf.create(winning)))
     if keys:
@@ -42,12 +43,12 @@ def write(folder: Path, trials: Sequence[Trial], space: SearchSpace, *, maximize
         value = best.point[key]
         if isinstance(found, Interval) and isinstance(value, int | float) and _at_edge(float(value), found):
             console.warn(f"the best {key}, {value:g}, lies at the edge of its range: search further on that side")
-    console.say(f"best trial: {best.number}, {objective} {best.objective:.4f}: {' '.join(overrides(best.point))}")
-    console.say(f"results: {folder}")
+    console.info(f"best trial: {best.number}, {objective} {best.objective:.4f}: {' '.join(overrides(best.point))}")
+    console.info(f"results: {folder}")
 
 
 def _print_table(trials: Sequence[Trial], keys: Sequence[str], objective: str) -> None:
-    """A line for each trial: its values, its state and its scores."""
+    """Print a line per trial: values, state and scores."""
     names = list(dict.fromkeys([*SHOWN, objective]))
     rows = []
     for t in trials:
@@ -59,7 +60,7 @@ def _print_table(trials: Sequence[Trial], keys: Sequence[str], objective: str) -
 
 
 def _at_edge(value: float, found: Interval) -> bool:
-    """Whether a value lies in the outer twentieth of its range, on its scale."""
+    """Whether a value is in the outer twentieth of its range, on its scale."""
     low, high = found.low, found.high
     if found.scale == "log":
         low, high, value = math.log(low), math.log(high), math.log(value)
@@ -68,7 +69,7 @@ def _at_edge(value: float, found: Interval) -> bool:
 
 
 def _figure(trials: Sequence[Trial], best: Trial, space: SearchSpace, objective: str) -> Figure:
-    """The objective against each hyperparameter, with its role."""
+    """Draw the objective against each hyperparameter, with its role."""
     figure = Figure(figsize=(4 * min(len(space.ranges), 3), 3.2 * -(-len(space.ranges) // 3)), layout="constrained")
     axes = figure.subplots(-(-len(space.ranges) // 3), min(len(space.ranges), 3), squeeze=False).flat
     for ax, (key, found) in zip(axes, space.ranges.items(), strict=False):

@@ -1,4 +1,4 @@
-"""Where the trials of a search run: through Hydra's launcher, or in processes of their own on this machine."""
+"""Runs the trials of a search: with Hydra's launcher, or in separate processes on this machine."""
 
 import signal
 import time
@@ -14,20 +14,20 @@ from hydra.core.utils import JobReturn
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
-from sagehound import console, interrupts
 from sagehound.errors import SagehoundError, Stopped
-from sagehound_launchers import reports
-from sagehound_launchers.worker import Failure, Worker, returned
+from sagehound.system import console, interrupts
+from sagehound_launchers.search import pruning
+from sagehound_launchers.search.trial_worker import Failure, Worker, returned
 
 Launch = Callable[[Sequence[Sequence[str]], int], Sequence[JobReturn]]
-Report = Callable[[int, int, float], bool]  # a trial's number, epochs done, the objective; whether the trial is to end
+Report = Callable[[int, int, float], bool]  # trial, finished epochs, objective; returns whether to end
 
-_PATIENCE = 10.0  # seconds that a trial which is told to stop has for its step
+_PATIENCE = 10.0  # seconds for a stopped trial to finish its step
 
 
 @dataclass(frozen=True)
 class Job:
-    """A trial to be run."""
+    """A trial to run."""
 
     number: int
     overrides: list[str]
@@ -35,7 +35,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Result:
-    """What came of one."""
+    """The result of a trial."""
 
     number: int
     metrics: Mapping[str, Any] | SagehoundError  # metrics.json, or why there is none
@@ -43,23 +43,23 @@ class Result:
 
 
 class Runner(Protocol):
-    """Runs some trials at a time."""
+    """Runs several trials at a time."""
 
     @property
     def room(self) -> int:
-        """How many trials ``run`` would take now."""
+        """The number of trials that ``run`` accepts now."""
 
     def run(self, jobs: list[Job]) -> list[Result]:
-        """Start the jobs; wait for some of those that were started, and return what came of them."""
+        """Start jobs, wait for some of the started ones, and return their results."""
 
     def __enter__(self) -> Self: ...
 
     def __exit__(self, *error: object) -> None:
-        """End whatever still runs."""
+        """End the trials that still run."""
 
 
 class Batches:
-    """Trials through Hydra's launcher, ``room`` in each call; the launcher decides how many run at a time."""
+    """Runs trials with Hydra's launcher, ``room`` per call; the launcher decides how many run at a time."""
 
     def __init__(self, launch: Launch, room: int, report: Report | None) -> None:
         self._launch, self._report, self.room = launch, report, room
@@ -78,15 +78,15 @@ class Batches:
         """
         start = time.perf_counter()
         with ExitStack() as stack:
-            if report := self._report:  # then the room is one
-                stack.enter_context(reports.listening(lambda epochs, value: report(jobs[0].number, epochs, value)))
+            if report := self._report:  # then room is one
+                stack.enter_context(pruning.listening(lambda epochs, value: report(jobs[0].number, epochs, value)))
             done = self._launch([job.overrides for job in jobs], jobs[0].number)
         seconds = time.perf_counter() - start if len(jobs) == 1 else None
         return [_result(job.number, one, seconds) for job, one in zip(jobs, done, strict=True)]
 
 
 def _result(number: int, job: JobReturn, seconds: float | None) -> Result:
-    """A job's result; that of one among several took as long as its phases."""
+    """A job's result. One of several took as long as the sum of its phases."""
     metrics = outcome_of(job)
     if seconds is None and not isinstance(metrics, SagehoundError):
         seconds = sum(metrics.get("seconds", {}).values())
@@ -94,7 +94,7 @@ def _result(number: int, job: JobReturn, seconds: float | None) -> Result:
 
 
 def outcome_of(job: JobReturn) -> Mapping[str, Any] | SagehoundError:
-    """metrics.json of a trial, or why there is none.
+    """metrics.json of a trial, or the error.
 
     Raises:
         Stopped: a signal ended it.
@@ -111,7 +111,7 @@ def outcome_of(job: JobReturn) -> Mapping[str, Any] | SagehoundError:
 
 
 def reported(launch: Launch, name: str) -> Launch:
-    """The same launcher, whose own errors are one line.
+    """The same launcher with errors of one line.
 
     Args:
         launch: of one of Hydra's launchers.
@@ -134,10 +134,10 @@ def _line(error: Exception) -> str:
 
 
 class Processes:
-    """Trials in processes of this machine, which share its cores and GPUs; what they print is in their folders.
+    """Runs trials in processes that share the machine's cores and GPUs. Their output is in their folders.
 
-    With ``ordered`` a trial is proposed knowing the trials before the ``most`` last ones and no others, whichever was
-    done first, so that a search can be repeated; without, as soon as a process is free.
+    With ``ordered``, a trial is proposed from all trials except the ``most`` last ones, whichever ended first, so a
+    search can be repeated. Without it, a trial is proposed as soon as a process is free.
     """
 
     def __init__(
@@ -158,11 +158,11 @@ class Processes:
 
     @property
     def room(self) -> int:
-        """How many trials ``run`` would take now."""
+        """The number of trials that ``run`` accepts now."""
         return self._most - len(self._running) - (len(self._done) if self._ordered else 0)
 
     def run(self, jobs: list[Job]) -> list[Result]:
-        """Start the jobs; with ``ordered``, what came of the oldest that is not yet returned, else of all that is done.
+        """Start jobs; returns the oldest result that was not returned yet (``ordered``), or all new results.
 
         Raises:
             Stopped: a signal came.
@@ -182,13 +182,13 @@ class Processes:
             if worker not in self._running.values():
                 return worker
         taken = {worker.place for worker in self._workers}
-        place = next(n for n in range(self._most) if n not in taken)  # of one that died, maybe
+        place = next(n for n in range(self._most) if n not in taken)  # the worker may have died
         worker = Worker(place, self._most, self._context, tells=self._report is not None)
         self._workers.append(worker)
         return worker
 
     def _listen(self) -> None:
-        """Wait until a trial has something to say, and answer."""
+        """Wait for a message of a trial, and respond."""
         pipes = {worker.pipe: number for number, worker in self._running.items()}
         ready = connection.wait([self._heard, *pipes])
         if self._heard in ready:
@@ -196,7 +196,7 @@ class Processes:
         for pipe in ready:
             number = pipes[pipe]  # type: ignore[index]
             worker = self._running[number]
-            said = worker.hear()
+            said = worker.receive()
             if isinstance(said, tuple):
                 assert self._report is not None
                 worker.answer(self._report(number, *said))
@@ -210,7 +210,7 @@ class Processes:
             self._done[number] = Result(number, metrics, said.seconds)
 
     def __enter__(self) -> Self:
-        # not raised where it comes: it might be half through a line of the journal, or in a library that reports it
+        # not raised here: the process may be in the middle of a line of the journal, or in a library that reports it
         self._before = {
             s: signal.signal(s, lambda signum, _: self._signals.send(signum)) for s in (signal.SIGTERM, signal.SIGINT)
         }
@@ -221,7 +221,7 @@ class Processes:
             signal.signal(signum, _stop)
         try:
             if self._running:
-                console.say(f"ending {len(self._running)} trials")
+                console.info(f"ending {len(self._running)} trials")
             for worker in self._workers:
                 worker.process.terminate()
             until = time.perf_counter() + _PATIENCE
@@ -243,7 +243,7 @@ def _stop(signum: int, _: FrameType | None = None) -> None:
 def terminable() -> Iterator[None]:
     """In this block SIGTERM raises Stopped, as Ctrl-C raises KeyboardInterrupt."""
     before = signal.signal(signal.SIGTERM, _stop)
-    interrupts.raise_from_now_on()
+    interrupts.restore_keyboard_interrupt()
     try:
         yield
     finally:
@@ -251,5 +251,5 @@ def terminable() -> Iterator[None]:
 
 
 def stop_signal(error: BaseException) -> signal.Signals:
-    """The signal that a Stopped or a KeyboardInterrupt stands for."""
+    """The signal of a Stopped or a KeyboardInterrupt."""
     return signal.Signals(error.exit_code - 128) if isinstance(error, Stopped) else signal.SIGINT

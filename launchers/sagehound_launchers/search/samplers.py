@@ -1,4 +1,4 @@
-"""Optuna's samplers and pruners, as hpo.sampler and hpo.pruner name them."""
+"""Optuna's samplers and pruners for hpo.sampler and hpo.pruner."""
 
 import warnings
 from collections.abc import Mapping
@@ -10,13 +10,13 @@ from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
 from optuna.samplers import BaseSampler, QMCSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
-ADAPTIVE = ("tpe",)  # samplers whose proposals follow from results
+ADAPTIVE = ("tpe",)  # samplers whose proposals depend on results
 
-_FEWEST = 10  # trials of which an importance can be told
+_FEWEST = 10  # trials that an importance needs
 
 
 def make_sampler(name: str, seed: int, before: int, space: Mapping[str, BaseDistribution]) -> BaseSampler:
-    """The sampler of a study that goes on after ``before`` trials; it must not propose those again."""
+    """The sampler of a study that resumes after ``before`` trials, whose points it must not repeat."""
     if name == "tpe":
         return TPESampler(seed=seed + before)
     if name == "qmc":
@@ -25,9 +25,9 @@ def make_sampler(name: str, seed: int, before: int, space: Mapping[str, BaseDist
 
 
 class Sobol(QMCSampler):
-    """Points of one scrambled Sobol sequence; how many it gave is kept in the study.
+    """Points of one scrambled Sobol sequence; the study stores how many were used.
 
-    Optuna's own draws the first point at random, because it learns the space from the first trial.
+    Optuna's own sampler draws the first point at random, because it learns the space from the first trial.
     """
 
     def __init__(self, seed: int, space: Mapping[str, BaseDistribution]) -> None:
@@ -37,16 +37,16 @@ class Sobol(QMCSampler):
         self._space = dict(space)
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """Optuna's hook: what a point has coordinates for."""
+        """Optuna's hook: the hyperparameters that the sequence samples."""
         return {key: found for key, found in self._space.items() if not found.single()}
 
 
 def make_pruner(name: str, epochs: int) -> BasePruner:
-    """The pruner of trials of so many epochs; the first is epoch 1.
+    """The pruner of trials with ``epochs`` epochs; the first is epoch 1.
 
-    median: worse at its best than the median of the others after as many epochs, once five trials are done and a fifth
-    of the epochs. hyperband: a third of the trials goes on after 1, 3, 9, ... epochs (Li et al. 2018), in brackets of
-    which some start later.
+    median: prunes a trial whose best is worse than the median of the others after as many epochs, once five trials and
+    a fifth of the epochs are done. hyperband: a third of the trials continues after 1, 3, 9, ... epochs (Li et al.
+    2018), in brackets, some of which start later.
     """
     if name == "median":
         return MedianPruner(n_startup_trials=5, n_warmup_steps=max(1, -(-epochs // 5)))
@@ -56,7 +56,7 @@ def make_pruner(name: str, epochs: int) -> BasePruner:
 
 
 def importance(study: optuna.Study) -> str:
-    """Each hyperparameter's share in what sets a study's best tenth apart; empty for fewer than ten trials.
+    """The importance of each hyperparameter for being in the best tenth; empty for fewer than ten trials.
 
     By PED-ANOVA (Watanabe et al. 2023).
     """

@@ -1,4 +1,4 @@
-"""One search space from Hydra's sweep grammar, for Optuna and for SageMaker's tuning jobs; proposals as overrides."""
+"""The search space: parsed from Hydra's sweep grammar, converted for Optuna and for SageMaker's tuning jobs."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,8 +9,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, Quote, QuotedString, RangeSweep
 from hydra.errors import HydraException
 
+from sagehound.cli.hydra_errors import explain
 from sagehound.errors import ConfigError
-from sagehound.explain import explain
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -19,14 +19,18 @@ ROLES = (
     "scientific",
     "nuisance",
     "fixed",
-)  # of the tuning playbook: what is asked about, what is tuned for it, neither
+)  # roles of the deep learning tuning playbook
 _SCALES = {"log": "Logarithmic", "reverse_log": "ReverseLogarithmic"}
-_MOST_RANGES, _MOST_VALUES, _MOST_LETTERS = 30, 30, 256  # of a tuning job: of each kind, of a categorical, of a value
+_MOST_RANGES, _MOST_VALUES, _MOST_CHARACTERS = (
+    30,
+    30,
+    256,
+)  # limits of a tuning job
 
 
 @dataclass(frozen=True)
 class Interval:
-    """Numbers between two bounds, both of them included."""
+    """Numbers between two bounds, inclusive."""
 
     low: float
     high: float
@@ -37,7 +41,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Choice:
-    """One of several values, each as an override writes it: 32, adam, [512,256], 'with space'."""
+    """One of several values, each as in an override: 32, adam, [512,256], 'with space'."""
 
     values: tuple[str, ...]
 
@@ -47,11 +51,11 @@ Range: TypeAlias = Interval | Choice
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """What is searched, by the key of the override, and what stays as it is."""
+    """The ranges to search by key, and the fixed overrides."""
 
     ranges: dict[str, Range]
-    fixed: list[str]  # overrides that every trial has
-    roles: dict[str, str]  # of the ranges that were given one
+    fixed: list[str]  # overrides of every trial
+    roles: dict[str, str]  # roles of ranges
 
     def middle(self) -> list[str]:
         """The overrides of one point, to compose and check before anything starts."""
@@ -59,14 +63,14 @@ class SearchSpace:
 
 
 def parse(given: Sequence[str]) -> SearchSpace:
-    """A search space from overrides.
+    """Parse a search space from overrides.
 
     interval(a,b) is continuous, int(interval(a,b)) and range(a,b) are integers, a,b and choice(a,b) are one of several;
     tag(log, ...) and tag(reverse_log, ...) scale an interval, tag(scientific, ...), tag(nuisance, ...) and
-    tag(fixed, ...) give it a role. Whatever is no sweep is fixed.
+    tag(fixed, ...) give it a role. Other overrides are fixed.
 
     Raises:
-        ConfigError: names the override that cannot be searched, and what to write instead.
+        ConfigError: an override cannot be searched; the message says what to write.
     """
     try:
         parsed = OverridesParser.create().parse_overrides(list(given))
@@ -97,7 +101,7 @@ def parse(given: Sequence[str]) -> SearchSpace:
 
 
 def role_of(text: str, sweep: Any) -> str:  # noqa: ANN401 - one of Hydra's sweeps
-    """The role that a sweep is tagged with; empty if none.
+    """The role in a sweep's tag; empty without one.
 
     Raises:
         ConfigError: there is no such tag, or two roles.
@@ -146,7 +150,7 @@ def _interval(text: str, sweep: IntervalSweep, scale: str) -> Interval:
 
 
 def _from_range(text: str, sweep: RangeSweep) -> Range:
-    """The values of Hydra's range, whose end is left out."""
+    """The values of Hydra's range, without its end."""
     values = list(sweep.range())
     if not values:
         raise ConfigError(f"{text}: an empty range; the end is left out, as in Python")
@@ -157,7 +161,7 @@ def _from_range(text: str, sweep: RangeSweep) -> Range:
 
 
 def _written(value: Any) -> str:  # noqa: ANN401 - what Hydra's grammar has
-    """A value as an override writes it."""
+    """A value as in an override."""
     if isinstance(value, QuotedString | str):
         return _text(value.text if isinstance(value, QuotedString) else value)
     if isinstance(value, bool) or value is None:
@@ -172,7 +176,7 @@ def _written(value: Any) -> str:  # noqa: ANN401 - what Hydra's grammar has
 
 
 def _text(text: str) -> str:
-    """Text as it is, where Hydra reads it back as the same text; otherwise in quotes."""
+    """Text unchanged if Hydra parses it as the same text; otherwise quoted."""
     try:
         override = OverridesParser.create().parse_override(f"k={text}")
         plain = not override.is_sweep_override() and override.value() == text and isinstance(override._value, str)
@@ -190,12 +194,12 @@ def _middle(found: Range) -> str | float:
 
 
 def overrides(point: Mapping[str, str | float]) -> list[str]:
-    """A proposed point as overrides: numbers to the last digit, choices as they were written."""
+    """A proposed point as overrides: numbers with all digits, choices as written."""
     return [f"{key}={value if isinstance(value, str) else repr(value)}" for key, value in point.items()]
 
 
 def to_optuna(space: SearchSpace) -> "dict[str, BaseDistribution]":
-    """Optuna's distributions; reverse_log becomes linear, which Optuna has not."""
+    """Optuna's distributions; reverse_log becomes linear, because Optuna lacks it."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     found: dict[str, BaseDistribution] = {}
@@ -213,11 +217,11 @@ def to_sagemaker(space: SearchSpace, *, grid: bool = False) -> dict[str, list[di
     """ParameterRanges of a tuning job.
 
     Args:
-        space: what is searched.
-        grid: whether the strategy is Grid, which takes categoricals alone.
+        space: the search space.
+        grid: whether the strategy is Grid, which takes only categoricals.
 
     Raises:
-        ConfigError: more ranges, values or letters than a tuning job may have; an interval in a grid.
+        ConfigError: there are more ranges, values or characters than a tuning job may have, or an interval in a grid.
     """
     ranges: dict[str, list[dict[str, Any]]] = {
         f"{kind}ParameterRanges": [] for kind in ("Continuous", "Integer", "Categorical")
@@ -246,6 +250,6 @@ def to_sagemaker(space: SearchSpace, *, grid: bool = False) -> dict[str, list[di
 def _check_values(key: str, choice: Choice) -> None:
     if len(choice.values) > _MOST_VALUES:
         raise ConfigError(f"{key}: {len(choice.values)} values, a tuning job takes {_MOST_VALUES}; give fewer")
-    long = [v for v in choice.values if len(v) > _MOST_LETTERS]
+    long = [v for v in choice.values if len(v) > _MOST_CHARACTERS]
     if long:
-        raise ConfigError(f"{key}={long[0][:40]}...: a tuning job's values have {_MOST_LETTERS} letters at most")
+        raise ConfigError(f"{key}={long[0][:40]}...: a tuning job's values have at most {_MOST_CHARACTERS} characters")

@@ -1,4 +1,4 @@
-"""One trial of a search, whoever ran it."""
+"""One trial of a search."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from typing import Any
 from sagehound.errors import ConfigError, SagehoundError
 from sagehound.metrics import EACH_EPOCH, METRICS
 
-SHOWN = {f"valid.{m.name}": f"valid {m.label}" for m in EACH_EPOCH if "valid" in m.splits}  # in the table of trials
+SHOWN = {f"valid.{m.name}": f"valid {m.label}" for m in EACH_EPOCH if "valid" in m.splits}  # in the table
 FORMATS = {name: m.epoch_format for m in METRICS for name in (f"valid.{m.name}", f"train.{m.name}")}
 
 
@@ -19,14 +19,14 @@ class Trial:
     number: int
     state: str  # complete, pruned, failed or stopped
     objective: float | None
-    seconds: float | None  # of the whole trial
-    point: Mapping[str, str | float]  # an override's value by key
-    name: str = ""  # of the training job, on SageMaker
-    scores: Mapping[str, float] = field(default_factory=dict)  # those of SHOWN that are known
+    seconds: float | None  # seconds of the whole trial
+    point: Mapping[str, str | float]  # values of overrides by key
+    name: str = ""  # name of the training job on SageMaker
+    scores: Mapping[str, float] = field(default_factory=dict)  # known scores of SHOWN
 
 
 def best_of(trials: Sequence[Trial], *, maximize: bool) -> Trial | None:
-    """The best complete trial, or the best that was ended early where none is; the earliest of equals, or None."""
+    """The best complete trial; without one, the best that ended early; the earliest of equals; or None."""
     known = [t for t in trials if t.objective is not None]
     complete = [t for t in known if t.state == "complete"] or known
     sign = -1 if maximize else 1

@@ -1,4 +1,4 @@
-"""A process that trains one trial after the other for a search, and ends with it."""
+"""A process that trains trials for a search, and ends with it."""
 
 import multiprocessing
 import os
@@ -21,24 +21,24 @@ from hydra.core.utils import JobReturn, env_override, run_job, setup_globals
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
-from sagehound import console
 from sagehound.errors import SagehoundError, Stopped
-from sagehound.machine import cores
-from sagehound_launchers import reports
+from sagehound.system import console
+from sagehound.system.machine import cores
+from sagehound_launchers.search import pruning
 
-OUTPUT = "output.txt"  # in a trial's folder: what it printed
+OUTPUT = "output.txt"  # in a trial's folder: its output
 
 
 @dataclass(frozen=True)
 class Failure:
-    """An error on its way from one process to another."""
+    """An error that is sent to another process."""
 
     kind: type[SagehoundError]
     message: str
     exit_code: int
 
     def error(self) -> SagehoundError:
-        """The error as it was raised there."""
+        """The original error."""
         if self.kind is Stopped:
             return Stopped(self.message, self.exit_code - 128)
         return self.kind(self.message)
@@ -46,7 +46,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Done:
-    """A trial has ended: metrics.json, or why there is none."""
+    """The end of a trial: metrics.json, or the error."""
 
     metrics: Mapping[str, Any] | Failure
     seconds: float | None
@@ -56,19 +56,19 @@ Said = tuple[int, float] | Done  # an epoch's report, or the end
 
 
 class Worker:
-    """The process as its parent sees it."""
+    """A handle of the process for its parent."""
 
     def __init__(self, place: int, of: int, context: HydraContext, *, tells: bool) -> None:
-        """Start the ``place``-th of ``of`` processes; ``tells``: it reports each epoch and wants an answer."""
+        """Start the ``place``-th of ``of`` processes. ``tells``: it reports each epoch and waits for a response."""
         self.place = place
-        resource_tracker.ensure_running()  # which unblocks the signal below, the first time
+        resource_tracker.ensure_running()  # it unblocks the signal at its first start
         spawn = multiprocessing.get_context("spawn")
         self.pipe, theirs = spawn.Pipe()
         self.process = spawn.Process(target=_work, args=(theirs, place, of, context, tells))
         self.folder = Path()
         share = {
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, cores() // of))),
-            "NO_COLOR": "1",  # its output goes to a file
+            "NO_COLOR": "1",  # its output is in a file
         }
         try:
             with _without_interrupt(), env_override(share):
@@ -82,13 +82,13 @@ class Worker:
         return not self.pipe.closed
 
     def start(self, cfg: DictConfig) -> None:
-        """Begin a trial, whose config has Hydra's own in it."""
+        """Start a trial; its config includes Hydra's part."""
         self.folder = Path(cfg.hydra.sweep.dir, str(cfg.hydra.sweep.subdir))
-        with suppress(BrokenPipeError):  # it died; hear() says so
+        with suppress(BrokenPipeError):  # it died; receive() returns the error
             self.pipe.send(cfg)
 
-    def hear(self) -> Said:
-        """What it has to say; a process that died says so."""
+    def receive(self) -> Said:
+        """Receive a message; a dead process gives an error."""
         try:
             said: Said = self.pipe.recv()
         except (EOFError, ConnectionResetError):
@@ -102,15 +102,15 @@ class Worker:
         return said
 
     def answer(self, prune: bool) -> None:
-        """Answer its report."""
+        """Respond to a report."""
         with suppress(BrokenPipeError):
             self.pipe.send(prune)
 
 
 @contextmanager
 def _without_interrupt() -> Iterator[None]:
-    """A process that starts in the block ignores Ctrl-C: a terminal sends it to all, and the parent sends SIGTERM."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows, where a started process inherits no mask
+    """A process that starts in the block ignores Ctrl-C: a terminal sends it to all, but the parent sends SIGTERM."""
+    if not hasattr(signal, "pthread_sigmask"):  # on Windows a process inherits no mask
         yield
         return
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -121,17 +121,17 @@ def _without_interrupt() -> Iterator[None]:
 
 
 def _work(pipe: Connection, place: int, of: int, context: HydraContext, tells: bool) -> None:
-    """The process itself."""
+    """The main function of the process."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     setup_globals()
     share_gpus(place, of)
-    import sagehound.training  # noqa: F401 - some seconds that are not the first trial's
+    import sagehound.training.train  # noqa: F401 - some seconds that are not the first trial's
 
     with ExitStack() as stack, suppress(BrokenPipeError, EOFError):
         if tells:
-            stack.enter_context(reports.listening(partial(_tell, pipe)))
+            stack.enter_context(pruning.listening(partial(_tell, pipe)))
         while True:
             cfg = pipe.recv()
             if cfg.data.workers is None:
@@ -144,13 +144,13 @@ def _work(pipe: Connection, place: int, of: int, context: HydraContext, tells: b
 
 
 def _end_with(parent: Any) -> None:  # noqa: ANN401 - multiprocessing's own, which has no name
-    """A parent that was killed could not end this process."""
+    """End this process if the parent is killed."""
     parent.join()
     os._exit(1)
 
 
 def share_gpus(place: int, of: int) -> None:
-    """Leave this process its share of several GPUs: every ``of``-th, and one at least."""
+    """Give this process its share of several GPUs: every ``of``-th, at least one."""
     import torch
 
     gpus = torch.cuda.device_count()
@@ -165,8 +165,8 @@ def _tell(pipe: Connection, epochs: int, value: float) -> bool:
 
 
 def _trial(cfg: DictConfig, context: HydraContext) -> Mapping[str, Any] | Failure:
-    """Train as Hydra's own launcher does, with all output in the trial's folder."""
-    from sagehound_launchers.launch import trial
+    """Train as Hydra's launcher does, with all output in the trial's folder."""
+    from sagehound_launchers.search.train_trial import train_trial
 
     folder = Path(cfg.hydra.sweep.dir, str(cfg.hydra.sweep.subdir))
     folder.mkdir(parents=True, exist_ok=True)
@@ -175,9 +175,9 @@ def _trial(cfg: DictConfig, context: HydraContext) -> Mapping[str, Any] | Failur
             stream.flush()
             os.dup2(file.fileno(), stream.fileno())
     try:
-        return returned(run_job(trial, cfg, "hydra.sweep.dir", "hydra.sweep.subdir", context))
+        return returned(run_job(train_trial, cfg, "hydra.sweep.dir", "hydra.sweep.subdir", context))
     except SagehoundError as error:
-        console.say(str(error))
+        console.info(str(error))
         return Failure(type(error), str(error), error.exit_code)
     except Exception as error:
         traceback.print_exc()
@@ -189,10 +189,10 @@ def _trial(cfg: DictConfig, context: HydraContext) -> Mapping[str, Any] | Failur
 
 
 def returned(job: JobReturn) -> Mapping[str, Any]:
-    """A job's metrics.json, or what it raised, without Hydra's line on stderr that repeats the overrides.
+    """A job's metrics.json, or its error, without Hydra's line on stderr that repeats the overrides.
 
     Raises:
-        SagehoundError: as the trial did, or because its launcher hands no metrics back.
+        SagehoundError: the trial's error, or its launcher returned no metrics.
     """
     with redirect_stderr(StringIO()):
         metrics = job.return_value

@@ -1,5 +1,1 @@
 """The stages of `python launch.py`. A new stage is one file here, and one option in conf/STAGE/OPTION.yaml."""
-
-from sagehound_launchers.stages.stage import Stage, registry
-
-__all__ = ["Stage", "registry"]

@@ -1,4 +1,4 @@
-"""`deploy=local`: a server for one model, or for several."""
+"""`deploy=local`: serves one model or several."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from omegaconf import MISSING
 
 from sagehound.config import key
 from sagehound.errors import ConfigError
-from sagehound_launchers.stages.stage import Stage
+from sagehound_launchers.config.stage import Stage
 
 if TYPE_CHECKING:
     from sagehound_launchers.config import Launch
@@ -38,8 +38,8 @@ class Deploy:
 
 
 def deploy(cfg: "Launch", own: Deploy, models: Sequence[str], folder: Path) -> None:
-    """Serve the models in this process, until a signal comes."""
-    from sagehound.serving.desk import Limits
+    """Serve the models in this process until a signal."""
+    from sagehound.serving.request_handler import Limits
     from sagehound.serving.server import serve
 
     limits = Limits(requests=own.max_requests, pixels=round(own.max_megapixels * 1e6))
@@ -48,7 +48,7 @@ def deploy(cfg: "Launch", own: Deploy, models: Sequence[str], folder: Path) -> N
 
 
 def names(models: Sequence[str]) -> dict[str, str]:
-    """A name for each model: that of its run's folder, or of its archive.
+    """A name for each model: of its run's folder or its archive.
 
     Raises:
         ConfigError: two models would have one name.
@@ -63,7 +63,7 @@ def names(models: Sequence[str]) -> dict[str, str]:
     return found
 
 
-# last, because it serves until the command is stopped
+# last, because it serves until it is stopped
 STAGE = Stage(
     "deploy", Deploy, 100, deploy, needs_model=True,
     extra={"local": ("serve", "fastapi", "fastapi_offline", "uvicorn", "httptools", "prometheus_client")},

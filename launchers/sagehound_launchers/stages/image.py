@@ -1,4 +1,4 @@
-"""`image=ecr`: the image that jobs run in."""
+"""`image=ecr`: builds and pushes the image of jobs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from omegaconf import MISSING
 
 from sagehound.config import key
-from sagehound_launchers.stages.stage import BEFORE_TRAINING, Stage
+from sagehound_launchers.config.stage import BEFORE_TRAINING, Stage
 
 if TYPE_CHECKING:
     from sagehound_launchers.config import Launch
@@ -24,8 +24,8 @@ class Image:
 
 
 def push(cfg: "Launch", image: Image, models: Sequence[str], folder: Path) -> None:
-    """Build the image of this project and push it."""
-    from sagehound_launchers.sagemaker.image import push
+    """Build the project's image and push it."""
+    from sagehound_launchers.sagemaker.image_build import push
 
     push(cfg.aws, image.repository, image.tag)
 

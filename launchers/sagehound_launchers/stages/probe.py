@@ -1,4 +1,4 @@
-"""`probe=local|sagemaker`: test photos sent to an endpoint."""
+"""`probe=local|sagemaker`: sends test photos to an endpoint."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from omegaconf import MISSING
 
 from sagehound.config import key
-from sagehound_launchers.stages.stage import Stage
+from sagehound_launchers.config.stage import Stage
 
 if TYPE_CHECKING:
     from sagehound_launchers.config import Launch
@@ -35,7 +35,7 @@ class Probe:
 
 def probe(cfg: "Launch", own: Probe, models: Sequence[str], folder: Path) -> None:
     """Send the photos, and write the scores to the run's folder."""
-    from sagehound_launchers.probe import probe
+    from sagehound_launchers.endpoint_probe import probe
 
     probe(cfg, folder, is_sagemaker=own.name == "sagemaker", clients=own.clients, timeout=own.timeout)
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from omegaconf import MISSING
 
-from sagehound import console
 from sagehound.config import key
 from sagehound.errors import InputError, Stopped
-from sagehound_launchers.stages.stage import Stage
+from sagehound.system import console
+from sagehound_launchers.config.stage import Stage
 
 if TYPE_CHECKING:
     from sagehound_launchers.config import Launch
@@ -40,10 +40,10 @@ def transform(cfg: "Launch", own: Transform, models: Sequence[str], folder: Path
     """Predict every photo below data.root.
 
     Raises:
-        InputError: a folder could not be read, and the predictions of the others are written; or no photo could be.
+        InputError: a folder could not be read (other predictions are written), or no photo at all.
     """
     from sagehound.data.folders import ignored_files
-    from sagehound.serving.batch import predict_folder
+    from sagehound.serving.batch_predict import predict_folder
 
     (model,), root = models, Path(cfg.data.root or "").expanduser()
     output = Path(own.output).expanduser() if own.output else default_output(model, root, own.format)
@@ -56,9 +56,9 @@ def transform(cfg: "Launch", own: Transform, models: Sequence[str], folder: Path
     if done.failed == done.photos:
         raise InputError(f"data.root={root}: no photo could be read ({done.first}); {output} lists {done.photos:,}")
     if done.photos == 1:
-        console.say(done.first)
+        console.info(done.first)
     read, unread = done.photos - done.failed, f", {done.failed:,} could not be read" if done.failed else ""
-    console.say(f"predictions of {read:,} photo{'' if read == 1 else 's'}{unread}: {output}")
+    console.info(f"predictions of {read:,} photo{'' if read == 1 else 's'}{unread}: {output}")
     if left_out.folders:
         raise InputError("; ".join(map(str, left_out.folders)) + "; their photos have no line")
 
@@ -68,7 +68,7 @@ def _stop(signum: int, _: FrameType | None) -> None:
 
 
 def default_output(model: str, root: Path, format_: str) -> Path:
-    """The same model and folder always give the same place, so that a stopped command resumes."""
+    """The default output. It depends on model and folder only, so that a stopped command resumes."""
     known = hashlib.sha256(f"{Path(model).resolve()}\n{root.resolve()}".encode()).hexdigest()[:8]
     return Path("outputs/transform", f"{root.resolve().name}-{known}", f"predictions.{format_}")
 

@@ -1,4 +1,4 @@
-"""model.tar.gz as a file: packed to the same bytes every time, opened as if a stranger had sent it. No torch."""
+"""model.tar.gz: packed reproducibly, and opened as untrusted input. Imports no torch."""
 
 import gzip
 import hashlib
@@ -11,55 +11,53 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sagehound import unpacking
-from sagehound.archive_reader import Limits
 from sagehound.errors import InputError
-from sagehound.files import replacing
 from sagehound.inference.preprocessing import Preprocessing
+from sagehound.storage import unpacking
+from sagehound.storage.archive_reader import Limits
+from sagehound.storage.atomic import replacing
 
 NAME = "model.tar.gz"
-FORMAT = 1  # of model.json and the files beside it
+FORMAT = 1  # format of model.json and the files beside it
 MAX_ENTRIES = 100
 MAX_BYTES = 8 * 10**9  # of all files, unpacked
 _CARD_BYTES = 4 * 2**20  # of model.json
 LIMITS = Limits((".tar.gz",), MAX_ENTRIES, MAX_BYTES)
-HINT = "give a model.tar.gz that a run left"  # what to do about a bad one
+HINT = "give a model.tar.gz that a run left"  # what to do about a bad file
 
 
 @dataclass(frozen=True)
 class Card:
-    """What a server needs of model.json, and all of it."""
+    """The content of model.json, and the parts that a server needs."""
 
     classes: list[str]  # in the order of the model's outputs
-    to: Preprocessing
-    about: dict[str, Any]  # model.json as it stands
+    preprocessing: Preprocessing
+    about: dict[str, Any]  # the whole of model.json
 
     @classmethod
     def read(cls, folder: Path) -> "Card":
-        """From an unpacked artifact.
+        """Read it from an unpacked artifact.
 
         Raises:
-            InputError: there is none, it is of another version, or a value cannot be.
+            InputError: it is missing, has another version, or a wrong value.
         """
         path = folder / "model.json"
         try:
             if path.stat().st_size > _CARD_BYTES:
                 raise InputError(f"{path}: more than {_CARD_BYTES / 2**20:g} MiB; pack the model again")
             about = json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda _: None)
-            json.dumps(
-                _shallow(about, 20), ensure_ascii=False, allow_nan=False
-            ).encode()  # what cannot be sent on is not taken in
+            json.dumps(_shallow(about, 20), ensure_ascii=False, allow_nan=False).encode()  # must be writable as JSON
             if type(about["format"]) is not int or about["format"] != FORMAT:
                 raise InputError(
                     f"{path}: format {about['format']}, this Sagehound reads format {FORMAT}; "
                     "use the Sagehound that wrote it, or train again"
                 )
-            classes, to = about["classes"], about["preprocessing"]
+            classes, preprocessing = about["classes"], about["preprocessing"]
             if not isinstance(classes, list) or not all(isinstance(c, str) for c in classes) or len(classes) < 2:
                 raise ValueError("classes must be two names or more")
             if len(set(classes)) != len(classes):
                 raise ValueError("two classes of one name")
-            return cls(classes, Preprocessing.read(to), about)
+            return cls(classes, Preprocessing.read(preprocessing), about)
         except OSError as error:
             raise InputError(f"{path} cannot be read ({error.strerror}); {HINT}") from error
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
@@ -75,7 +73,7 @@ def _shallow(value: Any, levels: int) -> Any:  # noqa: ANN401 - whatever JSON ho
 
 
 def pack(files: Mapping[str, Path], path: Path) -> None:
-    """Write the files, by their names inside, as a .tar.gz; the same files give the same bytes.
+    """Write files, by their names in the archive, as a .tar.gz. The same files give the same bytes.
 
     Raises:
         SagehoundError: the disk is full, or the folder cannot be written.
@@ -83,7 +81,7 @@ def pack(files: Mapping[str, Path], path: Path) -> None:
     with (
         replacing(path) as temporary,
         temporary.open("wb") as raw,
-        # trained weights hardly shrink, so the fastest level
+        # weights hardly shrink, so the fastest level is enough
         gzip.GzipFile("", "wb", compresslevel=1, fileobj=raw, mtime=0) as packed,
         tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as tar,
     ):
@@ -98,7 +96,8 @@ def unpack(path: Path, folder: Path, *, max_entries: int = MAX_ENTRIES, max_byte
     """Unpack a model into ``folder``, which appears in one step.
 
     Raises:
-        InputError: no .tar.gz, a broken one, an entry that is no plain file or lies outside, or too many or too large.
+        InputError: it is not a .tar.gz or broken, or has entries that are not plain files, outside, too many or too
+            large.
         SagehoundError: the disk is full.
     """
     unpacking.unpack(path, folder, hint=HINT, limits=Limits((".tar.gz",), max_entries, max_bytes))
@@ -106,10 +105,10 @@ def unpack(path: Path, folder: Path, *, max_entries: int = MAX_ENTRIES, max_byte
 
 @contextmanager
 def opened(model: str | Path) -> Iterator[Path]:
-    """The folder of an unpacked artifact: of a run, of a model.tar.gz, or of one that lies unpacked already.
+    """Yield the folder of an unpacked artifact, from a run, a model.tar.gz or an unpacked one.
 
     Raises:
-        InputError: there is no such model, or it may not be opened.
+        InputError: there is no such model, or it cannot be opened safely.
     """
     path = find(model)
     if path.is_dir():
@@ -122,7 +121,7 @@ def opened(model: str | Path) -> Iterator[Path]:
 
 
 def find(model: str | Path) -> Path:
-    """The model.tar.gz, or the folder with an unpacked one, that ``model`` names.
+    """The model.tar.gz, or the folder of an unpacked one, that ``model`` names.
 
     Raises:
         InputError: there is none.
@@ -139,13 +138,13 @@ def find(model: str | Path) -> Path:
             raise InputError(
                 f"model={model}: neither {NAME} nor model.json lies in it; give a run that was trained to its end"
             )
-    except (OSError, RuntimeError, ValueError) as error:  # a name too long; ~ of nobody
+    except (OSError, RuntimeError, ValueError) as error:  # a name that is too long, or ~ of an unknown user
         raise missing from error
     raise missing
 
 
 def digest(model: str | Path) -> str:
-    """SHA-256, in hexadecimal, of a model.tar.gz, or of an unpacked one's card and network."""
+    """SHA-256 in hexadecimal, of a model.tar.gz, or of an unpacked one's model.json and network."""
     path = find(model)
     total = hashlib.sha256()
     for file in [path] if path.is_file() else [path / "model.json", path / "model.onnx"]:

@@ -1,4 +1,4 @@
-"""From a trained model to model.tar.gz, which stays only if it gives the trained model's answers in fresh processes."""
+"""Exports a trained model to model.tar.gz, and keeps it only if fresh processes predict the same with it."""
 
 import hashlib
 import importlib.metadata
@@ -17,19 +17,21 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from sagehound import archive, compute, console, inference, verification
-from sagehound.backbone import find_weights, pretrained_cfg
-from sagehound.classifier import Classifier
+from sagehound import inference
+from sagehound.artifact import archive, verify
+from sagehound.artifact.verify import FreshProcesses
 from sagehound.config import Backbone, Train, as_dict
-from sagehound.data.photos import PhotoSet
+from sagehound.data.photo_set import PhotoSet
 from sagehound.errors import SagehoundError
-from sagehound.files import replacing
+from sagehound.evaluation.tables import Predictions
 from sagehound.inference.preprocessing import Preprocessing
-from sagehound.tables import Predictions
-from sagehound.verification import FreshProcesses
+from sagehound.models.backbone import find_weights, pretrained_cfg
+from sagehound.models.classifier import Classifier
+from sagehound.storage.atomic import replacing
+from sagehound.system import console, hardware
 
 _FOLDER = Path(inference.__file__).parent
-# code/ of an archive: SageMaker calls the functions of inference.py, and the folder beside it is copied whole, as this
+# code/ of the archive: SageMaker calls the functions of inference.py; the package inference is copied whole, as this
 # process trained with it
 _ENTRY = """\"\"\"What SageMaker's PyTorch containers call.\"\"\"
 
@@ -38,15 +40,15 @@ from sagehound.inference.handler import input_fn, model_fn, output_fn, predict_f
 __all__ = ["input_fn", "model_fn", "output_fn", "predict_fn"]
 """
 _MARK = '"""Of Sagehound, what a model needs to classify photos."""\n'
-# what inference.py needs beside torch and numpy, which AWS's images have; newer Pillows need Python 3.11
+# packages that AWS's images lack; newer Pillows need Python 3.11
 _NEEDED = f"timm=={importlib.metadata.version('timm')}\nsafetensors>=0.5\npillow>=11.3\n"
-if importlib.util.find_spec("pillow_heif"):  # what could be trained on can be classified
+if importlib.util.find_spec("pillow_heif"):  # formats of the training can be classified too
     _NEEDED += "pillow-heif>=1.1\n"
 _RECORDED = ("sagehound", "torch", "timm", "onnx", "onnxruntime", "pillow", "numpy")
 
 
 class Serving(nn.Module):
-    """Photos, uint8, b x h x w x 3, to probabilities, b x c: the network with all that follows decoding."""
+    """Photos, uint8, b x h x w x 3, to probabilities, b x c: everything after decoding."""
 
     def __init__(self, model: Classifier) -> None:
         super().__init__()
@@ -60,7 +62,7 @@ class Serving(nn.Module):
 
 def make(
     model: Classifier,
-    to: Preprocessing,
+    preprocessing: Preprocessing,
     cfg: Train,
     photos: PhotoSet,
     metrics: dict[str, Any],
@@ -68,44 +70,47 @@ def make(
     path: Path,
     fresh: FreshProcesses,
 ) -> None:
-    """Write ``path``, a model.tar.gz, if in fresh processes it gives the trained model's answers.
+    """Write ``path``, a model.tar.gz, if fresh processes predict with it what the trained model predicts.
 
     Args:
         model: on the CPU or a GPU; left on the CPU.
-        to: what the backbone expects of a photo.
+        preprocessing: what the backbone expects of a photo.
         cfg: the run's config.
-        photos: what was trained on.
+        photos: the photo set.
         metrics: of the splits; goes into model.json.
-        test: the model's predictions of the test photos; predictions.csv beside ``path`` holds them too.
+        test: the model's predictions of the test photos, as in predictions.csv.
         path: of the archive.
-        fresh: the processes; started here if they were not.
+        fresh: the processes that verify it; started here if needed.
 
     Raises:
-        SagehoundError: an answer differs, or there is none; nothing stays at ``path``.
+        SagehoundError: a prediction differs, or a process fails; ``path`` is removed.
     """
-    path.unlink(missing_ok=True)  # of an earlier end of the same run, whose weights were others
-    for left in (*path.parent.glob(".artifact-*"), *path.parent.glob(f".{path.name}.*.tmp")):  # by one that was killed
+    path.unlink(missing_ok=True)  # left by an earlier end of the same run, with other weights
+    for left in (
+        *path.parent.glob(".artifact-*"),
+        *path.parent.glob(f".{path.name}.*.tmp"),
+    ):  # left by a killed process
         shutil.rmtree(left) if left.is_dir() else left.unlink()
     fresh.start()
     with replacing(path) as candidate:
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".artifact-") as temporary:
             made = Path(temporary)
-            card = describe(model, to, cfg, photos, metrics)
+            card = describe(model, preprocessing, cfg, photos, metrics)
             (made / "model.json").write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-            with compute.threads(
+            with hardware.threads(
                 max(torch.get_num_threads() - len(fresh.ways), 1)
-            ):  # the fresh processes take the rest
-                _write_network(model, to.size, made)
+            ):  # the fresh processes use the other cores
+                _write_network(model, preprocessing.size, made)
             files = {name: made / name for name in ("model.json", "model.onnx", "model.safetensors")}
             files |= _code(made)
             archive.pack(files, candidate)
-        proven = verification.verify(candidate, photos, test, path.with_name("predictions.csv"), fresh)
+        proven = verify.verify(candidate, photos, test, path.with_name("predictions.csv"), fresh)
         size = candidate.stat().st_size / 1e6
-    console.say(f"artifact: {path.name}, {size:.1f} MB; {proven}")
+    console.info(f"artifact: {path.name}, {size:.1f} MB; {proven}")
 
 
 def _code(folder: Path) -> dict[str, Path]:
-    """The files of code/, by their names in the archive; ``folder`` is where they are made."""
+    """Make the files of code/ in ``folder``; returns them by their names in the archive."""
     code = folder / "code"
     shutil.copytree(_FOLDER, code / "sagehound/inference", ignore=shutil.ignore_patterns("__pycache__"))
     (code / "inference.py").write_text(_ENTRY)
@@ -115,9 +120,9 @@ def _code(folder: Path) -> dict[str, Path]:
 
 
 def describe(
-    model: Classifier, to: Preprocessing, cfg: Train, photos: PhotoSet, metrics: dict[str, Any]
+    model: Classifier, preprocessing: Preprocessing, cfg: Train, photos: PhotoSet, metrics: dict[str, Any]
 ) -> dict[str, Any]:
-    """model.json: what a server needs, and where the model comes from. Holds no time and no path."""
+    """The content of model.json: what a server needs, and the model's origin. It holds no time and no path."""
     plain = as_dict(cfg)
     assert isinstance(plain, dict)
     groups = ("head", "finetune", "optimizer", "schedule", "augment", "features", "seed")
@@ -127,7 +132,7 @@ def describe(
         "backbone": cfg.backbone.name,
         "head": plain["head"],
         "classes": photos.classes,
-        "preprocessing": asdict(to)
+        "preprocessing": asdict(preprocessing)
         | {"colours": "RGB, uint8, height x width x channel; normalised inside the network"},
         "metrics": metrics,
         "data": {
@@ -143,7 +148,7 @@ def describe(
 
 
 def _origin(net: nn.Module, backbone: Backbone) -> dict[str, str | None]:
-    """Where the pretrained weights come from, and their licence as far as it is known."""
+    """Origin of the pretrained weights, and their licence if known."""
     if not backbone.pretrained:
         return {"source": "none: trained from nothing", "licence": None}
     if not backbone.weights:
@@ -164,7 +169,7 @@ def _origin(net: nn.Module, backbone: Backbone) -> dict[str, str | None]:
 
 
 def _revision() -> dict[str, Any] | None:
-    """The commit of the working folder, and whether anything in it was changed since; None outside of a repository."""
+    """The commit of the working folder, and whether files have changed since; None outside of a repository."""
 
     def git(*arguments: str) -> str:
         return subprocess.run(
@@ -178,32 +183,32 @@ def _revision() -> dict[str, Any] | None:
 
 
 def _write_network(model: Classifier, size: tuple[int, int], folder: Path) -> None:
-    """model.safetensors and model.onnx, of the same weights.
+    """Write model.safetensors and model.onnx with the same weights.
 
     Raises:
-        SagehoundError: the disk is full, or the backbone does something that ONNX cannot say.
+        SagehoundError: the disk is full, or the backbone cannot be expressed in ONNX.
     """
     model = model.cpu().eval()
-    model.backbone._compiled_call_impl = None  # of trainer.compile: the exporter traces the plain modules
+    model.backbone._compiled_call_impl = None  # undo trainer.compile: the exporter traces the plain modules
     state = {k: v.contiguous() for k, v in Serving(model).state_dict().items()}
     try:
         save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
         with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")  # of shapes that timm's models look at while they are traced
+            warnings.simplefilter("ignore")  # warnings of shapes that timm's models check while they are traced
             torch.onnx.export(
                 Serving(model).eval(),
                 (torch.zeros(2, *size, 3, dtype=torch.uint8),),
                 str(folder / "model.onnx"),
-                dynamo=False,  # the other exporter takes seven seconds for mobilenetv2, this one less than one
+                dynamo=False,  # the other exporter takes seven seconds for mobilenetv2, this one less than one second
                 opset_version=17,
                 input_names=["photos"],
                 output_names=["probabilities"],
                 dynamic_axes={"photos": {0: "batch"}, "probabilities": {0: "batch"}},
             )
-    except Exception as error:  # safetensors and the exporter raise errors of many kinds, for a full disk too
+    except Exception as error:  # safetensors and the exporter raise many kinds of errors, also for a full disk
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise SagehoundError(
             f"the model was trained, but cannot be written as {archive.NAME}: {reason}. checkpoints/best.ckpt was "
             "kept; free some space or choose another backbone.name, then resume=RUN tries again without training"
         ) from error
-    model.eval()  # the exporter sets back what it finds
+    model.eval()  # the exporter changes it

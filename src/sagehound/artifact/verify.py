@@ -16,26 +16,26 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from sagehound import archive
+from sagehound.artifact import archive
 from sagehound.config import Train
-from sagehound.data.photos import PhotoSet
+from sagehound.data.photo_set import PhotoSet
 from sagehound.errors import SagehoundError
-from sagehound.files import read_csv
-from sagehound.machine import cores
-from sagehound.tables import Floats, Predictions
+from sagehound.evaluation.tables import Floats, Predictions
+from sagehound.storage.atomic import read_csv
+from sagehound.system.machine import cores
 
-TOLERANCE = 1e-3  # the largest difference of a probability
+TOLERANCE = 1e-3  # largest allowed difference of a probability
 _TIE = 2 * TOLERANCE  # if two probabilities are this close, rounding may change their order
-PHOTOS = 32  # of the test split, that are sent
-MOST = 64  # photos that are sent where there are more classes than PHOTOS
-OTHERS = 4  # photos that are sent again, with each of the other content types
+PHOTOS = 32  # test photos that are sent
+MOST = 64  # photos that are sent if there are more classes than PHOTOS
+OTHERS = 4  # photos that are sent again with each other content type
 _JPEG, _PNG, _WEBP, _ANY = "image/jpeg", "image/png", "image/webp", "application/x-image"
 _JSON, _LINES = "application/json", "application/jsonlines"
-_WAYS = {"server": "model.onnx", "inference": "code/inference.py"}  # how a photo is sent, and what then computes
+_WAYS = {"server": "model.onnx", "inference": "code/inference.py"}  # how photos are sent, and what computes then
 
 
 class FreshProcesses:
-    """Processes that import what they need and then wait for an artifact; they end with the block in any case.
+    """Processes that import their packages and wait for an artifact. They end with the block, also after an error.
 
     Args:
         ways: how photos are sent: server (its application on model.onnx), inference (the artifact's inference.py).
@@ -47,28 +47,28 @@ class FreshProcesses:
         self._processes: dict[str, subprocess.Popen[str]] = {}
 
     def start(self) -> None:
-        """Start those that are not running. Each takes seconds to import what it needs, and up to 400 MB."""
-        threads = str(max(cores() // len(_WAYS), 1))  # they compute at the same time
-        # glibc keeps freed memory, as in the run (see tune_allocator); 32 bits, on a CPU
+        """Start those that are not running. Each needs seconds for its imports, and up to 400 MB."""
+        threads = str(max(cores() // len(_WAYS), 1))  # they run at the same time
+        # glibc keeps freed memory, as in the run (see tune_allocator); no GPU
         memory = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1)}
         environment = {"OMP_NUM_THREADS": threads} | memory | os.environ | {"CUDA_VISIBLE_DEVICES": ""}
         for way in set(self.ways) - self._processes.keys():
             process = self._stack.enter_context(
                 subprocess.Popen(
-                    [sys.executable, "-P", str(Path(__file__).parent / "serving" / "proof.py"), way],
+                    [sys.executable, "-P", str(Path(__file__).parents[1] / "serving" / "verify_worker.py"), way],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.PIPE,
                     text=True,
                     env=environment,
-                    start_new_session=True,  # Ctrl-C is for the run, which ends this process
+                    start_new_session=True,  # Ctrl-C goes to the run, which ends this process
                 )
             )
             self._stack.callback(process.kill)
             self._processes[way] = process
 
     def ask(self, way: str, model: Path, requests: list[dict[str, Any]]) -> tuple[str, list[list[Any]]]:
-        """What was called, and the answer to each photo of each request.
+        """Send requests; returns what was called, and the response for each photo of each request.
 
         Raises:
             SagehoundError: the process failed, or took more than ten minutes.
@@ -94,9 +94,9 @@ class FreshProcesses:
 
 
 def are_wanted_early(cfg: Train) -> bool:
-    """Whether to start the fresh processes with the run, so that they import what they need beside it.
+    """Whether to start the fresh processes with the run, so that they import in parallel.
 
-    Only a head on cached features is trained in so short a time that their memory may be held as long.
+    Only a head on cached features trains so fast that their memory can be held meanwhile.
     """
     with_artifact = cfg.artifact and cfg.results != "scores" and not int(os.environ.get("NODE_RANK", "0"))
     return bool(with_artifact and cfg.finetune.name == "head" and cfg.features.cache)
@@ -104,32 +104,32 @@ def are_wanted_early(cfg: Train) -> bool:
 
 @dataclass(frozen=True)
 class Expected:
-    """The trained model's answers to n photos."""
+    """The trained model's predictions for n photos."""
 
     classes: list[str]  # c, in the order of the model's outputs
     files: list[str]
-    labels: list[str]  # n, the photos' own classes
-    predictions: list[str]  # n, as predictions.csv has them
+    labels: list[str]  # n, the classes of the photos
+    predictions: list[str]  # n, as in predictions.csv
     probabilities: Floats  # n x c
 
     @property
     def is_clear(self) -> npt.NDArray[np.bool_]:
-        """Whether the two most probable classes are too far apart for rounding to change their order, n."""
+        """Whether the two most probable classes differ enough that rounding cannot change their order, n."""
         return _margins(self.probabilities) > _TIE
 
 
 def verify(model: Path, photos: PhotoSet, test: Predictions, table: Path, fresh: FreshProcesses) -> str:
-    """Compare an archive's answers with the trained model's and with the photos' labels; returns a line about it.
+    """Compare an archive's predictions with the trained model's and with the labels; returns a line about it.
 
     Args:
         model: the archive.
-        photos: what was trained on.
+        photos: the photo set.
         test: the model's predictions of the test photos.
         table: predictions.csv of the run.
-        fresh: the processes, started.
+        fresh: the started processes.
 
     Raises:
-        SagehoundError: an answer differs, or there is none.
+        SagehoundError: a prediction differs, or a process fails.
     """
     chosen = choose(test)
     rows = [row for row in read_csv(table) if row["split"] == "test"]
@@ -160,13 +160,13 @@ def verify(model: Path, photos: PhotoSet, test: Predictions, table: Path, fresh:
 
 
 def choose(test: Predictions) -> list[int]:
-    """Photos that show a mix-up of any two classes: one of every class, and more up to ``PHOTOS``, in order.
+    """Choose photos that reveal mixed-up classes: one of every class, and more up to ``PHOTOS``, in order.
 
-    Of each class, the first photo that is classified right and without a near tie, if there is one. Of more than
-    ``MOST`` classes, as many, evenly spaced.
+    For each class, the first photo that is classified correctly without a near tie, if there is one. With more than
+    ``MOST`` classes, ``MOST`` evenly spaced ones.
     """
     clear = _margins(test.probabilities) > _TIE
-    rank = np.where(clear & test.right, 0, np.where(clear, 1, 2))
+    rank = np.where(clear & test.correct, 0, np.where(clear, 1, 2))
     of_class: dict[int, int] = {}
     for i in np.argsort(rank, kind="stable"):
         of_class.setdefault(int(test.labels[i]), int(i))
@@ -177,7 +177,7 @@ def choose(test: Predictions) -> list[int]:
 
 
 def _spaced(total: int, most: int) -> list[int]:
-    """At most so many of the numbers below ``total``, evenly spaced."""
+    """At most ``most`` of the numbers below ``total``, evenly spaced."""
     return [i * total // most for i in range(most)] if most < total else list(range(total))
 
 
@@ -188,7 +188,7 @@ def _margins(probabilities: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class Request:
-    """One request, and which of the chosen photos it holds."""
+    """One request, and the numbers of its photos."""
 
     content_type: str
     photos: list[Path]
@@ -196,14 +196,14 @@ class Request:
 
 
 def make_requests(files: list[Path]) -> list[Request]:
-    """Every photo as its format's own content type; some again as each other content type that users send.
+    """Make a request for every photo with its own content type, and some more with each other content type.
 
-    Other formats than JPEG, PNG and WebP are sent as application/x-image: the server finds the format out.
+    Formats other than JPEG, PNG and WebP are sent as application/x-image; the server detects the format.
     """
     paths = [file.resolve() for file in files]
     requests = [Request(_content_type(path), [path], [i]) for i, path in enumerate(paths)]
     for turn, content_type in enumerate((_ANY, _JSON, _LINES)):
-        some = [(turn + i) % len(files) for i in _spaced(len(files), OTHERS)]  # others for each type
+        some = [(turn + i) % len(files) for i in _spaced(len(files), OTHERS)]  # other photos for each type
         groups = [[i] for i in some] if content_type == _ANY else [some]
         requests += [Request(content_type, [paths[i] for i in group], group) for group in groups]
     return requests
@@ -222,12 +222,12 @@ def _content_type(file: Path) -> str:
 
 
 def compare(way: str, requests: list[Request], responses: list[list[Any]], expected: Expected) -> float:
-    """The largest difference of a probability, if every answer is the trained model's; classes are compared by name.
+    """Compare responses with the trained model's predictions, by class name; returns the largest difference.
 
     Raises:
-        SagehoundError: there is no answer; class names or their order differ; a probability is further from the trained
-            model's than the tolerance; a label differs where the trained model's two best classes do not nearly tie;
-            fewer photos are classified right.
+        SagehoundError: a response is missing; class names or their order differ; a probability differs by more than the
+            tolerance; a label differs without a near tie of the two best classes; fewer photos are classified
+            correctly.
     """
     off, others, right = 0.0, [], set()
     for request, answers in zip(requests, responses, strict=True):
@@ -256,7 +256,7 @@ def compare(way: str, requests: list[Request], responses: list[list[Any]], expec
 
 
 def _is_label(answer: dict[str, Any], expected: Expected, number: int) -> bool:
-    """Whether an answer names the trained model's class, or one that nearly ties with it, and ranks that first."""
+    """Whether a response ranks the trained model's class first, or one that nearly ties with it."""
     label, probability = answer["label"], answer["probability"]
     if label not in answer["probabilities"] or answer["top"][0] != {"label": label, "probability": probability}:
         return False

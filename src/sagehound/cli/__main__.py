@@ -1,4 +1,4 @@
-"""``python -m sagehound.cli``: the command `sagehound` where it is not on the PATH."""
+"""``python -m sagehound.cli`` runs the command `sagehound` when it is not on the PATH."""
 
 from sagehound.cli.main import main
 

@@ -1,10 +1,10 @@
-"""What other programs call a setting, and the override that is meant.
+"""Names that other programs use for a setting, and Sagehound's override for each.
 
-{} stands for the given value; a row with a value is for that value alone. A part without {}, beside one with it, is
-left out if the command line has that key already.
+{} is replaced by the given value. A row with a value applies only to that value. In a row with {}, a part without {} is
+omitted if the command line already has that key.
 """
 
-MEANT = {
+ALIASES = {
     **dict.fromkeys(("model", "arch", "architecture", "net", "network"), "backbone={}"),
     **dict.fromkeys(("epochs", "epoch", "num_epochs", "n_epochs"), "trainer.max_epochs={}"),
     **dict.fromkeys(("batch", "bs", "batchsize", "train_batch_size"), "data.batch_size={}"),

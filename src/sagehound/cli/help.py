@@ -1,4 +1,4 @@
-"""What ``--help`` prints: examples, the options of every group, and every key with its value and meaning."""
+"""Writes the text of ``--help``: examples, the options of every group, and every key with its value and meaning."""
 
 import dataclasses
 import json
@@ -8,18 +8,18 @@ from typing import Any
 
 import yaml
 
-from sagehound.config import group_of, registered
+from sagehound.config import allowed_values, group_of, registered
 
-_COLUMN = 44  # where the meanings begin, unless a key and its value are longer
+_COLUMN = 44  # first column of the meanings, unless a key and its value are longer
 
 
 def help_text(usage: str, folders: Sequence[Path], config: str) -> str:
-    """The whole text.
+    """The text of ``--help``.
 
     Args:
         usage: what the command does, with examples.
-        folders: of the config groups.
-        config: what the command line makes of the config, as YAML.
+        folders: the folders of the config groups.
+        config: the composed config, as YAML.
     """
     keys = "\n".join(_keys(registered(), yaml.safe_load(config) or {}))
     return (
@@ -36,7 +36,7 @@ def _groups(conf: Sequence[Path]) -> str:
 
 
 def _keys(schema: type, values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """A line for each key: key=value, and its meaning."""
+    """Yield a line for each key: key=value, and its meaning."""
     for f in dataclasses.fields(schema):
         value, group = values.get(f.name), group_of(f)
         if group and isinstance(value, Mapping):
@@ -50,14 +50,14 @@ def _keys(schema: type, values: Mapping[str, Any], prefix: str = "") -> Iterator
 
 def _line(key: str, value: Any, meaning: str) -> str:  # noqa: ANN401 - whatever YAML holds
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    given = f"{key}={text}"
-    return f"{given:<{_COLUMN - 2}}  {meaning}".rstrip()
+    setting = f"{key}={text}"
+    return f"{setting:<{_COLUMN - 2}}  {meaning}".rstrip()
 
 
 def _meaning(field: "dataclasses.Field[Any]", group: type | None) -> str:
-    """The help of a key, with its choices; for a group of which no option is chosen, what the group is."""
+    """The help of a key with its allowed values; for a group without a chosen option, the group's docstring."""
     if group:
         return (group.__doc__ or "").splitlines()[0]
-    choices = field.metadata.get("rule", {}).get("choices")
+    allowed = allowed_values(field.metadata.get("rule", {}))
     text = str(field.metadata.get("help", ""))
-    return f"{text} ({', '.join(choices)})" if choices else text
+    return f"{text} ({allowed})" if allowed else text

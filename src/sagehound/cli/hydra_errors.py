@@ -1,4 +1,4 @@
-"""One line for what Hydra and OmegaConf say of a wrong override. Imports no torch."""
+"""Explains errors of Hydra and OmegaConf in one line. Imports no torch."""
 
 import dataclasses
 import re
@@ -6,43 +6,46 @@ from collections.abc import Iterator
 
 from hydra.errors import OverrideParseException
 
-from sagehound import hints
-from sagehound.config import group_of, meant, registered, unknown_key
-from sagehound.project import conf_folder
+from sagehound.config import did_you_mean, group_of, registered, unknown_key
+from sagehound.config.overrides import as_text, is_free, is_text, override_key
+from sagehound.system import program
+from sagehound.system.project import conf_folder
 
 
 def explain(error: Exception) -> str:
-    """One line for an error of Hydra's or OmegaConf's: the override, what is wrong with it, the choices."""
+    """Explain an error in one line: the override, what is wrong with it, and the choices."""
     text = str(error)
     cause = str(error.__cause__ or error)
-    if found := re.search(r"Could not find '(.+)/(.+)'", text):
-        group, option = found.groups()
+    if match := re.search(r"Could not find '(.+)/(.+)'", text):
+        group, option = match.groups()
         options = re.findall(r"^\t(\S+)$", text, flags=re.MULTILINE)
         also = _ALSO.get(group, "")
-        return f"{group}={option}: no such option{meant(option, options)}; choose from {', '.join(options)}{also}"
-    if found := re.search(r"Could not load '(\w+)/(.+)'", text):  # of a list of options
-        group, option = found.groups()
+        return (
+            f"{group}={option}: no such option{did_you_mean(option, options)}; choose from {', '.join(options)}{also}"
+        )
+    if match := re.search(r"Could not load '(\w+)/(.+)'", text):  # in a list of options
+        group, option = match.groups()
         options = sorted(file.stem for file in (conf_folder() / group).glob("*.yaml"))
-        return f"{group}=[{option}]: no such option{meant(option, options)}; choose from {', '.join(options)}"
-    if re.search(r"Key '\w+' (not in|is not in struct)", cause) and (found := re.search(r"full_key: (\S+)", cause)):
-        key = found.group(1)
-        if hints.is_free(key):
+        return f"{group}=[{option}]: no such option{did_you_mean(option, options)}; choose from {', '.join(options)}"
+    if re.search(r"Key '\w+' (not in|is not in struct)", cause) and (match := re.search(r"full_key: (\S+)", cause)):
+        key = match.group(1)
+        if is_free(key):
             return f"{key}: no such key yet; +{key}=... adds it"
         group, _, argument = key.partition(".")
         extra = f"; trainer.extra.{argument} if Lightning's Trainer has it" if group == "trainer" else ""
         return unknown_key(key, list(_keys_beside(key))) + extra
-    if found := re.search(r"Ambiguous value for argument '(\S+?)=(.*)'", text):
-        key, value = found.groups()
-        return f"{key}={value}: several values are a sweep: add -m; or write {key}=[{value}] if a list is meant"
+    if match := re.search(r"Ambiguous value for argument '(\S+?)=(.*)'", text):
+        key, value = match.groups()
+        return f"{key}={value}: several values are a sweep: add -m; or write {key}=[{value}] for a list"
     if isinstance(error, OverrideParseException):
         key, _, value = error.override.partition("=")
-        if hints.is_text(hints.override_key(key)) and "missing EQUAL" not in text:
+        if is_text(override_key(key)) and "missing EQUAL" not in text:
             return (
                 f"{error.override}: quote the value twice, for Hydra and for the shell: "
-                f"{hints.quoted(f'{key}={hints.as_text(value)}')}"
+                f"{program.quoted(f'{key}={as_text(value)}')}"
             )
-    given = re.search(r"override '?([^'\n]+)'?", text)
-    override = f"{given.group(1).rstrip('.')}: " if given else ""
+    named = re.search(r"override '?([^'\n]+)'?", text)
+    override = f"{named.group(1).rstrip('.')}: " if named else ""
     if "mismatched input" in text or "token recognition" in text:
         return f"""{override}quote the value twice, for Hydra and for the shell: "key='a=b (c)'" """.rstrip()
     if "LexerNoViableAlt" in text:
@@ -51,26 +54,26 @@ def explain(error: Exception) -> str:
         return f"{override}not an override: write key=value, quoted for the shell: '{'key=[a,b]'}'"
     reason = cause.splitlines()[0]
     reason = next((plain for pattern, plain in _PLAIN.items() if re.search(pattern, reason)), reason)
-    key = found.group(1) if (found := re.search(r"full_key: (\S+)", cause)) else ""
+    key = match.group(1) if (match := re.search(r"full_key: (\S+)", cause)) else ""
     return f"{override or (key and key + ': ')}{reason}"
 
 
 def not_chosen(argv: list[str]) -> str:
-    """The message for a key of a group of which no option was chosen."""
-    keys = [hints.override_key(o) for o in argv if "=" in o]
+    """The message for a key of a group without a chosen option."""
+    keys = [override_key(o) for o in argv if "=" in o]
     for key in keys:
         group = key.partition(".")[0]
         if group != key and group not in keys and any(f.name == group for f in dataclasses.fields(registered())):
-            return f"{key}: no {group} was chosen: add {group}=..., one of those that --help lists"
-    return "a key of a group of which no option was chosen; --help lists them"
+            return f"{key}: no {group} was chosen: add {group}=...; --help lists the options"
+    return "a key belongs to a group without a chosen option: choose one; --help lists the options"
 
 
-# what else a group takes than its options
+# values that a group accepts besides its options
 _ALSO = {
     "backbone": ", or any name of timm.list_models() as backbone.name=...",
     "optimizer": ", or any name of torch.optim or timm.optim as optimizer.name=...",
 }
-# what OmegaConf says of a value, and how a user would say it
+# OmegaConf's messages about a value, and plain ones
 _PLAIN = {
     "converted to Float": "must be a number",
     "converted to Integer": "must be a whole number",
@@ -84,7 +87,7 @@ _PLAIN = {
 
 
 def _keys_beside(key: str) -> Iterator[str]:
-    """The keys that could have been meant: those of the same group, or the groups."""
+    """Yield the keys that a wrong key may stand for: those of its group, or the groups."""
     node = registered()
     *parents, _ = key.split(".")
     for parent in parents:

@@ -1,13 +1,13 @@
-"""Tune, train on SageMaker, and what comes after training; without model=, a stage that needs one trains it first.
+"""Tune, train on SageMaker, deploy and test; a stage that needs a model trains one first, unless model= is given.
 
-sagehound launch -m hpo=optuna "optimizer.lr=tag(log, interval(1e-4, 1e-1))"    look for the best hyperparameters
-sagehound launch -m hpo=sagemaker aws.role=NAME                      the same by a tuning job of SageMaker
+sagehound launch -m hpo=optuna "optimizer.lr=tag(log, interval(1e-4, 1e-1))"    search for the best hyperparameters
+sagehound launch -m hpo=sagemaker aws.role=NAME                      the same with a SageMaker tuning job
 sagehound launch trainer=sagemaker aws.role=NAME data=folder data.root=PATH     train there; -m key=a,b for a sweep
-sagehound launch trainer=sagemaker aws=emulator data=demo            the same on this machine, at no cost
-sagehound launch image=ecr                                           the image that jobs run in
-sagehound launch deploy=local model=RUN                              a server, and a page to drop photos on
-sagehound launch transform=local model=RUN data.root=PHOTOS          predictions.csv of a folder
-sagehound launch probe=local endpoint=http://127.0.0.1:8080 n=all    how good and how fast an endpoint answers
+sagehound launch trainer=sagemaker aws=emulator data=demo            the same on this machine, free of charge
+sagehound launch image=ecr                                           build the image for jobs
+sagehound launch deploy=local model=RUN                              a server, with a web page for photos
+sagehound launch transform=local model=RUN data.root=PHOTOS          predictions.csv for a folder
+sagehound launch probe=local endpoint=http://127.0.0.1:8080 n=all    accuracy and latency of an endpoint
 sagehound launch probe=sagemaker endpoint=NAME                       the same on SageMaker
 """
 
@@ -16,8 +16,8 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig
 
-from sagehound import command
-from sagehound.project import conf_folder
+from sagehound.cli import command
+from sagehound.system.project import conf_folder
 from sagehound_launchers.launch import launch
 
 

@@ -1,4 +1,4 @@
-"""What `launch.py` can be given and `train.py` cannot, as far as the configs in ``conf`` tell. Imports no torch."""
+"""Finds settings that `launch.py` has and `train.py` lacks, from the configs in ``conf``. Imports no torch."""
 
 import dataclasses
 from pathlib import Path
@@ -7,11 +7,11 @@ from omegaconf import OmegaConf
 
 from sagehound.config import Train, leaves, registered
 
-KEYS = ("endpoint", "n", "dry_run", "data.s3")  # keys of launch.py in none of its own groups
+KEYS = ("endpoint", "n", "dry_run", "data.s3")  # launch.py's keys outside of its own groups
 
 
 def groups(conf: Path) -> dict[str, str]:
-    """The groups in ``conf`` that train.py lacks, each with the option that its keys need; empty if one is chosen."""
+    """The groups that train.py lacks, each with the option that its keys need; empty if the default has one."""
     if registered() is not Train or not conf.is_dir():
         return {}
     known = {f.name for f in dataclasses.fields(Train)} | {"experiment"}
@@ -22,11 +22,11 @@ def groups(conf: Path) -> dict[str, str]:
 
 
 def is_of_larger_schema(override: str, *conf: Path) -> bool:
-    """Whether an override chooses an option that training lacks, such as training on another machine.
+    """Whether an override chooses an option that only a larger schema has, such as trainer=sagemaker.
 
     Args:
-        override: of a command line, or of an earlier one.
-        conf: folders of config groups, where the option's name is read.
+        override: an override of this command line, or of an earlier run.
+        conf: folders of config groups, which contain the options.
     """
     group, _, option = override.partition("=")
     name = f"{group}.name"
@@ -35,5 +35,5 @@ def is_of_larger_schema(override: str, *conf: Path) -> bool:
         return False
     files = [file for folder in conf if (file := folder / group / f"{option}.yaml").is_file()]
     options = [OmegaConf.load(file) for file in files]
-    found = [OmegaConf.select(o, "name") or OmegaConf.select(o, name) for o in options]
-    return any(one and one not in known for one in found)
+    names = [OmegaConf.select(o, "name") or OmegaConf.select(o, name) for o in options]
+    return any(one and one not in known for one in names)

@@ -1,6 +1,6 @@
-"""`sagehound`: finds the subcommand, and leaves the rest of the command line to it. Imports little."""
+"""The command `sagehound`: runs the subcommand with the rest of the command line. Imports little."""
 
-from sagehound import starting  # noqa: F401 - before the other imports, for Ctrl-C
+from sagehound.system import stop_on_ctrl_c  # noqa: F401 - before the other imports, for Ctrl-C
 
 # isort: split
 import os
@@ -12,7 +12,7 @@ from typing import NoReturn
 COMMANDS = {
     "train": "fine-tune a classifier on a folder of photos, and test it",
     "launch": "tune, train on SageMaker, serve, predict folders, test endpoints",
-    "serve": "serve a model: a server, and a page to drop photos on",
+    "serve": "serve a model, with a web page for photos",
     "predict": "classify single photos",
     "audit": "check the photos without training",
 }
@@ -21,7 +21,7 @@ _USAGE = {
 Serve a model until Ctrl-C. MODEL is a run's folder or a model.tar.gz. Several models are served by name.
 
 sagehound serve MODEL... [key=value ...]    the same as: sagehound launch deploy=local model=MODEL key=value ...
-sagehound serve RUN deploy.port=9000        at another port than 8080; 0 takes any free one
+sagehound serve RUN deploy.port=9000        on another port than 8080; 0 chooses a free one
 sagehound launch --help                     lists every key""",
     "audit": """\
 Check the photos without training: audit.json and splits.csv in the run's folder, and a table of the classes.
@@ -36,7 +36,7 @@ def main(name: str = "sagehound") -> None:
     """Run a subcommand of ``sys.argv``.
 
     Args:
-        name: of the program, as a user types it.
+        name: the program's name, as a user types it.
 
     Raises:
         SystemExit: with the exit code.
@@ -57,50 +57,50 @@ def main(name: str = "sagehound") -> None:
         _refuse(_unknown(name, arguments))
 
 
-def _run(name: str, chosen: str, given: list[str]) -> None:
-    if chosen in _USAGE and {"-h", "--help"} & set(given):
+def _run(name: str, chosen: str, arguments: list[str]) -> None:
+    if chosen in _USAGE and {"-h", "--help"} & set(arguments):
         _print(_USAGE[chosen])
-    elif given[:1] and given[0] in _COMPLETION:
-        _complete(name, given)
+    elif arguments[:1] and arguments[0] in _COMPLETION:
+        _complete(name, arguments)
     elif chosen == "predict":
-        from sagehound.cli.predict import predict
+        from sagehound.cli.predict_command import predict
 
-        predict(f"{name} predict", given)
+        predict(f"{name} predict", arguments)
     elif chosen == "serve":
-        _hydra(name, "launch", _served(name, given))
+        _hydra(name, "launch", _serve_overrides(name, arguments))
     elif chosen == "audit":
-        _hydra(name, "train", ["audit_only=true", *given])
+        _hydra(name, "train", ["audit_only=true", *arguments])
     else:
-        _hydra(name, chosen, given)
+        _hydra(name, chosen, arguments)
 
 
 def script(command: str) -> None:
-    """What train.py and launch.py run."""
+    """Run train.py or launch.py."""
     _hydra(None, command, sys.argv[1:])
 
 
-def _hydra(name: str | None, command: str, given: Sequence[str]) -> None:
-    """Run one of the two Hydra apps; under the name of a script where ``name`` is None."""
-    sys.argv[:] = [f"{name} {command}" if name else sys.argv[0], *given]
+def _hydra(name: str | None, command: str, arguments: Sequence[str]) -> None:
+    """Run one of the two Hydra apps; ``name`` None keeps the script's name."""
+    sys.argv[:] = [f"{name} {command}" if name else sys.argv[0], *arguments]
     if command == "train":
-        from sagehound.cli.train import run
+        from sagehound.cli.train_command import run
     else:
-        from sagehound.cli.launch import run
+        from sagehound.cli.launch_command import run
     run()
 
 
-def _served(name: str, given: list[str]) -> list[str]:
-    """The overrides of `launch` for `serve MODEL... key=value ...`."""
+def _serve_overrides(name: str, arguments: list[str]) -> list[str]:
+    """Convert `serve MODEL... key=value ...` to the overrides of `launch`."""
     models: list[str] = []
     overrides: list[str] = []
-    for i, word in enumerate(given):
-        if word.startswith("-"):  # a flag, perhaps with a value
-            overrides += given[i:]
+    for i, word in enumerate(arguments):
+        if word.startswith("-"):  # a flag, maybe with a value
+            overrides += arguments[i:]
             break
         (overrides if "=" in word and not Path(word).exists() else models).append(word)
     if not models:
         _refuse(f"which model? {name} serve MODEL [key=value ...]; MODEL is a run's folder or a model.tar.gz")
-    from sagehound.hints import as_text
+    from sagehound.config.overrides import as_text
 
     texts = [as_text(model) for model in models]
     model = texts[0] if len(texts) == 1 else f"[{','.join(texts)}]"
@@ -108,10 +108,10 @@ def _served(name: str, given: list[str]) -> list[str]:
 
 
 def _complete(name: str, arguments: Sequence[str]) -> None:
-    """Hydra's own completion; its scripts call `sagehound -sc query=SHELL`, the line so far in COMP_LINE."""
+    """Run Hydra's completion; its scripts call `sagehound -sc query=SHELL` with the current line in COMP_LINE."""
     if not (arguments[1:] and arguments[1].startswith("query=")):
         sys.argv[:] = [name, *arguments]
-        from sagehound.cli.train import run
+        from sagehound.cli.train_command import run
 
         run()
         return
@@ -119,8 +119,8 @@ def _complete(name: str, arguments: Sequence[str]) -> None:
     words = line.split(maxsplit=2)
     chosen = words[1] if len(words) > 1 else ""
     if len(words) < 2 or (len(words) == 2 and not line.endswith(" ")):
-        found = [c for c in (*COMMANDS, "--help", "--version") if c.startswith(chosen)]
-        _print(("\n" if arguments[1] == "query=fish" else " ").join(found))
+        commands = [c for c in (*COMMANDS, "--help", "--version") if c.startswith(chosen)]
+        _print(("\n" if arguments[1] == "query=fish" else " ").join(commands))
         return
     app = {"train": "train", "audit": "train", "launch": "launch", "serve": "launch"}.get(chosen)
     if app is None:
@@ -129,7 +129,7 @@ def _complete(name: str, arguments: Sequence[str]) -> None:
     if chosen == "serve":
         *before, word = rest.split(" ")
         if not before:
-            return  # the model
+            return  # MODEL is a file, which the shell completes
         rest = " ".join(["deploy=local", *(w for w in before if "=" in w), word])
     os.environ["COMP_LINE"] = f"sagehound {rest}"
     _hydra(name, app, arguments)

@@ -1,4 +1,4 @@
-"""`sagehound predict`: single photos, a line each. No torch."""
+"""The command `sagehound predict`: prints one line for each photo. Imports no torch."""
 
 import argparse
 import re
@@ -8,16 +8,17 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import NoReturn
 
-from sagehound import console, interrupts
-from sagehound.archive import opened
-from sagehound.command import clear_errors
+from sagehound.artifact.archive import opened
+from sagehound.cli.command import clear_errors
+from sagehound.config.overrides import override
 from sagehound.errors import ConfigError, InputError
-from sagehound.hints import override, quoted
 from sagehound.inference.formats import JSON, Answer, Probabilities, Wanted, answer
-from sagehound.serving.engine import Engine
+from sagehound.serving.batcher import Batcher
 from sagehound.serving.predictor import Predictor
+from sagehound.system import console, interrupts
+from sagehound.system.program import quoted
 
-_AHEAD = 64  # photos that are decoded or wait for their turn
+_AHEAD = 64  # photos in progress
 
 
 class _Parser(argparse.ArgumentParser):
@@ -26,12 +27,12 @@ class _Parser(argparse.ArgumentParser):
         raise ConfigError(f"{message}{top_k}; {self.prog} MODEL PHOTO... [--top-k N]")
 
 
-def predict(program: str, given: Sequence[str]) -> None:
-    """Print file, label and probability of each photo; the reason, on stderr, for one that cannot be read.
+def predict(program: str, argv: Sequence[str]) -> None:
+    """Print file, label and probability of each photo, or on stderr the reason why it cannot be read.
 
     Args:
-        program: as the user types it.
-        given: the command line behind it.
+        program: the program's name, as the user types it.
+        argv: the rest of the command line.
 
     Raises:
         SystemExit: with exit code 2 (wrong command) or 3 (no model, or a photo that could not be read).
@@ -41,46 +42,46 @@ def predict(program: str, given: Sequence[str]) -> None:
     parser.add_argument("photos", metavar="PHOTO", nargs="+", help="a file; for a folder there is transform=local")
     parser.add_argument("--top-k", type=int, metavar="N", help="print the N most probable labels as well")
     with clear_errors():
-        arguments = parser.parse_intermixed_args(given)
+        arguments = parser.parse_intermixed_args(argv)
         if arguments.top_k is not None and arguments.top_k < 1:
             raise ConfigError(f"--top-k {arguments.top_k}: must be at least 1")
         for photo in arguments.photos:
             if re.fullmatch(r"top[-_]?k=.*", photo) and not Path(photo).exists():
                 raise ConfigError(f"{photo}: did you mean --top-k {photo.partition('=')[2]}?")
-        interrupts.raise_from_now_on()
+        interrupts.restore_keyboard_interrupt()
         failed = 0
-        for name, result in _answers(arguments.model, arguments.photos, arguments.top_k or 1):
+        for name, result in _predictions(arguments.model, arguments.photos, arguments.top_k or 1):
             if isinstance(result, InputError):
                 failed += 1
                 sys.stdout.flush()
                 print(f"sagehound: {_printable(name)}: {result}", file=sys.stderr, flush=True)
             else:
-                console.say(f"{name}: {_in_words(result, arguments.top_k)}")
+                console.info(f"{name}: {_in_words(result, arguments.top_k)}")
         sys.stdout.flush()
     if failed:
         sys.exit(InputError.exit_code)
 
 
-def _answers(model: str, photos: Sequence[str], top_k: int) -> Iterator[tuple[str, Answer | InputError]]:
-    """The photos in their order, each with its result or with why there is none."""
+def _predictions(model: str, photos: Sequence[str], top_k: int) -> Iterator[tuple[str, Answer | InputError]]:
+    """Yield each photo in order, with its prediction or the error."""
     with opened(model) as folder:
         predictor = Predictor(folder)
-        engine = Engine(on_batch=lambda _: None)
+        batcher = Batcher(on_batch=lambda _: None)
         want = Wanted(JSON, top_k)
         try:
             ahead: list[tuple[str, Future[Probabilities] | InputError]] = []
             for photo in photos:
                 path = Path(photo).expanduser()
-                ahead.append((photo, _folder(model, photo) if path.is_dir() else engine.submit(predictor, path)))
+                ahead.append((photo, _folder_error(model, photo) if path.is_dir() else batcher.submit(predictor, path)))
                 if len(ahead) == _AHEAD:
-                    yield _answer(predictor, want, *ahead.pop(0))
+                    yield _prediction(predictor, want, *ahead.pop(0))
             for name, future in ahead:
-                yield _answer(predictor, want, name, future)
+                yield _prediction(predictor, want, name, future)
         finally:
-            engine.close()
+            batcher.close()
 
 
-def _answer(
+def _prediction(
     predictor: Predictor, want: Wanted, name: str, future: Future[Probabilities] | InputError
 ) -> tuple[str, Answer | InputError]:
     if isinstance(future, InputError):
@@ -91,9 +92,9 @@ def _answer(
         return name, error
 
 
-def _folder(model: str, photo: str) -> InputError:
+def _folder_error(model: str, photo: str) -> InputError:
     overrides = ["transform=local", override("model", model), override("data.root", photo)]
-    return InputError(f"a folder; for every photo in it: sagehound launch {' '.join(map(quoted, overrides))}")
+    return InputError(f"a folder; to predict all of its photos: sagehound launch {' '.join(map(quoted, overrides))}")
 
 
 def _in_words(result: Answer, top_k: int | None) -> str:

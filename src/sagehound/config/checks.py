@@ -1,4 +1,4 @@
-"""From the config that Hydra composed to the typed one, which follows all rules."""
+"""Converts the config that Hydra composed to the typed config, and checks all rules."""
 
 import copy
 import dataclasses
@@ -14,19 +14,19 @@ from sagehound.errors import ConfigError
 
 
 def register(schema: type[Train] = Train) -> None:
-    """Make the schema known to Hydra, under the name that conf/train.yaml starts from."""
-    ConfigStore.instance().store("schema", _opened(schema))
+    """Register the schema with Hydra under the name that conf/train.yaml uses."""
+    ConfigStore.instance().store("schema", _with_open_groups(schema))
 
 
-def _opened(schema: type) -> DictConfig:
-    """A config of the schema's defaults, whose open groups take other keys as well."""
+def _with_open_groups(schema: type) -> DictConfig:
+    """Create a config with the schema's defaults. Its open groups accept keys that the schema does not list."""
     node: DictConfig = OmegaConf.structured(schema)
     _open(schema, node)
     return node
 
 
 def _open(schema: type, node: DictConfig) -> None:
-    """Let an open group take keys that the schema does not list."""
+    """Let open groups accept keys that the schema does not list."""
     for f in dataclasses.fields(schema):
         inner = node._get_node(f.name)
         if not isinstance(inner, DictConfig) or inner._is_none() or inner._is_missing():
@@ -38,19 +38,19 @@ def _open(schema: type, node: DictConfig) -> None:
 
 
 def is_registered() -> bool:
-    """Whether Hydra knows a schema, of `train.py` or of a program that does more."""
+    """Whether a schema is registered: that of `train.py`, or a larger one."""
     return "schema.yaml" in ConfigStore.instance().repo
 
 
 def registered() -> type:
-    """The schema that Hydra composes by; that of `train.py` where none was named."""
+    """The schema that Hydra uses; that of `train.py` if none is registered."""
     if not is_registered():
         return Train
     return OmegaConf.get_type(ConfigStore.instance().load("schema.yaml").node) or Train
 
 
-def typed(cfg: DictConfig) -> Any:  # noqa: ANN401 - of the schema that it was composed by, Train or a larger one
-    """The composed config as its schema's dataclasses, after a check of every value and every rule.
+def typed(cfg: DictConfig) -> Any:  # noqa: ANN401 - Train, or a larger schema
+    """Convert a composed config to its schema's dataclasses, and check every value and every rule.
 
     Raises:
         ConfigError: names the first wrong key, its value, and what to choose instead.
@@ -59,7 +59,7 @@ def typed(cfg: DictConfig) -> Any:  # noqa: ANN401 - of the schema that it was c
     cfg = copy.deepcopy(cfg)
     if not (isinstance(schema, type) and issubclass(schema, Train)):
         schema = registered()
-        cfg = OmegaConf.merge(_opened(schema), cfg)  # type: ignore[assignment]
+        cfg = OmegaConf.merge(_with_open_groups(schema), cfg)  # type: ignore[assignment]
     with read_write(cfg), open_dict(cfg):
         cfg.pop("hydra", None)
     _check_keys(schema, cfg)
@@ -81,11 +81,11 @@ def check(config: Any) -> None:  # noqa: ANN401 - Train, or a larger schema
 
 
 def _check_keys(schema: type, cfg: DictConfig, prefix: str = "") -> None:
-    """Refuse keys that the schema does not know, and those that have no value."""
+    """Refuse keys that the schema does not know, and keys without a value."""
     known = [f.name for f in dataclasses.fields(schema)]
     is_closed = cfg._get_node_flag("struct") is not False
     for name in map(str, cfg):
-        if name not in known and is_closed:  # added by +key=value, which Hydra lets pass
+        if name not in known and is_closed:  # added by +key=value, which Hydra accepts
             raise ConfigError(unknown_key(f"{prefix}{name}", [prefix + k for k in known]))
     for f in dataclasses.fields(schema):
         key = prefix + f.name
@@ -113,7 +113,7 @@ def check_values(group: Any, prefix: str = "") -> None:  # noqa: ANN401 - any gr
 
 
 def _groups(group: Any) -> Iterator[Any]:  # noqa: ANN401 - any group's dataclass
-    """The groups of a config, then the config itself."""
+    """Yield the groups of a config, then the config itself."""
     for f in dataclasses.fields(group):
         if dataclasses.is_dataclass(inner := getattr(group, f.name)):
             yield from _groups(inner)

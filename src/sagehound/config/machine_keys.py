@@ -1,4 +1,4 @@
-"""Keys of the machine and the training loop: trainer, cached features, debugger, cache."""
+"""Keys for the machine and the training loop: trainer, cached features, debugger and cache."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,26 +20,36 @@ class Trainer:
     """The machine and the training loop."""
 
     name: str = key("where training runs", MISSING, choices=("local",))
-    max_epochs: int = key("epochs", 10, at_least=1)
-    accelerator: str = key("auto: a GPU if there is one", "auto", choices=("auto", "cpu", "gpu"))
-    devices: int | None = key(
-        "processes, each with its own device (DDP); null: every GPU, or one CPU", None, at_least=1
+    max_epochs: int = key("number of epochs", 10, at_least=1)
+    accelerator: str = key(
+        "hardware for training; auto: a GPU if there is one, else the CPU", "auto", choices=("auto", "cpu", "gpu")
     )
-    num_nodes: int = key("machines; NODE_RANK is each one's number, MASTER_ADDR the first", 1, at_least=1)
+    devices: int | None = key(
+        "processes per machine, one for each device (DDP); null: one per GPU, or a single one on the CPU",
+        None,
+        at_least=1,
+    )
+    num_nodes: int = key(
+        "machines that train together; NODE_RANK is the number of this one, MASTER_ADDR the address of the first",
+        1,
+        at_least=1,
+    )
     precision: str = key(
-        "auto: 16 bits where the hardware supports them",
+        "numeric precision; auto: 16-bit mixed precision if the hardware supports it, else 32 bits",
         "auto",
         choices=("auto", "32-true", "bf16-mixed", "16-mixed"),
     )
-    channels_last: bool = key("memory order in which convolutions are faster", True)
-    compile: bool = key("torch.compile: minutes to start, then a faster step; for long runs on a GPU", False)
+    channels_last: bool = key("use the channels-last memory format, in which convolutions are faster", True)
+    compile: bool = key("use torch.compile: starting takes minutes, each step is faster; for long runs on a GPU", False)
     gradient_clip: float | None = key("largest gradient norm of a step; null: no clipping", 1.0, above=0)
-    accumulate: int = key("steps whose gradients are averaged before the optimizer's step", 1, at_least=1)
-    ema: float | None = key("decay per step of averaged weights (EMA); null: none", None, above=0, below=1)
-    patience: int | None = key(
-        "stop after so many epochs without a lower validation loss; null: never", None, at_least=1
+    accumulate: int = key("batches whose gradients are averaged for one optimizer step", 1, at_least=1)
+    ema: float | None = key(
+        "decay per step of the moving average of the weights (EMA); null: no average", None, above=0, below=1
     )
-    extra: dict[str, Any] = key("other arguments of lightning.pytorch.Trainer: fast_dev_run, profiler, ...", {})
+    patience: int | None = key(
+        "epochs without a lower validation loss after which training stops; null: never", None, at_least=1
+    )
+    extra: dict[str, Any] = key("other arguments of lightning.pytorch.Trainer, such as fast_dev_run or profiler", {})
 
     def conflicts(self, cfg: "Train") -> Iterator[str]:
         """Yield a message for each setting that contradicts another."""
@@ -49,10 +59,12 @@ class Trainer:
 
 @dataclass
 class Features:
-    """A frozen backbone runs once on each photo; the head trains on the cached features."""
+    """Cached features: a frozen backbone runs once on each photo, and the head trains on its features."""
 
-    cache: bool = key("cache the features in cache.dir; false: the backbone runs on every photo in every epoch", True)
-    views: int = key("augmented views of each train photo whose features are cached beside its centre", 0, at_least=0)
+    cache: bool = key("cache the features in cache.dir; false: run the backbone on every photo in every epoch", True)
+    views: int = key(
+        "augmented views of each training photo whose features are cached, besides its centre crop", 0, at_least=0
+    )
 
     def conflicts(self, cfg: "Train") -> Iterator[str]:
         """Yield a message for each setting that contradicts another."""
@@ -60,60 +72,65 @@ class Features:
         if not views:
             return
         if cfg.finetune.name == "full":
-            yield f"features.views={views}: under finetune=full no features are cached: set features.views=0"
+            yield f"features.views={views}: finetune=full caches no features: set features.views=0"
         if not self.cache:
             yield f"features.views={views} contradicts features.cache=false: set features.views=0"
         if augment.transform:
             yield (
-                f"features.views={views}: a change in the code of augment.transform would go unnoticed in cached "
-                "features: set features.views=0"
+                f"features.views={views}: cached features would not follow changes in the code of "
+                "augment.transform: set features.views=0"
             )
         if not augment.changes_photos:
             yield f"features.views={views} needs an augmentation: choose augment=light, or features.views=0"
         if cfg.finetune.name == "head" and (augment.mixup or augment.cutmix):
             yield (
-                f"features.views={views} caches views of single photos, augment.mixup and augment.cutmix blend two: "
-                "set both to 0, or features.views=0"
+                f"features.views={views} caches views of single photos, but augment.mixup and augment.cutmix combine "
+                "two: set both to 0, or features.views=0"
             )
 
 
 @dataclass
 class Debugger:
-    """Tensors of the training, written by smdebug for its rules; of photos whose batch is a step."""
+    """Tensors of the training, which smdebug writes for its rules."""
 
-    name: str = key("who reads the tensors", MISSING, choices=("sagemaker",))
+    name: str = key("program that reads the tensors", MISSING, choices=("sagemaker",))
     folder: str | None = key(
-        "folder of the tensors; null: debugger/tensors of the run; in a job, the one that SageMaker reads", None
+        "folder of the tensors; null: debugger/tensors in the run's folder, or in a job SageMaker's own",
+        None,
     )
     collections: list[str] = key(
-        "tensors that are written",
+        "collections of tensors to write",
         ["losses", "gradients", "relu_input", "labels", "predictions"],
         choices=("losses", "gradients", "weights", "biases", "relu_input", "relu_output", "labels", "predictions"),
     )
-    train_interval: int = key("optimizer steps from one written step to the next", 100, at_least=1)
-    eval_interval: int = key("batches of valid photos from one written batch to the next", 100, at_least=1)
-    loss_interval: int = key("both intervals for losses, labels and predictions, which are small", 5, at_least=1)
-    photos: int = key("photos of a batch whose activations are written", 8, at_least=1)
-    reductions: bool = key("write statistics of a tensor, not its values; not of losses, labels, predictions", False)
-    workers: str = key("DDP processes that write", "one", choices=("one", "all"))
+    train_interval: int = key("optimizer steps between two written steps", 100, at_least=1)
+    eval_interval: int = key("batches of valid photos between two written batches", 100, at_least=1)
+    loss_interval: int = key(
+        "train_interval and eval_interval of losses, labels and predictions, which are small", 5, at_least=1
+    )
+    photos: int = key("photos per batch whose activations are written", 8, at_least=1)
+    reductions: bool = key(
+        "write statistics of each tensor instead of its values, except for losses, labels and predictions", False
+    )
+    workers: str = key("DDP processes that write tensors", "one", choices=("one", "all"))
     rules: dict[str, dict[str, str]] | None = key(
-        "rules of AWS with their parameters; they run beside a job on SageMaker", None
+        "AWS rules with their parameters; they run beside a job on SageMaker; null: no rules", None
     )
 
 
 @dataclass
 class Cache:
-    """Files that later runs use again; safe to delete at any time."""
+    """Files that later runs reuse; safe to delete at any time."""
 
     dir: str = key(
-        "folder of the cache; the variable SAGEHOUND_CACHE sets it too",
+        "folder of the cache; the environment variable SAGEHOUND_CACHE sets the default",
         _CACHE,
     )
     max_gb: float = key(
-        "largest size in GB (10^9 bytes); the least recently used files are removed first", 20.0, above=0
+        "largest size of the cache in GB (10^9 bytes); the least recently used files are removed first", 20.0, above=0
     )
 
 
 def default_cache() -> str:
-    """The cache's folder where none is named."""
+    """The default folder of the cache."""
     return str(OmegaConf.create({"dir": _CACHE}).dir)

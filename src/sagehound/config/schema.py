@@ -1,6 +1,6 @@
-"""The schema: every key, its default, its unit, and the rules that a value must follow.
+"""The schema: every key, its default, its unit, and the rules for its value.
 
-YAML under ``conf/`` holds only what differs from one option to the next.
+The YAML files under ``conf/`` contain only values that differ from these defaults.
 """
 
 from collections.abc import Iterator
@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sagehound.config.data import Augment, Data
+from sagehound.config.data_keys import Augment, Data
 from sagehound.config.fields import group, key
-from sagehound.config.machine import Cache, Debugger, Features, Trainer
-from sagehound.config.model import Backbone, Finetune, Head
-from sagehound.config.optimization import Loss, Optimizer, Schedule
+from sagehound.config.machine_keys import Cache, Debugger, Features, Trainer
+from sagehound.config.model_keys import Backbone, Finetune, Head
+from sagehound.config.optimization_keys import Loss, Optimizer, Schedule
 
 
 @dataclass
 class Train:
-    """Every setting of `python train.py`."""
+    """All settings of `python train.py`."""
 
     backbone: Backbone = group(Backbone)
     head: Head = group(Head)
@@ -30,39 +30,39 @@ class Train:
     trainer: Trainer = group(Trainer)
     features: Features = group(Features)
     cache: Cache = group(Cache)
-    logger: dict[str, Any] = key("Lightning's loggers by a name of your choice, each with its _target_", {})
-    callbacks: dict[str, Any] = key("Lightning's callbacks by a name of your choice, each with its _target_", {})
+    logger: dict[str, Any] = key("Lightning loggers, each under a name of your choice with its _target_", {})
+    callbacks: dict[str, Any] = key("Lightning callbacks, each under a name of your choice with its _target_", {})
     debugger: Debugger | None = None
     results: str | None = key(
-        "files of a run; scores: metrics, curves and config alone; null: all, in a sweep (-m) scores",
+        "files that a run writes; scores: only metrics, curves and config; null: all, or scores in a sweep (-m)",
         None,
         choices=("all", "scores"),
     )
     artifact: bool = key(
-        "write model.tar.gz, the file that is served; takes some seconds; never with results=scores", True
+        "write model.tar.gz, the file for serving, which takes some seconds; not written with results=scores", True
     )
-    audit_only: bool = key("check the photos, write audit.json and splits.csv, and train nothing", False)
-    seed: int = key("the same seed gives the same numbers on a CPU", 0, at_least=0, below=2**32)
+    audit_only: bool = key("check the photos and write audit.json and splits.csv, without training", False)
+    seed: int = key("random seed; the same seed gives the same numbers on a CPU", 0, at_least=0, below=2**32)
     overwrite: bool = key(
-        "first remove the files of an earlier run from hydra.run.dir, which is refused otherwise", False
+        "first remove the files of an earlier run from hydra.run.dir; false: refuse a folder that has some", False
     )
     best: str | None = key(
-        "folder of a finished search: use its best hyperparameters, except those given beside it", None
+        "folder of a finished search, whose best hyperparameters are used; other overrides take precedence", None
     )
-    resume: str | None = key("last (the newest run), a run's folder, or a checkpoint: continue it", None)
+    resume: str | None = key("run to continue: last (the newest run), a run's folder, or a checkpoint", None)
 
     def conflicts(self, cfg: "Train") -> Iterator[str]:
         """Yield a message for each setting that contradicts another."""
         if self.debugger and str(self.debugger.folder).startswith("s3:"):
             yield (
                 f"debugger.folder={self.debugger.folder}: give a folder of this machine; a job on SageMaker has its "
-                "own, which AWS puts into S3"
+                "own, which AWS uploads to S3"
             )
         hooks = {"relu_input", "relu_output"}
         if self.trainer.compile and self.debugger and hooks & set(self.debugger.collections):
             yield (
-                "trainer.compile=true: debugger.collections=[relu_input,relu_output] look between the layers, which "
-                "compiled code does not allow: drop them, or set trainer.compile=false"
+                "trainer.compile=true: debugger.collections=[relu_input,relu_output] read tensors between layers, "
+                "which compiled code does not expose: drop them, or set trainer.compile=false"
             )
         if self.resume and not Path(self.resume).exists():
             yield f"resume={self.resume}: no such run or checkpoint; give last, a run's folder, or a .ckpt file"

@@ -1,4 +1,4 @@
-"""``_target_``: a class or function that a config names, checked before anything is built. Imports no torch."""
+"""Checks each ``_target_``, a class or function that a config names, before it is called. Imports no torch."""
 
 import importlib
 import inspect
@@ -14,12 +14,12 @@ from typing import Any
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
-from sagehound.config import meant
+from sagehound.config import did_you_mean
 from sagehound.errors import ConfigError, SagehoundError
 
 TARGET = "_target_"
 _OF_HYDRA = ("_target_", "_args_", "_partial_", "_recursive_", "_convert_")  # the other keys are arguments
-_EXTRAS = {"mlflow": "mlflow", "wandb": "wandb"}  # modules that an extra of ours installs
+_EXTRAS = {"mlflow": "mlflow", "wandb": "wandb"}  # module: the extra of Sagehound that installs it
 
 
 def resolve(
@@ -29,27 +29,22 @@ def resolve(
     positional: int = 0,
     named: Sequence[str] = (),
 ) -> Callable[..., Any]:
-    """The class or function that a node's ``_target_`` names, bound to the node's other keys.
+    """Return a function that builds the object of a node's ``_target_``, with the node's other keys as arguments.
 
-    Nothing is called yet. Modules are also looked for in the current folder, after all installed ones. Nodes within the
-    node that have a ``_target_`` are checked as well. Hydra builds the object (``hydra.utils.instantiate``).
+    The node and all nodes in it are checked first; nothing is called. Modules are searched in the installed packages,
+    then in the current folder. Hydra builds the object (``hydra.utils.instantiate``).
 
     Args:
         node: ``_target_``, and arguments by name.
-        where: the node's key, for messages: callbacks.lr.
+        where: the node's key for messages, such as callbacks.lr.
         positional: how many positional arguments the caller adds, before those of the node.
         named: arguments that the caller adds by name.
 
     Raises:
-        ConfigError: no such module, attribute or argument, or an argument is missing; names the key.
+        ConfigError: a module, attribute or argument does not exist, or an argument is missing; names the key.
     """
-    if not isinstance(node, Mapping):
-        raise ConfigError(f"{where}={node}: give a mapping with {TARGET}: {where}.{TARGET}=package.Class")
+    target = _target_of(node, where)
     node = {str(key): value for key, value in node.items()}
-    target = node.get(TARGET)
-    if not isinstance(target, str):
-        given = "" if target is None else f"{where}.{TARGET}={target}: "
-        raise ConfigError(f"{given}{where} needs a {TARGET}: give {where}.{TARGET}=package.Class")
     call = import_target(target, where)
     arguments = {key: value for key, value in node.items() if key not in _OF_HYDRA}
     first = node.get("_args_") or []
@@ -57,24 +52,35 @@ def resolve(
         raise ConfigError(f"{where}._args_={first}: give a list")
     for key, value in [*arguments.items(), *((f"_args_[{i}]", value) for i, value in enumerate(first))]:
         _check_inner(value, f"{where}.{key}")
-    if node.get("_partial_"):  # the one who calls it gives the other arguments
+    if node.get("_partial_"):  # the caller adds the other arguments
         check_arguments(call, dict.fromkeys(arguments), where, positional=len(first), is_partial=True)
     else:
         check_arguments(call, arguments, where, positional=positional + len(first), named=named)
 
-    def make(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - of a class that the user names
+    def build(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - of a class that the user names
         """Build the object.
 
         Raises:
             ConfigError: the class refuses its arguments.
         """
         try:
-            made = {"_convert_": "all", **node}
-            return instantiate(made | ({"_args_": [*args, *first]} if args and first else {}), *args, **kwargs)
+            config = {"_convert_": "all", **node}
+            return instantiate(config | ({"_args_": [*args, *first]} if args and first else {}), *args, **kwargs)
         except InstantiationException as error:
             raise _refused(error, where, target) from error
 
-    return make
+    return build
+
+
+def _target_of(node: Any, where: str) -> str:  # noqa: ANN401 - whatever the user gave
+    """The ``_target_`` of a node; refuses a node without one."""
+    if not isinstance(node, Mapping):
+        raise ConfigError(f"{where}={node}: give a mapping with {TARGET}: {where}.{TARGET}=package.Class")
+    target = node.get(TARGET)
+    if not isinstance(target, str):
+        setting = "" if target is None else f"{where}.{TARGET}={target}: "
+        raise ConfigError(f"{setting}{where} needs a {TARGET}: give {where}.{TARGET}=package.Class")
+    return target
 
 
 def check_arguments(
@@ -86,15 +92,15 @@ def check_arguments(
     named: Sequence[str] = (),
     is_partial: bool = False,
 ) -> None:
-    """Check arguments, given by name, against a signature; one that takes any keyword is taken at its word.
+    """Check named arguments against a signature. One with ``**kwargs`` accepts all names.
 
     Args:
         call: a class or function.
-        arguments: by name.
-        where: the key that they stand under.
+        arguments: the arguments by name.
+        where: the key of the arguments, for messages.
         positional: how many positional arguments the caller adds.
         named: arguments that the caller adds by name.
-        is_partial: others may be added later, so that none is missing.
+        is_partial: the caller may add more arguments later, so none counts as missing.
 
     Raises:
         ConfigError: names the first argument that is unknown, given twice or missing.
@@ -115,7 +121,7 @@ def check_arguments(
             raise ConfigError(f"{where}.{key}: Sagehound gives {name} this argument itself: drop it")
         if key not in free and not takes_any:
             choices = f"choose from {', '.join(free)}" if free else "it takes none"
-            raise ConfigError(f"{where}.{key}: {name} has no such argument{meant(key, free)}; {choices}")
+            raise ConfigError(f"{where}.{key}: {name} has no such argument{did_you_mean(key, free)}; {choices}")
     has_any = any(p.kind == p.VAR_POSITIONAL for p in parameters)
     if positional > len(by_position) and not has_any:
         raise ConfigError(f"{where}: {name} takes {len(by_position)} positional arguments, not {positional}")
@@ -126,8 +132,8 @@ def check_arguments(
 
 
 def import_from_here() -> None:
-    """Let Python find modules of the current folder, after all others; DDP's processes inherit it."""
-    here = os.getcwd()  # noqa: PTH109 - as sys.path has strings
+    """Add the current folder at the end of the import path; DDP processes inherit the path."""
+    here = os.getcwd()  # noqa: PTH109 - sys.path has strings
     if not {"", here} & set(sys.path):
         sys.path.append(here)
 
@@ -146,73 +152,73 @@ def _check_inner(value: Any, where: str) -> None:  # noqa: ANN401 - whatever the
 
 
 def import_target(target: str, where: str) -> Callable[..., Any]:
-    """The class or function that a dotted name stands for.
+    """Import the class or function with a dotted name.
 
     Args:
         target: package.Class.
         where: the key of the node, for messages.
 
     Raises:
-        ConfigError: there is none, or its module cannot be imported.
+        ConfigError: it does not exist, or its module cannot be imported.
     """
-    given = f"{where}.{TARGET}={target}"
+    setting = f"{where}.{TARGET}={target}"
     parts = target.split(".")
     if len(parts) < 2 or not all(part.isidentifier() for part in parts):
-        raise ConfigError(f"{given}: give a module and a name in it, such as my_file.MyClass")
+        raise ConfigError(f"{setting}: give a module and a name in it, such as my_file.MyClass")
     import_from_here()
-    found: Any = _import(parts[0], given)
+    value: Any = _import(parts[0], setting)
     for i, part in enumerate(parts[1:], start=1):
         before = ".".join(parts[:i])
-        if hasattr(found, part):
-            found = getattr(found, part)
-        elif isinstance(found, ModuleType) and hasattr(found, "__path__") and i < len(parts) - 1:
-            found = _import(f"{before}.{part}", given)
+        if hasattr(value, part):
+            value = getattr(value, part)
+        elif isinstance(value, ModuleType) and hasattr(value, "__path__") and i < len(parts) - 1:
+            value = _import(f"{before}.{part}", setting)
         else:
-            modules = [m.name for m in pkgutil.iter_modules(getattr(found, "__path__", []))]
-            names = [name for name in dir(found) if not name.startswith("_")]
-            raise ConfigError(f"{given}: {before} has no {part}{meant(part, [*names, *modules])}")
-    if not callable(found):
-        raise ConfigError(f"{given}: {target} is {type(found).__name__}, not a class or function")
-    return found  # type: ignore[no-any-return]
+            modules = [m.name for m in pkgutil.iter_modules(getattr(value, "__path__", []))]
+            names = [name for name in dir(value) if not name.startswith("_")]
+            raise ConfigError(f"{setting}: {before} has no {part}{did_you_mean(part, [*names, *modules])}")
+    if not callable(value):
+        raise ConfigError(f"{setting}: {target} is {type(value).__name__}, not a class or function")
+    return value  # type: ignore[no-any-return]
 
 
-def _import(name: str, given: str) -> ModuleType:
+def _import(name: str, setting: str) -> ModuleType:
     parent, _, leaf = name.rpartition(".")
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name == name:
             beside = pkgutil.iter_modules(sys.modules[parent].__path__ if parent else None)
-            hint = meant(leaf, [m.name for m in beside])
+            hint = did_you_mean(leaf, [m.name for m in beside])
             extra = f": pip install 'sagehound[{_EXTRAS[name]}]'" if name in _EXTRAS else ""
             where = "" if parent or extra else f", neither installed nor in {Path.cwd()}"
-            raise ConfigError(f"{given}: no module {name}{hint if not extra else ''}{where}{extra}") from error
-        raise ConfigError(missing_module(str(error.name), given)) from error
+            raise ConfigError(f"{setting}: no module {name}{hint if not extra else ''}{where}{extra}") from error
+        raise ConfigError(missing_module(str(error.name), setting)) from error
     except Exception as error:
-        raise ConfigError(f"{given}: {name} cannot be imported: {describe(error)}") from error
+        raise ConfigError(f"{setting}: {name} cannot be imported: {describe(error)}") from error
 
 
-def missing_module(name: str, given: str) -> str:
-    """The message for something that needs a module that is not installed."""
+def missing_module(name: str, setting: str) -> str:
+    """The message that a module is not installed, with the command that installs it."""
     top = name.partition(".")[0]
     how = f"pip install 'sagehound[{_EXTRAS[top]}]'" if top in _EXTRAS else f"pip install {top}"
-    return f"{given} needs {top}, which is not installed: {how}"
+    return f"{setting} needs {top}, which is not installed: {how}"
 
 
 def _refused(error: InstantiationException, where: str, target: str) -> SagehoundError:
-    """What a class raised when it was built, in one line."""
+    """The error for a class that raised an exception when it was called."""
     cause = error.__cause__ or error
     if isinstance(cause, SagehoundError):
         return cause
     if isinstance(cause, ModuleNotFoundError):
-        named = [module for module in _EXTRAS if module in str(cause)]  # Lightning's own errors have no name
+        named = [module for module in _EXTRAS if module in str(cause)]  # Lightning's errors have no name
         if cause.name or named:
             return ConfigError(missing_module(str(cause.name or named[0]), f"{where}: {target}"))
     return ConfigError(f"{where}: {target} cannot be built: {describe(cause)}")
 
 
 def describe(error: BaseException) -> str:
-    """An error of other code in one line: its kind, its first line, and where it was raised."""
+    """Describe an error of other code in one line: its type, its first line, and where it was raised."""
     frames = traceback.extract_tb(error.__traceback__)
     place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
     text = (str(error).strip().splitlines() or [""])[0]
@@ -220,6 +226,6 @@ def describe(error: BaseException) -> str:
 
 
 def is_raised_in(error: BaseException, package: str) -> bool:
-    """Whether an error was raised by a package's own code."""
+    """Whether an error was raised in the code of a package."""
     frames = traceback.extract_tb(error.__traceback__)
     return bool(frames) and package in Path(frames[-1].filename).parts

@@ -1,4 +1,4 @@
-"""What is wrong, odd or lopsided about a set of photos: every file is read once and the findings are kept."""
+"""Audits a set of photos: reads each file once and caches the findings."""
 
 import hashlib
 from collections import Counter, defaultdict
@@ -10,29 +10,29 @@ from json import loads
 from pathlib import Path
 from typing import Any
 
-from sagehound import console
 from sagehound.data.duplicates import Pair, components, fingerprint, is_fingerprint
 from sagehound.data.folders import SPLITS, Photo, Tree
 from sagehound.errors import SagehoundError
-from sagehound.files import write_json
 from sagehound.inference.decode import BadPhoto, file_bytes, open_photo, orientation, to_rgb
-from sagehound.machine import cores
+from sagehound.storage.atomic import write_json
+from sagehound.system import console
+from sagehound.system.machine import cores
 
-_VERSION = 5  # of the kept findings; raise it when inspect() learns something new
+_VERSION = 5  # of the cached findings; raise it when inspect() finds something new
 
 _EXAMPLES = 5  # of ignored files, by name
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What reading one photo tells."""
+    """Facts about one photo."""
 
     digest: str  # SHA-256 of the file; empty if it could not be read
-    mode: str  # Pillow's: RGB, L, CMYK, I;16, ...; with ;16 behind it for colours of 16 bits
+    mode: str  # Pillow's mode: RGB, L, CMYK, I;16, ...; followed by ;16 if colours have 16 bits
     orientation: int  # EXIF, 1 is upright
     bad: str  # why the photo cannot be used; empty if it can
-    truncated: bool  # whether the reason is that the file ends too early
-    fingerprint: str = ""  # what near-duplicates are recognised by
+    truncated: bool  # whether the file ends too early
+    fingerprint: str = ""  # by which near-duplicates are recognised
 
 
 def inspect(path: Path) -> Facts:
@@ -50,7 +50,7 @@ def inspect(path: Path) -> Facts:
 
 
 def inspect_all(root: Path, files: list[str], cache_dir: Path) -> dict[str, Facts]:
-    """The facts of every file; only those that are new or changed (size or time) since the last call are read."""
+    """The facts of every file. Only files whose size or time has changed since the last call are read."""
     place = str(root.resolve()).encode(errors="surrogateescape")
     kept_at = cache_dir / "audit" / f"{hashlib.sha256(place).hexdigest()[:16]}.json"
     kept = _kept(kept_at)
@@ -61,7 +61,7 @@ def inspect_all(root: Path, files: list[str], cache_dir: Path) -> dict[str, Fact
         with ThreadPoolExecutor(cores()) as pool:
             found = pool.map(inspect, [root / f for f in new])
             facts |= dict(zip(new, console.track(found, "Reading photos", len(new)), strict=True))
-        rows = {f: [*stamps[f], *astuple(facts[f])] for f in files if facts[f].digest}  # what could be opened at all
+        rows = {f: [*stamps[f], *astuple(facts[f])] for f in files if facts[f].digest}  # files that could be opened
         try:
             write_json(kept_at, {"version": _version(), "root": str(root.resolve()), "files": rows})
         except SagehoundError as error:
@@ -74,7 +74,7 @@ def report(tree: Tree, photos: list[Photo], facts: dict[str, Facts], pairs: list
 
     Args:
         tree: what lies on disk.
-        photos: the photos that are used, with the split that each ended up in.
+        photos: the photos that are used, with their splits.
         facts: of every photo in ``tree``.
         pairs: near-duplicates among ``photos``.
     """
@@ -122,9 +122,9 @@ def _duplicates(photos: Iterable[Photo], facts: dict[str, Facts]) -> tuple[list[
 
 
 def near_duplicates(photos: Sequence[Photo], pairs: Iterable[Pair]) -> dict[str, list[list[dict[str, Any]]]]:
-    """Groups of near-duplicates in one split, and those in several, which flatter the result.
+    """Groups of near-duplicates within one split, and across splits, where they make the result look better.
 
-    Each photo with its distance to the nearest of its group: bits of 256 that differ (``by`` hash), or 1 - cosine of
+    Each photo has its distance to the nearest of its group: bits of 256 that differ (``by`` hash), or 1 - cosine of
     the features (``by`` features).
     """
     nearest: dict[int, Pair] = {}
@@ -172,7 +172,7 @@ def _stamp(path: Path) -> list[int]:
 
 
 def _version() -> str:
-    """The version of the cached findings; once pillow-heif is installed, a HEIC that was refused is read again."""
+    """The version of the cached findings. After pillow-heif is installed, refused HEIC files are read again."""
     return f"{_VERSION}{', HEIC' if find_spec('pillow_heif') else ''}"
 
 
@@ -183,4 +183,4 @@ def _kept(path: Path) -> dict[str, tuple[list[int], Facts]]:
             return {}
         return {f: (row[:2], Facts(*row[2:])) for f, row in content["files"].items() if is_fingerprint(row[-1])}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return {}  # never written, or not ours: everything is read again
+        return {}  # missing, or written by another program: every file is read again

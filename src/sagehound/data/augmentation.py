@@ -1,4 +1,4 @@
-"""What training photos go through at random."""
+"""Random changes of training photos."""
 
 import math
 import random
@@ -22,7 +22,7 @@ class Augmentation:
     """The random transform of one training photo; the same seed gives the same result, in any thread.
 
     RandAugment is timm's. It draws from the global generators of Python and numpy, so they are seeded under a lock.
-    A transform of your own that draws from torch's generator gives the same result only where the main thread reads
+    Your own transform that uses torch's generator gives the same result only if the main thread reads
     the photos (``data.workers=0``).
 
     Args:
@@ -31,26 +31,31 @@ class Augmentation:
         transform: your own, called last.
     """
 
-    def __init__(self, augment: Augment, to: Preprocessing, transform: Transform | None = None) -> None:
+    def __init__(self, augment: Augment, preprocessing: Preprocessing, transform: Transform | None = None) -> None:
         from timm.data.auto_augment import rand_augment_transform
 
-        self.to, self.crop, self.flip, self.transform = to, augment.crop, augment.flip, transform
-        # enough that the smallest and flattest crop still has the backbone's size
-        self.short_side = math.ceil(max(to.size) / math.sqrt(3 / 4 * self.crop)) if self.crop else to.short_side
+        self.preprocessing, self.crop, self.flip, self.transform = preprocessing, augment.crop, augment.flip, transform
+        # so that the smallest and flattest crop still has the backbone's size
+        self.short_side = (
+            math.ceil(max(preprocessing.size) / math.sqrt(3 / 4 * self.crop)) if self.crop else preprocessing.short_side
+        )
         self.randaugment = None
         if augment.randaugment:
-            grey = tuple(round(255 * m) for m in to.mean)
-            options = {"translate_const": round(0.45 * min(to.size)), "img_mean": grey}  # as timm's own training does
+            grey = tuple(round(255 * m) for m in preprocessing.mean)
+            options = {
+                "translate_const": round(0.45 * min(preprocessing.size)),
+                "img_mean": grey,
+            }  # as in timm's own training
             self.randaugment = rand_augment_transform(f"rand-m{augment.randaugment}-n2-mstd0.5", options)
 
     def __call__(self, image: Image.Image, seed: int) -> Image.Image:
         """An RGB photo to one of the backbone's size."""
         rng = random.Random(seed)
-        height, width = self.to.size
+        height, width = self.preprocessing.size
         if self.crop:
-            image = image.resize((width, height), self.to.resampling, random_box(image.size, self.crop, rng))
+            image = image.resize((width, height), self.preprocessing.resampling, random_box(image.size, self.crop, rng))
         else:
-            image = centre(image, self.to)
+            image = centre(image, self.preprocessing)
         if self.flip and rng.random() < 0.5:
             image = ImageOps.mirror(image)
         if self.randaugment:
@@ -63,10 +68,10 @@ class Augmentation:
 
 
 def random_box(size: tuple[int, int], smallest: float, rng: random.Random) -> tuple[float, float, float, float]:
-    """Left, top, right and bottom of a crop of ``smallest`` to all of the photo's area, its sides 3:4 to 4:3.
+    """Left, top, right and bottom of a random crop: at least ``smallest`` of the area, sides from 3:4 to 4:3.
 
-    Szegedy et al. 2015 (Going deeper with convolutions). A photo too narrow for any such box is cropped to the nearest
-    of these shapes around its centre.
+    Szegedy et al. 2015 (Going deeper with convolutions). A photo that is too narrow for such a box is cropped
+    to the nearest of these shapes around its centre.
     """
     width, height = size
     for _ in range(10):
@@ -85,9 +90,9 @@ _GENERATORS = threading.Lock()
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """Seed the global generators of Python and numpy; afterwards restore their state.
+    """Seed the global generators of Python and numpy, and restore their state afterwards.
 
-    Torch's generator is seeded in the main thread alone, because training draws from it there.
+    Torch's generator is seeded only in the main thread, because training uses it there.
     """
     is_main = threading.current_thread() is threading.main_thread()
     with _GENERATORS, torch.random.fork_rng(devices=[], enabled=is_main):
@@ -104,7 +109,7 @@ def _seeded(seed: int) -> Iterator[None]:
 
 
 def _checked(changed: object, before: Image.Image) -> Image.Image:
-    """A photo that the user's transform returned, if it can be trained on."""
+    """Check the photo that the user's transform returned."""
     if not isinstance(changed, Image.Image) or changed.size != before.size or changed.mode != "RGB":
         raise ConfigError(
             f"augment.transform must return a PIL image, RGB, of {before.size[0]} x {before.size[1]} pixels, as it was "

@@ -1,4 +1,4 @@
-"""The train, valid and test photos of a set as batches, each read or taken from a cache."""
+"""The train, valid and test photos of a set as batches, read from files or from a cache."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,41 +13,42 @@ from sagehound.data.augmentation import Augmentation, Transform
 from sagehound.data.folders import Photo
 from sagehound.data.loader import (
     Batches,
-    Either,
     EpochBatches,
     FeatureLoader,
     Loader,
     Lookup,
     PhotoLoader,
+    SwitchLoader,
     in_order,
     seed_of,
 )
-from sagehound.data.photos import PhotoSet, find_photos
-from sagehound.data.sources import Files, KeptPhotos
+from sagehound.data.photo_set import PhotoSet
+from sagehound.data.photos import find_photos
+from sagehound.data.sources import CachedPhotos, Files
 from sagehound.errors import ConfigError
 from sagehound.inference.preprocessing import Preprocessing
-from sagehound.machine import cores
+from sagehound.system.machine import cores
 
 
 @dataclass(frozen=True)
 class Features:
-    """The photos' features of a frozen backbone, by (epoch, index)."""
+    """Features of the photos from a frozen backbone, by (epoch, index)."""
 
-    train: Lookup  # one of the cached views of each photo, another in each epoch
-    centre: Mapping[str, Lookup]  # of each split: what an evaluation sees
+    train: Lookup  # in each epoch one of the cached views of each photo
+    centre: Mapping[str, Lookup]  # by split: features of the centre crops, for evaluation
     always: bool  # the backbone is frozen in every epoch
 
 
 class PhotoDataModule(pl.LightningDataModule):
     """Batches of photos for training, validation, test and prediction.
 
-    A batch holds photos, uint8, b x 3 x h x w, as the backbone expects them but not yet normalised, and labels, int64,
+    A batch holds photos, uint8, b x 3 x h x w, in the backbone's size but not yet normalised, and labels, int64,
     b; a batch of train photos with weights also holds their weights, float, b.
 
     Args:
         root: a folder of split/class/photo or class/photo; or a .zip or .tar of one.
         table: a CSV that lists the photos below ``root``.
-        columns: the names of the table's columns, where they are not file, label, split, group and weight.
+        columns: the table's column names that differ from file, label, split, group and weight.
         source: your own function that lists the photos, called with root=``root``.
         group: a regular expression; photos whose paths match with one first group stay together.
         near_duplicates: together (never divided when a split is taken from train) or apart.
@@ -60,18 +61,18 @@ class PhotoDataModule(pl.LightningDataModule):
         crop: smallest share of the photo that a random crop of a train photo shows; None: the centre crop.
         flip: mirror half of the train photos.
         randaugment: strength of two random colour or shape changes of train photos, up to 30; 0: none.
-        transform: your own change of train photos, called with each cropped photo, a PIL image.
-        cache: keep photos shrunk: none, jpeg or memmap.
-        cache_dir: where; None: ~/.cache/sagehound, or SAGEHOUND_CACHE.
-        cache_gb: largest size of it, 10^9 bytes.
-        preprocessing: what the backbone expects; None: what the trainer's model says of its own.
+        transform: your own change of train photos; called with each cropped photo, a PIL image.
+        cache: how shrunken photos are cached: none, jpeg or memmap.
+        cache_dir: folder of the cache; None: ~/.cache/sagehound, or SAGEHOUND_CACHE.
+        cache_gb: largest size of the cache, 10^9 bytes.
+        preprocessing: what the backbone expects; None: the preprocessing of the trainer's model.
         seed: of the order and the augmentation.
 
     Raises:
         ConfigError: an argument is out of range.
     """
 
-    photo_set: PhotoSet | None = None  # found by setup, or given
+    photo_set: PhotoSet | None = None  # set by setup, or given
     features: Features | None = None  # of a frozen backbone; without them, the photos themselves
 
     def __init__(
@@ -121,7 +122,7 @@ class PhotoDataModule(pl.LightningDataModule):
         self.cache = Cache(str(cache_dir or default_cache()), cache_gb)
         for prefix, settings in (("data.", self.data), ("augment.", self.augment), ("cache.", self.cache)):
             check_values(settings, prefix)
-        self.source, self.transform, self.preprocessing, self.seed = source, transform, preprocessing, seed
+        self.source, self.transform, self._preprocessing, self.seed = source, transform, preprocessing, seed
 
     @classmethod
     def of(
@@ -135,7 +136,7 @@ class PhotoDataModule(pl.LightningDataModule):
         transform: Transform | None = None,
         seed: int = 0,
     ) -> "PhotoDataModule":
-        """A module of photos that were found already, with the settings of a config."""
+        """A data module of a photo set, with the settings of a config."""
         module = cls(photos.root, transform=transform, preprocessing=preprocessing, seed=seed)
         module.data, module.augment, module.cache, module.photo_set = data, augment, cache, photos
         return module
@@ -151,7 +152,7 @@ class PhotoDataModule(pl.LightningDataModule):
 
     @property
     def photos(self) -> PhotoSet:
-        """The photos; they are looked for when this is first asked for."""
+        """The photos; they are found at the first use."""
         self.setup("fit")
         assert self.photo_set is not None
         return self.photo_set
@@ -171,30 +172,30 @@ class PhotoDataModule(pl.LightningDataModule):
         return self.photos.classes
 
     def class_counts(self) -> list[int]:
-        """Train photos of each class."""
+        """The number of train photos of each class."""
         labels = self.photos.labels(self.photos.split("train"))
         return [labels.count(i) for i in range(len(self.classes))]
 
     @property
-    def to(self) -> Preprocessing:
+    def preprocessing(self) -> Preprocessing:
         """What the backbone expects of a photo.
 
         Raises:
-            ConfigError: neither an argument nor the trainer's model says it.
+            ConfigError: neither an argument nor the trainer's model gives it.
         """
         model = getattr(self.trainer, "lightning_module", None)
-        found = self.preprocessing or getattr(model, "preprocessing", None)
+        found = self._preprocessing or getattr(model, "preprocessing", None)
         if found is None:
             raise ConfigError("PhotoDataModule: give preprocessing=..., such as Classifier(...).preprocessing")
         return found
 
     @property
     def head_alone(self) -> bool:
-        """Whether the head alone is trained, on cached features, in every epoch."""
+        """Whether only the head is trained, on cached features, in every epoch."""
         return self.features is not None and self.features.always
 
     def train_dataloader(self) -> Loader:
-        """Shuffled and augmented; after a resume it begins with the batch after the last one trained on.
+        """Shuffled and augmented train photos; after a resume from the next batch on.
 
         Raises:
             ConfigError: the photos have weights, and the model blends photos.
@@ -207,7 +208,7 @@ class PhotoDataModule(pl.LightningDataModule):
             raise ConfigError("photos with weights cannot be blended: give augment.mixup=0 augment.cutmix=0")
 
         def position() -> tuple[int, int]:
-            if trainer is None:  # a loop of the user's own: each pass is an epoch
+            if trainer is None:  # the user's own loop: each pass is an epoch
                 return next(passes), 0
             return trainer.current_epoch, trainer.fit_loop.epoch_loop.batch_progress.current.ready
 
@@ -219,13 +220,13 @@ class PhotoDataModule(pl.LightningDataModule):
             plain: Loader = self._plain(photos, batches, weights)
         else:
             plain = FeatureLoader(self.features.train, labels, batches, weights)
-        return Either(plain, augmented, self._is_frozen)
+        return SwitchLoader(plain, augmented, self._is_frozen)
 
     def val_dataloader(self) -> Loader:
         """The valid photos in order; over several devices, each takes its share."""
         rank, world_size = self._share()
         photos = self._in_order("valid", rank, world_size)
-        return Either(self._kept("valid", rank, world_size), photos, self._is_frozen) if self.features else photos
+        return SwitchLoader(self._kept("valid", rank, world_size), photos, self._is_frozen) if self.features else photos
 
     def test_dataloader(self) -> Loader:
         """The test photos in order; over several devices, each takes its share."""
@@ -236,15 +237,15 @@ class PhotoDataModule(pl.LightningDataModule):
         return self.test_dataloader()
 
     def evaluation_dataloader(self, split: str) -> Loader:
-        """The photos of a split in order, each as it will be seen in use, or the features of a frozen backbone."""
+        """The photos of a split in order, without augmentation, or their cached features."""
         return self._kept(split) if self.head_alone else self._in_order(split)
 
     def _share(self) -> tuple[int, int]:
-        """This process among how many; without a trainer, the only one."""
+        """Rank of this process, and the number of processes; 0 and 1 without a trainer."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     def _frozen_epochs(self) -> str:
-        """In which epochs the trainer's model freezes its backbone: none, some (the first ones) or all."""
+        """In which epochs the backbone is frozen: none, some (the first ones) or all."""
         settings = getattr(getattr(self.trainer, "lightning_module", None), "finetune", None)
         return {"head": "all", "gradual": "some"}.get(getattr(settings, "name", ""), "none")
 
@@ -265,25 +266,27 @@ class PhotoDataModule(pl.LightningDataModule):
         return FeatureLoader(self.features.centre[split], labels, mine)
 
     def _plain(self, photos: list[Photo], batches: Batches, weights: Sequence[float] | None = None) -> PhotoLoader:
-        """The centre of each photo, always from its file: so it is evaluated, whatever is kept for training."""
-        files = Files(self.photos, photos, self.to.short_side)
+        """The centre crop of each photo, always from its file."""
+        files = Files(self.photos, photos, self.preprocessing.short_side)
         labels, threads = self.photos.labels(photos), reading_threads(self.data)
-        return PhotoLoader(files, labels, batches, self.to, threads, weights=weights)
+        return PhotoLoader(files, labels, batches, self.preprocessing, threads, weights=weights)
 
     def augmented(self, photos: list[Photo], batches: Batches) -> PhotoLoader:
-        """Training photos, from their files or from ``data.cache``."""
+        """Train photos, from their files or from ``data.cache``."""
         data, augment, seed = (
             self.data,
-            Augmentation(self.augment, self.to, self.transform),
+            Augmentation(self.augment, self.preprocessing, self.transform),
             partial(seed_of, self.seed),
         )
         labels, weights, threads = self.photos.labels(photos), self.photos.weights(photos), reading_threads(data)
         if data.cache == "none":
             files = Files(self.photos, photos, augment.short_side)
-            return PhotoLoader(files, labels, batches, self.to, threads, augment, seed, weights)
-        files = Files(self.photos, photos, self.to.short_side, check=True)
-        kept = KeptPhotos(files, self.to, data.cache, self.cache, self.trainer.world_size if self.trainer else 1)
-        return PhotoLoader(kept, labels, batches, self.to, threads, augment, seed, weights)
+            return PhotoLoader(files, labels, batches, self.preprocessing, threads, augment, seed, weights)
+        files = Files(self.photos, photos, self.preprocessing.short_side, check=True)
+        kept = CachedPhotos(
+            files, self.preprocessing, data.cache, self.cache, self.trainer.world_size if self.trainer else 1
+        )
+        return PhotoLoader(kept, labels, batches, self.preprocessing, threads, augment, seed, weights)
 
 
 def reading_threads(data: Data) -> int:

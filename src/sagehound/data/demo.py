@@ -1,7 +1,7 @@
 """Drawn dogs: a small set of photos of ten made-up breeds, for trying everything without a download.
 
-Some breeds differ in one trait only, and the rarest has a quarter as many photos as the commonest, so that there is
-something to find in the reports.
+Some breeds differ in one trait only, and the rarest has a quarter of the photos of the commonest, so that reports show
+mistakes.
 """
 
 import math
@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from sagehound import console
-from sagehound.files import locked, writing_failed
+from sagehound.storage.atomic import locked, writing_failed
+from sagehound.system import console
 
 SIZE = 256  # pixels, both sides
 HELD_OUT = 10  # photos of each breed in valid, and in test
@@ -24,7 +24,7 @@ Colour = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Breed:
-    """What a drawn breed looks like."""
+    """The look of a drawn breed."""
 
     name: str
     train: int  # photos
@@ -59,7 +59,7 @@ BREEDS = (
 
 
 def draw(root: Path) -> None:
-    """Draw the photos into ``root`` unless it exists: the same ones every time.
+    """Draw the photos into ``root`` unless it exists. They are the same every time.
 
     Raises:
         SagehoundError: the disk is full, or the folder cannot be written.
@@ -87,7 +87,7 @@ def draw(root: Path) -> None:
 
 
 def draw_dog(breed: Breed, rng: random.Random) -> Image.Image:
-    """One portrait of a breed, SIZE x SIZE RGB, in a pose, light and place that ``rng`` picks."""
+    """One portrait of a breed, SIZE x SIZE RGB. ``rng`` chooses pose, light and background."""
     head = Image.new("RGBA", (SIZE, SIZE))
     _draw_head(ImageDraw.Draw(head), breed, rng)
     if rng.random() < 0.5:
@@ -102,9 +102,9 @@ def draw_dog(breed: Breed, rng: random.Random) -> Image.Image:
 
 
 def _background(rng: random.Random) -> Image.Image:
-    """A meadow, a room or a wall: two colours, one over the other, with blurred blobs."""
+    """A background: two colours, one above the other, with blurred blobs."""
     top, bottom = ([rng.randint(50, 220) for _ in range(3)] for _ in range(2))
-    small = SIZE // 8  # enlarged afterwards, which blurs it
+    small = SIZE // 8  # enlarging it blurs it
     ramp = np.linspace(0, 1, small)[:, None, None]
     colours = np.broadcast_to(np.array(top) * (1 - ramp) + np.array(bottom) * ramp, (small, small, 3))
     photo = Image.fromarray(colours.astype(np.uint8))
@@ -153,6 +153,6 @@ def _draw_head(pen: ImageDraw.ImageDraw, breed: Breed, rng: random.Random) -> No
 
 
 def _shade(colour: Colour, rng: random.Random) -> Colour:
-    """The colour of one dog among its breed's."""
+    """The colour of one dog, near its breed's."""
     r, g, b = (min(max(v + rng.randint(-14, 14), 0), 255) for v in colour)
     return r, g, b

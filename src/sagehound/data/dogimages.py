@@ -1,4 +1,4 @@
-"""dogImages: 133 breeds, fetched as a zip, resumed where it broke off, and never left half unpacked."""
+"""dogImages: 133 breeds, downloaded as a zip with resume, and unpacked in one step."""
 
 import http.client
 import shutil
@@ -10,16 +10,17 @@ from pathlib import Path
 
 from rich.progress import Progress, TaskID
 
-from sagehound import console, hints
-from sagehound.archive_reader import DamagedArchive
-from sagehound.data import archives
+from sagehound.config.overrides import override
+from sagehound.data import photo_archives
 from sagehound.data.folders import Tree
 from sagehound.errors import InputError
-from sagehound.files import locked, writing_failed
+from sagehound.storage.archive_reader import DamagedArchive
+from sagehound.storage.atomic import locked, writing_failed
+from sagehound.system import console, program
 
 BREEDS = 133
 PHOTOS = {"train": 6680, "valid": 835, "test": 836}
-_TRIES = 5  # connections, each going on where the last one broke off
+_TRIES = 5  # connections; each resumes the download
 _CHUNK = 1 << 18  # bytes
 
 
@@ -35,7 +36,7 @@ def fetch(root: Path, url: str | None) -> None:
     if not url:
         raise InputError(f"data.root={root} does not exist and data.url is not given. {_ways_on()}")
     with locked(root.with_name(f".{root.name}.lock")):
-        if root.exists():  # another process has just fetched it
+        if root.exists():  # another process has just downloaded it
             return
         archive = root.with_name(f".{root.name}.zip.part")
         try:
@@ -55,7 +56,7 @@ def check(tree: Tree) -> None:
     found = dict(Counter(p.split for p in tree.photos))
     breeds = len({p.label for p in tree.photos})
     if (breeds, found) != (BREEDS, PHOTOS):
-        root = hints.quoted(hints.override("data.root", str(tree.root)))
+        root = program.quoted(override("data.root", str(tree.root)))
         raise InputError(
             f"did you mean data=folder {root}? data=dogimages takes only dogImages, {BREEDS} breeds of "
             f"{_counts(PHOTOS)} photos; data.root={tree.root} holds {breeds} and {_counts(found)}. If it is a broken "
@@ -75,10 +76,10 @@ def _ways_on() -> str:
 
 
 def _download(url: str, part: Path) -> None:
-    """Append to ``part`` until the server has no more; what came before a broken connection is kept."""
+    """Append to ``part`` until the download is complete. A broken connection loses nothing."""
     part.parent.mkdir(parents=True, exist_ok=True)
     with console.bar(bytes_=True) as progress:
-        console.say(f"Fetching {url}")
+        console.info(f"Fetching {url}")
         task = progress.add_task("dogImages.zip", total=None)
         for attempt in range(1, _TRIES + 1):
             try:
@@ -95,7 +96,7 @@ def _download(url: str, part: Path) -> None:
                 ValueError,
             ) as error:
                 reason = str(getattr(error, "reason", error))
-                if not part.exists() and attempt == 1:  # nothing ever came: no use in trying on
+                if not part.exists() and attempt == 1:  # nothing was received: trying again is useless
                     raise InputError(f"{url} cannot be fetched: {reason}. {_ways_on()}") from error
             time.sleep(min(0.2 * 2**attempt, 5))
     raise InputError(
@@ -109,7 +110,7 @@ def _append(url: str, part: Path, progress: Progress, task: TaskID) -> None:
     try:
         response = urllib.request.urlopen(request, timeout=60)
     except urllib.error.HTTPError as error:
-        if error.code == 416 and have:  # nothing beyond what we have: it is complete
+        if error.code == 416 and have:  # the download is complete
             return
         raise
     with response:
@@ -129,16 +130,16 @@ def _append(url: str, part: Path, progress: Progress, task: TaskID) -> None:
 def _receive(response: http.client.HTTPResponse) -> bytes:
     try:
         return response.read(_CHUNK)
-    except OSError as error:  # of the network, TLS included; one of the disk comes from the write alone
+    except OSError as error:  # of the network, with TLS; disk errors come from write() only
         raise ConnectionError(str(error)) from error
 
 
 def _unpack(archive: Path, root: Path) -> None:
-    """Unpack beside ``root``, testing every checksum, and move the folder that holds train into place in one step."""
+    """Unpack beside ``root``, verify every checksum, and move the folder with train into place in one step."""
     unpacked = root.with_name(f".{root.name}.unpacked")
     shutil.rmtree(unpacked, ignore_errors=True)
     try:
-        archives.extract(archive, unpacked)
+        photo_archives.extract(archive, unpacked)
         inner = next((p.parent for p in sorted(unpacked.rglob("train")) if p.is_dir()), None)
         if inner is None:
             raise InputError(f"{archive.name} has no train folder: data.url must be a mirror of dogImages.zip")

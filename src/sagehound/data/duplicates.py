@@ -11,15 +11,15 @@ from PIL import Image, ImageOps
 Floats = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.int64]
 
-MOST_PHOTOS = 200_000  # every photo is compared with every other: 20 s for 100,000 on one core
+MOST_PHOTOS = 200_000  # every pair is compared: 20 s for 100,000 photos on one core
 _SIDE = 16  # of the hash: 16 x 16 bits
 _TINY = 8  # of the thumbnail: 8 x 8 pixels, RGB
 _HASH_BYTES = _SIDE * _SIDE // 8
-_FLAT = 3.0  # deviation of the grey values below which a photo has nothing to be recognised by
+_FLAT = 3.0  # photos with a smaller deviation of grey values are one plain surface
 
 # Measured on 900 photos of dogs (404,550 pairs, one of them a true copy) and on 456 drawn dogs. Two frames of a
 # burst, moved by 2 % and turned by 1 degree, differ in at most 76 bits of 256 in 90 % of the pairs.
-# Two different photos never differed in fewer than 84, two drawn dogs in 32, but then in their colours too.
+# Two different photos differed in at least 84 bits, two drawn dogs in at least 32, but then in their colours too.
 _BITS = 76
 _LOW_BITS = 18  # of the 64 lowest frequencies, which are compared first
 _CORRELATION = 0.85  # of the thumbnails
@@ -33,7 +33,7 @@ _BLOCK = 2**22  # pairs that are compared at a time
 
 
 class Pair(NamedTuple):
-    """Two photos that show nearly the same, by their indices, the lower one first."""
+    """Two near-duplicates by their indices, the lower one first."""
 
     a: int
     b: int
@@ -42,12 +42,12 @@ class Pair(NamedTuple):
 
 
 def fingerprint(image: Image.Image) -> str:
-    """What near-duplicates are recognised by, as text: pHash of an RGB photo and of its mirror image, and a thumbnail.
+    """A photo's fingerprint as text: pHash of the RGB photo and of its mirror image, and a thumbnail.
 
     pHash (Zauner 2010, by the imagehash library) with 16 x 16 bits: the signs of a photo's lowest frequencies. Empty if
     the photo is one plain surface.
     """
-    import imagehash  # and scipy, which only a run that reads new photos needs
+    import imagehash  # imports scipy, which only a run with new photos needs
 
     small = image.resize((4 * _SIDE, 4 * _SIDE), Image.Resampling.BOX, reducing_gap=2.0)
     grey = small.convert("L")
@@ -59,7 +59,7 @@ def fingerprint(image: Image.Image) -> str:
 
 
 def is_fingerprint(text: object) -> bool:
-    """Whether a text may be what ``fingerprint`` returns."""
+    """Whether a text has the form of a fingerprint."""
     size = 2 * _HASH_BYTES + 3 * _TINY * _TINY
     return text == "" or (isinstance(text, str) and text.isascii() and len(text) == 5 * -(-size // 4))
 
@@ -93,7 +93,7 @@ class Fingerprints:
         self.turned = pixels[:, :, ::-1].reshape(-1, 3 * _TINY * _TINY)
 
     def correlation(self, a: Indices, b: Indices) -> Floats:
-        """Of the thumbnails of pairs, as they are or with one mirrored, whichever is higher."""
+        """Correlation of the thumbnails of pairs, as they are or with one mirrored: the higher one."""
         if not len(a):
             return np.zeros(0, np.float32)
         first, row = np.unique(a, return_inverse=True)
@@ -124,11 +124,11 @@ def by_hash(prints: Fingerprints) -> list[Pair]:
 
 
 def by_features(features: Floats, prints: Fingerprints) -> list[Pair]:
-    """Pairs of photos whose features point the same way and whose thumbnails agree: crops and mirrored crops too.
+    """Pairs of photos with nearly parallel features and similar thumbnails; finds crops and mirrored crops too.
 
     Args:
-        features: n x f, of the photos whose fingerprints are given.
-        prints: of n photos.
+        features: n x f.
+        prints: fingerprints of the same n photos.
     """
     rows = features[prints.known]
     if len(rows) < 2:
@@ -151,10 +151,10 @@ _Links = tuple[Indices, Indices, npt.NDArray[np.float64]]  # a, b, distance
 
 
 def _linked(prints: Fingerprints, near: Callable[[int, int], _Links], by: str) -> list[Pair]:
-    """Pairs of near photos: all of them, or where there are too many as few as link the same photos.
+    """Pairs of near photos: all, or if there are too many, a few that link the same photos.
 
-    Of thousands of frames of one scene there are millions of pairs. A minimum spanning forest has fewer pairs than
-    photos, and still links each with the one that it is nearest to.
+    Thousands of frames of one scene make millions of pairs. A minimum spanning forest has fewer pairs than photos, and
+    still links each photo with its nearest.
 
     Args:
         prints: of the photos.
@@ -179,13 +179,13 @@ def _forest(n: int, a: Indices, b: Indices, distance: npt.NDArray[np.float64]) -
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import minimum_spanning_tree
 
-    graph = coo_array((distance + 1, (a, b)), shape=(n, n)).tocsr()  # a distance of 0 would be no link
+    graph = coo_array((distance + 1, (a, b)), shape=(n, n)).tocsr()  # a sparse matrix drops zeros
     tree = minimum_spanning_tree(graph).tocoo()
     return tree.row.astype(np.int64), tree.col.astype(np.int64), tree.data - 1
 
 
 def components(n: int, links: Iterable[tuple[int, int]]) -> list[int]:
-    """For each of n photos the lowest index among those that it is linked to, directly or through others."""
+    """For each of n photos the lowest index of its connected component."""
     parent = list(range(n))
 
     def root(i: int) -> int:
@@ -201,6 +201,6 @@ def components(n: int, links: Iterable[tuple[int, int]]) -> list[int]:
 
 
 def same(values: Iterable[Hashable]) -> list[tuple[int, int]]:
-    """Links between the indices of equal values; None and "" equal nothing."""
+    """Links between the indices of equal values; None and "" are not linked."""
     first: dict[Hashable, int] = {}
     return [(first.setdefault(v, i), i) for i, v in enumerate(values) if v not in (None, "")]

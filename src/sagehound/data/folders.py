@@ -1,4 +1,4 @@
-"""Which photos a folder holds: split/class/photo or class/photo, and what the classes are called."""
+"""Lists the photos of a folder: split/class/photo or class/photo, and the names of the classes."""
 
 import os
 import re
@@ -10,7 +10,7 @@ from pathlib import Path
 from sagehound.errors import InputError
 
 SPLITS = ("train", "valid", "test")
-SPLIT_NAMES = {  # what a folder of a split may be called
+SPLIT_NAMES = {  # names of the folders of each split
     "train": "train",
     "training": "train",
     "valid": "valid",
@@ -19,7 +19,7 @@ SPLIT_NAMES = {  # what a folder of a split may be called
     "test": "test",
     "testing": "test",
 }
-# of the formats that decode.py reads; the content decides which one a file is
+# of the formats that decode.py reads; the content decides the format
 _SUFFIXES = {
     *(".jpg", ".jpeg", ".jfif", ".jpe", ".jif", ".mpo", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
     *(".heic", ".heif", ".hif", ".avif", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"),
@@ -40,17 +40,17 @@ class Photo:
 
 @dataclass(frozen=True)
 class Tree:
-    """What was found under a root."""
+    """The photos under a root, and what else is there."""
 
     root: Path
     photos: list[Photo]
-    empty: list[str]  # class folders without any photo, in any split
-    ignored: dict[str, list[str]]  # by suffix, the files that are no photos by it
-    beside: list[str]  # folders beside those of the splits, which nobody reads
+    empty: list[str]  # class folders without photos
+    ignored: dict[str, list[str]]  # other files, by suffix
+    beside: list[str]  # folders beside those of the splits; they are ignored
 
 
 def scan(root: Path) -> Tree:
-    """List the photos under ``root`` without opening one; a tree of class/photo counts as train.
+    """List the photos under ``root`` without opening them; a tree of class/photo is train.
 
     Raises:
         InputError: no such folder, no photos, an empty split, two folders for one class or for one split.
@@ -66,7 +66,7 @@ def scan(root: Path) -> Tree:
             f"data.root={root} holds no class folders: photos must lie in split/class/photo or class/photo"
         )
     files = {folder: _files(folder) for _, folder in folders}
-    # an empty folder does not travel to a job on another machine, and so must not decide on labels
+    # empty folders are not sent to jobs on other machines, so they must not change the labels
     numbered = all(_NUMBER.match(folder.name) for folder, (found, _) in files.items() if found)
     photos: list[Photo] = []
     labels: dict[tuple[str, str], Path] = {}
@@ -94,7 +94,7 @@ def scan(root: Path) -> Tree:
 
 
 def _split_folders(root: Path) -> dict[str, Path]:
-    """The folder of each split; the root itself is train where no subfolder is called like a split."""
+    """The folder of each split. The root is train if no subfolder has the name of a split."""
     splits: dict[str, Path] = {}
     for folder in _subfolders(root):
         split = SPLIT_NAMES.get(folder.name.lower())
@@ -128,14 +128,14 @@ def _unreadable(error: OSError) -> InputError:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """What lies in a folder and is no photo."""
+    """What is in a folder besides photos."""
 
     folders: list[InputError] = field(default_factory=list)  # that cannot be read
-    ignored: Counter[str] = field(default_factory=Counter)  # files that are no photos by their suffix, by suffix
+    ignored: Counter[str] = field(default_factory=Counter)  # other files, by suffix
 
 
 def ignored_files(counts: Mapping[str, int]) -> str:
-    """One line for files that are no photos by their suffix: how many of each."""
+    """One line about the other files: how many of each suffix."""
     each = ", ".join(f"{suffix} {count:,}" for suffix, count in sorted(counts.items(), key=lambda c: (-c[1], c[0])))
     total = sum(counts.values())
     what = "1 file is no photo and was ignored" if total == 1 else f"{total:,} files are no photos and were ignored"
@@ -143,9 +143,9 @@ def ignored_files(counts: Mapping[str, int]) -> str:
 
 
 def photos_below(root: Path, left_out: LeftOut) -> Iterator[str]:
-    """Every photo in a folder and below, as a path from there with /, in an order that does not change.
+    """Every photo in a folder and below, as a path with /, in a fixed order.
 
-    Only the names of one folder are held at a time. What is no photo is added to ``left_out``. If ``root`` is a file,
+    The names of one folder at a time are in memory. Other files are added to ``left_out``. If ``root`` is a file,
     its name is the only one.
     """
     if not root.is_dir():
@@ -163,7 +163,7 @@ def _suffix(file: Path) -> str:
 
 
 def _files(folder: Path) -> tuple[list[Path], list[Path]]:
-    """The photos below a class folder, in order, and the other files; hidden files count as neither.
+    """The photos below a class folder in order, and the other files; hidden files are skipped.
 
     Raises:
         InputError: a folder cannot be read.
@@ -180,7 +180,7 @@ def _raise(error: InputError) -> None:
 
 
 def _walk(folder: Path, unreadable: Callable[[InputError], object]) -> Iterator[Path]:
-    """Every file that is not hidden; links to folders are followed once, and never to one above."""
+    """Every file that is not hidden. Links to folders are followed once, and never upwards."""
     seen = {str(above) for above in Path(os.path.realpath(folder)).parents}
 
     def refused(error: OSError) -> None:
@@ -196,7 +196,7 @@ def _walk(folder: Path, unreadable: Callable[[InputError], object]) -> Iterator[
 
 
 def one_spelling(photos: list[Photo]) -> dict[str, str]:
-    """One spelling for a class whose folders differ in case from split to split: train's."""
+    """Use train's spelling for a class whose folders differ in case between splits."""
     spelling: dict[str, str] = {}
     for photo in sorted(photos, key=lambda p: SPLITS.index(p.split)):
         spelling.setdefault(photo.label.casefold(), photo.label)

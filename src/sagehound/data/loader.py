@@ -1,4 +1,4 @@
-"""Batches of photos, or of their features, in an order that follows from the seed and the epoch alone."""
+"""Batches of photos or features, in an order that depends on the seed and the epoch only."""
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -38,14 +38,14 @@ class Loader(Protocol):
 
 
 class EpochBatches:
-    """Batches in an order that follows from seed and epoch; all of nearly the same size.
+    """Batches in an order that depends on seed and epoch, all of nearly the same size.
 
     Args:
         photos: how many there are.
         batch_size: photos a batch at most.
         seed: of the order.
-        position: asked at the start of every pass: the epoch, and its first batch (not 0 after a resume).
-        rank: of this process among ``world_size``; each gets another share of the same order.
+        position: called at the start of every pass; returns the epoch and its first batch (not 0 after a resume).
+        rank: of this process among ``world_size``; each process gets its share of the same order.
         world_size: processes.
     """
 
@@ -70,7 +70,7 @@ class EpochBatches:
         order = np.random.default_rng([self.seed, epoch]).permutation(self.photos)
         mine = np.resize(order, self.share * self.world_size)[
             self.rank :: self.world_size
-        ]  # repeats a few to come out even
+        ]  # repeats a few photos, so that all shares have the same size
         for batch in np.array_split(mine, self.batches)[first:]:
             yield [(epoch, int(i)) for i in batch]
 
@@ -81,20 +81,20 @@ def in_order(photos: int, batch_size: int) -> list[list[Key]]:
 
 
 class PhotoLoader:
-    """Batches read by threads, ``AHEAD`` of them while the last one is still being worked on.
+    """Batches that threads read ahead, ``AHEAD`` at a time.
 
     Pillow decodes and resizes outside Python's lock, so threads read as fast as processes do. Processes would copy
-    memory at every epoch, need shared memory that containers do not have, and hear signals of their own.
+    memory in every epoch, need shared memory that containers lack, and get signals of their own.
 
     Args:
         photos: where they come from.
         labels: of each photo.
         batches: what to read.
         to: what the backbone expects.
-        threads: that read; 0 reads in the caller's.
-        augment: what a photo goes through; without it, its centre is cut out.
+        threads: number of reading threads; 0: the caller's thread.
+        augment: the random change of a photo; None: the centre crop.
         seed: of the augmentation.
-        weights: of each photo in the loss; without them, batches hold none.
+        weights: of each photo in the loss; None: batches have no weights.
     """
 
     AHEAD = 2
@@ -104,14 +104,14 @@ class PhotoLoader:
         photos: Source,
         labels: Sequence[int],
         batches: Batches,
-        to: Preprocessing,
+        preprocessing: Preprocessing,
         threads: int,
         augment: Augmentation | None = None,
         seed: Callable[[int, int], int] | None = None,
         weights: Sequence[float] | None = None,
     ) -> None:
         self.photos, self.batches, self.targets = photos, batches, Targets(labels, weights)
-        self.to, self.threads, self.augment, self.seed = to, threads, augment, seed
+        self.preprocessing, self.threads, self.augment, self.seed = preprocessing, threads, augment, seed
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -128,22 +128,22 @@ class PhotoLoader:
             while waiting:
                 batch = self._next(waiting)
                 if not waiting:
-                    self.photos.end()  # now: nobody asks a loader for more than its last batch
+                    self.photos.end()  # cancel now: no further batch will be requested
                 yield batch
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
             if waiting:
-                self.photos.end()  # the pass was left early
+                self.photos.end()  # the pass ended early
 
     def batch(self, keys: list[Key]) -> Batch:
         """Read one batch in the caller's thread."""
         return self._batch(keys, [self.read(*key) for key in keys])
 
     def read(self, epoch: int, index: int) -> Pixels:
-        """One photo as the model will see it in that epoch: uint8, h x w x 3."""
+        """One photo as the model sees it in this epoch: uint8, h x w x 3."""
         image = self.photos(index)
         if self.augment is None:
-            return to_pixels(centre(image, self.to))
+            return to_pixels(centre(image, self.preprocessing))
         assert self.seed is not None
         return to_pixels(self.augment(image, self.seed(epoch, index)))
 
@@ -155,13 +155,13 @@ class PhotoLoader:
         return self._batch(keys, [result() for result in pixels])
 
     def _batch(self, keys: list[Key], pixels: list[Pixels]) -> Batch:
-        """The pixels stay in the order in which they were decoded, which is torch's channels_last."""
+        """Stack photos. The pixels keep the memory order of decoding, which is torch's channels_last."""
         photos = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)
         return _pinned(photos, *self.targets(keys))
 
 
 class FeatureLoader:
-    """Batches of features that are kept."""
+    """Batches of cached features."""
 
     def __init__(
         self, rows: Lookup, labels: Sequence[int], batches: Batches, weights: Sequence[float] | None = None
@@ -176,8 +176,8 @@ class FeatureLoader:
             yield _pinned(torch.from_numpy(self.rows(keys)), *self.targets(keys))
 
 
-class Either:
-    """One loader while ``first_now()``, then another; the question is asked when the first batch of a pass is."""
+class SwitchLoader:
+    """One loader while ``first_now()`` is true, then another. It is called at the start of a pass."""
 
     def __init__(self, first: Loader, second: Loader, first_now: Callable[[], bool]) -> None:
         self.first, self.second, self.first_now = first, second, first_now
@@ -190,7 +190,7 @@ class Either:
 
 
 class Targets:
-    """What stands beside the photos in a batch: their labels, and their weights if they have any."""
+    """Labels of photos, and their weights if they have any."""
 
     def __init__(self, labels: Sequence[int], weights: Sequence[float] | None) -> None:
         self._columns = [torch.tensor(labels), *([torch.tensor(weights)] if weights is not None else [])]
@@ -202,7 +202,7 @@ class Targets:
 
 
 def _pinned(*tensors: Tensor) -> Batch:
-    """Where a GPU is in use, memory that it can copy from while the CPU goes on."""
+    """Pin memory if a GPU is used, so that it copies while the CPU continues."""
     return tuple(t.pin_memory() for t in tensors) if torch.cuda.is_initialized() else tensors
 
 

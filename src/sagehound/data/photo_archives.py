@@ -3,22 +3,23 @@
 import hashlib
 from pathlib import Path
 
-from sagehound import console, unpacking
-from sagehound.files import locked
+from sagehound.storage import unpacking
+from sagehound.storage.atomic import locked
+from sagehound.system import console
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
-_MAC = {"__MACOSX", ".DS_Store"}  # what macOS adds to its zips
+_MAC = {"__MACOSX", ".DS_Store"}  # files that macOS adds to zips
 
 
 def is_archive(path: Path) -> bool:
-    """Whether a path is a file that ``unpacked`` opens, by its name."""
+    """Whether a file has the suffix of an archive."""
     return path.name.lower().endswith(SUFFIXES) and path.is_file()
 
 
 def unpacked(archive: Path, cache_dir: Path) -> Path:
-    """The folder of photos in an archive; unpacked below ``cache_dir`` unless it was before.
+    """Unpack an archive below ``cache_dir``, unless it was unpacked before; returns the folder of its photos.
 
-    A changed archive (size or time) is unpacked anew. Folders that hold one folder and nothing else are passed through.
+    A changed archive (size or time) is unpacked again. Folders that hold nothing but one folder are skipped.
 
     Raises:
         DamagedArchive: it cannot be read to its end, or is encrypted.
@@ -44,7 +45,7 @@ def extract(archive: Path, folder: Path) -> None:
     label = f"Unpacking {archive.name}"
     with console.bar(bytes_=True) as progress:
         if not console.terminal().is_terminal:
-            console.say(label)
+            console.info(label)
         task = progress.add_task(label, total=archive.stat().st_size)
         unpacking.unpack(
             archive,

@@ -15,7 +15,7 @@ _HEAVIEST = 1_000_000  # weight of a photo
 
 
 def read(table: Path, root: Path, columns: Columns) -> Tree:
-    """The photos of a CSV with a line of column names; without a column of splits all count as train.
+    """The photos of a CSV with a header. Without a column of splits all are train.
 
     Args:
         table: the CSV, UTF-8, fields divided by commas, semicolons or tabs.
@@ -41,10 +41,10 @@ def read(table: Path, root: Path, columns: Columns) -> Tree:
 
 
 def of_source(source: Callable[..., Iterable[Photo]], root: Path) -> Tree:
-    """The photos that a function of the user's lists, called with root=.
+    """The photos that the user's function lists; it is called with root=.
 
     Raises:
-        InputError: what it returns cannot be used.
+        InputError: its result cannot be used.
     """
     name = "data.source"
     rows: list[tuple[int, Photo]] = []
@@ -64,7 +64,7 @@ def of_source(source: Callable[..., Iterable[Photo]], root: Path) -> Tree:
 
 
 def _tree(root: Path, rows: Sequence[tuple[int, Photo]], name: str, what: str) -> Tree:
-    """The photos in order, each file once; ``name`` and ``what`` are for errors."""
+    """The photos in order, each file once. ``name`` and ``what`` are for error messages."""
     if not rows:
         raise InputError(f"{name} lists no photos")
     seen: dict[str, int] = {}

@@ -1,4 +1,4 @@
-"""Where a loader's photos come from: the files themselves, or a cache of them in the size that is needed."""
+"""Sources of a loader's photos: the files, or a cache of shrunken photos."""
 
 import hashlib
 import io
@@ -9,41 +9,41 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
-from sagehound import console
-from sagehound.cache import NotKept, Store
 from sagehound.config import Cache
 from sagehound.data.folders import Photo
-from sagehound.data.photos import PhotoSet
+from sagehound.data.photo_set import PhotoSet
 from sagehound.errors import InputError
 from sagehound.inference.decode import BadPhoto, decoder_versions, file_bytes, open_photo, read_photo
 from sagehound.inference.preprocessing import Preprocessing, shrink
+from sagehound.storage.blob_store import NotCached, Store
+from sagehound.system import console
 
-_VERSION = 1  # of the kept photos; raise it when decoding or shrinking changes
+_VERSION = 1  # of the cached photos; raise it when decoding or shrinking changes
 _QUALITY = 95
 _SIZE = struct.Struct("<II")  # height and width, before the raw pixels
 
 
 class Source(Protocol):
-    """The photos of a loader by their index; a pass over them has a beginning and an end."""
+    """The photos of a loader by index."""
 
     def __call__(self, index: int) -> Image.Image:
         """One photo, upright, RGB."""
 
     def begin(self) -> None:
-        """Before the first photo of a pass."""
+        """Called before the first photo of a pass."""
 
     def end(self) -> None:
-        """After the last photo of a pass, or when no more is wanted."""
+        """Called after the last photo of a pass, also if it ends early."""
 
 
 class Files:
-    """Photos as they lie in their folders.
+    """Photos read from their files.
 
     Args:
         found: the set.
         photos: some of it.
         short_side: pixels that are enough.
-        check: refuse a photo whose content has changed since the run began, because what is made of it will be kept.
+        check: refuse a photo whose content has changed since the run began, because it will be cached.
     """
 
     def __init__(self, found: PhotoSet, photos: list[Photo], short_side: int, *, check: bool = False) -> None:
@@ -55,7 +55,7 @@ class Files:
         """One photo, upright, RGB.
 
         Raises:
-            InputError: it can no longer be read, or is another one.
+            InputError: it cannot be read any more, or has changed.
         """
         path = self.paths[index]
         try:
@@ -77,8 +77,8 @@ def _gone(path: Path, reason: str) -> str:
     return f"{path}: {reason}; it was whole when the run began: run again, and a bad photo is left out"
 
 
-class KeptPhotos:
-    """Photos shrunk to the size that training needs, kept as they are first read.
+class CachedPhotos:
+    """Photos in the size that training needs; each is cached when it is first read.
 
     Args:
         files: the photos.
@@ -88,17 +88,17 @@ class KeptPhotos:
         processes: that share ``max_gb``.
     """
 
-    def __init__(self, files: Files, to: Preprocessing, kind: str, cache: Cache, processes: int = 1) -> None:
+    def __init__(self, files: Files, preprocessing: Preprocessing, kind: str, cache: Cache, processes: int = 1) -> None:
         about: dict[str, Any] = {
             "version": _VERSION,
             "kind": kind,
-            "resize": to.resize,
-            "interpolation": to.interpolation,
+            "resize": preprocessing.resize,
+            "interpolation": preprocessing.interpolation,
         }
         about |= decoder_versions(files.paths)
-        if not to.resize:
-            about["size"] = list(to.size)
-        self.files, self.to, self.kind = files, to, kind
+        if not preprocessing.resize:
+            about["size"] = list(preprocessing.size)
+        self.files, self.preprocessing, self.kind = files, preprocessing, kind
         self.store = Store(cache, "photos", about, processes)
         self.keeping = True
 
@@ -108,22 +108,22 @@ class KeptPhotos:
         blob = self.store.get(key)
         if blob is not None:
             return self._decode(blob)
-        photo = shrink(self.files(index), self.to)
+        photo = shrink(self.files(index), self.preprocessing)
         content = self._encode(photo)
         if content is None:
             return photo
         self._keep(key, content)
-        return self._decode(content)  # the first epoch sees what the others will see
+        return self._decode(content)  # the first epoch sees the same pixels as later ones
 
     def begin(self) -> None:
-        """Learn of what was kept, by other processes too."""
+        """Find photos that other processes have cached."""
         self.store.refresh()
 
     def end(self) -> None:
-        """Make what was kept available."""
+        """Make the cached photos available to others."""
         try:
             self.store.seal()
-        except NotKept as error:
+        except NotCached as error:
             self._keep_no_more(str(error))
 
     def _keep(self, key: bytes, content: bytes) -> None:
@@ -132,21 +132,21 @@ class KeptPhotos:
         try:
             if not self.store.add(key, content):
                 self._keep_no_more("cache.max_gb is reached")
-        except NotKept as error:
+        except NotCached as error:
             self._keep_no_more(str(error))
 
     def _keep_no_more(self, reason: str) -> None:
-        """Of threads that fail together one says so."""
+        """Stop caching; only the first thread that fails prints a warning."""
         if self.keeping:
             self.keeping = False
             console.warn(f"{reason}: photos that are not kept are read from their folders (data.cache={self.kind})")
 
     def _encode(self, photo: Image.Image) -> bytes | None:
-        """None where a JPEG cannot hold the photo: a side of more than 65,500 pixels."""
+        """Encode a photo; None if a JPEG cannot hold it (a side of more than 65,500 pixels)."""
         if self.kind == "memmap":
             return _SIZE.pack(photo.height, photo.width) + photo.tobytes()
         content = io.BytesIO()
-        photo.info.clear()  # comments and profiles, which the JPEG would carry along or refuse
+        photo.info.clear()  # drop comments and profiles
         try:
             photo.save(content, "JPEG", quality=_QUALITY)
         except OSError:

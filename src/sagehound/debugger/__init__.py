@@ -1,4 +1,4 @@
-"""Tensors of the training, for AWS's rules and for others: what is written, and under which names."""
+"""Tensors of the training for SageMaker Debugger's rules: collections and names."""
 
 import importlib
 import os
@@ -7,13 +7,13 @@ from typing import Any
 from sagehound.config import Debugger
 from sagehound.errors import ConfigError
 
-os.environ.setdefault("SMDEBUG_LOG_LEVEL", "off")  # read when smdebug is first imported; what fails is raised
+os.environ.setdefault("SMDEBUG_LOG_LEVEL", "off")  # read when smdebug is first imported; its errors are raised anyway
 
-LOSS = "CrossEntropyLoss"  # the names that AWS's examples give to what goes into the loss and comes out of it
+LOSS = "CrossEntropyLoss"  # the names that AWS's examples give to the inputs and the output of the loss
 PREDICTIONS, LABELS = f"{LOSS}_input_0", f"{LOSS}_input_1"
-RELU_INPUT, RELU_OUTPUT = ".*relu_input", ".*relu_output"  # timm calls its layers act1; we write act1.relu_input_0
+RELU_INPUT, RELU_OUTPUT = ".*relu_input", ".*relu_output"  # timm names its layers act1; act1.relu_input_0 is written
 
-_REGEX = {  # of the collections that smdebug has no names for
+_REGEX = {  # of collections without a name in smdebug
     "relu_input": RELU_INPUT,
     "relu_output": RELU_OUTPUT,
     "labels": LABELS,
@@ -24,13 +24,13 @@ _REDUCTIONS = "min,max,mean,std,variance,abs_mean,l2_norm"
 
 
 def collections(cfg: Debugger) -> dict[str, dict[str, str]]:
-    """What is written of each collection and how often, in the words of AWS's CollectionParameters.
+    """What is saved of each collection, and how often, as AWS's CollectionParameters.
 
     Args:
         cfg: the group ``debugger``.
     """
     found = {}
-    for name in dict.fromkeys(["losses", *cfg.collections]):  # smdebug writes the losses in any case
+    for name in dict.fromkeys(["losses", *cfg.collections]):  # smdebug always saves the losses
         small = name in _SMALL
         found[name] = {
             **({"include_regex": _REGEX[name]} if name in _REGEX else {}),
@@ -45,7 +45,7 @@ def require() -> Any:  # noqa: ANN401 - smdebug ships no types
     """Import smdebug, which takes half a second.
 
     Raises:
-        ConfigError: it is missing, or stands beside packages that it does not work with.
+        ConfigError: it is missing, or installed with packages that it does not work with.
     """
     try:
         return importlib.import_module("smdebug.pytorch")
@@ -55,7 +55,7 @@ def require() -> Any:  # noqa: ANN401 - smdebug ships no types
         raise ConfigError(
             "debugger=sagemaker needs smdebug, which is not installed: pip install 'sagehound[debugger]'"
         ) from error
-    except (ImportError, TypeError, AttributeError) as error:  # a protobuf or a numpy that is too new for it
+    except (ImportError, TypeError, AttributeError) as error:  # protobuf or numpy is too new for it
         raise _broken(error) from error
 
 

@@ -1,4 +1,4 @@
-"""The callback that has tensors of the training written; between two steps that are, it leaves no mark on the model."""
+"""A callback that saves tensors of the training. Between saved steps the model is unchanged."""
 
 import itertools
 import json
@@ -15,42 +15,42 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sagehound import console
-from sagehound.classifier import Classifier
 from sagehound.config import Debugger
 from sagehound.data.loader import Batch
 from sagehound.errors import SagehoundError
+from sagehound.models.classifier import Classifier
+from sagehound.system import console
 
 if TYPE_CHECKING:
     from sagehound.debugger.recorder import Recorder
 
 _SCORES = {"losses", "labels", "predictions"}
 _ACTIVATIONS = {"relu_input", "relu_output"}
-_SAGEMAKER = "/opt/ml/input/config/debughookconfig.json"  # where SageMaker says what it was asked for
+_SAGEMAKER = "/opt/ml/input/config/debughookconfig.json"  # SageMaker's copy of the request
 
 
 @dataclass
 class _Step:
-    """A step that is being taken, and what of it is kept until its end."""
+    """The current step, and what is collected until its end."""
 
     training: bool
-    saved: set[str]  # the collections that are written of it
+    saved: set[str]  # the collections that are saved of it
     logits: list[Tensor] = field(default_factory=list)  # b x c of each batch
     labels: list[Tensor] = field(default_factory=list)  # b of each batch
     losses: list[Tensor] = field(default_factory=list)
-    undo: ExitStack = field(default_factory=ExitStack)  # what takes our hooks off the model again
+    undo: ExitStack = field(default_factory=ExitStack)  # removes the hooks from the model
 
 
 class TensorHook(Callback):
     """Writes tensors with smdebug, for ``smdebug.trials.create_trial(folder)`` and AWS's rules to read.
 
-    A step of training is one of the optimizer, of ``trainer.accumulate`` batches; a step of validation is a batch. The
-    weights are those at its beginning, the gradients those that the optimizer is given, before they are clipped. Only
-    what is trained and is run appears: of a backbone that rests no weights, of kept features no activations. Of a
-    backbone that works through a batch in parts, the first part's activations are written.
+    A training step is an optimizer step, of ``trainer.accumulate`` batches; a validation step is a batch. Weights are
+    those at the beginning of the step, gradients those that the optimizer gets, before clipping. A frozen backbone has
+    no saved weights; cached features have no activations. If a backbone processes a batch in parts, the activations of
+    the first part are saved.
 
-    After a resume the numbers of the steps go on, in a folder beside the one before: tensors-2, tensors-3. An error is
-    told once; the training goes on without tensors.
+    After a resume the step numbers continue, in a new folder: tensors-2, tensors-3. After an error, a warning is
+    printed once and training continues without tensors.
 
     Args:
         cfg: the group ``debugger``.
@@ -63,12 +63,12 @@ class TensorHook(Callback):
         self._step: _Step | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Open the folder, in each process that writes."""
+        """Open the folder in each process that saves tensors."""
         folder: Path | None = None
         if trainer.is_global_zero:
             with self._told():
                 folder = unused(where(self.cfg.folder, self.run))
-        folder = trainer.strategy.broadcast(folder)  # whatever became of it: the other processes wait for this
+        folder = trainer.strategy.broadcast(folder)  # also after an error: the other processes wait for this
         if folder is None or (self.cfg.workers == "one" and not trainer.is_global_zero):
             return
         with self._told():
@@ -78,21 +78,21 @@ class TensorHook(Callback):
             folder.mkdir(parents=True, exist_ok=True)
             self._recorder = Recorder(folder, self.cfg, (trainer.global_step, trainer.current_epoch * batches))
             if trainer.is_global_zero:
-                console.say(f"debugger: tensors are written to {folder}")
+                console.info(f"debugger: tensors are written to {folder}")
                 if _ACTIVATIONS & set(self.cfg.collections) and not relus(pl_module):
-                    console.say("debugger: the model has no ReLU: relu_input and relu_output stay empty")
+                    console.info("debugger: the model has no ReLU: relu_input and relu_output stay empty")
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int
     ) -> None:
-        """Begin a step of training."""
+        """Begin a training step."""
         if self._step is None:
             self._begin(pl_module, training=True)
 
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
-        """Write the gradients, which mixed precision has scaled back by now."""
+        """Save the gradients, after mixed precision has unscaled them."""
         if self._recorder and self._step and "gradients" in self._step.saved:
             with self._told():
                 self._recorder.gradients(trained(pl_module))
@@ -122,7 +122,7 @@ class TensorHook(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Begin a step of validation."""
+        """Begin a validation step."""
         if not trainer.sanity_checking:
             self._begin(pl_module, training=False)
 
@@ -135,7 +135,7 @@ class TensorHook(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """End it; the loss is computed as the model does."""
+        """End the step; the loss is computed as in the model."""
         if self._step is not None:
             self._step.labels.append(batch[1])
             if self._step.logits:
@@ -143,11 +143,11 @@ class TensorHook(Callback):
             self._end()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write what is held back."""
+        """Close the files."""
         self._close()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """What was written before a stop or an error can be read."""
+        """Close the files, so that they can be read after a stop or an error."""
         self._close()
 
     def _begin(self, model: pl.LightningModule, *, training: bool) -> None:
@@ -168,7 +168,7 @@ class TensorHook(Callback):
 
     @contextmanager
     def _listening(self, model: nn.Module, recorder: "Recorder") -> Iterator[None]:
-        """Have every ReLU's first tensors of this step written."""
+        """Save every ReLU's first tensors of this step."""
         passes = {"backbone": 0, "head": 0}
 
         def count(part: str) -> Callable[..., None]:
@@ -193,7 +193,7 @@ class TensorHook(Callback):
         handles = [model.get_submodule(part).register_forward_pre_hook(count(part)) for part in passes]
         handles += [m.register_forward_hook(write(name)) for name, m in layers.items()]
         for module in in_place:
-            module.inplace = False  # what goes in would be what comes out
+            module.inplace = False  # in place, the saved input would be the output
         try:
             yield
         finally:
@@ -220,14 +220,14 @@ class TensorHook(Callback):
             self._recorder = None
 
     def _leave(self) -> None:
-        """Take our hooks off the model."""
+        """Remove the hooks from the model."""
         step, self._step = self._step, None
         if step is not None:
             step.undo.close()
 
     @contextmanager
     def _told(self) -> Iterator[None]:
-        """An error of smdebug, or of the disk, ends the writing and nothing else; what a signal raises goes on."""
+        """After an error of smdebug or the disk, stop saving and continue training. Stops by a signal are raised."""
         try:
             yield
         except SagehoundError:
@@ -235,15 +235,13 @@ class TensorHook(Callback):
         except Exception as error:
             self._leave()
             recorder, self._recorder = self._recorder, None
-            console.warn(
-                f"debugger: no more tensors are written ({type(error).__name__}: {error}); the training goes on"
-            )
+            console.warn(f"debugger: no more tensors are written ({type(error).__name__}: {error}); training continues")
             if recorder is not None:
                 recorder.abandon()
 
 
 def trained(model: pl.LightningModule) -> Iterator[tuple[str, nn.Parameter]]:
-    """The parameters that learn now, by name."""
+    """The parameters that are trained now, by name."""
     assert isinstance(model, Classifier)
     for name, parameter in model.named_parameters():
         if parameter.requires_grad and not (model.frozen and name.startswith("backbone.")):
@@ -251,12 +249,12 @@ def trained(model: pl.LightningModule) -> Iterator[tuple[str, nn.Parameter]]:
 
 
 def relus(model: nn.Module) -> dict[str, nn.ReLU | nn.ReLU6]:
-    """The layers that AWS's rules about activations are made for, by name."""
+    """The ReLUs, by name."""
     return {name: m for name, m in model.named_modules() if isinstance(m, nn.ReLU | nn.ReLU6)}
 
 
 def where(folder: str | None, run: Path) -> Path:
-    """The folder of the config; without one, where SageMaker takes tensors from, or the run's debugger/tensors."""
+    """The folder of the config, or SageMaker's folder of tensors, or the run's debugger/tensors."""
     asked = Path(os.environ.get("SMDEBUG_CONFIG_FILE_PATH", _SAGEMAKER))
     if folder:
         return Path(folder).expanduser()
@@ -266,6 +264,6 @@ def where(folder: str | None, run: Path) -> Path:
 
 
 def unused(folder: Path) -> Path:
-    """The folder, or the first of folder-2, folder-3, ... in which nothing is."""
+    """The first empty one of folder, folder-2, folder-3, ..."""
     others = (folder.with_name(f"{folder.name}-{n}") for n in itertools.count(2))
     return next(f for f in itertools.chain([folder], others) if not f.exists() or (f.is_dir() and not any(f.iterdir())))

@@ -1,4 +1,4 @@
-"""smdebug's writer, driven step by step; nothing of it is left on a model."""
+"""Writes tensors with smdebug, step by step, without hooks on the model."""
 
 import atexit
 import contextlib
@@ -21,15 +21,15 @@ Parameters = Iterable[tuple[str, nn.Parameter]]
 
 
 class Recorder:
-    """Writes the tensors of one step after another, by the names and at the intervals of the config.
+    """Writes the tensors of each step, with the names and intervals of the config.
 
     Args:
-        folder: where to; it holds nothing yet.
+        folder: an empty or new folder.
         cfg: the group ``debugger``.
-        steps: of training and of validation that were taken before, which the numbers go on from.
+        steps: numbers of training and validation steps before this run.
 
     Raises:
-        Exception: whatever smdebug meets, here and in every method.
+        Exception: any error of smdebug, here and in every method.
     """
 
     def __init__(self, folder: Path, cfg: Debugger, steps: tuple[int, int] = (0, 0)) -> None:
@@ -51,7 +51,7 @@ class Recorder:
         self._hook.mode_steps = {modes.TRAIN: train - 1, modes.EVAL: valid - 1, modes.GLOBAL: train + valid - 1}
 
     def begin(self, parameters: Parameters, *, training: bool) -> set[str]:
-        """Begin the next step; returns the collections that are written of it, parameters having been so already."""
+        """Begin the next step and write the parameters; returns the collections to write."""
         hook = self._hook
         hook.set_mode(modes.TRAIN if training else modes.EVAL)
         hook.forward_pre_hook(_Network(parameters), ())
@@ -59,46 +59,46 @@ class Recorder:
         return {n for n, c in self._collections.items() if c.save_config.should_save_step(hook.mode, step)}
 
     def activation(self, name: str, inputs: tuple[Any, ...], output: Tensor) -> None:
-        """Write what went into a layer and came out of it, b x ..."""
+        """Write a layer's inputs and output, b x ..."""
         self._hook.forward_hook(_Layer(name), tuple(_plain(t) for t in inputs if isinstance(t, Tensor)), _plain(output))
 
     def scores(self, logits: Tensor, labels: Tensor, loss: Tensor) -> None:
-        """Write what went into the loss, b x c and b, and the loss."""
+        """Write the loss and its inputs, b x c and b."""
         self._hook.forward_hook(_Layer(LOSS), (_plain(logits), labels.detach()), _plain(loss))
 
     def gradients(self, parameters: Parameters) -> None:
-        """Write the gradients that there are."""
+        """Write the gradients."""
         for name, parameter in parameters:
             if parameter.grad is not None:
                 self._hook.backward_hook(f"{_Network.kind}_{name}")(_plain(parameter.grad))
 
     def close(self) -> None:
-        """Write what is still held back, and the mark that nothing follows."""
-        atexit.unregister(self._hook._cleanup)  # smdebug would close once more at exit, and make its folder anew
+        """Flush, and write the end mark."""
+        atexit.unregister(self._hook._cleanup)  # smdebug would close again at exit, and make its folder again
         self._hook.close()
 
     def abandon(self) -> None:
-        """After an error: let go of files and threads, and write nothing more but, if that can be, the mark."""
+        """After an error, close files and threads; write only the end mark, if possible."""
         atexit.unregister(self._hook._cleanup)
         if self._hook.writer is not None and self._hook.writer._proto_writer is not None:
             self._hook.writer._proto_writer.abandon()
         self._hook.writer = None
-        with contextlib.suppress(Exception):  # the first error was told
-            self._hook.close()  # who reads would wait for the mark
+        with contextlib.suppress(Exception):  # the first error was reported
+            self._hook.close()  # readers would wait for the mark
 
 
 class _Hook(Hook):  # type: ignore[misc]  # smdebug ships no types
-    """smdebug's hook without its own ideas about errors, threads and checkpoints."""
+    """smdebug's hook without its handling of errors, threads and checkpoints."""
 
     def has_default_configuration(self) -> bool:
-        """With the default one smdebug keeps its errors to itself, and does nothing from then on."""
+        """With the default one smdebug hides its errors and stops saving."""
         return False
 
     def record_trace_events(self, *_: Any, **__: Any) -> None:  # noqa: ANN401 - smdebug ships no types
-        """Of times it writes nothing: its thread may die as well, and torch's profiler knows more."""
+        """Write no times: its thread may die, and torch's profiler does it better."""
 
     def _write_state(self) -> None:
-        """On SageMaker it would walk through the checkpoints at every step, and leave a file of its own there."""
+        """Do nothing. On SageMaker it would list the checkpoints at every step and write a file there."""
 
     def _initialize_writers(self, only_initialize_if_missing: bool = False) -> None:
         super()._initialize_writers(only_initialize_if_missing)
@@ -107,7 +107,7 @@ class _Hook(Hook):  # type: ignore[misc]  # smdebug ships no types
 
 
 class _Writer(EventFileWriter):  # type: ignore[misc]  # smdebug ships no types
-    """Writes at once: smdebug's thread dies of a full disk, and the training would wait for it for ever."""
+    """Writes at once. smdebug's thread dies if the disk is full, and training would wait for it forever."""
 
     def __init__(self, path: str, index_writer: Any) -> None:  # noqa: ANN401 - smdebug ships no types
         self._file = EventsWriter(path=path, index_writer=index_writer)
@@ -127,7 +127,7 @@ class _Writer(EventFileWriter):  # type: ignore[misc]  # smdebug ships no types
         self._file.close()
 
     def abandon(self) -> None:
-        """Leave the file as it is; Python would try to write it once more."""
+        """Leave the file as it is; Python would try to write it again."""
         if self._file.tfrecord_writer is not None:
             self._file.tfrecord_writer._writer = None
             self._file.tfrecord_writer = None
@@ -135,13 +135,13 @@ class _Writer(EventFileWriter):  # type: ignore[misc]  # smdebug ships no types
 
 @dataclass(frozen=True)
 class _Layer:
-    """A layer, as far as smdebug asks for it."""
+    """The attributes of a layer that smdebug reads."""
 
     _module_name: str
 
 
 class _Network:
-    """The network, as far as smdebug asks for it."""
+    """The attributes of a network that smdebug reads."""
 
     kind = _module_name = "Classifier"
 
@@ -156,6 +156,6 @@ class _Network:
 
 
 def _plain(tensor: Tensor) -> Tensor:
-    """Without its graph, and in a type that numpy has: bfloat16 is none, and halves overflow in a sum."""
+    """Detached, and as float: numpy has no bfloat16, and sums of halves overflow."""
     tensor = tensor.detach()
     return tensor.float() if tensor.is_floating_point() else tensor

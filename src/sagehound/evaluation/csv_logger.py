@@ -8,16 +8,16 @@ from lightning.pytorch.core.saving import load_hparams_from_yaml
 from lightning.pytorch.loggers import CSVLogger as LightningCSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 
-from sagehound.files import read_csv
+from sagehound.storage.atomic import read_csv
 
 
 class CSVLogger(LightningCSVLogger):
-    """Lightning's, but it appends to the files of a resumed run, and of another DDP process; Lightning removes them."""
+    """Lightning's, but it appends to existing files of a resumed run or another DDP process."""
 
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:  # noqa: ANN401 - Lightning gives others a stand-in
-        """The writer; it starts with the rows and hyperparameters that the files have."""
+        """The writer; it starts with the rows and hyperparameters of the files."""
         if self._experiment is None:
             path = Path(self.log_dir, ExperimentWriter.NAME_METRICS_FILE)
             rows = [{k: v for k, v in row.items() if v} for row in read_csv(path)] if path.exists() else []
@@ -30,7 +30,7 @@ class CSVLogger(LightningCSVLogger):
         return self._experiment
 
     def __getstate__(self) -> dict[str, Any]:
-        """For a process of DDP's, which writes instead of this one; both read the files again."""
+        """For pickle: a DDP process writes instead of this one, and both read the files again."""
         self.save()
         self._experiment = None
         return self.__dict__.copy()

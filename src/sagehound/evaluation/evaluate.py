@@ -1,27 +1,28 @@
-"""What a trained model is worth: every photo is predicted once and scored."""
+"""Evaluates a trained model: predicts every photo once and scores the predictions."""
 
 from typing import Any
 
 import numpy as np
 import torch
 
-from sagehound import console, metrics
-from sagehound.classifier import Classifier
+from sagehound import metrics
 from sagehound.data.datamodule import PhotoDataModule
 from sagehound.data.folders import SPLITS
-from sagehound.data.photos import PhotoSet
-from sagehound.tables import Predictions, describe_interval, wilson
+from sagehound.data.photo_set import PhotoSet
+from sagehound.evaluation.tables import Predictions, describe_interval, wilson
+from sagehound.models.classifier import Classifier
+from sagehound.system import console
 
 
 @torch.inference_mode()
 def predict(model: Classifier, photos: PhotoDataModule, device: torch.device) -> dict[str, Predictions]:
-    """Predict every photo of every split, in 32 bits whatever precision was trained in.
+    """Predict every photo of every split in 32 bits.
 
-    Of train photos whose features are kept, those are used, which may have been computed in fewer bits.
+    Train photos with cached features use these, which may have fewer bits.
     """
     model = model.to(device).eval()
     found = {}
-    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # whose 10 bits would be seen in probabilities
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # its 10 bits would be visible in probabilities
         for split in SPLITS:
             batches = photos.evaluation_dataloader(split)
             logits, labels = [], []
@@ -33,9 +34,9 @@ def predict(model: Classifier, photos: PhotoDataModule, device: torch.device) ->
 
 
 def without_leaks(photos: PhotoSet, test: Predictions) -> dict[str, Any]:
-    """top1, top1_interval and photos of the test photos of whose scene train and valid hold none; and how many leaked.
+    """Scores of the test photos whose scene is not in train or valid: top1, top1_interval, photos, leaked.
 
-    Empty if no photo leaked; without top1 and its interval if all did.
+    Empty if no photo leaked; without top1 and its interval if all leaked.
     """
     leaked = photos.leaked()
     if not leaked:
@@ -45,13 +46,13 @@ def without_leaks(photos: PhotoSet, test: Predictions) -> dict[str, Any]:
     found: dict[str, Any] = {"photos": int(clean.sum()), "leaked": len(leaked)}
     if clean.any():
         scenes = len({scene[p.file] for p in test.photos if p.file not in leaked})
-        top1 = float(test.right[clean].mean())
+        top1 = float(test.correct[clean].mean())
         found |= {"top1": round(top1, 6), "top1_interval": _interval(top1, scenes)}
     return found
 
 
 def tell_leaks(found: dict[str, Any]) -> None:
-    """Print what ``without_leaks`` found, in one line."""
+    """Print the result of ``without_leaks`` in one line."""
     if found:
         low, high = found.get("top1_interval", (0, 0))
         rest = (
@@ -68,18 +69,18 @@ def tell_leaks(found: dict[str, Any]) -> None:
 def score(p: Predictions, scenes: int | None = None, split: str | None = None) -> dict[str, Any]:
     """The metrics of one split (``metrics.METRICS``), with top1_interval and photos.
 
-    top1_interval is the 95 % interval of top1, a list [low, high] (Wilson 1927). It counts scenes, as near-duplicates
-    and photos of one group are right or wrong together (Kish 1965, with a correlation of 1 within a scene). top5 counts
-    the label among the five most probable classes (or all, where there are fewer). macro_f1 is the mean of the classes'
-    F1. ece is the expected calibration error. All but loss and photos lie between 0 and 1.
+    top1_interval is the 95 % interval of top1, a list [low, high] (Wilson 1927). It counts scenes, because
+    near-duplicates and photos of one group are right or wrong together (Kish 1965, with a correlation of 1 within a
+    scene). top5 is the share of photos whose label is among the five most probable classes. macro_f1 is the mean F1 of
+    the classes. ece is the expected calibration error. All values except loss and photos are between 0 and 1.
 
     Args:
         p: the predictions.
-        scenes: how many different scenes they are of; None: every photo is one.
-        split: for its metrics alone; None: all.
+        scenes: number of different scenes; None: every photo is its own.
+        split: its metrics only; None: all metrics.
     """
     top1, *others = metrics.final(torch.from_numpy(p.logits), torch.from_numpy(p.labels), split).items()
-    interval = _interval(float(p.right.mean()), len(p.labels) if scenes is None else scenes)
+    interval = _interval(float(p.correct.mean()), len(p.labels) if scenes is None else scenes)
     return dict([top1, ("top1_interval", interval), *others, ("photos", len(p.labels))])
 
 

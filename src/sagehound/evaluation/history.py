@@ -1,4 +1,4 @@
-"""The scores of every epoch, as history.csv; a checkpoint holds them too, so that a resumed run has them all."""
+"""Scores of every epoch, in history.csv and in checkpoints, so that a resumed run has them all."""
 
 from pathlib import Path
 from typing import Any
@@ -7,9 +7,9 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
 from sagehound import metrics
-from sagehound.classifier import Classifier
-from sagehound.files import read_csv, write_csv
-from sagehound.tables import Epochs
+from sagehound.evaluation.tables import Epochs
+from sagehound.models.classifier import Classifier
+from sagehound.storage.atomic import read_csv, write_csv
 
 NAME = "history.csv"
 COLUMNS = tuple(metrics.of_epoch(("train", "valid"), "_"))  # train_loss, train_top1, valid_loss, valid_top1
@@ -41,12 +41,12 @@ class History(Callback):
 
 
 def of_checkpoint(checkpoint: dict[str, Any] | None) -> Epochs:
-    """The epochs that a run had ended when its checkpoint was written; none without a checkpoint."""
+    """The finished epochs of a checkpoint; none without a checkpoint."""
     return list(checkpoint["callbacks"].get("History", {}).get("epochs", [])) if checkpoint else []
 
 
 def write(path: Path, epochs: Epochs) -> None:
-    """history.csv: epoch, train_loss, train_top1, valid_loss, valid_top1; empty where an earlier version had none."""
+    """Write history.csv: epoch, train_loss, train_top1, valid_loss, valid_top1; unknown values are empty."""
     rows = [[int(e["epoch"]), *(f"{e[name]:.6g}" if name in e else "" for name in COLUMNS)] for e in epochs]
     write_csv(path, ["epoch", *COLUMNS], rows)
 

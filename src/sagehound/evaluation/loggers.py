@@ -1,9 +1,9 @@
-"""The loggers of a run: Lightning's, or a user's own, as the group ``logger`` names them.
+"""The loggers of a run: Lightning's or the user's own, from the group ``logger``.
 
 Lightning gives each of them the metrics of every epoch and the loss of steps. Each also gets the learning rate, the
-hyperparameters, the final scores, the figures and the run's folder. TensorBoard has its own forms for these, in
-``tensorboard.py``. A logger of a user's own gets the figures if it has ``log_image(key, images)``, as Lightning's
-WandbLogger does; images are paths of PNG files.
+hyperparameters, the final scores, the figures and the run's folder. ``tensorboard.py`` writes these for TensorBoard.
+The user's own logger gets the figures if it has ``log_image(key, images)``, as Lightning's WandbLogger has; images are
+paths of PNG files.
 """
 
 import inspect
@@ -17,43 +17,27 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import lightning.pytorch as pl
-from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.loggers.logger import DummyLogger
 from torch.utils.tensorboard import SummaryWriter
 
-from sagehound import compute, console, tensorboard
-from sagehound.config import Train, meant
+from sagehound.config import Train, did_you_mean
+from sagehound.config.targets import describe, import_target, missing_module, resolve
 from sagehound.errors import ConfigError, SagehoundError
-from sagehound.files import write_json
-from sagehound.targets import describe, import_target, missing_module, resolve
+from sagehound.evaluation import tensorboard
+from sagehound.storage.atomic import write_json
+from sagehound.system import console, hardware
 
-IDS = "loggers.json"  # of the runs in MLflow and W&B, which a resume continues
+IDS = "loggers.json"  # ids of the runs in MLflow and W&B, which a resume continues
 
 Makers = dict[str, Callable[..., Logger]]
 
 
-class LearningRate(Callback):
-    """Logs the head's learning rate as ``lr``; TensorBoard's output has none, but for ``callbacks=lr_monitor``."""
-
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: object, batch_idx: int
-    ) -> None:
-        """Log at the first step of an epoch, and where Lightning logs the loss of a step."""
-        if not trainer.is_global_zero or not (batch_idx == 0 or trainer._logger_connector.should_update_logs):
-            return
-        rate = max(group["lr"] for optimizer in trainer.optimizers for group in optimizer.param_groups)
-        for logger in trainer.loggers:
-            if not isinstance(logger, TensorBoardLogger):
-                logger.log_metrics({"lr": rate}, step=trainer.fit_loop.epoch_loop._batches_that_stepped)
-
-
 def check(cfg: Train) -> Makers:
-    """What will make each logger, after a check of its class and arguments; nothing is built, no file is written.
+    """Check the class and arguments of each logger; returns functions that build them. Nothing is built now.
 
     Raises:
-        ConfigError: no such class or argument, an extra that is not installed, or W&B would ask for an API key.
+        ConfigError: there is no such class or argument, an extra is missing, or W&B would prompt for an API key.
     """
     makers = {}
     for name, node in cfg.logger.items():
@@ -74,13 +58,13 @@ def check(cfg: Train) -> Makers:
 
 
 def _require(module: str, where: str) -> Any:  # noqa: ANN401 - mlflow or wandb
-    """Import what a logger of Lightning's needs, quietly.
+    """Import the package that a logger of Lightning needs.
 
     Raises:
         ConfigError: it is not installed, or cannot be imported.
     """
     os.environ.setdefault("WANDB_SILENT", "true")
-    os.environ.setdefault("WANDB_CONSOLE", "off")  # it would take stdout from the progress bars
+    os.environ.setdefault("WANDB_CONSOLE", "off")  # it would redirect the stdout of the progress bars
     for noisy in ("mlflow", "alembic"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     try:
@@ -92,13 +76,13 @@ def _require(module: str, where: str) -> Any:  # noqa: ANN401 - mlflow or wandb
 
 
 def _check_rest(kind: type, takes_rest: Callable[..., Any], node: Mapping[str, Any], where: str) -> None:
-    """Refuse arguments that neither a logger has nor what it hands them on to."""
+    """Refuse arguments that neither the logger nor the function to which it passes them has."""
     own = inspect.signature(kind).parameters
     rest = {k: v for k, v in node.items() if k not in own and not k.startswith("_")}
     for key in rest:
         known = [k for k in (*own, *inspect.signature(takes_rest).parameters) if k != "kwargs"]
         if key not in known:
-            raise ConfigError(f"{where}.{key}: {kind.__name__} has no such argument{meant(key, known)}")
+            raise ConfigError(f"{where}.{key}: {kind.__name__} has no such argument{did_you_mean(key, known)}")
 
 
 def _check_wandb(node: Mapping[str, Any], where: str) -> None:
@@ -113,7 +97,7 @@ def _check_wandb(node: Mapping[str, Any], where: str) -> None:
 
 
 def _has_key() -> bool:
-    """Whether W&B can log in without asking."""
+    """Whether W&B can log in without a prompt."""
     host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
     try:
         saved = netrc.netrc(os.environ.get("NETRC")).authenticators(host)
@@ -123,7 +107,7 @@ def _has_key() -> bool:
 
 
 class Loggers:
-    """The loggers of one run, by the names that the config gives them."""
+    """The loggers of one run, by their names in the config."""
 
     def __init__(self, made: dict[str, Logger], folder: Path) -> None:
         self.made, self._folder = made, folder
@@ -135,7 +119,7 @@ class Loggers:
 
     @property
     def _boards(self) -> list[TensorBoardLogger]:
-        """Those that write for TensorBoard."""
+        """TensorBoard's loggers."""
         return [logger for logger in self.made.values() if isinstance(logger, TensorBoardLogger)]
 
     @property
@@ -143,10 +127,10 @@ class Loggers:
         return {name: logger for name, logger in self.made.items() if not isinstance(logger, TensorBoardLogger)}
 
     def begin(self, cfg: Train) -> None:
-        """Log the hyperparameters and the run's folder, which starts the runs in MLflow and W&B.
+        """Log the hyperparameters and the run's folder. This starts the runs in MLflow and W&B.
 
         Raises:
-            ConfigError: a logger cannot start: its server does not answer, say.
+            ConfigError: a logger cannot start, for example because its server does not respond.
         """
         columns = tensorboard.hyperparameters(cfg) | {"run_folder": str(self._folder)}
         ids = {}
@@ -180,7 +164,7 @@ class Loggers:
                 logger.save()
 
     def figures(self, files: dict[str, Path], cfg: Train) -> None:
-        """Hand the figures over, PNG files by name."""
+        """Log the figures, PNG files by name."""
         for board in self._boards:
             tensorboard.show_figures(board, files, cfg)
         for name, logger in self._others.items():
@@ -192,7 +176,7 @@ class Loggers:
                         logger.log_image(key=key, images=[str(path)])
 
     def end(self, status: str) -> None:
-        """Close what Lightning leaves open; W&B would otherwise put the next run of this process into the same."""
+        """Close what Lightning leaves open. Otherwise W&B would log the next run of this process into this one."""
         for name, logger in self.made.items():
             with _not_fatal(name):
                 if status == "success" or name in self._others:
@@ -203,14 +187,14 @@ class Loggers:
 
 @contextmanager
 def opened(cfg: Train, folder: Path, makers: Makers, *, is_dry: bool = False) -> Iterator[Loggers]:
-    """Make the loggers of a run and close them at its end, however it ends.
+    """Make the loggers of a run, and close them at its end, also after an error.
 
-    The process that writes the results logs for all. In a dry run nobody logs.
+    The process that writes the results logs for all. A dry run logs nothing.
 
     Raises:
         ConfigError: a logger cannot be built, or cannot start.
     """
-    if is_dry or not compute.writes_results():
+    if is_dry or not hardware.writes_results():
         yield Loggers({name: DummyLogger() for name in makers}, folder)
         return
     ids = _earlier(cfg, folder)
@@ -232,17 +216,17 @@ def opened(cfg: Train, folder: Path, makers: Makers, *, is_dry: bool = False) ->
 
 
 def _finish(logger: WandbLogger, status: str) -> None:
-    """End the run of W&B, and say where it is."""
+    """End W&B's run, and print its address."""
     run = logger.experiment
     run.finish(exit_code=int(status != "success"))
     if run.settings._offline:
-        console.say(f"wandb: nothing was sent; `wandb sync {run.settings.sync_dir}` does that")
+        console.info(f"wandb: nothing was sent; `wandb sync {run.settings.sync_dir}` does that")
     elif run.url:
-        console.say(f"wandb: {run.url}")
+        console.info(f"wandb: {run.url}")
 
 
 def _defaults(node: Mapping[str, Any], folder: Path, earlier: str | None) -> dict[str, Any]:
-    """Arguments that depend on the run, for those that the config does not give."""
+    """Defaults of arguments that depend on the run."""
     kind = import_target(node["_target_"], "logger")
     title = "/".join(folder.parts[-2:])
     found: dict[str, Any] = {}
@@ -258,10 +242,10 @@ def _defaults(node: Mapping[str, Any], folder: Path, earlier: str | None) -> dic
 
 
 def _earlier(cfg: Train, folder: Path) -> dict[str, str]:
-    """The runs in MLflow and W&B that a resume in the same folder continues.
+    """The ids of the runs in MLflow and W&B that a resume in the same folder continues.
 
     Raises:
-        ConfigError: the file holds something else than ids, such as a ``_target_``, which Hydra would build.
+        ConfigError: the file holds something else than ids, such as a ``_target_`` that Hydra would build.
     """
     if not cfg.resume:
         return {}
@@ -279,7 +263,7 @@ def _earlier(cfg: Train, folder: Path) -> dict[str, str]:
 
 
 def _continue(logger: MLFlowLogger, columns: Mapping[str, Any]) -> dict[str, Any]:
-    """The hyperparameters that MLflow does not know of this run; those that changed become a tag, as it wants it."""
+    """The hyperparameters that MLflow's run lacks. Changed ones become a tag, because MLflow refuses changes."""
     client, run = logger.experiment, str(logger.run_id)
     known = client.get_run(run).data.params
     if known:
@@ -291,7 +275,7 @@ def _continue(logger: MLFlowLogger, columns: Mapping[str, Any]) -> dict[str, Any
 
 @contextmanager
 def _not_fatal(name: str) -> Iterator[None]:
-    """After the training a logger that fails does not take the results with it."""
+    """Turn errors of a logger after the training into a warning, so that the results are kept."""
     try:
         yield
     except SagehoundError:

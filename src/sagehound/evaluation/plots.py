@@ -15,16 +15,16 @@ from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import Bbox
 from PIL import Image
 
-from sagehound.files import replacing
+from sagehound.evaluation.tables import ClassScore, Epochs, Predictions, describe_interval, most_confused, wilson
 from sagehound.inference.decode import read_photo
 from sagehound.metrics import EACH_EPOCH
-from sagehound.tables import ClassScore, Epochs, Predictions, describe_interval, most_confused, wilson
+from sagehound.storage.atomic import replacing
 
 Floats = npt.NDArray[np.float64]
 
-_FEW = 20  # classes; a confusion of more is sorted, and lists its pairs
-_QUARTERS = 8  # classes; of fewer, a quarter would be one class
-_READABLE = 200  # classes; the names of more could not be read, and take seconds to draw
+_FEW = 20  # classes; a larger confusion is sorted and lists its pairs
+_QUARTERS = 8  # classes; with fewer, a quarter would be one class
+_READABLE = 200  # classes; more names could not be read, and take seconds to draw
 
 
 def save(figure: Figure, path: Path) -> bytes:
@@ -32,7 +32,7 @@ def save(figure: Figure, path: Path) -> bytes:
     canvas = FigureCanvasAgg(figure)
     figure.set_dpi(110)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph", UserWarning)  # a box stands for a character that the font lacks
+        warnings.filterwarnings("ignore", "Glyph", UserWarning)  # a box replaces a character that the font lacks
         canvas.draw()
     content = io.BytesIO()
     Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB").save(content, format="PNG", compress_level=1)
@@ -42,7 +42,7 @@ def save(figure: Figure, path: Path) -> bytes:
 
 
 def curves(epochs: Epochs, best_epoch: int) -> Figure:
-    """Loss, top-1, ... of the train and valid photos over the epochs, with the epoch of the best weights."""
+    """Draw loss, top-1, ... of train and valid over the epochs, with the epoch of the best weights."""
     columns = len(EACH_EPOCH)
     figure = Figure(figsize=(5 * columns, 4))
     figure.subplots_adjust(0.14 / columns, 0.13, 1 - 0.04 / columns, 0.9, wspace=0.2)
@@ -62,10 +62,10 @@ def curves(epochs: Epochs, best_epoch: int) -> Figure:
 
 
 def confusion_matrix(counts: npt.NDArray[np.int64], classes: list[str]) -> Figure:
-    """Share of each class's photos (row) that got each answer (column); counts, c x c.
+    """Draw the share of each class's photos (row) with each prediction (column); counts, c x c.
 
-    More than twenty classes are sorted so that those that are confused stand side by side, and the twenty pairs with
-    the most wrong answers are listed.
+    More than twenty classes are sorted so that confused ones are neighbours, and the twenty pairs with the most
+    mistakes are listed.
     """
     c = len(classes)
     many, readable = c > _FEW, c <= _READABLE
@@ -79,7 +79,7 @@ def confusion_matrix(counts: npt.NDArray[np.int64], classes: list[str]) -> Figur
     figure = Figure(figsize=(width, height))
     axes = figure.add_axes((margin / width, 1 - (side + 0.45) / height, side / width, side / height))
     share = (counts / np.maximum(counts.sum(1, keepdims=True), 1))[np.ix_(order, order)]
-    # the square root for many classes: without it, one or two photos would hardly be visible
+    # the square root for many classes, so that one or two photos are visible
     image = axes.imshow(share, cmap="Blues", norm=PowerNorm(0.5 if many else 1, 0, 1), interpolation="nearest")
     top = 1 - 0.45 / height
     bar = figure.add_axes(((margin + side + 0.3) / width, top - 2.5 / height, 0.18 / width, 2.5 / height))
@@ -115,10 +115,10 @@ def _pairs(counts: npt.NDArray[np.int64], classes: list[str], most: int = 20) ->
 
 
 def clustered(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """An order of the classes that puts those side by side that are often confused; counts, c x c.
+    """An order of the classes in which often confused ones are neighbours; counts, c x c.
 
-    Leaves of an average-linkage tree whose distances are one less the share of photos that two classes exchange,
-    turned so that neighbours are close (Bar-Joseph et al. 2001).
+    Leaves of an average-linkage tree with the distance 1 - the share of photos that two classes exchange, ordered so
+    that neighbours are close (Bar-Joseph et al. 2001).
     """
     from scipy.cluster.hierarchy import leaves_list, linkage  # slow to import, and not needed for few classes
     from scipy.spatial.distance import squareform
@@ -131,13 +131,13 @@ def clustered(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
 
 
 def accuracy_by_class_size(scores: list[ClassScore], scenes: int | None = None) -> Figure:
-    """Each class's test accuracy with its 95 % interval over its number of training photos, and means of the classes.
+    """Draw each class's test accuracy with its 95 % interval over its number of train photos, and means.
 
-    The five lowest are named, where there is room for the name. Classes of one size are drawn in order of accuracy.
+    The five lowest classes are named if there is room. Classes of one size are drawn in order of accuracy.
 
     Args:
         scores: of the classes.
-        scenes: how many different scenes the test photos are of, if that is known.
+        scenes: number of different scenes of the test photos, if known.
     """
     known = sorted((s.counts["train"], s.accuracy, s.name, s.interval) for s in scores if s.accuracy is not None)
     figure = Figure(figsize=(9, 5.5))
@@ -162,7 +162,7 @@ def accuracy_by_class_size(scores: list[ClassScore], scenes: int | None = None) 
 
 
 def _draw_classes(axes: Axes, known: list[tuple[int, float, str, tuple[float, float]]]) -> None:
-    """Draw the classes (size, accuracy, name, interval), sorted by size; the axes have their height already."""
+    """Draw the classes (size, accuracy, name, interval), sorted by size; the axes' height is set."""
     size, accuracy = np.array([k[0] for k in known]), np.array([k[1] for k in known])
     one_size = len(known) > 1 and size[0] == size[-1]
     x = np.arange(len(known), dtype=float) if one_size else _side_by_side(size)
@@ -184,7 +184,7 @@ def _draw_classes(axes: Axes, known: list[tuple[int, float, str, tuple[float, fl
 
 
 def _side_by_side(size: npt.NDArray[np.int64]) -> Floats:
-    """Sizes, sorted, with equal ones spread over less than a photo, so that each point is seen."""
+    """Sorted sizes; equal ones are spread over less than one photo, so that each point is visible."""
     x = size.astype(float)
     for n in np.unique(size):
         same = size == n
@@ -194,15 +194,15 @@ def _side_by_side(size: npt.NDArray[np.int64]) -> Floats:
 
 
 def _label(axes: Axes, points: list[tuple[float, float, str]]) -> None:
-    """Name the points (x, y, name) inside the axes, so that no two names overlap."""
+    """Name the points (x, y, name) inside the axes without overlaps."""
     assert isinstance(axes.figure, Figure)
     renderer = FigureCanvasAgg(axes.figure).get_renderer()
     inside = axes.get_window_extent(renderer)
-    axes.get_xlim(), axes.get_ylim()  # which settles where a point is drawn
+    axes.get_xlim(), axes.get_ylim()  # sets the positions of the points
     places = [(away, across, up) for away in range(6, 90, 12) for up in (-1, 1) for across in (1, -1)]
     taken: list[Bbox] = []
     for x, y, name in points:
-        for away, across, up in places:  # points (1/72 inch) above or below; the nearest that is free
+        for away, across, up in places:  # points (1/72 inch) above or below; the nearest free place
             note = axes.annotate(
                 name,
                 (x, y),
@@ -225,23 +225,23 @@ def _label(axes: Axes, points: list[tuple[float, float, str]]) -> None:
 
 
 def means_by_size(size: npt.NDArray[np.int64], accuracy: Floats) -> tuple[Floats, Floats]:
-    """Mean size and mean accuracy of each quarter of the classes by size; classes of one size are never torn apart."""
+    """Mean size and mean accuracy of each quarter of the classes by size; classes of one size stay together."""
     quarter = np.digitize(size, np.quantile(size, [0.25, 0.5, 0.75]), right=True)
     groups = [quarter == q for q in np.unique(quarter)]
     return np.array([size[g].mean() for g in groups]), np.array([accuracy[g].mean() for g in groups])
 
 
 def worst_mistakes(p: Predictions, classes: list[str], root: Path, most: int = 16) -> Figure:
-    """The wrong answers that the model was surest of, each with its file's name."""
+    """Draw the most confident wrong predictions, each with its file name."""
     probabilities = p.probabilities
     sure = probabilities.max(1)
-    wrong = [int(i) for i in np.argsort(-sure, kind="stable") if not p.right[i]][:most]
+    wrong = [int(i) for i in np.argsort(-sure, kind="stable") if not p.correct[i]][:most]
     if not wrong:
         figure = Figure(figsize=(3, 0.6))
         figure.text(0.5, 0.5, "No test photo was mistaken", ha="center", va="center", fontsize=12)
         return figure
     height = 3.1 * -(-len(wrong) // 4) + 0.5
-    figure = Figure(figsize=(10, height))  # matplotlib's constrained layout takes a second for so many axes
+    figure = Figure(figsize=(10, height))  # matplotlib's constrained layout takes a second here
     figure.subplots_adjust(0.01, 0.25 / height, 0.99, 1 - 0.95 / height, wspace=0.05, hspace=0.35)
     figure.suptitle("The test photos that were most confidently mistaken")
     for k, i in enumerate(wrong):
@@ -249,7 +249,7 @@ def worst_mistakes(p: Predictions, classes: list[str], root: Path, most: int = 1
         photo = read_photo(root / p.photos[i].file)
         photo.thumbnail((256, 256))
         axes.imshow(np.asarray(photo))
-        label, answer = shown(classes[p.labels[i]], 36), shown(classes[p.answers[i]], 26)
+        label, answer = shown(classes[p.labels[i]], 36), shown(classes[p.predicted[i]], 26)
         axes.set_title(f"{label}\ntaken for {answer} ({sure[i]:.0%})", fontsize=8, parse_math=False)
         path = Path(p.photos[i].file)
         with_folder = "/".join(path.parts[-2:])
@@ -262,7 +262,7 @@ def worst_mistakes(p: Predictions, classes: list[str], root: Path, most: int = 1
 
 
 def shown(name: str, most: int) -> str:
-    """A name as text of at most so many characters; file names may hold bytes that are no text."""
+    """A name as printable text of at most ``most`` characters."""
     name = name.encode(errors="backslashreplace").decode()
     half = (most - 1) // 2
     return name if len(name) <= most else f"{name[: most - 1 - half]}…{name[-half:]}"

@@ -1,4 +1,4 @@
-"""What a model said of photos, and the tables that are written from it. Imports no torch."""
+"""Predictions, and the tables that are made from them. Imports no torch."""
 
 import math
 from collections import Counter
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sagehound.data.folders import SPLITS, Photo
-from sagehound.files import write_csv
+from sagehound.storage.atomic import write_csv
 
 Floats = npt.NDArray[np.float32]
 
@@ -22,7 +22,7 @@ _Z95 = 1.959963984540054  # the normal distribution's 97.5 % quantile
 
 @dataclass(frozen=True)
 class Predictions:
-    """What the model says of the photos of one split."""
+    """The model's predictions for the photos of one split."""
 
     photos: list[Photo]
     labels: npt.NDArray[np.int64]  # b
@@ -35,18 +35,18 @@ class Predictions:
         return np.asarray(e / e.sum(1, keepdims=True), np.float32)
 
     @property
-    def answers(self) -> npt.NDArray[np.int64]:
+    def predicted(self) -> npt.NDArray[np.int64]:
         """The most probable class of each photo, b."""
         return np.asarray(self.logits.argmax(1))
 
     @property
-    def right(self) -> npt.NDArray[np.bool_]:
-        """Whether each answer is the label, b."""
-        return np.asarray(self.answers == self.labels)
+    def correct(self) -> npt.NDArray[np.bool_]:
+        """Whether each prediction is the label, b."""
+        return np.asarray(self.predicted == self.labels)
 
 
 def write_predictions(path: Path, classes: list[str], found: dict[str, Predictions]) -> None:
-    """predictions.csv: file, split, label, prediction, probability, top5 (class:probability, most probable first)."""
+    """Write predictions.csv: file, split, label, prediction, probability, top5 (class:probability)."""
     rows = []
     for p in found.values():
         probabilities = p.probabilities
@@ -59,16 +59,16 @@ def write_predictions(path: Path, classes: list[str], found: dict[str, Predictio
 
 @dataclass(frozen=True)
 class ClassScore:
-    """How one class did on the test photos."""
+    """The scores of one class on the test photos."""
 
     name: str
     counts: dict[str, int]  # photos in train, valid and test
-    correct: int  # test photos answered right
-    predicted: int  # test photos of any class that were predicted to be of this one
+    correct: int  # test photos that were predicted correctly
+    predicted: int  # test photos of any class that were predicted as this class
 
     @property
     def accuracy(self) -> float | None:
-        """Share of the test photos answered right, which is the class's recall; None where there are none."""
+        """Share of the class's test photos that were predicted correctly (recall); None without test photos."""
         return self.correct / self.counts["test"] if self.counts["test"] else None
 
     @property
@@ -78,12 +78,12 @@ class ClassScore:
 
     @property
     def precision(self) -> float | None:
-        """Share of the predictions of this class that are right; None where there are none."""
+        """Share of the predictions of this class that are correct; None without predictions."""
         return self.correct / self.predicted if self.predicted else None
 
     @property
     def f1(self) -> float | None:
-        """Harmonic mean of precision and recall; None where the class was neither shown nor predicted."""
+        """Harmonic mean of precision and recall; None without photos and predictions."""
         total = self.counts["test"] + self.predicted
         return 2 * self.correct / total if total else None
 
@@ -91,7 +91,7 @@ class ClassScore:
 def wilson(successes: float, n: int) -> tuple[float, float]:
     """The 95 % interval of a share of ``n`` independent trials: the score interval of Wilson (1927), between 0 and 1.
 
-    Without a trial nothing is known: (0, 1).
+    Without a trial: (0, 1).
     """
     if not n:
         return 0.0, 1.0
@@ -111,15 +111,15 @@ def describe_interval(interval: Sequence[float]) -> str:
 def per_class(classes: list[str], found: dict[str, Predictions]) -> list[ClassScore]:
     """The score of every class, in the order of the model's outputs."""
     counts = {split: Counter(found[split].labels.tolist()) for split in SPLITS}
-    correct = Counter(found["test"].labels[found["test"].right].tolist())
-    predicted = Counter(found["test"].answers.tolist())
+    correct = Counter(found["test"].labels[found["test"].correct].tolist())
+    predicted = Counter(found["test"].predicted.tolist())
     return [
         ClassScore(name, {s: counts[s][i] for s in SPLITS}, correct[i], predicted[i]) for i, name in enumerate(classes)
     ]
 
 
 def write_per_class(path: Path, scores: list[ClassScore]) -> None:
-    """per_class.csv: how each class did on the test photos; a share is empty where it is one of no photos.
+    """Write per_class.csv: the scores of each class on the test photos; a share of no photos is empty.
 
     Columns: class, train, valid, test, correct, accuracy, its 95 % interval (low, high), precision, recall, f1.
     """
@@ -137,20 +137,20 @@ def _share(value: float | None) -> str:
 
 
 def confusion(p: Predictions) -> npt.NDArray[np.int64]:
-    """Counts, c x c: row the label, column the answer."""
+    """Counts, c x c: row the label, column the prediction."""
     c = p.logits.shape[1]
-    return np.bincount(p.labels * c + p.answers, minlength=c * c).reshape(c, c)
+    return np.bincount(p.labels * c + p.predicted, minlength=c * c).reshape(c, c)
 
 
 def most_confused(counts: npt.NDArray[np.int64]) -> list[tuple[int, int]]:
-    """(label, answer) of every wrong answer in a confusion, c x c: most photos first, then the larger share."""
+    """(label, prediction) of every confused pair in counts, c x c: most photos first, then the larger share."""
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     wrong = [(int(i), int(j)) for i, j in zip(*np.nonzero(counts), strict=True) if i != j]
     return sorted(wrong, key=lambda pair: (-counts[pair], -share[pair], pair))
 
 
 def write_confusions(path: Path, classes: list[str], counts: npt.NDArray[np.int64]) -> None:
-    """confusions.csv: label, prediction, photos, share (of the label's test photos); the most photos first."""
+    """Write confusions.csv: label, prediction, photos, share (of the label's test photos); most photos first."""
     rows = [
         [classes[i], classes[j], int(counts[i, j]), f"{counts[i, j] / counts[i].sum():.4f}"]
         for i, j in most_confused(counts)

@@ -1,4 +1,4 @@
-"""The end of a run for the eyes: plots, TensorBoard's images, text and hyperparameters, the final table."""
+"""TensorBoard's images, text and hyperparameters of a run, and the final table."""
 
 import io
 import json
@@ -13,25 +13,25 @@ from PIL import Image
 from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard.summary import hparams
 
-from sagehound import console
 from sagehound.config import Train, as_dict
 from sagehound.data.folders import SPLITS
+from sagehound.evaluation.tables import describe_interval
 from sagehound.metrics import EACH_EPOCH, METRICS
-from sagehound.tables import describe_interval
+from sagehound.system import console
 
 LAYOUT = {  # tags are regular expressions from the first character on: without $, train/loss is train/loss_step too
     "curves": {m.label: ["Multiline", [f"train/{m.name}$", f"valid/{m.name}$"]] for m in EACH_EPOCH},
 }
 
 
-_LARGE = 1_000_000  # bytes; TensorBoard's checksums, in Python, take 0.1 s for so many
+_LARGE = 1_000_000  # bytes; TensorBoard computes checksums in Python: 0.1 s for this size
 
 
 class SharedCharts(Callback):
     """Puts the train and the valid curve of a score into one chart, on the tab Custom Scalars."""
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write the layout, so that the charts are there from the first epoch on."""
+        """Write the layout before the first epoch."""
         for logger in trainer.loggers if trainer.is_global_zero else []:
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_custom_scalars(LAYOUT)
@@ -49,17 +49,17 @@ def show_figures(logger: TensorBoardLogger, figures: dict[str, Path], cfg: Train
             content = smaller.getvalue()
         width, height = image.size
         picture = Summary.Image(width=width, height=height, colorspace=3, encoded_image_string=content)
-        # not add_image, which would compress the pixels once more
+        # add_image would compress the pixels again
         board._get_file_writer().add_summary(Summary(value=[Summary.Value(tag=name, image=picture)]))
     board.add_text("config", "```yaml\n" + OmegaConf.to_yaml(OmegaConf.create(as_dict(cfg))) + "```")
 
 
 def log_hyperparameters(logger: TensorBoardLogger, cfg: Train, scores: dict[str, dict[str, Any]], folder: Path) -> None:
-    """A row of TensorBoard's table of hyperparameters: the config, and the final scores as columns of it.
+    """Write a row of TensorBoard's table of hyperparameters: the config and the final scores.
 
-    As metrics the scores would have to be logged as curves, of one point each. The experiment's own summary is left
-    out: from the rows of all runs TensorBoard then finds the columns that differ and shows those first. In a
-    single run no column differs, so its overrides are the first column.
+    Scores are columns, not metrics, which would need a curve each. Without the experiment's own summary, TensorBoard
+    finds the columns that differ between runs and shows them first. In a single run no column differs, so its overrides
+    are the first column.
     """
     columns: dict[str, Any] = {}
     if (folder / "overrides.yaml").exists() and not (folder.parent / "multirun.yaml").exists():
@@ -74,7 +74,7 @@ def log_hyperparameters(logger: TensorBoardLogger, cfg: Train, scores: dict[str,
 
 
 def hyperparameters(cfg: Train) -> dict[str, Any]:
-    """The config's leaves under their dotted keys, as numbers and strings; without those that change no result."""
+    """The config's values by dotted key, as numbers and strings, without keys that change no result."""
     plain = as_dict(cfg)
     assert isinstance(plain, dict)
     flat: dict[str, Any] = {}
@@ -91,9 +91,9 @@ def hyperparameters(cfg: Train) -> dict[str, Any]:
 
 
 def summarise(scores: dict[str, Any], folder: Path, *, is_trial: bool) -> None:
-    """Print the final table and where everything lies.
+    """Print the final table and the folder of the results.
 
-    A trial prints no score of the test photos, so that nobody chooses among trials by them.
+    A trial prints no test score, so that trials are not chosen by it.
     """
     shown = [m for m in METRICS if scores["classes"] >= m.least_classes and m.name != "top1"]
     rows = []
@@ -105,5 +105,5 @@ def summarise(scores: dict[str, Any], folder: Path, *, is_trial: bool) -> None:
     console.table(f"Best epoch: {scores['best_epoch']}", columns, rows)
     last = "valid" if is_trial else "test"
     interval = describe_interval(scores[last]["top1_interval"])
-    console.say(f"{last} accuracy: {scores[last]['top1']:.1%} (95 % interval {interval})")
-    console.say(f"results: {folder}")
+    console.info(f"{last} accuracy: {scores[last]['top1']:.1%} (95 % interval {interval})")
+    console.info(f"results: {folder}")

@@ -1,4 +1,4 @@
-"""From a photo's bytes to a response: this folder travels in model.tar.gz and imports nothing else of Sagehound.
+"""From a photo's bytes to a response. This package is copied into model.tar.gz, and imports nothing else of Sagehound.
 
 Only network.py and handler.py import torch.
 """

@@ -1,4 +1,4 @@
-"""Sizes of the pictures in a HEIC or AVIF, whose parts lie in boxes; see headers.py."""
+"""Sizes of the pictures in a HEIC or AVIF file, which consists of boxes; see headers.py."""
 
 import struct
 from collections import Counter
@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator
 
 _HEIF = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"mif2", b"msf1"}
 _AVIF = {b"avif", b"avis"}
-_BOXES = 10_000  # of a file at one level; cameras write less than a hundred
-_AV1_UNITS = 10_000  # of all pictures in a file; a photo has a handful
+_BOXES = 10_000  # boxes at one level; cameras write less than a hundred
+_AV1_UNITS = 10_000  # pictures in a file; a photo has a few
 
 
 def is_heif(content: bytes) -> bool:
-    """Whether the file is a HEIC or HEIF; an AVIF, which shares the container, is none."""
+    """Whether the file is a HEIC or HEIF, not an AVIF, which has the same container."""
     if content[4:8] != b"ftyp":
         return False
     brands = {content[at : at + 4] for at in (8, *range(16, min(int.from_bytes(content[:4]), 256), 4))}
@@ -19,7 +19,7 @@ def is_heif(content: bytes) -> bool:
 
 
 def boxes(content: bytes, start: int = 0, end: int | None = None) -> Iterator[tuple[bytes, int, int]]:
-    """The boxes of ISO 14496-12, section 4.2, or of JPEG 2000: the type, and where the body begins and ends."""
+    """The boxes of ISO 14496-12, section 4.2, or of JPEG 2000: type, start and end of the body."""
     end, count = len(content) if end is None else end, 0
     while start + 8 <= end:
         count += 1
@@ -38,9 +38,9 @@ def boxes(content: bytes, start: int = 0, end: int | None = None) -> Iterator[tu
 def heif_pixels(content: bytes) -> int:
     """The pixels of the largest picture, or an eighth of the pixels of all tiles, if that is more.
 
-    A small photo may consist of huge tiles, or of one tile many times. Libheif checks that a coded picture has the size
-    that the file gives for it, so these sizes are counted here. The parts of a phone's photo have two or three times
-    its pixels, because it also holds a gain map and a depth map.
+    A small photo may consist of huge tiles, or of one tile many times. Libheif verifies the size of a coded picture, so
+    the sizes in the file are counted here. A phone's photo has two or three times its pixels in parts, because it also
+    holds a gain map and a depth map.
 
     Raises:
         ValueError: a picture that consists of tiles is used as a tile more than once.
@@ -69,7 +69,7 @@ def _pixels(content: bytes, at: int) -> int:
 
 
 def _properties(content: bytes, at: int) -> Iterator[tuple[int, int]]:
-    """Item and number of a property, from 1 on, by an ipma box: ISO 23008-12, section 9.3.2."""
+    """Item and number of a property, from 1, of an ipma box: ISO 23008-12, section 9.3.2."""
     item, size = (4 if content[at] else 2), (2 if content[at + 3] & 1 else 1)
     take = _taker(content, at + 4)
     for _ in range(take(4)):
@@ -79,7 +79,7 @@ def _properties(content: bytes, at: int) -> Iterator[tuple[int, int]]:
 
 
 def _parts(content: bytes, start: int, end: int) -> Iterator[tuple[int, int]]:
-    """Each picture that is put together, and a part of it, by an iref box: ISO 14496-12, section 8.11.12."""
+    """Each composed picture and one of its parts, of an iref box: ISO 14496-12, section 8.11.12."""
     size = 4 if content[start] else 2
     for kind, at, _ in boxes(content, start + 4, end):
         if kind == b"dimg":
@@ -90,7 +90,7 @@ def _parts(content: bytes, start: int, end: int) -> Iterator[tuple[int, int]]:
 
 
 def _taker(content: bytes, at: int) -> Callable[[int], int]:
-    """Take a number of so many bytes at a time."""
+    """Return a function that reads numbers of a given size, one after the other."""
 
     def take(size: int) -> int:
         nonlocal at
@@ -105,10 +105,10 @@ def _taker(content: bytes, at: int) -> Callable[[int], int]:
 def avif_pixels(content: bytes) -> int:
     """The pixels of the largest AV1 picture, or an eighth of all, if that is more.
 
-    Libavif decodes a picture whole and then scales it to the size that the file gives for it.
+    Libavif decodes a whole picture, then scales it to the size that the file gives.
 
     Raises:
-        ValueError: there are moving pictures, thousands of them, or some that share their data.
+        ValueError: it has moving pictures, thousands of pictures, or some that share their data.
     """
     found: list[int] = []
     for kind, start, end in boxes(content):
@@ -154,7 +154,7 @@ def _locations(content: bytes, at: int) -> Iterator[tuple[int, int, list[tuple[i
     for _ in range(take(4 if version == 2 else 2)):
         number = take(4 if version == 2 else 2)
         method = take(2) & 15 if version else 0
-        take(2)  # the file that holds it: this one
+        take(2)  # construction method 0: in this file
         first = take(base)
         extents = []
         for _ in range(take(2)):
@@ -200,13 +200,15 @@ def _sequence_pixels(header: bytes) -> int:
                 take(4)
     bits = take(4) + 1, take(4) + 1
     width, height = (take(n) + 1 for n in bits)
-    if not reduced and (1 << bits[0] > 2 * width or 1 << bits[1] > 2 * height):  # a frame may use all of the bits
+    if not reduced and (
+        1 << bits[0] > 2 * width or 1 << bits[1] > 2 * height
+    ):  # the largest size that the bits can hold
         raise ValueError("an AVIF whose size cannot be read")
     return width * height
 
 
 def _bits(content: bytes) -> Callable[[int], int]:
-    """Take so many bits at a time."""
+    """Return a function that reads a given number of bits, one group after the other."""
     value, left = int.from_bytes(content), 8 * len(content)
 
     def take(count: int) -> int:

@@ -1,4 +1,4 @@
-"""From a file to an upright RGB photo; the one way in for training, evaluation and serving. Imports no torch."""
+"""Reads a file as an upright RGB photo, for training, evaluation and serving. Imports no torch."""
 
 import ctypes
 import io
@@ -17,19 +17,19 @@ from PIL import ExifTags, Image, ImageFile
 
 from sagehound.inference import headers
 from sagehound.inference.boxes import is_heif
-from sagehound.inference.errors import InputError
+from sagehound.inference.input_errors import InputError
 
-# Pillow refuses twice as many (a decompression bomb) and warns from here on; below that bound a photo is only large.
+# Pillow warns from this size on, and refuses twice as many pixels (a decompression bomb).
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
-# of a broken EXIF block and the like: what matters is raised
+# warnings of a broken EXIF block and the like; errors are raised
 warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
 logging.getLogger("PIL").setLevel(logging.CRITICAL)
 
-# half a photo is worse than none: other libraries switch this on for the whole process
+# never accept half a photo; other libraries switch this on for the whole process
 ImageFile.LOAD_TRUNCATED_IMAGES = False
 
-# what puts a photo of each EXIF orientation upright
+# the operation that makes a photo of each EXIF orientation upright
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -40,21 +40,21 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 
-_LARGE = 12_000_000  # pixels; what most cameras make is below
-_MOST_SCANS = 100  # of a progressive JPEG; cameras and editors make ten
-_MOST_PIXELS = 178_956_970  # from which on Pillow refuses by itself
-_MOST_BYTES = 2**31  # of a file; as many pixels with 16 bits for each of four channels are less
+_LARGE = 12_000_000  # pixels; most cameras' photos have fewer
+_MOST_SCANS = 100  # scans of a progressive JPEG; cameras and editors write ten
+_MOST_PIXELS = 178_956_970  # Pillow's own limit
+_MOST_BYTES = 2**31  # bytes of a file; the same number of pixels with 16 bits and four channels needs fewer
 _LONGEST = 65_535  # pixels of a side, as in JPEG; Pillow keeps an address for every row
-# what cameras and browsers write; Pillow knows many more, some of which start other programs
+# formats of cameras and browsers; some of Pillow's other readers start programs
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "JPEG2000")
 
 
 class BadPhoto(InputError):
-    """A photo that cannot be read whole; the message is the reason."""
+    """A photo that cannot be read completely; the message is the reason."""
 
     @property
     def truncated(self) -> bool:
-        """Whether the file merely ends too early."""
+        """Whether the file ends too early."""
         return "truncated" in str(self).lower()
 
 
@@ -63,22 +63,22 @@ class TooManyPixels(BadPhoto):
 
 
 def open_photo(content: bytes, short_side: int | None = None, max_pixels: int | None = None) -> Image.Image:
-    """Decode a photo as it is stored: its own mode, not yet turned; info["sixteen_bit"] tells of deep colours.
+    """Decode a photo as it is stored: its own mode, not rotated. info["sixteen_bit"] marks 16-bit colours.
 
     Args:
         content: of the file.
-        short_side: pixels that are enough. A JPEG is then decoded at 1/2, 1/4 or 1/8 of its size where that leaves so
-            many, which a large photo is several times faster; every byte of the file is still read.
-        max_pixels: width x height that is not decoded any more, of a photo that may be anybody's.
+        short_side: pixels that are enough. A large JPEG is then decoded at 1/2, 1/4 or 1/8 of its size, which is
+            several times faster; every byte of the file is still read.
+        max_pixels: largest width x height, for photos of unknown origin.
 
     Raises:
-        BadPhoto: it is no photo, ends too early, or would need more than 179 megapixels.
-        TooManyPixels: it has more than ``max_pixels``, or makes a decoder hold more.
+        BadPhoto: it is not a photo, ends too early, or has more than 179 megapixels.
+        TooManyPixels: it has more than ``max_pixels``, or its decoder needs memory for more.
     """
     if not content:
         raise BadPhoto("empty file")
     if content.startswith(b"\xff\xd8") and headers.jpeg_scans(content).scans > _MOST_SCANS:
-        raise BadPhoto(f"more than {_MOST_SCANS} scans")  # each costs milliseconds and needs but ten bytes
+        raise BadPhoto(f"more than {_MOST_SCANS} scans")  # a scan costs milliseconds but only ten bytes
     with _foreign():
         held, most = headers.decoded_pixels(content), max_pixels or _MOST_PIXELS
         if held > most:
@@ -94,7 +94,7 @@ def open_photo(content: bytes, short_side: int | None = None, max_pixels: int | 
 
 
 def _formats(content: bytes) -> tuple[str, ...]:
-    """What Pillow may take a file for.
+    """The formats that Pillow may read.
 
     Raises:
         BadPhoto: it is a HEIC, and pillow-heif is not installed.
@@ -104,7 +104,7 @@ def _formats(content: bytes) -> tuple[str, ...]:
     if not is_heif(content):
         return FORMATS
     try:
-        import pillow_heif  # only now: it takes a tenth of a second
+        import pillow_heif  # imported here: it takes a tenth of a second
     except ImportError as error:
         raise BadPhoto("a HEIC or HEIF photo, which needs pillow-heif: pip install 'sagehound[heif]'") from error
     if "HEIF" not in Image.OPEN:
@@ -113,34 +113,34 @@ def _formats(content: bytes) -> tuple[str, ...]:
 
 
 def decoder_versions(files: Iterable[Path]) -> dict[str, str]:
-    """The versions of what decodes these files, for the keys of caches; pillow-heif's where a suffix is HEIC's.
+    """Versions of the decoders of these files, for cache keys; pillow-heif's only if there are HEIC files.
 
-    A set without HEIC photos is then not computed again because pillow-heif was installed or updated.
+    So an update of pillow-heif does not invalidate the cache of a set without HEIC files.
     """
     versions = {"pillow": PIL.__version__}
     if any(file.suffix.lower() in (".heic", ".heif", ".hif") for file in files):
-        with suppress(metadata.PackageNotFoundError):  # what bears the suffix may be a JPEG
+        with suppress(metadata.PackageNotFoundError):  # a file with this suffix may be a JPEG
             versions["pillow-heif"] = metadata.version("pillow-heif")
     return versions
 
 
 @cache
 def _silence_libtiff() -> None:
-    """Keep libtiff from printing warnings and errors to stderr; Pillow raises what matters."""
+    """Keep libtiff from printing to stderr; Pillow raises its errors."""
     with suppress(OSError, AttributeError):  # a Pillow with libtiff inside
-        library = ctypes.CDLL(Image.core.__file__)  # whose symbols include those of the libraries that it loads
+        library = ctypes.CDLL(Image.core.__file__)  # its symbols include those of its libraries
         library.TIFFSetWarningHandler(None)
         library.TIFFSetErrorHandler(None)
 
 
 def _sixteen_bit(image: Image.Image) -> bool:
-    """Whether the file holds 16 bits a colour, of which Pillow keeps 8 and forgets the rest once it is loaded."""
+    """Whether colours have 16 bits. Pillow keeps 8 of them, and forgets this after loading."""
     arguments = [tile[3] if isinstance(tile[3], tuple) else (tile[3],) for tile in getattr(image, "tile", ())]
     return any("16" in rawmode for rawmode, *_ in arguments if isinstance(rawmode, str))
 
 
 def is_large(content: bytes) -> bool:
-    """Whether a photo takes hundreds of megabytes to decode, by its head; a plain JPEG is decoded smaller."""
+    """Whether decoding needs hundreds of megabytes, by the header; a plain JPEG is decoded smaller."""
     if content.startswith(b"\xff\xd8") and not headers.jpeg_scans(content).progressive:
         return False
     with suppress(Exception), Image.open(io.BytesIO(content), formats=_formats(content)) as image:
@@ -150,7 +150,7 @@ def is_large(content: bytes) -> bool:
 
 @contextmanager
 def _foreign() -> Iterator[None]:
-    """Broken files raise anything at all in Pillow's readers, TypeError and KeyError among it; here it is BadPhoto."""
+    """Turn any error of Pillow's readers into BadPhoto; broken files raise TypeError, KeyError and others."""
     try:
         yield
     except BadPhoto:
@@ -161,24 +161,24 @@ def _foreign() -> Iterator[None]:
         raise TooManyPixels(str(error)) from error
     except Exception as error:
         reason = str(error) or type(error).__name__
-        # Pillow's "3 bytes not processed" counts what is left in its buffer, not what is missing
+        # Pillow's "3 bytes not processed" counts the rest of its buffer, not the missing bytes
         early = "truncated" in reason.lower()
         raise BadPhoto("the file ends too early (truncated)" if early else reason) from error
 
 
 def orientation(image: Image.Image) -> int:
-    """EXIF orientation, 1 (upright) to 8; 1 where there is none or the EXIF data is broken."""
+    """EXIF orientation, 1 (upright) to 8; 1 if it is missing or broken."""
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # as in _foreign; a photo without its orientation is still a photo
+    except Exception:  # as in _foreign; a photo without orientation is usable
         return 1
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Turn a photo upright and into 8-bit RGB; transparent parts become white.
+    """Rotate a photo upright and convert it to 8-bit RGB; transparent parts become white.
 
     Raises:
-        BadPhoto: its pixels are no colours.
+        BadPhoto: its pixels are not colours.
     """
     with _foreign():
         turn = _TURNS.get(orientation(image))
@@ -186,21 +186,21 @@ def to_rgb(image: Image.Image) -> Image.Image:
             image = image.transpose(turn)
         if image.mode == "F":
             raise BadPhoto("floating-point pixels, whose range is unknown")
-        if image.mode.startswith("I"):  # 16 bits a pixel: Pillow's own conversion would cut at 255 instead of scaling
+        if image.mode.startswith("I"):  # 16 bits: Pillow's conversion would clip at 255 instead of scaling
             image = Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
         if image.has_transparency_data:
             image = image.convert("RGBA")
             ground = Image.new("RGB", image.size, "white")
             ground.paste(image, mask=image.getchannel("A"))
             image = ground
-        return image if image.mode == "RGB" else image.convert("RGB")  # which would copy it
+        return image if image.mode == "RGB" else image.convert("RGB")  # convert() would copy it
 
 
 def file_bytes(path: Path) -> bytes:
     """The content of a file.
 
     Raises:
-        BadPhoto: it cannot be read, or is no file but a named pipe, socket or device, whose content may never end.
+        BadPhoto: it cannot be read, or is a named pipe, socket or device, whose content may never end.
     """
     try:
         found = path.stat()
@@ -214,10 +214,10 @@ def file_bytes(path: Path) -> bytes:
 
 
 def read_photo(source: Path | bytes, short_side: int | None = None, max_pixels: int | None = None) -> Image.Image:
-    """Read a file, or its bytes, as an upright 8-bit RGB photo of at least ``short_side`` pixels, if it has so many.
+    """Read a file or its bytes as an upright 8-bit RGB photo with at least ``short_side`` pixels, if it has them.
 
     Raises:
-        BadPhoto: the file cannot be read, or not whole.
+        BadPhoto: the file cannot be read completely.
         TooManyPixels: it has more than ``max_pixels``.
     """
     content = source if isinstance(source, bytes) else file_bytes(source)

@@ -1,4 +1,4 @@
-"""What an endpoint is sent and what it answers; the same in our server and in the artifact's inference.py. No torch."""
+"""Requests and responses of an endpoint, for the server and the artifact's inference.py. Imports no torch."""
 
 import base64
 import binascii
@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from sagehound.inference.errors import InputError
+from sagehound.inference.input_errors import InputError
 from sagehound.inference.spreadsheet import csv_line
 
 JSON, LINES, CSV = "application/json", "application/jsonlines", "text/csv"
@@ -20,54 +20,54 @@ PHOTO = (
     *("image/jpeg", "image/png", "image/webp", "image/gif", "image/bmp", "image/tiff"),
     *("image/avif", "image/heic", "image/heif", "image/jp2", "application/x-image"),
 )
-MAX_INSTANCES = 1_000  # of one request
-_MARKS = 10 * MAX_INSTANCES  # commas and brackets, or ends of lines; parsing millions of them would take a gigabyte
+MAX_INSTANCES = 1_000  # photos in one request
+_MARKS = 10 * MAX_INSTANCES  # commas and brackets, or line ends; parsing millions of them would need a gigabyte
 
 Probabilities: TypeAlias = npt.NDArray[np.float32]
 Answer: TypeAlias = dict[str, Any]
 
 
 class UnsupportedContentType(InputError):
-    """A body of a type that is not read."""
+    """The content type cannot be read."""
 
 
 class NotAcceptable(InputError):
-    """No answer can be written as the client wants it."""
+    """No response can be written in an accepted type."""
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """How an answer is to look."""
+    """The form of a response."""
 
     media: str  # application/json, application/jsonlines or text/csv
     top_k: int = 5  # how many labels
-    all: bool = False  # the probability of every class as well
+    all: bool = False  # with the probability of every class
 
 
 def is_photo(content_type: str) -> bool:
-    """Whether the body is one photo, whose answer stands by itself."""
+    """Whether the body is a single photo."""
     return media_of(content_type) in PHOTO
 
 
 def media_of(content_type: str) -> str:
-    """The type alone, without its parameters."""
+    """The type without its parameters."""
     return content_type.partition(";")[0].strip().lower()
 
 
 def photos_in(body: bytes, content_type: str) -> list[bytes | InputError]:
-    """The photos of a request, each as a file's bytes, or why that one cannot be read.
+    """The photos of a request, each as the bytes of a file, or the reason why it cannot be read.
 
-    A photo is the body itself. application/json holds {"instances": [...]}, application/jsonlines one instance a line;
-    an instance is a photo in base64, or {"b64": the same}.
+    A single photo is the body itself. application/json holds {"instances": [...]}, application/jsonlines one instance
+    per line. An instance is a photo in base64, or {"b64": the same}.
 
     Raises:
         UnsupportedContentType: the content type is none of these.
-        InputError: the body as a whole cannot be read, or holds no photo or more than a thousand.
+        InputError: the body cannot be read, or holds no photo or more than a thousand.
     """
     media = media_of(content_type)
     if is_photo(content_type):
         return [body]
-    if media in (JSON, LINES) and sum(map(body.count, (b",", b"[", b"{", b"\n", b"\r"))) > _MARKS:  # none in base64
+    if media in (JSON, LINES) and sum(map(body.count, (b",", b"[", b"{", b"\n", b"\r"))) > _MARKS:  # not base64
         raise InputError(f"too many values or lines: send {MAX_INSTANCES:,} photos at most in a request")
     if media == JSON:
         return [_instance(item) for item in _counted(_instances(body))]
@@ -113,17 +113,17 @@ def _instance(item: Any) -> bytes | InputError:  # noqa: ANN401 - whatever JSON 
 
 
 def wanted(accept: str | None, content_type: str, top_k: int | None = None, all_: bool | None = None) -> Wanted:
-    """What to answer: the best media type that ``accept`` allows, with its parameters top_k=N and probabilities=all.
+    """The form of the response: the best accepted media type, with its parameters top_k=N and probabilities=all.
 
     Args:
-        accept: the header; without one, application/json, or application/jsonlines for a body of that type.
+        accept: the header; None: application/json, or application/jsonlines for a body of that type.
         content_type: of the body.
-        top_k: wins over accept's.
-        all_: wins over accept's.
+        top_k: overrides accept's.
+        all_: overrides accept's.
 
     Raises:
-        NotAcceptable: nothing that is accepted can be written.
-        InputError: top_k is no number from 1 on.
+        NotAcceptable: no accepted type can be written.
+        InputError: top_k is not a number from 1 on.
     """
     usual = LINES if media_of(content_type) == LINES else JSON
     best: tuple[float, str, dict[str, str]] = (0.0, "", {})
@@ -151,12 +151,12 @@ def _number(text: str, kind: Callable[[str], Any], otherwise: float) -> Any:  # 
 
 
 def answer(classes: Sequence[str], probabilities: Probabilities, want: Wanted) -> Answer:
-    """What is said of one photo.
+    """The response for one photo.
 
     Args:
         classes: c names.
         probabilities: c, of one photo.
-        want: how many labels; whether the probability of every class.
+        want: number of labels, and whether to add the probability of every class.
     """
     top = np.argsort(-probabilities, kind="stable")[: want.top_k]
     ranked = [{"label": classes[i], "probability": round(float(probabilities[i]), 6)} for i in top]
@@ -167,7 +167,7 @@ def answer(classes: Sequence[str], probabilities: Probabilities, want: Wanted) -
 
 
 def failure(error: Exception) -> Answer:
-    """What is said where no answer can be given: the kind of error, and a sentence."""
+    """The response for a photo that failed: the kind of error, and a sentence."""
     code = re.sub(r"(?<!^)(?=[A-Z])", "_", type(error).__name__).lower()
     return {"error": {"code": code, "message": str(error)}}
 
@@ -176,10 +176,10 @@ def written(answers: Sequence[Answer], want: Wanted, *, single: bool) -> bytes:
     """The body of a response.
 
     Args:
-        answers: of every photo, in order.
-        want: the media type. text/csv has a line for each photo: label, probability, label, probability, ..., or the
-            probabilities of all classes in their order; of one that failed two empty fields and the reason.
-        single: whether the request was one photo, whose answer then stands by itself.
+        answers: the responses for the photos, in order.
+        want: the media type. text/csv has a line per photo: label, probability, label, probability, ..., or the
+            probabilities of all classes in order; for a failed photo two empty fields and the reason.
+        single: whether the request was a single photo; its response is not in a list.
     """
     if want.media == CSV:
         return b"".join(csv_line(_row(a)) for a in answers)

@@ -1,7 +1,7 @@
-"""The functions that SageMaker's PyTorch containers call. Travels in the artifact beside the files that it imports.
+"""The functions that SageMaker's PyTorch containers call; copied into model.tar.gz.
 
-It rebuilds the network from model.safetensors with timm, on a GPU where there is one. Sagehound's own server computes
-the same from model.onnx.
+They rebuild the network from model.safetensors with timm, on a GPU if there is one. Sagehound's own server computes the
+same with model.onnx.
 """
 
 import json
@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from sagehound.inference.errors import InputError
 from sagehound.inference.formats import Answer, Probabilities, answer, failure, is_photo, photos_in, wanted, written
+from sagehound.inference.input_errors import InputError
 from sagehound.inference.network import Normalise, features_of, make_head
 from sagehound.inference.preprocessing import Preprocessing, prepare
 
@@ -25,44 +25,44 @@ class Model(NamedTuple):
 
     network: nn.Module  # uint8, b x 3 x h x w, to logits, b x c
     classes: list[str]
-    to: Preprocessing
+    preprocessing: Preprocessing
     device: torch.device
 
 
 class Prediction(NamedTuple):
-    """What the model says of a request's photos."""
+    """The predictions for a request's photos."""
 
     classes: list[str]
-    found: list[Probabilities | InputError]  # c each
+    found: list[Probabilities | InputError]  # probabilities, c, of each photo
     single: bool
 
 
 def model_fn(model_dir: str) -> Model:
     """Load the model from an unpacked artifact."""
     card = json.loads(Path(model_dir, "model.json").read_text(encoding="utf-8"))
-    to, head, classes = Preprocessing.read(card["preprocessing"]), card["head"], card["classes"]
+    preprocessing, head, classes = Preprocessing.read(card["preprocessing"]), card["head"], card["classes"]
     backbone = timm.create_model(card["backbone"], pretrained=False, num_classes=0)
     network = nn.Sequential()
-    network.add_module("normalise", Normalise(to, channels_last=True))
+    network.add_module("normalise", Normalise(preprocessing, channels_last=True))
     network.add_module("backbone", backbone)
     network.add_module("head", make_head(features_of(backbone), head["hidden"], len(classes), head["dropout"]))
     network.load_state_dict(load_file(Path(model_dir, "model.safetensors")))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network.to(memory_format=torch.channels_last)
-    return Model(network.to(device).eval(), classes, to, device)
+    return Model(network.to(device).eval(), classes, preprocessing, device)
 
 
 def input_fn(body: bytes | str, content_type: str) -> tuple[list[bytes | InputError], bool]:
-    """The photos of a request, still as files, and whether the request was one photo."""
+    """The photos of a request as files, and whether it was a single photo."""
     photos = photos_in(body.encode() if isinstance(body, str) else bytes(body), content_type)
     return photos, is_photo(content_type)
 
 
 def predict_fn(given: tuple[list[bytes | InputError], bool], model: Model) -> Prediction:
-    """Classify each photo; one that cannot be read fails alone.
+    """Classify each photo. If one cannot be read, only this one fails.
 
     Raises:
-        BadPhoto: the request was one photo, and that cannot be read.
+        BadPhoto: the request was a single photo that cannot be read.
     """
     photos, single = given
     found: list[Probabilities | InputError] = []
@@ -70,7 +70,7 @@ def predict_fn(given: tuple[list[bytes | InputError], bool], model: Model) -> Pr
         try:
             if isinstance(photo, InputError):
                 raise photo
-            pixels = torch.from_numpy(np.array(prepare(photo, model.to))).permute(2, 0, 1)[None]
+            pixels = torch.from_numpy(np.array(prepare(photo, model.preprocessing))).permute(2, 0, 1)[None]
             with torch.inference_mode():
                 found.append(model.network(pixels.to(model.device)).softmax(1)[0].cpu().numpy())
         except InputError as error:

@@ -1,7 +1,7 @@
 """Reads from a photo's header how much memory its decoder needs. Imports no Pillow.
 
-Some formats give a size twice: once for readers that ask how large the photo is, and once for the decoder. A hostile
-file gives a small size first and a huge one second, or makes the decoder allocate memory for millions of parts.
+Some formats give a size twice: once for readers, and once for the decoder. A hostile file gives a small size first and
+a huge one second, or makes the decoder allocate memory for millions of parts.
 """
 
 import re
@@ -10,17 +10,17 @@ from typing import NamedTuple
 
 from sagehound.inference.boxes import avif_pixels, boxes, heif_pixels, is_heif
 
-_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")  # what libjpeg takes for a marker that means something
+_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")  # markers that libjpeg acts on
 
 
-_TIFF_TAGS = 4_096  # of a photo; cameras and editors write less than a hundred
-_TIFF_VALUES = 2**20  # of all tags that hold numbers; 50 megapixels in tiles of 16 x 16 pixels need 400,000
-_TIFF_TILE = 16  # pixels of a side at least: TIFF 6.0, section 15, allows multiples of it
+_TIFF_TAGS = 4_096  # tags of a photo; cameras and editors write less than a hundred
+_TIFF_VALUES = 2**20  # bytes of all tags with numbers; 50 megapixels in tiles of 16 x 16 pixels need 400,000
+_TIFF_TILE = 16  # smallest side of a tile, in pixels: TIFF 6.0, section 15, allows its multiples
 _NUMBERS = {3: "H", 4: "I", 16: "Q"}  # SHORT, LONG and, in a BigTIFF, LONG8
 _BYTES = (1, 2, 6, 7)  # types whose values are single bytes: text, colour profiles, ...
 
-_J2K_TILES = 10_000  # OpenJPEG takes 8 KB for each
-_J2K_BLOCKS = 2**20  # OpenJPEG takes 420 bytes for each code-block, even for one that the file holds nothing of
+_J2K_TILES = 10_000  # OpenJPEG allocates 8 KB for each
+_J2K_BLOCKS = 2**20  # OpenJPEG allocates 420 bytes for each code-block, even an empty one
 _J2K_PACKETS = 2**25  # precincts x layers, 2 bytes for each
 _J2K_PARTS = 65_535  # tile-parts
 
@@ -33,9 +33,9 @@ class JpegScans(NamedTuple):
 
 
 def jpeg_scans(content: bytes) -> JpegScans:
-    """Count the scans of a JPEG up to its end of image. What follows, such as a phone's video, is not looked at.
+    """Count the scans of a JPEG up to its end of image. Data after it, such as a phone's video, is ignored.
 
-    Segments are skipped by their length, and with them the thumbnail in the EXIF data, which is a JPEG itself.
+    Segments are skipped by their length, so the thumbnail in the EXIF data, also a JPEG, is not counted.
     """
     at, count, progressive = 2, 0, False
     while found := _MARKER.search(content, at):
@@ -51,10 +51,10 @@ def jpeg_scans(content: bytes) -> JpegScans:
 
 
 def decoded_pixels(content: bytes) -> int:
-    """How many pixels a TIFF, JPEG 2000, AVIF or HEIC makes its decoder hold at once; 0 for any other file.
+    """The number of pixels that the decoder of a TIFF, JPEG 2000, AVIF or HEIC holds at once; 0 for other files.
 
     Raises:
-        ValueError: the file's header is broken, contradicts itself, or wants much memory for few pixels.
+        ValueError: the header is broken, contradicts itself, or makes the decoder use much memory for few pixels.
     """
     try:
         if content.startswith((b"II", b"MM")):
@@ -71,9 +71,9 @@ def decoded_pixels(content: bytes) -> int:
 
 
 def _tiff(content: bytes) -> int:
-    """Pillow limits the photo's size alone; libtiff takes memory for a whole tile."""
+    """Pillow limits only the photo's size, but libtiff allocates memory for a whole tile."""
     order, big = "<" if content.startswith(b"II") else ">", content.startswith(b"II+")
-    if content[:4] not in (b"II*\0", b"II+\0", b"MM\0*"):  # Pillow and libtiff read the others in different ways
+    if content[:4] not in (b"II*\0", b"II+\0", b"MM\0*"):  # Pillow and libtiff read other types differently
         raise ValueError("not an image file")
     (at,) = struct.unpack_from(order + ("Q" if big else "I"), content, 8 if big else 4)
     (count,) = struct.unpack_from(order + ("Q" if big else "H"), content, at)
@@ -86,7 +86,7 @@ def _tiff(content: bytes) -> int:
     for _ in range(count):
         tag, kind, length = entry.unpack_from(content, at)
         if tag in known:
-            raise ValueError(f"a TIFF with tag {tag} twice")  # Pillow takes one of them and libtiff the other
+            raise ValueError(f"a TIFF with tag {tag} twice")  # Pillow uses one of them and libtiff the other
         number = _NUMBERS.get(kind, "") if length == 1 else ""
         scalar = number and struct.calcsize(order + number) <= inline
         known[tag] = struct.unpack_from(order + number, content, at + entry.size)[0] if scalar else -1
@@ -104,7 +104,7 @@ def _tiff(content: bytes) -> int:
 
 
 def _codestream(content: bytes) -> int:
-    """A JPEG 2000 codestream (ISO 15444-1, annex A): its tiles, code-blocks and layers each take memory."""
+    """A JPEG 2000 codestream (ISO 15444-1, annex A): tiles, code-blocks and layers each need memory."""
     right, below, left, top, tile_w, tile_h, tile_x, tile_y, channels = struct.unpack_from(">8IH", content, 8)
     width, height = int(right - left), int(below - top)
     if min(width, height, tile_w, tile_h, channels) < 1 or tile_x > left or tile_y > top:

@@ -1,4 +1,4 @@
-"""The errors that travel in the artifact; ``sagehound.errors`` holds them all."""
+"""Errors that are copied into model.tar.gz; ``sagehound.errors`` has all classes."""
 
 from collections.abc import Sequence
 

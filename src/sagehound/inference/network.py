@@ -1,4 +1,4 @@
-"""What stands around a backbone: normalisation before it, the head behind it. Needs torch and nothing else."""
+"""Normalisation before a backbone, and the head after it. Imports torch and nothing else."""
 
 from itertools import pairwise
 
@@ -9,7 +9,7 @@ from sagehound.inference.preprocessing import Preprocessing
 
 
 class Normalise(nn.Module):
-    """Photos, uint8, b x 3 x h x w, to floats of mean 0 and deviation 1, on the device where they are.
+    """Photos, uint8, b x 3 x h x w, to normalised floats, on the same device.
 
     Args:
         to: mean and std.
@@ -19,11 +19,11 @@ class Normalise(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, to: Preprocessing, *, channels_last: bool) -> None:
+    def __init__(self, preprocessing: Preprocessing, *, channels_last: bool) -> None:
         super().__init__()
         self.order = torch.channels_last if channels_last else torch.contiguous_format
-        self.register_buffer("mean", 255 * torch.tensor(to.mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", 255 * torch.tensor(to.std).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("mean", 255 * torch.tensor(preprocessing.mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", 255 * torch.tensor(preprocessing.std).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, photos: Tensor) -> Tensor:
         """Scale one batch."""
@@ -31,7 +31,7 @@ class Normalise(nn.Module):
 
 
 def features_of(backbone: nn.Module) -> int:
-    """How many features a timm backbone without its classifier gives for a photo."""
+    """The number of features of a timm backbone without its classifier."""
     return int(backbone.head_hidden_size)  # type: ignore[arg-type]
 
 

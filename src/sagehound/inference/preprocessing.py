@@ -1,4 +1,4 @@
-"""From an upright photo to the pixels that a backbone was trained on; the same in training and in use. No torch."""
+"""Resizes and crops an upright photo as the backbone's weights expect, in training and in use. Imports no torch."""
 
 import math
 from collections.abc import Mapping
@@ -17,10 +17,10 @@ Pixels = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What the weights expect; travels with the model."""
+    """The preprocessing that the weights expect; stored with the model."""
 
     size: tuple[int, int]  # height and width of the input, pixels
-    resize: int  # the photo's short side before the centre is cut out, pixels; 0: squash the whole photo
+    resize: int  # short side before the centre crop, pixels; 0: the whole photo is squashed
     interpolation: str  # bicubic, bilinear, ...
     mean: tuple[float, float, float]  # of RGB between 0 and 1
     std: tuple[float, float, float]
@@ -44,7 +44,7 @@ class Preprocessing:
         """From model.json.
 
         Raises:
-            ValueError, KeyError, TypeError, OverflowError: a value is missing, or cannot be.
+            ValueError, KeyError, TypeError, OverflowError: a value is missing or wrong.
         """
         height, width = (int(n) for n in given["size"])
         resize, interpolation = int(given["resize"]), str(given["interpolation"])
@@ -59,7 +59,7 @@ class Preprocessing:
 
     @property
     def short_side(self) -> int:
-        """Pixels on the short side of a photo that are enough for ``centre``."""
+        """Pixels of a photo's short side that are enough for ``centre``."""
         return self.resize or max(self.size)
 
     @property
@@ -68,20 +68,20 @@ class Preprocessing:
         return Image.Resampling[self.interpolation.upper()]
 
 
-def centre(image: Image.Image, to: Preprocessing) -> Image.Image:
-    """Resize the short side and cut out the centre, as torchvision's Resize and CenterCrop do.
+def centre(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
+    """Resize the short side and crop the centre, as torchvision's Resize and CenterCrop.
 
-    Only what is cut out is resized; of a thousand values one then differs, by 1 of 255.
+    Only the crop is resized; one of a thousand values then differs by 1 of 255.
     """
-    height, width = to.size
-    if not to.resize:
-        return image.resize((width, height), to.resampling)
-    w, h = _resized(image, to)
+    height, width = preprocessing.size
+    if not preprocessing.resize:
+        return image.resize((width, height), preprocessing.resampling)
+    w, h = _resized(image, preprocessing)
     left, top = round((w - width) / 2), round((h - height) / 2)
-    # what of the resized photo is seen: a few weights want a margin around it
+    # the visible part of the resized photo: some weights expect a margin around it
     a, b, c, d = max(left, 0), max(top, 0), min(left + width, w), min(top + height, h)
     x, y = image.width / w, image.height / h
-    seen = image.resize((c - a, d - b), to.resampling, (a * x, b * y, c * x, d * y))
+    seen = image.resize((c - a, d - b), preprocessing.resampling, (a * x, b * y, c * x, d * y))
     if seen.size == (width, height):
         return seen
     whole = Image.new("RGB", (width, height))
@@ -89,16 +89,16 @@ def centre(image: Image.Image, to: Preprocessing) -> Image.Image:
     return whole
 
 
-def shrink(image: Image.Image, to: Preprocessing) -> Image.Image:
-    """The whole photo, no larger than ``centre`` needs it: what a cache of photos keeps."""
-    w, h = _resized(image, to) if to.resize else to.size[::-1]
-    return image.resize((w, h), to.resampling) if image.width > w or image.height > h else image
+def shrink(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
+    """The whole photo, no larger than ``centre`` needs it, for a cache of photos."""
+    w, h = _resized(image, preprocessing) if preprocessing.resize else preprocessing.size[::-1]
+    return image.resize((w, h), preprocessing.resampling) if image.width > w or image.height > h else image
 
 
-def _resized(image: Image.Image, to: Preprocessing) -> tuple[int, int]:
+def _resized(image: Image.Image, preprocessing: Preprocessing) -> tuple[int, int]:
     """Width and height of the photo when its short side is ``to.resize``."""
     short = min(image.size)
-    w, h = (max(int(to.resize * side / short), to.resize) for side in image.size)
+    w, h = (max(int(preprocessing.resize * side / short), preprocessing.resize) for side in image.size)
     return w, h
 
 
@@ -107,11 +107,11 @@ def to_pixels(image: Image.Image) -> Pixels:
     return np.asarray(image)
 
 
-def prepare(source: Path | bytes, to: Preprocessing, max_pixels: int | None = None) -> Pixels:
-    """A photo's file, or its bytes, as the backbone wants to see it, height x width x channel.
+def prepare(source: Path | bytes, preprocessing: Preprocessing, max_pixels: int | None = None) -> Pixels:
+    """Read a photo's file or bytes, and preprocess it; uint8, height x width x channel.
 
     Raises:
-        BadPhoto: it cannot be read, or not whole.
+        BadPhoto: it cannot be read completely.
         TooManyPixels: it has more than ``max_pixels``.
     """
-    return to_pixels(centre(read_photo(source, to.short_side, max_pixels), to))
+    return to_pixels(centre(read_photo(source, preprocessing.short_side, max_pixels), preprocessing))

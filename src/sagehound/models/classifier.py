@@ -1,35 +1,32 @@
-"""The model that is trained: a timm backbone and a head, as a LightningModule."""
+"""The classifier: a timm backbone and a head, as a LightningModule."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-import lightning.pytorch as pl
 import torch
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.optim.lr_scheduler import ReduceLROnPlateau
-from torchmetrics import MetricCollection
+from torch import nn
 
-from sagehound import backbone as backbones
-from sagehound import finetune as finetuning
-from sagehound import losses, metrics, optimizers, schedules
-from sagehound.compute import reseed, seeded
-from sagehound.config import Backbone, Finetune, Head, Optimizer, Schedule, check_values
+from sagehound import metrics
+from sagehound.config import Backbone, Finetune, Head, Schedule, check_values
 from sagehound.data.augmentation import make_mix
-from sagehound.data.loader import Batch, seed_of
-from sagehound.errors import ConfigError, SagehoundError
+from sagehound.errors import ConfigError
 from sagehound.inference.network import Normalise, features_of, make_head
 from sagehound.inference.preprocessing import Preprocessing
-from sagehound.machine import tune_allocator
+from sagehound.models import backbone as backbones
+from sagehound.models import finetune as finetuning
+from sagehound.models import losses, optimizers, schedules
+from sagehound.models.optimization import Optimization
+from sagehound.models.steps import Steps
+from sagehound.system.hardware import seeded
+from sagehound.system.machine import tune_allocator
 
 
-class Classifier(pl.LightningModule):
+class Classifier(Steps, Optimization):
     """Photos, uint8, b x 3 x h x w, or their features, float, b x f, to logits, b x c.
 
     Args:
-        backbone: a name of ``timm.list_models()``; or a module that makes f features of a photo, with f as its
+        backbone: a name of ``timm.list_models()``, or a module that returns features, b x f, and has f as
             ``head_hidden_size``.
         classes: c names; None: those of the data module, when training begins.
         finetune: head (the backbone stays frozen), gradual (head first, then all) or full.
@@ -43,7 +40,7 @@ class Classifier(pl.LightningModule):
         freeze_norm: keep the pretrained BatchNorm statistics while the backbone is trained.
         loss: cross_entropy, focal, or a module of your own: logits, b x c, and targets to losses, b, or to their mean.
             Targets are labels, b, or with mixup or CutMix probabilities, b x c.
-        class_weights: balanced, or one weight a class.
+        class_weights: balanced, or one weight per class.
         gamma: of the focal loss.
         label_smoothing: share of each label that is spread over all classes.
         mixup: Beta(a, a) of blended pairs (Zhang et al. 2018); 0: none.
@@ -57,20 +54,16 @@ class Classifier(pl.LightningModule):
         min_lr: cosine: the last learning rate, as a share of ``lr``.
         plateau_factor: plateau: what the learning rate is multiplied by.
         plateau_patience: plateau: epochs without a lower validation loss before that.
-        preprocessing: what the backbone expects of a photo, or its fields by name; None: what timm says of its weights.
+        preprocessing: what the backbone expects, or its fields by name; None: timm's settings of the weights.
         channels_last: memory order in which convolutions are faster.
         compile: compile the backbone (torch.compile) when training begins.
-        seed: of the random weights and of what is random in a step.
-        load_weights: False: the backbone's weights come from a checkpoint, so none are read or fetched now.
+        seed: of the initial weights and of random numbers in a step.
+        load_weights: False if the backbone's weights come from a checkpoint; none are read or downloaded now.
 
     Raises:
         ConfigError: an argument is out of range, timm has no such backbone, or the optimizer takes no such argument.
         InputError: the pretrained weights cannot be read or fetched.
     """
-
-    frozen = False
-    head: nn.Sequential
-    plateau: ReduceLROnPlateau | None = None
 
     def __init__(
         self,
@@ -109,57 +102,65 @@ class Classifier(pl.LightningModule):
     ) -> None:
         super().__init__()
         self._keep_arguments(locals())
-        name = backbone if isinstance(backbone, str) else type(backbone).__name__
         self.finetune = Finetune(finetune, head_epochs, backbone_lr, layer_decay, freeze_norm)
         self.head_settings = Head(list(hidden), dropout)
-        self.optimizer = Optimizer(optimizer if isinstance(optimizer, str) else _name(optimizer), lr, weight_decay)
         self.schedule = Schedule(schedule, warmup_epochs, min_lr, plateau_factor, plateau_patience)
-        for group in (self.finetune, self.head_settings, self.optimizer, self.schedule):
-            check_values(group, type(group).__name__.lower() + ".")
-        self.make_optimizer = optimizer if callable(optimizer) else None
-        self.optimizer_args = dict(optimizer_args or {})
         self.pretrained, self.compile_backbone, self.seed = pretrained, compile, seed
         self.given_loss, self.class_weights, self.gamma = loss, class_weights, gamma
         self.label_smoothing, self.mixup, self.cutmix = label_smoothing, mixup, cutmix
-        if load_weights:  # refused now; a checkpoint can be used without its optimizer and loss
+        self._set_optimizer(optimizer, lr, weight_decay, optimizer_args or {})
+        self._check_settings(with_classes=load_weights)
+        self._make_backbone(backbone, weights, preprocessing, channels_last, load_weights)
+        self._set_first_classes(classes)
+        self.set_frozen(0)
+
+    def _check_settings(self, *, with_classes: bool) -> None:
+        """Check the arguments. Without ``with_classes`` those of the optimizer and the loss may be wrong.
+
+        A checkpoint can be used without its optimizer and loss.
+        """
+        for group in (self.finetune, self.head_settings, self.optimizer, self.schedule):
+            check_values(group, type(group).__name__.lower() + ".")
+        if with_classes:
             optimizers.check(self.optimizer.name, self._optimizer_class(), self._optimizer_arguments())
-            losses.check(loss, class_weights, label_smoothing)
-        with seeded(seed):
-            self.backbone = (
-                backbones.build(Backbone(name, pretrained, weights), with_weights=load_weights)
-                if isinstance(backbone, str)
-                else backbone
-            )
+            losses.check(self.given_loss, self.class_weights, self.label_smoothing)
+
+    def _make_backbone(
+        self,
+        backbone: str | nn.Module,
+        weights: str | None,
+        preprocessing: Preprocessing | dict[str, Any] | None,
+        channels_last: bool,
+        load_weights: bool,
+    ) -> None:
+        """Build the backbone, and the normalisation that its weights expect."""
+        if isinstance(backbone, str):
+            with seeded(self.seed):
+                self.backbone = backbones.build(Backbone(backbone, self.pretrained, weights), with_weights=load_weights)
+        else:
+            self.backbone = backbone
         if isinstance(preprocessing, dict):  # of a checkpoint
             preprocessing = Preprocessing.read(preprocessing)
         self.preprocessing = preprocessing or Preprocessing.of_weights(backbones.data_config(self.backbone))
         self.normalise = Normalise(self.preprocessing, channels_last=channels_last)
         if channels_last:
             backbones.to_channels_last(self.backbone)
-        if finetune == "head":
+        if self.finetune.name == "head":
             self.backbone.requires_grad_(False)
+
+    def _set_first_classes(self, classes: Sequence[str] | None) -> None:
         self.classes: list[str] = []
         if isinstance(classes, str | int):
             raise ConfigError(f"classes={classes!r}: give the names of the classes as a list, or leave it out")
         if classes:
             self.set_classes(classes)
-        self.set_frozen(0)
-
-    @property
-    def lr(self) -> float:
-        """Learning rate of the head; Lightning's Tuner may set it."""
-        return self.optimizer.lr
-
-    @lr.setter
-    def lr(self, rate: float) -> None:
-        self.optimizer.lr = self.hparams["lr"] = rate
 
     def _keep_arguments(self, given: dict[str, Any]) -> None:
-        """Keep the arguments for the checkpoint, as plain values: it is read without running code."""
+        """Save the arguments for the checkpoint as plain values, so that loading runs no code."""
         plain = {k: v for k, v in given.items() if k not in ("self", "__class__")}
         plain |= {k: list(v) for k, v in plain.items() if isinstance(v, tuple)}
         for key in ("backbone", "loss", "optimizer"):
-            plain[key] = plain[key] if isinstance(plain[key], str) else _name(plain[key])
+            plain[key] = plain[key] if isinstance(plain[key], str) else optimizers.qualified_name(plain[key])
         if isinstance(plain["preprocessing"], Preprocessing):
             plain["preprocessing"] = asdict(plain["preprocessing"])
         self.save_hyperparameters(plain | {"load_weights": False}, logger=False)
@@ -181,12 +182,12 @@ class Classifier(pl.LightningModule):
         self.mix = make_mix(self.mixup, self.cutmix, len(self.classes))
         self.loss = losses.make(self.given_loss, self.class_weights, self.gamma, self.label_smoothing, self.classes)
         self.train_scores = metrics.collection(len(self.classes), "train")
-        self.train_scores.persistent(True)  # a run that is stopped inside an epoch still reports the whole epoch
+        self.train_scores.persistent(True)  # a run that is stopped in an epoch reports the whole epoch after a resume
         self.valid_scores = metrics.collection(len(self.classes), "valid")
         self.test_scores = metrics.collection(len(self.classes), "test", metrics.METRICS)
 
     def configure_model(self) -> None:
-        """Take the classes of the data module where none were given.
+        """Use the data module's classes if none were given.
 
         Raises:
             ConfigError: it has none.
@@ -202,100 +203,8 @@ class Classifier(pl.LightningModule):
         """An attribute of the trainer's data module; None without one."""
         return getattr(getattr(self._trainer, "datamodule", None), name, None)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits, b x c, of photos or of their features."""
-        return self.classify(self._normalised(x))
-
-    def _normalised(self, x: Tensor) -> Tensor:
-        """Photos normalised; features as they are."""
-        if x.ndim == 2:
-            return x
-        if x.ndim != 4 or x.shape[1] != 3 or x.is_floating_point():
-            shape = " x ".join(map(str, x.shape))
-            kind = str(x.dtype).removeprefix("torch.")
-            raise ConfigError(
-                f"a batch has photos of {kind}, {shape}: Classifier takes uint8 (0 to 255), b x 3 x height x width, "
-                "and normalises them itself"
-            )
-        normalised: Tensor = self.normalise(x)
-        return normalised
-
-    def classify(self, x: Tensor) -> Tensor:
-        """Logits, b x c, of normalised photos or of their features."""
-        logits: Tensor = self.head(x if x.ndim == 2 else self.features(x))
-        return logits
-
-    def features(self, photos: Tensor) -> Tensor:
-        """Features, b x f; without gradients no graph is kept."""
-        if torch.is_grad_enabled() and not self.frozen:
-            features: Tensor = self.backbone(photos)
-            return features
-        return backbones.in_chunks(self.backbone, photos)
-
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The loss of one batch; what is random in it follows from the seed and the step."""
-        given, labels, *weights = self._checked(batch)
-        reseed(seed_of(self.seed, self.current_epoch, batch_idx, self.global_rank), given.device)
-        x, targets = self._normalised(given), labels
-        if self.mix is not None and finetuning.augments(self.finetune, self.current_epoch):
-            x, targets = self.mix(x, labels)
-        logits = self.classify(x)
-        losses: Tensor = self.loss(logits, targets)
-        if weights and losses.ndim == 0:
-            raise ConfigError("a loss of your own must return one number a photo where photos have weights")
-        loss = (losses * weights[0]).mean() if weights else losses.mean()
-        if not torch.isfinite(loss):
-            raise SagehoundError(self._not_finite(loss))
-        metrics.update(self.train_scores, loss, logits, labels)
-        self.log("train/loss_step", loss)
-        return loss
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Add one batch to the epoch's scores; their loss is the plain cross entropy, whatever is trained with."""
-        self._evaluate(self.valid_scores, batch)
-
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Add one batch to the scores of the test photos."""
-        self._evaluate(self.test_scores, batch)
-
-    def predict_step(self, batch: Batch | Tensor, batch_idx: int = 0) -> Tensor:
-        """Probabilities, b x c, of a batch of photos, with or without labels."""
-        return self(batch if isinstance(batch, Tensor) else batch[0]).softmax(1)  # type: ignore[no-any-return]
-
-    def _evaluate(self, scores: MetricCollection, batch: Batch) -> None:
-        x, labels, *_ = self._checked(batch)
-        logits = self(x)
-        metrics.update(scores, F.cross_entropy(logits, labels), logits, labels)
-
-    def _checked(self, batch: Batch) -> Batch:
-        """The batch of any loader, if it is photos and labels."""
-        is_tuple = isinstance(batch, tuple | list) and len(batch) in (2, 3)
-        if not is_tuple or not all(isinstance(one, Tensor) and len(one) == len(batch[0]) for one in batch):
-            raise ConfigError(f"a batch is a {type(batch).__name__}: Classifier takes (photos, labels) as two tensors")
-        return batch
-
-    def on_validation_epoch_end(self) -> None:
-        """Log the scores of the valid photos."""
-        self._log(self.valid_scores)
-
-    def on_test_epoch_end(self) -> None:
-        """Log the scores of the test photos."""
-        self._log(self.test_scores)
-
-    def on_train_epoch_end(self) -> None:
-        """Log the scores of the epoch, and move a plateau schedule before the checkpoint is written."""
-        self._log(self.train_scores)
-        if self.plateau is not None:
-            if "valid/loss" not in self.trainer.callback_metrics:
-                raise ConfigError("schedule=plateau needs valid photos: choose schedule=cosine, or validate each epoch")
-            self.plateau.step(float(self.trainer.callback_metrics["valid/loss"]))
-
-    def _log(self, scores: MetricCollection) -> None:
-        self.log_dict(scores.compute(), prog_bar=True)
-        scores.reset()
-
     def setup(self, stage: str) -> None:
-        """Prepare the process that will train; with several devices it is another than the one that was started.
+        """Prepare the process that trains; with several devices it is a new one.
 
         Raises:
             ConfigError: the data module's classes are not the model's.
@@ -311,7 +220,7 @@ class Classifier(pl.LightningModule):
             self.backbone.compile()
 
     def on_fit_start(self) -> None:
-        """Weight the classes by the photos of each.
+        """Set balanced class weights.
 
         Raises:
             ConfigError: the number of photos of each class is unknown.
@@ -323,44 +232,19 @@ class Classifier(pl.LightningModule):
             raise ConfigError("loss.class_weights=balanced needs a PhotoDataModule: give one weight a class instead")
         self.loss.weight = losses.balanced(counts()).to(self.device)
 
-    def _optimizer_class(self) -> optimizers.Make:
-        return self.make_optimizer or optimizers.find(self.optimizer.name)
-
-    def _optimizer_arguments(self) -> dict[str, Any]:
-        return {"lr": self.optimizer.lr, "weight_decay": self.optimizer.weight_decay} | self.optimizer_args
-
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        """The optimizer, and a schedule for every step.
-
-        Raises:
-            ConfigError: the schedule needs a number of epochs, and the trainer has none.
-        """
-        groups = finetuning.parameter_groups(
-            self.backbone, self.head, self.finetune, self.optimizer, pretrained=self.pretrained
-        )
-        optimizer = optimizers.build(self.optimizer.name, self._optimizer_class(), groups, self._optimizer_arguments())
-        if self.schedule.name == "plateau":
-            self.plateau = schedules.plateau(optimizer, self.schedule, self._plateau_state)
-            return optimizer
-        scheduler = schedules.each_step(optimizer, self.schedule, self.trainer)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the classes, and the plateau's state, which Lightning would write too early."""
+        """Add the classes."""
+        super().on_save_checkpoint(checkpoint)
         checkpoint["classes"] = list(self.classes)
-        if self.plateau is not None:
-            checkpoint["plateau"] = self.plateau.state_dict()
-
-    _plateau_state: dict[str, Any] | None = None
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the plateau's state; the schedule is made later."""
-        self._plateau_state = checkpoint.get("plateau")
-        if not self.classes:  # the head must be there before its weights are loaded
+        """Make the head, so that its weights can be loaded."""
+        super().on_load_checkpoint(checkpoint)
+        if not self.classes:
             self.set_classes(checkpoint["classes"])
 
     def on_train_start(self) -> None:
-        """After a resume the epoch's own hook is not called, and the learning rates are the old schedule's."""
+        """After a resume: freeze as the epoch needs (its hook is not called), and set the schedule's learning rates."""
         self.set_frozen(self.current_epoch)
         schedules.adjust(self.lr_schedulers())
 
@@ -388,19 +272,6 @@ class Classifier(pl.LightningModule):
             finetuning.set_modes(self.backbone, self.frozen, self.finetune.freeze_norm and self.pretrained)
         return self
 
-    def _not_finite(self, loss: Tensor) -> str:
-        lr = self.trainer.optimizers[0].param_groups[0]["lr"]
-        return (
-            f"the loss became {float(loss.detach())} at step {self.global_step} (epoch {self.current_epoch + 1}), "
-            f"learning rate {lr:.3g}: try optimizer.lr={self.optimizer.lr / 10:.3g}, trainer.gradient_clip=1 or "
-            "trainer.precision=32-true"
-        )
-
 
 def _some(classes: Sequence[str]) -> str:
     return f"{len(classes)} ({', '.join(classes[:3])}{', ...' if len(classes) > 3 else ''})"
-
-
-def _name(given: object) -> str:
-    kind = given if isinstance(given, type) or (callable(given) and hasattr(given, "__qualname__")) else type(given)
-    return f"{kind.__module__}.{kind.__qualname__}"

@@ -1,4 +1,4 @@
-"""What is frozen when, and how fast each part learns: head, gradual or full."""
+"""Freezes parts of the model and sets their learning rates: head, gradual or full."""
 
 from typing import Any
 
@@ -11,17 +11,17 @@ _NORMS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm
 
 
 def is_frozen(finetune: Finetune, epoch: int) -> bool:
-    """Whether the backbone rests in this epoch (from 0)."""
+    """Whether the backbone is frozen in this epoch (from 0)."""
     return bool(finetune.name == "head" or (finetune.name == "gradual" and epoch < finetune.head_epochs))
 
 
 def augments(finetune: Finetune, epoch: int) -> bool:
-    """Whether photos are augmented in this epoch (from 0): not while the backbone rests only for a while."""
+    """Whether photos are augmented in this epoch (from 0): not in the head phase of ``gradual``."""
     return not (finetune.name == "gradual" and is_frozen(finetune, epoch))
 
 
 def set_modes(backbone: nn.Module, frozen: bool, freeze_norm: bool) -> None:
-    """Keep what rests in evaluation mode: BatchNorm statistics stay the pretrained ones, nothing drops out."""
+    """Keep frozen parts in evaluation mode: BatchNorm statistics stay the pretrained ones, no dropout."""
     if frozen:
         backbone.eval()
     elif freeze_norm:
@@ -37,7 +37,7 @@ def parameter_groups(
 
     The head learns at ``optimizer.lr``, the backbone's last layer at ``finetune.backbone_lr`` of it, and each layer
     further from the head at ``finetune.layer_decay`` of the next (Howard and Ruder 2018, discriminative fine-tuning).
-    Biases and normalisation layers are not decayed. A backbone without pretrained weights learns like the head.
+    Biases and normalisation layers are not decayed. A backbone without pretrained weights has the head's learning rate.
     """
     decay, lr = optimizer.weight_decay, optimizer.lr
     slower, layer_decay = (finetune.backbone_lr, finetune.layer_decay) if pretrained else (1, 1)

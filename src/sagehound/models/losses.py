@@ -1,4 +1,4 @@
-"""Training losses: one number for each photo, so that photos and classes can be weighted."""
+"""Training losses: one number per photo, so that photos and classes can be weighted."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from sagehound.errors import ConfigError
 
 NAMES = ("cross_entropy", "focal")
 
-FOCAL_GAMMA = 2.0  # Lin et al. 2017, their best
+FOCAL_GAMMA = 2.0  # the best value of Lin et al. 2017
 
 
 class CrossEntropy(nn.Module):
@@ -56,7 +56,7 @@ def balanced(counts: list[int]) -> Tensor:
 
 
 def check(loss: str | nn.Module, class_weights: str | Sequence[float] | None, smoothing: float) -> None:
-    """Refuse wrong settings of a loss.
+    """Check the settings of a loss.
 
     Raises:
         ConfigError: there is no loss of this name, or the settings contradict each other.
@@ -76,7 +76,7 @@ def make(
     smoothing: float,
     classes: Sequence[str],
 ) -> nn.Module:
-    """The loss that these settings name; balanced class weights are set later, when the photos are known.
+    """Make the loss. Balanced class weights are set later, when the photos are known.
 
     Raises:
         ConfigError: there are not as many class weights as classes.
@@ -97,7 +97,7 @@ def make(
 
 
 class _Missing(nn.Module):
-    """Stands for a custom loss: a checkpoint holds only its name."""
+    """Placeholder of a custom loss: a checkpoint holds only its name."""
 
     def __init__(self, name: str) -> None:
         super().__init__()

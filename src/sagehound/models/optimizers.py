@@ -10,18 +10,17 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from sagehound import targets
-from sagehound.config import meant
+from sagehound.config import did_you_mean, targets
 from sagehound.errors import ConfigError
 
 Make = Callable[..., Optimizer]
 
-# they need a closure, sparse gradients, or matrices alone
+# they need a closure, sparse gradients, or only matrices
 _UNFIT = {"lbfgs", "sparseadam", "muon"}
 
 
 def find(name: str) -> Make:
-    """The class of an optimizer: torch's of that name in lower case, or else timm's.
+    """The class of an optimizer by its name in lower case: torch's, or else timm's.
 
     Raises:
         ConfigError: neither has it.
@@ -40,7 +39,7 @@ def find(name: str) -> Make:
         raise ConfigError(f"the checkpoint was trained with the optimizer {name}: give it as optimizer=...")
     known = sorted({*of_torch, *names} - _UNFIT)
     raise ConfigError(
-        f"optimizer.name={name}: neither torch.optim nor timm.optim has it{meant(name, known)}; "
+        f"optimizer.name={name}: neither torch.optim nor timm.optim has it{did_you_mean(name, known)}; "
         "timm.optim.list_optimizers() names all; give your own class as optimizer._target_=package.Class"
     )
 
@@ -49,10 +48,10 @@ def build(name: str, make: Make, groups: Iterable[dict[str, Any]], arguments: di
     """An optimizer over parameter groups.
 
     Args:
-        name: what an error calls it.
+        name: for error messages.
         make: the class.
         groups: parameters, each group with its lr and weight_decay.
-        arguments: lr, weight_decay and what else the class takes.
+        arguments: lr, weight_decay and other arguments of the class.
 
     Raises:
         ConfigError: the class does not take an argument, or refuses its value.
@@ -68,7 +67,7 @@ def build(name: str, make: Make, groups: Iterable[dict[str, Any]], arguments: di
 
 
 def check(name: str, make: Make, arguments: dict[str, Any]) -> None:
-    """Build the optimizer over one matrix and one vector, so that wrong settings are refused early.
+    """Check the settings early, by building the optimizer over one matrix and one vector.
 
     Raises:
         ConfigError: the class does not take an argument, or refuses its value.
@@ -76,3 +75,9 @@ def check(name: str, make: Make, arguments: dict[str, Any]) -> None:
     matrix, vector = nn.Parameter(torch.zeros(2, 2)), nn.Parameter(torch.zeros(2))
     common: dict[str, Any] = {k: arguments[k] for k in ("lr", "weight_decay") if k in arguments}
     build(name, make, [{"params": [p], **common} for p in (matrix, vector)], arguments)
+
+
+def qualified_name(given: object) -> str:
+    """Module and name of a class, of a function, or of an object's class."""
+    kind = given if isinstance(given, type) or (callable(given) and hasattr(given, "__qualname__")) else type(given)
+    return f"{kind.__module__}.{kind.__qualname__}"

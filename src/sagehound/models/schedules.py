@@ -1,4 +1,4 @@
-"""How the learning rate changes: at every step, or after epochs without a lower validation loss."""
+"""Schedules of the learning rate: for every step, or after epochs without a lower validation loss."""
 
 import math
 from typing import Any
@@ -12,7 +12,7 @@ from sagehound.errors import ConfigError
 
 
 def each_step(optimizer: Optimizer, schedule: Schedule, trainer: pl.Trainer) -> LambdaLR:
-    """A cosine or a constant learning rate over all steps that the trainer will take, after a warm-up.
+    """A cosine or constant learning rate for all steps of the trainer, after a warm-up.
 
     Raises:
         ConfigError: the trainer has no end.
@@ -30,7 +30,7 @@ def each_step(optimizer: Optimizer, schedule: Schedule, trainer: pl.Trainer) -> 
 
 
 def plateau(optimizer: Optimizer, schedule: Schedule, state: dict[str, Any] | None) -> ReduceLROnPlateau:
-    """A learning rate that drops after some epochs without a lower validation loss; ``state`` is a resumed run's."""
+    """A learning rate that drops after epochs without a lower validation loss. ``state`` is that of a resumed run."""
     scheduler = ReduceLROnPlateau(optimizer, factor=schedule.factor, patience=schedule.patience)
     if state is not None:
         scheduler.load_state_dict(state)
@@ -38,7 +38,7 @@ def plateau(optimizer: Optimizer, schedule: Schedule, state: dict[str, Any] | No
 
 
 def adjust(scheduler: object) -> None:
-    """Set the learning rates of a resumed run to those of its schedule, which may be longer than before."""
+    """Set the learning rates of a resumed run by its schedule, which may be longer than before."""
     if isinstance(scheduler, LambdaLR):
         groups = zip(scheduler.optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
         for group, peak, share in groups:

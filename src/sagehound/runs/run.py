@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sagehound.errors import InputError
 
 if TYPE_CHECKING:
-    from sagehound.predicting import Model
+    from sagehound.runs.trained_model import Model
 
 
 @dataclass(frozen=True)
@@ -20,15 +20,15 @@ class Run:
     metrics: dict[str, Any]  # metrics.json
 
     def __fspath__(self) -> str:
-        """The run's folder, so that a run can be given wherever a path can."""
+        """The run's folder, so that a run can be used as a path."""
         return os.fspath(self.folder)
 
     @classmethod
     def open(cls, folder: str | Path) -> "Run":
-        """The run in a folder.
+        """Open the run in a folder.
 
         Raises:
-            InputError: it holds no finished run.
+            InputError: the folder contains no finished run.
         """
         path = Path(folder).expanduser()
         try:
@@ -37,11 +37,11 @@ class Run:
             raise InputError(f"{path}: no finished run ({error}); give the folder of one") from error
 
     def model(self) -> "Model":
-        """The trained model.
+        """Load the trained model.
 
         Raises:
-            InputError: the run left none.
+            InputError: the run has no model.
         """
-        from sagehound.predicting import load
+        from sagehound.runs.trained_model import load
 
         return load(self.folder)

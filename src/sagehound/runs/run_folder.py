@@ -1,4 +1,4 @@
-"""A run's folder holds the files of one run. Imports no torch."""
+"""Manages a run's folder, which contains the files of one run. Imports no torch."""
 
 import itertools
 import re
@@ -8,14 +8,14 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from sagehound import console
 from sagehound.config import Train, as_dict, refuse_overlap
 from sagehound.errors import ConfigError
-from sagehound.files import locked, write_text, writing_failed
+from sagehound.storage.atomic import locked, write_text, writing_failed
+from sagehound.system import console, interrupts
 
-MODEL = "model.tar.gz"  # archive.NAME, without what that module imports
-_SIGNS = ("config.yaml", "metrics.json", "checkpoints/*.ckpt")  # a folder with one of these holds a run
-_OF_ALL = (  # what results=scores does not write
+MODEL = "model.tar.gz"  # same as archive.NAME, without the imports of that module
+_SIGNS = ("config.yaml", "metrics.json", "checkpoints/*.ckpt")  # a folder with one of these contains a run
+_OF_ALL = (  # files that results=scores does not write
     *(MODEL, "predictions.csv", "per_class.csv", "confusions.csv", "history.csv"),
     *(f"plots/{name}.png" for name in ("confusion", "accuracy_by_class_size", "worst_mistakes", "curves")),
 )
@@ -29,7 +29,7 @@ _TENSORS = (
 _WRITTEN = (
     *("config.yaml", "overrides.yaml", "hydra.yaml", "audit.json", "splits.csv", "metrics.json", *_OF_ALL),
     *("checkpoints/best.ckpt", "checkpoints/last.ckpt"),
-    *("checkpoints/*/*.ckpt",),  # of a callback of the user's own
+    *("checkpoints/*/*.ckpt",),  # of the user's callbacks
     *("tensorboard/events.out.tfevents.*", "tensorboard/hparams.yaml"),
     *("loggers.json", "csv/metrics.csv", "csv/hparams.yaml", "*-profile.txt"),
     *(f"debugger/{folder}/{name}" for folder in ("tensors", "tensors-[0-9]*") for name in _TENSORS),
@@ -39,17 +39,17 @@ _claimed: list[Path] = []  # folders that this process made, the inner ones firs
 
 
 class RunFolder:
-    """A folder that this process alone writes to."""
+    """A run's folder, locked so that no other process writes to it."""
 
     def __init__(self, path: Path, cfg: Train) -> None:
         self.path, self._cfg = path, cfg
         self.begun = False
 
     def check(self) -> None:
-        """Refuse a folder of another run, unless the config says that it is to be overwritten.
+        """Refuse the folder of another run, unless the config sets ``overwrite``.
 
         Raises:
-            ConfigError: names the folder and the ways on; or photos and results would mix.
+            ConfigError: the folder contains another run, or is inside the photos' folder; says what to do.
         """
         refuse_overlap(self._cfg.data.root, self.path)
         resume = self._cfg.resume
@@ -62,60 +62,60 @@ class RunFolder:
             _files(self.path, _WRITTEN)
 
     def begin(self, overrides: Sequence[str] | None) -> None:
-        """Note what was asked for, once the run has passed its checks: config.yaml, and overrides.yaml if given."""
+        """Write config.yaml, and overrides.yaml if there are overrides, once the run has passed its checks."""
         self.begun = True
         if self._cfg.overwrite:
             remove_run(self.path)
         write_config(self.path, self._cfg, overrides)
 
     def remove_stale(self) -> None:
-        """Remove files of the run's earlier epochs that this run does not write again."""
+        """Remove files of the run's earlier epochs that this run does not replace."""
         scores = self._cfg.results == "scores"
-        left = [self.path / name for name in (_OF_ALL if scores else (MODEL,)) if (self.path / name).exists()]
-        for path in left:
+        stale = [self.path / name for name in (_OF_ALL if scores else (MODEL,)) if (self.path / name).exists()]
+        for path in stale:
             path.unlink()
-        if left and (scores or not self._cfg.artifact):
-            names = ", ".join(path.name for path in left)
+        if stale and (scores or not self._cfg.artifact):
+            names = ", ".join(path.name for path in stale)
             why = "results=scores" if scores else "artifact=false"
-            console.say(f"removed {names}, which had other weights: {why} writes no new one")
+            console.info(f"removed {names}, made with older weights: {why} writes no new files")
 
 
 @contextmanager
 def opened(path: Path, cfg: Train) -> Iterator[RunFolder]:
-    """Lock a run's folder. A run that is refused before it has begun leaves no file.
+    """Lock a run's folder. A run that is refused before it begins leaves no file.
 
     Raises:
-        ConfigError: the folder holds another run.
+        ConfigError: the folder contains another run.
         SagehoundError: another process is writing to it.
     """
     lock = path / ".lock"
-    was_there = lock.exists()
+    existed = lock.exists()
     with locked(lock, busy=f"another run is writing to {path}: give hydra.run.dir=..."):
         run = RunFolder(path, cfg)
         try:
             run.check()
             yield run
         finally:
-            if not (run.begun or was_there):
+            if not (run.begun or existed):
                 lock.unlink(missing_ok=True)
 
 
 def holds_run(path: Path) -> bool:
-    """Whether a run has left its config, scores or checkpoints in a folder."""
+    """Whether a folder contains the config, scores or checkpoints of a run."""
     return any(True for sign in _SIGNS for _ in path.glob(sign))
 
 
 def holds_trial(path: Path) -> bool:
-    """Whether a trial of a sweep has left its config in a folder, and its lock, scores or job."""
+    """Whether a folder contains a sweep trial's config, and its lock, scores or job."""
     names = ("config.yaml", "overrides.yaml"), (".lock", "metrics.json", "job.json")
     return all((path / name).exists() for name in names[0]) and any((path / name).exists() for name in names[1])
 
 
 def refuse_another_run(path: Path) -> None:
-    """Refuse a folder that holds a run, or a file that a run would replace.
+    """Refuse a folder that contains a run, or a file that a run would replace.
 
     Raises:
-        ConfigError: names the folder and the ways on.
+        ConfigError: names the folder and says what to do.
     """
     if holds_run(path):
         resumes = (path / "checkpoints" / "last.ckpt").exists()
@@ -123,21 +123,21 @@ def refuse_another_run(path: Path) -> None:
         raise ConfigError(
             f"{path} holds another run: {resume}replace it with overwrite=true, or give another hydra.run.dir"
         )
-    refuse_files(path, _WRITTEN, "give another hydra.run.dir, or let it be replaced with overwrite=true")
+    refuse_files(path, _WRITTEN, "give another hydra.run.dir, or replace it with overwrite=true")
 
 
-def refuse_files(path: Path, patterns: Sequence[str], ways_on: str) -> None:
-    """Refuse a folder that holds files which would be replaced.
+def refuse_files(path: Path, patterns: Sequence[str], advice: str) -> None:
+    """Refuse a folder with files that would be replaced.
 
     Raises:
-        ConfigError: names the first file, and the ways on.
+        ConfigError: names the first file and says what to do.
     """
-    if found := sorted(file for pattern in patterns for file in path.glob(pattern)):
-        raise ConfigError(f"{path} holds {found[0].relative_to(path)}, which would be replaced: {ways_on}")
+    if files := sorted(file for pattern in patterns for file in path.glob(pattern)):
+        raise ConfigError(f"{path} holds {files[0].relative_to(path)}, which would be replaced: {advice}")
 
 
 def remove_run(path: Path, *more: str) -> None:
-    """Remove the files that a run writes, and those of ``more`` names; other files stay.
+    """Remove the files that a run writes, and files that match ``more``; other files stay.
 
     Raises:
         ConfigError: a folder in ``path`` is a link.
@@ -147,53 +147,54 @@ def remove_run(path: Path, *more: str) -> None:
 
 
 def remove(path: Path, patterns: Sequence[str]) -> None:
-    """Remove files of a folder, with what a killed process left of them, and the folders that are empty then.
+    """Remove files of a folder, temporary files that a killed process left, and folders that are then empty.
 
     Raises:
         ConfigError: a folder in ``path`` is a link.
         SagehoundError: a file cannot be removed.
     """
-    found = _files(path, patterns)
-    for file in found:
+    files = _files(path, patterns)
+    for file in files:
         try:
             file.unlink()
         except OSError as error:
             raise writing_failed(file, error) from error
-    inner = {folder for file in found for folder in file.parents if folder.is_relative_to(path)} - {path}
+    inner = {folder for file in files for folder in file.parents if folder.is_relative_to(path)} - {path}
     for folder in sorted(inner, key=lambda f: -len(f.parts)):
-        with suppress(OSError):  # it holds other files
+        with suppress(OSError):  # it contains other files
             folder.rmdir()
 
 
 def _files(path: Path, patterns: Sequence[str]) -> set[Path]:
-    """The files of a folder that match, and the temporary files of ``files.replacing`` for them.
+    """The files of a folder that match, and their temporary files.
 
     Raises:
-        ConfigError: a folder in ``path`` is a link; what it links to belongs to something else.
+        ConfigError: a folder in ``path`` is a link; the files behind it may belong to another program.
     """
-    found = {file for pattern in patterns for file in path.glob(pattern) if not file.is_dir()}
+    files = {file for pattern in patterns for file in path.glob(pattern) if not file.is_dir()}
     for pattern in patterns:
         place, _, name = pattern.rpartition("/")
         temporary = re.compile(rf"\.{re.escape(name)}\.\d+\.tmp")
-        found |= {file for file in path.glob(f"{place}/.*.tmp".lstrip("/")) if temporary.fullmatch(file.name)}
-    for file in found:
+        files |= {file for file in path.glob(f"{place}/.*.tmp".lstrip("/")) if temporary.fullmatch(file.name)}
+    for file in files:
         for folder in file.parents:
             if folder == path:
                 break
             if folder.is_symlink():
                 raise ConfigError(f"{folder} is a link, and overwrite=true removes nothing behind a link: remove it")
-    return found
+    return files
 
 
 def write_config(path: Path, cfg: Train, overrides: Sequence[str] | None) -> None:
-    """Write config.yaml, every key resolved, and overrides.yaml, the command line's own, by which a run is resumed."""
+    """Write config.yaml with every key resolved, and overrides.yaml, from which a run is resumed."""
     write_text(path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(as_dict(cfg))))
     if overrides is not None:
         write_text(path / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(list(overrides))))
 
 
 def claim(folder: Path) -> Path:
-    """Make ``folder``, or the first of folder-2, folder-3, ... that does not exist; no other process gets the same."""
+    """Create ``folder``, or the first of folder-2, folder-3, ... that does not exist. Each process gets its own."""
+    interrupts.before_exit(remove_empty)
     missing = [parent for parent in folder.parents if not parent.exists()]
     folder.parent.mkdir(parents=True, exist_ok=True)
     for number in itertools.count(1):
@@ -206,7 +207,7 @@ def claim(folder: Path) -> Path:
 
 
 def remove_empty() -> None:
-    """Remove the folders that ``claim`` made, where nothing was written: those of a run that was refused."""
+    """Remove the folders that ``claim`` created and that are still empty, as after a refused run."""
     while _claimed:
-        with suppress(OSError):  # it holds files
+        with suppress(OSError):  # it contains files
             _claimed.pop(0).rmdir()

@@ -1,4 +1,4 @@
-"""A trained model in Python: labels and probabilities of photos. Without torch, unless a checkpoint is opened."""
+"""A trained model in Python: predicts labels and probabilities of photos. Only a checkpoint needs torch."""
 
 import os
 import pickle
@@ -13,18 +13,18 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from sagehound import archive
+from sagehound.artifact import archive
 from sagehound.errors import ConfigError, InputError
 from sagehound.inference.decode import BadPhoto, to_rgb
 from sagehound.inference.preprocessing import Pixels, Preprocessing, centre, prepare, to_pixels
-from sagehound.machine import cores
+from sagehound.system.machine import cores
 
 Photo = str | Path | bytes | Image.Image | npt.NDArray[np.uint8]  # a file, its content, or its pixels
 _Probabilities = npt.NDArray[np.float32]
 _ONE = (str, Path, bytes, bytearray, memoryview, Image.Image)
-_BATCH = 8  # photos that the network is run on at once
+_BATCH = 8  # photos per forward pass
 _CHECKPOINT = "checkpoints/best.ckpt"
-# what a file that is no checkpoint raises, or one whose hyperparameters are of other kinds; AssertionError is timm's
+# raised for a file that is not a checkpoint, or has other hyperparameters; AssertionError comes from timm
 _BROKEN = (
     *(OSError, RuntimeError, pickle.UnpicklingError, EOFError),
     *(LookupError, TypeError, ValueError, AttributeError, AssertionError),
@@ -45,9 +45,9 @@ class Model:
     """A trained classifier.
 
     Args:
-        classes: c names.
-        preprocessing: what the network expects of a photo.
-        network: photos, b of uint8, h x w x 3, to probabilities, b x c.
+        classes: the c class names.
+        preprocessing: how a photo is prepared for the network.
+        network: maps a list of b photos, uint8, h x w x 3, to probabilities, b x c.
     """
 
     def __init__(
@@ -64,21 +64,21 @@ class Model:
     def predict(self, photos: Iterable[Photo], top_k: int = 5) -> list[Prediction]: ...
 
     def predict(self, photos: Photo | Iterable[Photo], top_k: int = 5) -> Prediction | list[Prediction]:
-        """The prediction for one photo, or those for several.
+        """Predict one photo, or several.
 
         Args:
             photos: a path, the content of a file, a PIL image, an array of uint8, h x w x 3 (RGB) or h x w (grey), or
                 several of them as a list or an array, b x h x w x 3.
-            top_k: how many of the most probable labels ``top`` holds.
+            top_k: number of the most probable labels in ``top``.
 
         Raises:
-            InputError: a photo cannot be read; names it.
+            InputError: a photo cannot be read; names the photo.
             ConfigError: ``top_k`` is below 1.
         """
         if top_k < 1:
             raise ConfigError(f"top_k={top_k}: must be at least 1")
-        several_in_one = isinstance(photos, Iterable) and not hasattr(photos, "read")  # an open file gives lines
-        dimensions = getattr(photos, "ndim", 4)  # of an array, or of a tensor, which is refused as a whole
+        several_in_one = isinstance(photos, Iterable) and not hasattr(photos, "read")  # an open file yields lines
+        dimensions = getattr(photos, "ndim", 4)  # an array's, or those of a tensor, which is refused as a whole
         single = isinstance(photos, _ONE) or not several_in_one or dimensions != 4
         several: Iterable[Any] = [photos] if single else photos  # type: ignore[assignment]
         results = [self._prediction(p, top_k) for p in self._probabilities(iter(several), single=single)]
@@ -110,8 +110,8 @@ class Model:
     def _prediction(self, probabilities: _Probabilities, top_k: int) -> Prediction:
         order = np.argsort(-probabilities, kind="stable")[:top_k]
         top = [(self.classes[i], float(probabilities[i])) for i in order]
-        every = dict(zip(self.classes, map(float, probabilities), strict=True))
-        return Prediction(*top[0], top, every)
+        probability_of = dict(zip(self.classes, map(float, probabilities), strict=True))
+        return Prediction(*top[0], top, probability_of)
 
 
 def _image(photo: Any) -> Image.Image:  # noqa: ANN401 - whatever the user gave
@@ -133,25 +133,25 @@ def load(model: str | os.PathLike[str]) -> Model:
             needs torch.
 
     Raises:
-        InputError: there is no model, or a broken one.
+        InputError: the model does not exist, or is broken.
     """
     path = Path(model).expanduser()
     if path.suffix == ".ckpt":
-        return _of_checkpoint(path)
+        return _load_checkpoint(path)
     is_run = path.is_dir() and not (path / archive.NAME).exists() and not (path / "model.json").exists()
     if is_run and (path / _CHECKPOINT).exists():
-        return _of_checkpoint(path / _CHECKPOINT)
+        return _load_checkpoint(path / _CHECKPOINT)
     from sagehound.serving.predictor import Predictor
 
     with archive.opened(path) as folder:
         predictor = Predictor(folder)
-    return Model(predictor.card.classes, predictor.card.to, predictor)
+    return Model(predictor.card.classes, predictor.card.preprocessing, predictor)
 
 
-def _of_checkpoint(path: Path) -> Model:
+def _load_checkpoint(path: Path) -> Model:
     import torch
 
-    from sagehound.classifier import Classifier
+    from sagehound.models.classifier import Classifier
 
     if not path.is_file():
         raise InputError(f"{path}: no such checkpoint (from {Path.cwd()})")
@@ -159,7 +159,9 @@ def _of_checkpoint(path: Path) -> Model:
         classifier = Classifier.load_from_checkpoint(path, map_location="cpu", weights_only=True, load_weights=False)
     except (*_BROKEN, ConfigError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InputError(f"{path}: no checkpoint of a Classifier, or a broken one ({reason}); give another") from error
+        raise InputError(
+            f"{path}: not a checkpoint of a Classifier, or a broken one ({reason}); give another"
+        ) from error
     classifier.eval()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     classifier.to(device)

@@ -1,1 +1,1 @@
-"""Sagehound's own server and batch predictions, from model.onnx; nothing in here imports torch."""
+"""The server and batch predictions, with model.onnx. Imports no torch."""

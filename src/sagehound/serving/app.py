@@ -1,4 +1,4 @@
-"""SageMaker's HTTP contract, the same on a laptop and in a container: photos in, their most probable classes out."""
+"""The HTTP application: SageMaker's contract, on a laptop and in a container."""
 
 import importlib.metadata
 from collections.abc import AsyncIterator
@@ -22,14 +22,14 @@ from sagehound.errors import InputError
 from sagehound.inference import formats
 from sagehound.inference.decode import TooManyPixels
 from sagehound.inference.formats import NotAcceptable, UnsupportedContentType
-from sagehound.serving.desk import Busy, Desk, Limits, Load, TooLarge, TooSlow
-from sagehound.serving.engine import Engine
-from sagehound.serving.metrics import Measured, Metrics
-from sagehound.serving.models import AlreadyLoaded, Models, NoMemory, UnknownModel
+from sagehound.serving.batcher import Batcher
+from sagehound.serving.model_store import AlreadyLoaded, Models, NoMemory, UnknownModel
+from sagehound.serving.request_handler import Busy, Limits, Load, RequestHandler, TooLarge, TooSlow
+from sagehound.serving.server_metrics import Measured, Metrics
 
 _PAGE = Path(__file__).parent / "page"
 
-# what each error means to a client; the first that fits
+# status and code of each error; the first class that matches
 _STATUS: list[tuple[type[InputError], int]] = [
     (TooManyPixels, 413),
     (TooLarge, 413),
@@ -45,24 +45,24 @@ _STATUS: list[tuple[type[InputError], int]] = [
 
 
 class Error(BaseModel):
-    """Why there is no answer."""
+    """An error."""
 
     code: str
     message: str
 
 
 class Failure(BaseModel):
-    """The body of every answer that is not 200, and the place of a photo that could not be read in a batch."""
+    """The body of every response that is not 200, and the response for a failed photo of several."""
 
     error: Error
 
 
 class Model(BaseModel):
-    """A model that the server knows."""
+    """A model of the server."""
 
     modelName: str
     modelUrl: str
-    inMemory: bool  # false: set aside for want of memory, and opened again when it is asked for
+    inMemory: bool  # false: evicted to save memory; it is loaded again at its next request
 
 
 class ModelWithCard(Model):
@@ -72,7 +72,7 @@ class ModelWithCard(Model):
 
 
 class Listing(BaseModel):
-    """The models that the server knows."""
+    """The models of the server."""
 
     models: list[Model]
 
@@ -82,10 +82,10 @@ class Nothing(BaseModel):
 
 
 def make_app(models: Models, limits: Limits | None = None) -> FastAPI:
-    """The application over ``models``; when it ends, what was begun is answered and the models are closed."""
+    """Make the application. At its end, it finishes the requests that it has begun and closes the models."""
     limits = limits or Limits()
     metrics = Metrics(models)
-    engine = Engine(metrics.batches.observe, limits.pixels)
+    engine = Batcher(metrics.batches.observe, limits.pixels)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -99,26 +99,26 @@ def make_app(models: Models, limits: Limits | None = None) -> FastAPI:
         description="Classifies photos, by SageMaker's HTTP contract.",
         lifespan=lifespan,
         redoc_url=None,
-        redirect_slashes=False,  # to whatever host a client names
+        redirect_slashes=False,  # whatever host the client names
     )
     for kind in (InputError, HTTPException, RequestValidationError, ClientDisconnect, Exception):
         app.add_exception_handler(kind, _refused)
     app.add_middleware(Measured, metrics=metrics)
-    _add_routes(app, Desk(models, engine, limits, metrics), models, metrics)
+    _add_routes(app, RequestHandler(models, engine, limits, metrics), models, metrics)
     for path in app.openapi()["paths"].values():
         for operation in path.values():
-            operation["responses"].pop("422", None)  # FastAPI's own status for what is 400 here
+            operation["responses"].pop("422", None)  # FastAPI's status; here it is 400
     return app
 
 
 def _refused(_: Request, error: Exception) -> Response:
-    """Every error as JSON with its status."""
+    """Return every error as JSON with its status."""
     headers = dict(getattr(error, "headers", None) or {})
     said: Any = formats.failure(error)
     if isinstance(error, InputError):
         status = next(status for kind, status in _STATUS if isinstance(error, kind))
         headers |= {"Retry-After": "1"} if status == 503 else {}
-    elif isinstance(error, HTTPException):  # of the router: no such address, no such method
+    elif isinstance(error, HTTPException):  # from the router: no such address, no such method
         status, code = error.status_code, HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
         said = {"error": {"code": code, "message": f"{error.detail}: GET /docs describes every address"}}
     elif isinstance(error, RequestValidationError):
@@ -205,7 +205,7 @@ TopK = Annotated[int | None, Query(ge=1, le=100_000, description="how many label
 Every = Annotated[Literal["all"] | None, Query(description="the probability of every class as well")]
 
 
-def _add_routes(app: FastAPI, desk: Desk, models: Models, metrics: Metrics) -> None:
+def _add_routes(app: FastAPI, desk: RequestHandler, models: Models, metrics: Metrics) -> None:
     @app.get("/ping", summary="Whether the server is ready")
     async def ping() -> Nothing:
         return Nothing()
@@ -214,8 +214,8 @@ def _add_routes(app: FastAPI, desk: Desk, models: Models, metrics: Metrics) -> N
     async def invocations(request: Request, top_k: TopK = None, probabilities: Every = None) -> Response:
         """Classify one photo or several with the model that is loaded.
 
-        The header Accept says how to answer: application/json, application/jsonlines or text/csv, with the parameters
-        top_k=N and probabilities=all where an address cannot have a query, as in SageMaker.
+        The header Accept chooses application/json, application/jsonlines or text/csv, with the parameters top_k=N and
+        probabilities=all if the address cannot have a query, as on SageMaker.
         """
         return await desk.answer(request, None, top_k, probabilities and True)
 

@@ -1,4 +1,4 @@
-"""Batch predictions: every photo below a folder, in constant memory, going on where it was stopped."""
+"""Batch predictions of every photo below a folder, in constant memory, with resume."""
 
 import hashlib
 import json
@@ -13,39 +13,39 @@ from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
-from sagehound import console
-from sagehound.archive import digest, opened
+from sagehound.artifact.archive import digest, opened
 from sagehound.data.folders import LeftOut, photos_below
 from sagehound.errors import InputError
-from sagehound.files import locked, write_json, writing_failed
 from sagehound.inference.formats import JSON, Answer, Probabilities, Wanted, answer, failure
 from sagehound.inference.spreadsheet import csv_line
-from sagehound.serving.engine import Engine
+from sagehound.serving.batcher import Batcher
 from sagehound.serving.predictor import Predictor
+from sagehound.storage.atomic import locked, write_json, writing_failed
+from sagehound.system import console
 
-_AHEAD = 64  # photos that are being decoded or wait for their turn
-_EVERY = 1.0  # seconds between two notes of how far it is
+_AHEAD = 64  # photos that are being decoded or are waiting
+_EVERY = 1.0  # seconds between two saves of the progress
 
 
 @dataclass
 class Progress:
-    """How far a folder is."""
+    """The progress of a folder."""
 
-    photos: int = 0  # whose lines are written
-    failed: int = 0  # of these, that could not be read; their line says why
-    first: str = ""  # the first photo's name with its answer, or with why it could not be read
-    bytes: int = 0  # of the output up to there
+    photos: int = 0  # photos whose lines are written
+    failed: int = 0  # of these, photos that could not be read
+    first: str = ""  # the first photo's name with its prediction, or the reason why it could not be read
+    bytes: int = 0  # size of the output then
 
 
 def predict_folder(model: str | Path, root: Path, output: Path, top_k: int = 5) -> tuple[Progress, LeftOut]:
     """Write a line for every photo below ``root``, a folder or one photo, to ``output``, a .csv or a .jsonl.
 
-    A line of CSV holds file, prediction, probability, top (class:probability, most probable first) and error; one of
-    JSON the file and an endpoint's answer. The file takes its name when it is complete. Until then the same call goes
-    on where the last one stopped, unless the model, top_k or the photos have changed.
+    A line of CSV holds file, prediction, probability, top (class:probability, most probable first) and error; a line of
+    JSON the file and an endpoint's response. The file gets its name when it is complete. Until then the same call
+    resumes, unless the model, top_k or the photos have changed.
 
     Returns:
-        how many photos there were, and what lies there and is none.
+        the number of photos, and the other files.
 
     Raises:
         InputError: there is no such model or folder, or no photo in it.
@@ -65,7 +65,7 @@ def predict_folder(model: str | Path, root: Path, output: Path, top_k: int = 5) 
         try:
             progress = _begun(note, part, task)
             if progress.photos:
-                console.say(f"going on after {progress.photos:,} of {total:,} photos")
+                console.info(f"going on after {progress.photos:,} of {total:,} photos")
             with opened(model) as folder, part.open("r+b" if progress.photos else "wb") as file:
                 file.truncate(progress.bytes)
                 file.seek(progress.bytes)
@@ -79,33 +79,33 @@ def predict_folder(model: str | Path, root: Path, output: Path, top_k: int = 5) 
 
 
 def _census(root: Path, left_out: LeftOut) -> tuple[int, str]:
-    """How many photos there are, and a digest of their names, sizes and times."""
+    """The number of photos, and a digest of their names, sizes and times."""
     count, known, base = 0, hashlib.sha256(), _base(root)
     for name in photos_below(root, left_out):
         try:
             found = (base / name).stat()
             known.update(f"{name}\0{found.st_size}\0{found.st_mtime_ns}\n".encode(errors="surrogateescape"))
-        except OSError:  # a link to nowhere, which is reported later as a bad photo
+        except OSError:  # a broken link; it is reported later as a bad photo
             known.update(f"{name}\n".encode(errors="surrogateescape"))
         count += 1
     return count, known.hexdigest()
 
 
 def _base(root: Path) -> Path:
-    """What the photos' names begin from."""
+    """The folder to which the photos' names are relative."""
     return root if root.is_dir() else root.parent
 
 
 def _begun(note: Path, part: Path, task: dict[str, object]) -> Progress:
-    """How far an earlier call for the same task came."""
+    """The progress of an earlier call for the same task."""
     try:
         kept = json.loads(note.read_text(encoding="utf-8"))
         progress = Progress(**kept["progress"])
         if kept["task"] == task and part.stat().st_size >= progress.bytes:
             return progress
-        console.say("the model, the photos or top_k have changed since: beginning again")
+        console.info("the model, the photos or top_k have changed since: beginning again")
     except (OSError, ValueError, KeyError, TypeError):
-        pass  # nothing was begun, or nothing that can be read
+        pass  # nothing was begun, or it cannot be read
     return Progress()
 
 
@@ -125,12 +125,12 @@ def _predict(
     progress: Progress,
     keep: Callable[[], None],
 ) -> None:
-    """Write the lines that are missing; ``progress`` follows what is written, and ``keep`` is called now and then."""
+    """Write the missing lines, update ``progress``, and call ``keep`` regularly."""
     line = _json_line if suffix == ".jsonl" else _csv_line
     if not progress.photos and suffix != ".jsonl":
         progress.bytes += file.write(b"file,prediction,probability,top,error\n")
     want = Wanted(JSON, top_k)
-    engine = Engine(on_batch=lambda _: None)
+    engine = Batcher(on_batch=lambda _: None)
     kept = time.monotonic()
     try:
         for name, future in _submitted(engine, predictor, root, progress.photos, total):
@@ -151,9 +151,9 @@ def _predict(
 
 
 def _submitted(
-    engine: Engine, predictor: Predictor, root: Path, done: int, total: int
+    engine: Batcher, predictor: Predictor, root: Path, done: int, total: int
 ) -> Iterator[tuple[str, Future[Probabilities]]]:
-    """The photos that are left, in order, with their futures; a few are always on their way."""
+    """The remaining photos in order, with their futures; a few are always submitted ahead."""
     names, base = islice(photos_below(root, LeftOut()), done, None), _base(root)
     ahead: deque[tuple[str, Future[Probabilities]]] = deque()
     for name in console.track(names, "Predicting", total - done):

@@ -1,4 +1,4 @@
-"""From the photos of many requests to probabilities: decoded in threads, computed in batches of what is waiting."""
+"""Decodes the photos of many requests in threads, and batches waiting photos for the model."""
 
 import queue
 import threading
@@ -12,21 +12,21 @@ import numpy as np
 from sagehound.inference.decode import file_bytes, is_large
 from sagehound.inference.formats import Probabilities
 from sagehound.inference.preprocessing import Pixels, prepare
-from sagehound.machine import cores
 from sagehound.serving.predictor import Predictor
+from sagehound.system.machine import cores
 
-MAX_BATCH = 8  # photos; on two cores eight at once cost 4.0 ms each, one 5.0 and sixteen 4.1
+MAX_BATCH = 8  # photos; on two cores a photo costs 4.0 ms in a batch of eight, 5.0 alone, 4.1 in sixteen
 
 _Answer = Future[Probabilities]
 _Item = tuple[Predictor, Pixels, _Answer]
 
 
-class Engine:
-    """One for a server, whatever number of models.
+class Batcher:
+    """Batches photos for all models of a server.
 
     Args:
-        on_batch: is told how many photos were computed at once.
-        max_pixels: width x height that is decoded at most.
+        on_batch: called with the size of each batch.
+        max_pixels: largest width x height that is decoded.
     """
 
     def __init__(self, on_batch: Callable[[int], object], max_pixels: int | None = None) -> None:
@@ -38,41 +38,41 @@ class Engine:
         self._worker.start()
 
     def submit(self, predictor: Predictor, photo: Path | bytes) -> _Answer:
-        """Probabilities, c, of a photo's file; the future raises BadPhoto or TooManyPixels."""
+        """Submit a photo's file; returns a future of probabilities, c, that raises BadPhoto or TooManyPixels."""
         answer: _Answer = Future()
         self._decoders.submit(self._decode, predictor, photo, answer)
         return answer
 
     def _decode(self, predictor: Predictor, photo: Path | bytes, answer: _Answer) -> None:
         if not answer.set_running_or_notify_cancel():
-            return  # the client is gone
+            return  # the client has disconnected
         try:
             content = photo if isinstance(photo, bytes) else file_bytes(photo)
             with self._alone if is_large(content) else nullcontext():
-                pixels = prepare(content, predictor.card.to, self._max_pixels)
+                pixels = prepare(content, predictor.card.preprocessing, self._max_pixels)
         except BaseException as error:
             answer.set_exception(error)
             return
         self._waiting.put((predictor, pixels, answer))
 
     def _work(self) -> None:
-        """Take what is waiting for one model, up to a batch, and never wait for more."""
-        ahead: list[_Item | None] = []  # taken already, but for another model
+        """Take the waiting photos of one model, up to a batch, without waiting for more."""
+        ahead: list[_Item | None] = []  # the next photo is of another model
         while (first := ahead.pop() if ahead else self._waiting.get()) is not None:
             batch = [first]
             while len(batch) < MAX_BATCH and not self._waiting.empty():
-                following = self._waiting.get()  # nobody else takes any
+                following = self._waiting.get()  # this is the only consumer
                 if following is None or following[0] is not first[0]:
                     ahead.append(following)
                     break
                 batch.append(following)
             self._on_batch(len(batch))
             self._answer(first[0], batch)
-            del first, batch  # a model that was set aside frees its memory now
+            del first, batch  # an evicted model frees its memory now
 
     @staticmethod
     def _answer(predictor: Predictor, batch: list[_Item]) -> None:
-        """Whatever goes wrong belongs to the batch: the thread lives on."""
+        """Compute a batch. Errors belong to the batch; the thread continues."""
         try:
             found = predictor([pixels for _, pixels, _ in batch])
             if len(found) != len(batch) or not np.isfinite(found).all():
@@ -85,7 +85,7 @@ class Engine:
             answer.set_result(row)
 
     def close(self) -> None:
-        """End the threads once what was begun is answered; what still waits for a decoder is not."""
+        """Finish the photos that were begun, cancel the others, and end the threads."""
         self._decoders.shutdown(cancel_futures=True)
         self._waiting.put(None)
         self._worker.join()

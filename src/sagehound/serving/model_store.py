@@ -1,4 +1,4 @@
-"""The models that a server holds: loaded by name, the least recently used set aside when memory is short."""
+"""The models of a server, loaded by name. The least recently used one is evicted if memory is short."""
 
 import threading
 from collections import OrderedDict
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sagehound import archive
+from sagehound.artifact import archive
 from sagehound.errors import InputError
 from sagehound.serving.predictor import Predictor, needed
 
@@ -17,7 +17,7 @@ class UnknownModel(InputError):
 
 
 class AlreadyLoaded(InputError):
-    """A model of that name is there."""
+    """A model of that name is loaded already."""
 
 
 class NoMemory(InputError):
@@ -28,8 +28,8 @@ class NoMemory(InputError):
 class _Model:
     url: str
     folder: Path
-    bytes: int  # that it holds while it is open
-    kept: ExitStack  # what it was unpacked into
+    bytes: int  # memory that it needs while it is open
+    kept: ExitStack  # folder of the unpacked model
     about: dict[str, Any]  # its model.json
     predictor: Predictor | None = None
 
@@ -37,26 +37,28 @@ class _Model:
 class Models:
     """Models by name, for many threads.
 
-    A model that is set aside for want of memory keeps its name and is opened again when it is asked for.
+    An evicted model keeps its name and is loaded again at its next request.
 
     Args:
-        max_bytes: of memory that open models may hold.
-        default: the name that is meant where none is given; without one, the only model's.
+        max_bytes: memory for all open models.
+        default: the model of a request without a name; None: the only model.
     """
 
     def __init__(self, max_bytes: int, default: str | None = None) -> None:
         self.max_bytes, self._default = max_bytes, default
         self._models: OrderedDict[str, _Model] = OrderedDict()  # least recently used first
         self._lock = threading.RLock()
-        self._opening = threading.Lock()  # one model at a time, so that the limit holds; others are answered meanwhile
+        self._opening = (
+            threading.Lock()
+        )  # load one model at a time, so that the limit holds; requests for others continue
         self._closed = False
 
     def load(self, name: str, url: str) -> None:
         """Open a run, a model.tar.gz or an unpacked one under a name.
 
         Raises:
-            AlreadyLoaded: the name is taken.
-            NoMemory: the model needs more than all models may hold.
+            AlreadyLoaded: the name is in use.
+            NoMemory: the model alone needs more than the limit.
             InputError: there is no such model, or it cannot be opened.
         """
         if name in self._models:
@@ -80,7 +82,7 @@ class Models:
                 self._models[name] = model
 
     def get(self, name: str | None) -> Predictor | None:
-        """The model of that name if it is in memory; None: ``reopen`` it. Without a name, the default or the only one.
+        """The model of that name; None if it is evicted: call ``reopen``. Without a name, the default or the only one.
 
         Raises:
             UnknownModel: there is none.
@@ -99,7 +101,7 @@ class Models:
         return next(iter(self._models), "") if name is None else name
 
     def reopen(self, name: str | None) -> Predictor:
-        """The model of that name, opened if it had been set aside.
+        """The model of that name, loaded again if it was evicted.
 
         Raises:
             UnknownModel: there is none.
@@ -123,14 +125,14 @@ class Models:
             return model.predictor
 
     def _make_room(self, wanted: _Model) -> None:
-        """Set models aside, least recently used first, until one more fits; who is computing with one goes on."""
+        """Evict models, least recently used first, until one more fits. Requests in progress keep their model."""
         with self._lock:
             held = [m for m in self._models.values() if m.predictor is not None]
             while held and wanted.bytes + sum(m.bytes for m in held) > self.max_bytes:
                 held.pop(0).predictor = None
 
     def unload(self, name: str) -> None:
-        """Forget a model.
+        """Unload a model.
 
         Raises:
             UnknownModel: there is none of that name.
@@ -141,7 +143,7 @@ class Models:
         model.kept.close()
 
     def describe(self, name: str) -> dict[str, Any]:
-        """What is known of a model: SageMaker's modelName and modelUrl, whether it is in memory, and its model.json.
+        """A description of a model: SageMaker's modelName and modelUrl, whether it is in memory, and its model.json.
 
         Raises:
             UnknownModel: there is none of that name.
@@ -156,7 +158,7 @@ class Models:
             return [_entry(name, model) for name, model in sorted(self._models.items())]
 
     def close(self) -> None:
-        """Forget all models, remove what they were unpacked into, and take no more."""
+        """Unload all models, remove their folders, and load no more."""
         with self._lock:
             self._closed = True
         for entry in self.listed():

@@ -1,17 +1,17 @@
-"""A model that answers: ONNX Runtime over an unpacked artifact."""
+"""Runs an unpacked artifact with ONNX Runtime."""
 
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 
-from sagehound.archive import Card
+from sagehound.artifact.archive import Card
 from sagehound.errors import InputError
 from sagehound.inference.formats import Probabilities
 from sagehound.inference.preprocessing import Pixels
-from sagehound.machine import cores
+from sagehound.system.machine import cores
 
-# all models' sessions take memory from one arena, so that a second model costs its weights and little more
+# the sessions of all models share one arena, so that a second model costs little more than its weights
 onnxruntime.create_and_register_allocator(
     onnxruntime.OrtMemoryInfo(
         "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
@@ -21,7 +21,7 @@ onnxruntime.create_and_register_allocator(
 
 
 def needed(folder: Path) -> int:
-    """Bytes that an open model holds: 9 MB of ONNX took 24 MB of memory, 52 MB took 85 to 120.
+    """Bytes of memory that an open model needs: 9 MB of ONNX needed 24 MB, 52 MB needed 85 to 120.
 
     Raises:
         InputError: there is no model, or its folder cannot be read.
@@ -35,11 +35,11 @@ def needed(folder: Path) -> int:
 
 
 class Predictor:
-    """Photos as their model wants to see them, to probabilities; may be called by several threads.
+    """Preprocessed photos to probabilities; threads may share it.
 
     Args:
         folder: an unpacked artifact.
-        threads: that one call computes with; None: one for each core.
+        threads: of one call; None: one per core.
 
     Raises:
         InputError: the folder holds no model, or a broken one.
@@ -50,21 +50,21 @@ class Predictor:
         path = folder / "model.onnx"
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or cores()
-        options.log_severity_level = 4  # what matters is raised
-        # threads that wait busily take the cores from those that decode
+        options.log_severity_level = 4  # errors are raised
+        # spinning threads would take the cores from decoding
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.use_env_allocators", "1")
         try:
             self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
             (given,), (made,) = self._session.get_inputs(), self._session.get_outputs()
             self._name, found = given.name, (given.type, given.shape[1:], made.type, made.shape[1:])
-            expected = ("tensor(uint8)", [*self.card.to.size, 3], "tensor(float)", [len(self.card.classes)])
+            expected = ("tensor(uint8)", [*self.card.preprocessing.size, 3], "tensor(float)", [len(self.card.classes)])
             if found != expected:
                 raise ValueError(f"it takes and gives {found}, model.json beside it says {expected}")
-            said = self([np.zeros((*self.card.to.size, 3), np.uint8)] * 2)
+            said = self([np.zeros((*self.card.preprocessing.size, 3), np.uint8)] * 2)
             if said.shape != (2, len(self.card.classes)) or not np.allclose(said.sum(1), 1, atol=0.01):
                 raise ValueError("what it gives are no probabilities")
-        except Exception as error:  # ONNX Runtime's have no common base, and a file of noise raises any of them
+        except Exception as error:  # ONNX Runtime's errors have no common base class
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise InputError(f"{path} cannot be used ({reason}); pack the model again") from error
 

@@ -1,4 +1,4 @@
-"""Where requests are taken on, read within limits, and answered."""
+"""Reads requests within limits and returns responses."""
 
 import asyncio
 from collections.abc import Iterator
@@ -14,29 +14,29 @@ from starlette.requests import ClientDisconnect
 from sagehound.errors import InputError
 from sagehound.inference import formats
 from sagehound.inference.formats import Answer, UnsupportedContentType, Wanted
-from sagehound.serving.engine import Engine
-from sagehound.serving.metrics import Metrics
-from sagehound.serving.models import Models
+from sagehound.serving.batcher import Batcher
+from sagehound.serving.model_store import Models
 from sagehound.serving.predictor import Predictor
+from sagehound.serving.server_metrics import Metrics
 
-_AT_ONCE = 16  # photos of one request that are being decoded or computed
-_LOAD_BYTES = 2**16  # of a request to load a model
-_LONG = 2**18  # bytes of JSON that the other requests should not wait for
+_AT_ONCE = 16  # photos of one request that are processed at a time
+_LOAD_BYTES = 2**16  # bytes of a request to load a model
+_LONG = 2**18  # bytes of JSON; larger bodies are parsed in a thread
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a server takes on."""
+    """The limits of a server."""
 
-    body_bytes: int = 25 * 2**20  # of one request; SageMaker's own limit
-    bodies_bytes: int = 256 * 2**20  # of all requests that are read or answered at a time
-    requests: int = 64  # that are read or answered at a time
-    pixels: int = 50_000_000  # of one photo: a large phone camera's, 150 MB in memory
-    body_seconds: float = 20.0  # that a client may take to send one; less than a server that stops waits
+    body_bytes: int = 25 * 2**20  # photos in one request; SageMaker's own limit
+    bodies_bytes: int = 256 * 2**20  # bytes of all requests in progress
+    requests: int = 64  # requests in progress
+    pixels: int = 50_000_000  # pixels of one photo: a large phone camera's, 150 MB in memory
+    body_seconds: float = 20.0  # seconds to send a body; less than the grace of a stop
 
 
 class Busy(InputError):
-    """More requests than the server takes on."""
+    """The server has too many requests."""
 
 
 class TooLarge(InputError):
@@ -44,7 +44,7 @@ class TooLarge(InputError):
 
 
 class TooSlow(InputError):
-    """A body that did not come in time."""
+    """A body that was sent too slowly."""
 
 
 class Load(BaseModel):
@@ -57,28 +57,28 @@ class Load(BaseModel):
 
 @dataclass
 class _Held:
-    """What of a request is in memory."""
+    """The bytes of a request in memory."""
 
     bytes: int = 0
 
 
-class Desk:
-    """Takes requests on, reads them, and has them answered."""
+class RequestHandler:
+    """Handles requests."""
 
-    def __init__(self, models: Models, engine: Engine, limits: Limits, metrics: Metrics) -> None:
+    def __init__(self, models: Models, engine: Batcher, limits: Limits, metrics: Metrics) -> None:
         self._models, self._engine, self._limits, self._metrics = models, engine, limits, metrics
         self._requests = self._bytes = 0
 
     async def answer(self, request: Request, name: str | None, top_k: int | None, every: bool | None) -> Response:
-        """The answer to the photo or photos of a request.
+        """The response to the photo or photos of a request.
 
         Raises:
-            InputError: there is none; _STATUS knows what kinds there are.
+            InputError: the request cannot be handled; app.py has the statuses of its kinds.
         """
         with self._taken_on() as held:
             content_type = request.headers.get("content-type", "")
             want = formats.wanted(request.headers.get("accept"), content_type, top_k, every)
-            self._models.get(name)  # there is such a model, or nothing need be read
+            self._models.get(name)  # check the model before the body is read
             body = await self._read(request, held, self._limits.body_bytes)
             predictor = self._models.get(name)
             if predictor is None:
@@ -97,11 +97,11 @@ class Desk:
         """Load the model that a request names.
 
         Raises:
-            InputError: the request is no such thing, or the model cannot be loaded.
+            InputError: the request is malformed, or the model cannot be loaded.
         """
         with self._taken_on() as held:
             media = formats.media_of(request.headers.get("content-type", ""))
-            if media != formats.JSON:  # which a page of another site cannot send without asking
+            if media != formats.JSON:  # pages of other sites cannot send this type without permission
                 raise UnsupportedContentType(f"content type {media!r}: send {formats.JSON}")
             body = await self._read(request, held, _LOAD_BYTES)
             try:
@@ -113,7 +113,7 @@ class Desk:
 
     @contextmanager
     def _taken_on(self) -> Iterator[_Held]:
-        """Count a request, and its bytes, as long as it lasts."""
+        """Count a request and its bytes while it is in progress."""
         if self._requests >= self._limits.requests:
             raise Busy(f"{self._requests} requests are being answered; try again in a second")
         held = _Held()
@@ -156,7 +156,7 @@ class Desk:
     async def _of_many(
         self, request: Request, predictor: Predictor, photo: bytes | InputError, want: Wanted, room: asyncio.Semaphore
     ) -> Answer:
-        """The answer to one photo of several, which fails alone."""
+        """The response to one photo of several; an error concerns only this photo."""
         async with room:
             if await request.is_disconnected():
                 raise ClientDisconnect

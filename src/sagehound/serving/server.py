@@ -1,4 +1,4 @@
-"""The process that answers: models opened, a socket bound, uvicorn run until a signal comes."""
+"""The server process: loads models, binds a socket, and runs uvicorn until a signal."""
 
 import errno
 import re
@@ -11,36 +11,36 @@ from types import FrameType
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from sagehound import console
 from sagehound.errors import ConfigError
-from sagehound.machine import give_back_large_blocks, memory
 from sagehound.serving.app import make_app
-from sagehound.serving.desk import Limits
-from sagehound.serving.models import Models
+from sagehound.serving.model_store import Models
+from sagehound.serving.request_handler import Limits
+from sagehound.system import console
+from sagehound.system.machine import give_back_large_blocks, memory
 
-_HEAD_BYTES = 2**16  # of a request; as many as h11 allows
+_HEAD_BYTES = 2**16  # headers of a request; as many as h11 allows
 _UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
-_DRAIN = 25  # seconds for what was begun when SIGTERM comes; a container is killed after thirty
+_DRAIN = 25  # seconds to finish requests after SIGTERM; a container is killed after thirty
 
 
 def serve(
     models: Mapping[str, str], host: str, port: int, limits: Limits | None = None, model_bytes: int | None = None
 ) -> None:
-    """Answer requests until SIGTERM or Ctrl-C; what was begun by then is answered first.
+    """Serve until SIGTERM or Ctrl-C, then finish the requests in progress.
 
     Args:
         models: runs, model.tar.gz files or unpacked ones by name.
         host: address to listen on.
         port: 0 for any free one.
         limits: of requests.
-        model_bytes: of memory that open models may hold; half of what there is without it.
+        model_bytes: memory for open models; None: half of the machine's.
 
     Raises:
-        ConfigError: the port is taken.
+        ConfigError: the port is in use.
         InputError: a model cannot be opened.
     """
     give_back_large_blocks()
-    signal.signal(signal.SIGTERM, _stop)  # while models are opened; later uvicorn's own, which calls it at the end
+    signal.signal(signal.SIGTERM, _stop)  # while models are loaded; later uvicorn's handler, which calls it at the end
     held = Models(model_bytes or memory() // 2, default=next(iter(models)) if len(models) == 1 else None)
     try:
         for name, url in models.items():
@@ -49,7 +49,7 @@ def serve(
         listening = _listen(host, port)
         shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host
         address = f"http://{shown}:{listening.getsockname()[1]}"
-        console.say(f"serving {', '.join(models) or 'no model yet'} at {address} (page /, description /docs)")
+        console.info(f"serving {', '.join(models) or 'no model yet'} at {address} (page /, description /docs)")
         config = uvicorn.Config(
             app,
             http=ShortHeads,
@@ -70,18 +70,18 @@ def _stop(signum: int, _: FrameType | None) -> None:
 
 
 class ShortHeads(HttpToolsProtocol):
-    """uvicorn's protocol, which would keep heads and trailers without end, and skip the body of who offers HTTP/2."""
+    """uvicorn's protocol with limits for heads and trailers; it also reads the body of clients that offer HTTP/2."""
 
-    head = 0  # bytes of a head that is not complete, or of the trailers after a body
+    head = 0  # bytes of an incomplete head, or of the trailers after a body
     in_body = False
 
     def data_received(self, data: bytes) -> None:
-        """Pass on what came, unless a head is too long."""
+        """Process received data, unless a head is too long."""
         if self.head > _HEAD_BYTES:
             self.transport.close()
             return
         if not self.in_body:
-            if not self.head:  # Java's client offers an upgrade with every request
+            if not self.head:  # Java's client offers an upgrade in every request
                 end = data.find(b"\r\n\r\n")
                 if found := _UPGRADE.search(data, 0, end if end >= 0 else len(data)):
                     data = data[: found.start()] + b"\r\nx-upgrade:" + data[found.end() :]
@@ -89,7 +89,7 @@ class ShortHeads(HttpToolsProtocol):
         super().data_received(data)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Keep a header, but no trailer."""
+        """Store a header; ignore trailers."""
         if not self.in_body:
             super().on_header(name, value)
             return
@@ -98,12 +98,12 @@ class ShortHeads(HttpToolsProtocol):
             self.transport.close()
 
     def on_headers_complete(self) -> None:
-        """What follows is a body, which the application counts."""
+        """A body follows; the application counts its bytes."""
         super().on_headers_complete()
         self.in_body, self.head = True, 0
 
     def on_message_complete(self) -> None:
-        """The next head begins."""
+        """Reset the counter for the next head."""
         super().on_message_complete()
         self.in_body, self.head = False, 0
 

@@ -1,4 +1,4 @@
-"""What a server counts about itself, for Prometheus."""
+"""Counters of the server for Prometheus."""
 
 import time
 from functools import partial
@@ -6,7 +6,7 @@ from functools import partial
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sagehound.serving.models import Models
+from sagehound.serving.model_store import Models
 
 _SECONDS = (0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
@@ -33,7 +33,7 @@ class Metrics:
             held.labels(str(state).lower()).set_function(partial(_count, models, state))
 
     def text(self) -> bytes:
-        """In Prometheus' text format."""
+        """The counters in Prometheus' text format."""
         return generate_latest(self._registry)
 
 
@@ -48,7 +48,7 @@ class Measured:
         self.app, self.metrics = app, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass one request on."""
+        """Handle one request and count it."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -63,6 +63,8 @@ class Measured:
         try:
             await self.app(scope, receive, note)
         finally:
-            route = getattr(scope.get("route"), "path", "other")  # not the address: there are endlessly many
+            route = getattr(
+                scope.get("route"), "path", "other"
+            )  # the route, not the address, of which there are infinitely many
             self.metrics.requests.labels(route, str(status)).inc()
             self.metrics.seconds.labels(route).observe(time.perf_counter() - start)

@@ -1,9 +1,9 @@
-"""Run in a process of its own: opens an artifact as a server would, sends it requests and prints the responses.
+"""The program of a fresh process: opens an artifact as a server does, sends requests and prints the responses.
 
-Usage: python -P proof.py server|inference, then on stdin a line of JSON:
+Usage: python -P verify_worker.py server|inference, then on stdin a line of JSON:
 {"model": PATH, "requests": [{"content_type": TYPE, "photos": [PATH, ...]}, ...]}. The last line of stdout is JSON:
-{"through": what was called, "responses": [[the answer to each photo of a request, ...], ...]}, or {"error": REASON}.
-It first imports what takes long, so that it can be started before there is an artifact; it ends if stdin is closed.
+{"through": what was called, "responses": [[the response to each photo of a request, ...], ...]}, or {"error": REASON}.
+It imports its packages first, so that it can be started before the artifact exists. It ends if stdin is closed.
 """
 
 import asyncio
@@ -27,8 +27,8 @@ Answers = list[Any]
 
 _JSON, _LINES = "application/json", "application/jsonlines"
 _PARAMETERS = "; probabilities=all"
-_AT_ONCE = 8  # requests that the server is sent at once
-_LOW = 10  # the niceness of the imports; the run that started this process trains meanwhile
+_AT_ONCE = 8  # requests at a time
+_LOW = 10  # niceness of the imports, because the run trains meanwhile
 _HEAVY = {
     "server": ("onnxruntime", "PIL.Image", "sagehound.serving.app", "sagehound.serving.predictor"),
     "inference": ("torch", "timm", "safetensors.torch"),
@@ -36,9 +36,9 @@ _HEAVY = {
 
 
 def through_server(model: str, requests: list[Request]) -> tuple[str, list[Answers]]:
-    """Through the server's own application, by ASGI; ``model`` is the archive.
+    """Send requests to the server's application by ASGI; ``model`` is the archive.
 
-    Without the packages of the extra `serve`, through the functions that the application calls.
+    Without the extra `serve`, call the functions of the application directly.
     """
     try:
         from sagehound.serving.app import make_app
@@ -46,12 +46,14 @@ def through_server(model: str, requests: list[Request]) -> tuple[str, list[Answe
         if (error.name or "").startswith("sagehound"):
             raise
         return "the server's functions", _through_functions(model, requests)
-    from sagehound.serving.desk import Limits
-    from sagehound.serving.models import Models
+    from sagehound.serving.model_store import Models
+    from sagehound.serving.request_handler import Limits
 
     models = Models(max_bytes=sys.maxsize)
     models.load("model", model)
-    limits = Limits(body_bytes=2**40, bodies_bytes=2**40, pixels=2**40)  # a test photo may be larger than a client's
+    limits = Limits(
+        body_bytes=2**40, bodies_bytes=2**40, pixels=2**40
+    )  # test photos may be larger than clients' photos
     return "the server", asyncio.run(_through_app(make_app(models, limits), requests))
 
 
@@ -64,7 +66,7 @@ async def _through_app(app: Any, requests: list[Request]) -> list[Answers]:  # n
 
 
 async def _post(app: "ASGIApp", request: Request) -> Answers:
-    """The answers to one POST /invocations.
+    """The responses of one POST /invocations.
 
     Raises:
         ValueError: the status is not 200.
@@ -85,7 +87,7 @@ async def _post(app: "ASGIApp", request: Request) -> Answers:
         "server": ("127.0.0.1", 8080),
     }
     body, sent = _body(request), list[Any]()
-    waiting = asyncio.Event()  # a client that stays connected sends nothing more
+    waiting = asyncio.Event()  # the client stays connected and sends nothing more
 
     async def receive() -> "Message":
         if sent:
@@ -107,7 +109,7 @@ async def _post(app: "ASGIApp", request: Request) -> Answers:
 
 
 def _through_functions(model: str, requests: list[Request]) -> list[Answers]:
-    from sagehound.archive import opened
+    from sagehound.artifact.archive import opened
     from sagehound.errors import InputError
     from sagehound.inference import formats
     from sagehound.inference.preprocessing import prepare
@@ -116,7 +118,7 @@ def _through_functions(model: str, requests: list[Request]) -> list[Answers]:
     found = []
     with opened(model) as folder:
         predictor = Predictor(folder)
-        classes, to = predictor.card.classes, predictor.card.to
+        classes, preprocessing = predictor.card.classes, predictor.card.preprocessing
         for request in requests:
             content_type = request["content_type"]
             want = formats.wanted(_accept(content_type), content_type)
@@ -124,14 +126,14 @@ def _through_functions(model: str, requests: list[Request]) -> list[Answers]:
             for photo in formats.photos_in(_body(request), content_type):
                 if isinstance(photo, InputError):
                     raise photo
-                answers.append(formats.answer(classes, predictor([prepare(photo, to)])[0], want))
+                answers.append(formats.answer(classes, predictor([prepare(photo, preprocessing)])[0], want))
             content = formats.written(answers, want, single=formats.is_photo(content_type))
             found.append(_read(content, content_type))
     return found
 
 
 def through_inference(model: str, requests: list[Request]) -> tuple[str, list[Answers]]:
-    """Through the artifact's own inference.py, as SageMaker's containers call it; ``model`` is the unpacked folder."""
+    """Call the artifact's inference.py as SageMaker's containers do; ``model`` is the unpacked folder."""
     sys.path.insert(0, str(Path(model, "code")))
     inference = importlib.import_module("inference")
     beside = Path(inference.model_fn.__code__.co_filename)
@@ -141,7 +143,7 @@ def through_inference(model: str, requests: list[Request]) -> tuple[str, list[An
     found = []
     for request in requests:
         content_type, body = request["content_type"], _body(request)
-        given = inference.input_fn(body.decode() if content_type == _JSON else body, content_type)  # JSON comes as text
+        given = inference.input_fn(body.decode() if content_type == _JSON else body, content_type)  # JSON is text
         said = inference.output_fn(inference.predict_fn(given, loaded), _accept(content_type))
         found.append(_read(said, content_type))
     return "inference.py", found
@@ -169,20 +171,20 @@ def _read(content: bytes, content_type: str) -> Answers:
 
 
 def _import(names: tuple[str, ...]) -> None:
-    """Import modules, at low priority: on Linux niceness belongs to a thread."""
+    """Import modules at low priority; on Linux niceness is per thread."""
 
     def work() -> None:
         if sys.platform == "linux":
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOW)
         for name in names:
-            with suppress(ImportError):  # raised again, with a name, where it is needed
+            with suppress(ImportError):  # raised again when it is needed
                 importlib.import_module(name)
 
-    gc.disable()  # a fifth of the time of importing torch and timm is spent looking for garbage that is not there
+    gc.disable()  # garbage collection takes a fifth of the time of importing torch and timm
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
-    gc.freeze()  # what was imported stays
+    gc.freeze()  # imported objects stay
     gc.enable()
 
 
@@ -195,7 +197,7 @@ if __name__ == "__main__":
         try:
             called, responses = through(asked["model"], asked["requests"])
             print(json.dumps({"through": called, "responses": responses}))
-        except Exception as error:  # a broken artifact raises anything at all
+        except Exception as error:  # a broken artifact raises errors of any kind
             print(json.dumps({"error": " ".join(f"{type(error).__name__}: {error}".split())}))
     sys.stdout.flush()
-    os._exit(0)  # taking down torch and its threads takes a second
+    os._exit(0)  # shutting down torch and its threads takes a second

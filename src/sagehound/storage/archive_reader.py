@@ -1,7 +1,7 @@
-"""The plain files of an archive, read once and in order, within limits. Imports no torch.
+"""Reads the plain files of an archive once, in order and within limits. Imports no torch.
 
-An archive is read as if a stranger had packed it. Links, devices, sparse files and paths that leave the folder are
-refused; headers, files and bytes are counted while they are read.
+Archives are untrusted input. Links, devices, sparse files and paths that leave the folder are refused; headers, files
+and bytes are counted while they are read.
 """
 
 import bz2
@@ -56,7 +56,7 @@ class PackedFile:
 
 
 class ArchiveReader:
-    """An open archive, whose files are read once, in order, under its limits."""
+    """An open archive. Its files are read once and in order."""
 
     def __init__(self, path: Path, source: IO[bytes], folder: Path, hint: str, limits: Limits) -> None:
         self._path, self._source, self._hint, self._limits = path, source, hint, limits
@@ -65,7 +65,7 @@ class ArchiveReader:
         self._left = shutil.disk_usage(folder).free if limits.max_bytes is None else limits.max_bytes
 
     def files(self) -> Iterator[PackedFile]:
-        """The plain files; the chunks of each must be read before the next one is asked for, or not at all.
+        """The plain files. Read the chunks of one before you ask for the next, or skip them.
 
         Raises:
             InputError: as ``unpack`` does.
@@ -79,7 +79,7 @@ class ArchiveReader:
             yield from self._of_zip() if kind == ".zip" else self._of_tar(kind)
         except SagehoundError:
             raise
-        except Exception as error:  # a broken archive raises anything at all in tarfile and zipfile
+        except Exception as error:  # tarfile and zipfile raise errors of any kind for broken archives
             raise self._damaged(error) from error
 
     def _of_zip(self) -> Iterator[PackedFile]:
@@ -88,7 +88,7 @@ class ArchiveReader:
             self._count(len(entries), sum(entry.file_size for entry in entries))
             for entry in entries:
                 mode = entry.external_attr >> 16
-                name = entry.filename.replace("\\", "/")  # of a tool of Windows that does not know the standard
+                name = entry.filename.replace("\\", "/")  # written by a Windows tool that ignores the standard
                 is_folder = entry.is_dir() or name.endswith("/") or stat.S_ISDIR(mode)
                 inside = self._inside(name, is_folder, stat.S_IFMT(mode) in (0, stat.S_IFREG))
                 if inside:
@@ -96,7 +96,7 @@ class ArchiveReader:
 
     def _zipped(self, z: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Iterator[bytes]:
         try:
-            with z.open(entry) as content:  # which checks size and checksum
+            with z.open(entry) as content:  # verifies size and checksum
                 while chunk := content.read(_CHUNK):
                     yield chunk
         except Exception as error:
@@ -121,7 +121,7 @@ class ArchiveReader:
                 inside = self._inside(entry.name, entry.isdir(), plain)
                 if inside:
                     yield PackedFile(inside, self._tarred(reader, entry.size), self._executable(entry.mode))
-            if reader.last != bytes(tarfile.BLOCKSIZE):  # tarfile takes a broken header for the end
+            if reader.last != bytes(tarfile.BLOCKSIZE):  # tarfile treats a broken header as the end
                 raise tarfile.ReadError("it ends too early, or a header is broken")
         while rest := reader.content(_CHUNK):  # to the end, where gzip and xz keep checksums
             self._count(0, len(rest))
@@ -182,7 +182,7 @@ class ArchiveReader:
 
 
 class _Forward(io.RawIOBase):
-    """What tarfile reads headers from: it never goes back, and reads only so many bytes of headers."""
+    """A stream for tarfile that never seeks backwards and limits the bytes of headers."""
 
     def __init__(self, source: IO[bytes]) -> None:
         self._source, self._at = source, 0
@@ -199,9 +199,9 @@ class _Forward(io.RawIOBase):
         return self.last
 
     def content(self, size: int) -> bytes:
-        """Bytes of a file, which are counted elsewhere."""
+        """Bytes of a file; they are counted elsewhere."""
         parts = []
-        while size and (part := self._source.read(size)):  # some sources return less than they are asked for
+        while size and (part := self._source.read(size)):  # some sources return fewer bytes than requested
             parts.append(part)
             size -= len(part)
         found = b"".join(parts)
@@ -209,7 +209,7 @@ class _Forward(io.RawIOBase):
         return found
 
     def tell(self) -> int:
-        """Where in the unpacked .tar."""
+        """Position in the unpacked .tar."""
         return self._at
 
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:

@@ -1,4 +1,4 @@
-"""Writing files so that a killed process never leaves half a file, and a full disk ends in one clear line."""
+"""Writes files atomically: a killed process never leaves half a file, and a full disk gives one clear message."""
 
 import csv
 import errno
@@ -9,14 +9,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from sagehound import console
 from sagehound.errors import SagehoundError
 from sagehound.inference.spreadsheet import csv_line, unmarked
+from sagehound.system import console
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary name beside ``path``; it takes the place of ``path`` only if the block ends well.
+    """Yield a temporary path beside ``path``, and rename it to ``path`` if the block succeeds.
 
     Raises:
         SagehoundError: the disk is full, or the folder cannot be written.
@@ -29,12 +29,12 @@ def replacing(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise writing_failed(path, error) from error
     finally:
-        with suppress(OSError):  # there is none, or its folder is no folder
+        with suppress(OSError):  # it does not exist, or its parent is not a folder
             temporary.unlink()
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text, atomically; what no UTF-8 can say (file names of other systems) is escaped."""
+    """Write UTF-8 text atomically. Characters that UTF-8 lacks (in file names of other systems) are escaped."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
@@ -67,26 +67,26 @@ def writing_failed(path: Path, error: OSError) -> SagehoundError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return SagehoundError(
             f"the disk is full: {path} could not be written; free some space, then run the same command again; "
-            "training goes on from its last checkpoint with resume=last"
+            "resume=last continues training from the last checkpoint"
         )
     return SagehoundError(f"{path} could not be written: {error.strerror or error}; choose another folder")
 
 
 @contextmanager
 def locked(path: Path, *, busy: str | None = None, waiting: str = "") -> Iterator[None]:
-    """Hold an exclusive lock that ends with the process; ``path`` is an empty file made for it, which may stay.
+    """Hold an exclusive lock that ends with the process. ``path`` is an empty file, which may remain.
 
-    A process must not take the same lock twice and wait for itself.
+    A process that takes the same lock twice waits for itself.
 
     Args:
         path: the lock's file.
-        busy: what to say if another process holds the lock; without it, wait until it is free.
-        waiting: what to say while waiting.
+        busy: message of the error if another process holds the lock; None: wait until it is free.
+        waiting: message to print while waiting.
 
     Raises:
         SagehoundError: the lock is held and ``busy`` was given, or the file cannot be written.
     """
-    from filelock import FileLock, Timeout  # here, for --help needs no lock
+    from filelock import FileLock, Timeout  # imported here because --help needs no lock
 
     lock = FileLock(path, thread_local=False)  # the block may end in another thread
     try:
@@ -97,7 +97,7 @@ def locked(path: Path, *, busy: str | None = None, waiting: str = "") -> Iterato
             if busy:
                 raise SagehoundError(busy) from error
             if waiting:
-                console.say(waiting)
+                console.info(waiting)
             lock.acquire()
     except OSError as error:
         raise writing_failed(path, error) from error

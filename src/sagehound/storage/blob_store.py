@@ -1,4 +1,4 @@
-"""Blobs that are kept from run to run under ``cache.dir``, each under the digest of what it was made from.
+"""Caches blobs under ``cache.dir``, each under the digest of its input.
 
 A store is a folder of shards. A shard holds many blobs, then an index of them with a checksum each; it is written under
 a temporary name, renamed when it is whole, and never changed again, so that any number of processes may read and add.
@@ -19,29 +19,29 @@ from typing import Any
 
 import numpy as np
 
-from sagehound import console
 from sagehound.config import Cache
 from sagehound.errors import SagehoundError
-from sagehound.files import write_json
+from sagehound.storage.atomic import write_json
+from sagehound.system import console
 
 KINDS = ("features", "photos")
 
 _INDEX = np.dtype([("key", "u1", (32,)), ("start", "<u8"), ("end", "<u8"), ("crc", "<u4")])
 _FOOTER = struct.Struct("<QI4s")  # entries of the index, its CRC-32, and what kind of file this is
 _MAGIC = b"SHS1"
-_SHARD_BYTES = 64 << 20  # a run that is killed loses no more than this
-_ABANDONED_S = 24 * 3600.0  # a temporary file this old belongs to no process any more
+_SHARD_BYTES = 64 << 20  # a killed run loses at most this much
+_ABANDONED_S = 24 * 3600.0  # older temporary files belong to no running process
 
 
-class NotKept(SagehoundError):
-    """The cache cannot be written; a run can go on without it."""
+class NotCached(SagehoundError):
+    """The cache cannot be written. A run continues without it."""
 
     def __init__(self, folder: Path, error: Exception) -> None:
         reason = error.strerror if isinstance(error, OSError) else None
         super().__init__(f"nothing can be kept in {folder} (cache.dir): {reason or error}")
 
 
-@lru_cache(maxsize=128)  # of all stores together; a file that falls out is closed
+@lru_cache(maxsize=128)  # of all stores together; the least recently used one is closed
 def _opened(path: Path) -> FileIO:
     return path.open("rb", buffering=0)
 
@@ -64,8 +64,8 @@ class Store:
     Args:
         cache: dir and max_gb.
         kind: the folder below ``cache.dir``, one of ``KINDS``.
-        about: all that the blobs depend on but their keys; another content is another store.
-        share: of ``max_gb`` this process adds one of so many parts at most.
+        about: everything that the blobs depend on besides their keys; other values use another store.
+        share: this process adds at most ``max_gb`` divided by this number.
     """
 
     def __init__(self, cache: Cache, kind: str, about: dict[str, Any], share: int = 1) -> None:
@@ -79,14 +79,14 @@ class Store:
     def _forget(self) -> None:
         self._index: dict[bytes, tuple[Path, int, int, int]] = {}  # shard, start, end, CRC-32
         self._shards: dict[Path, int] = {}  # their sizes
-        self._used: set[Path] = set()  # of these, what this process has read or written
+        self._used: set[Path] = set()  # shards that this process has read or written
         self._checked: set[bytes] = set()
         self._lock = threading.RLock()
         self._writer: BufferedWriter | None = None
         self._added: dict[bytes, tuple[int, int, int]] = {}  # start, end, CRC-32
 
     def __getstate__(self) -> dict[str, Any]:
-        """Another process opens the shards itself."""
+        """For pickle: another process opens the shards itself."""
         return {k: v for k, v in self.__dict__.items() if not k.startswith("_")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -95,13 +95,13 @@ class Store:
         self.refresh()
 
     def refresh(self) -> None:
-        """Learn of the shards that were added since; one that is not whole is removed."""
-        for path in sorted(self.folder.glob("*.shard")):  # by age: what was made again later is believed
+        """Find shards that were added since the last call. Broken ones are removed."""
+        for path in sorted(self.folder.glob("*.shard")):  # by age: later blobs replace earlier ones
             if path not in self._shards:
                 try:
                     self._read_index(path)
                 except OSError:
-                    continue  # removed by another process, or not ours to read
+                    continue  # removed by another process, or not readable
                 except (ValueError, struct.error):
                     console.warn(f"{path} is damaged: what it held is made again")
                     _remove(path)
@@ -126,13 +126,13 @@ class Store:
         self._shards[path] = size
 
     def get(self, key: bytes) -> bytes | None:
-        """The blob, or None if there is none, or a damaged one; nothing stays in memory."""
+        """The blob; None if it is missing or damaged. It is not held in memory."""
         found = self._index.get(key)
         if found is None:
             return None
         path, start, end, crc = found
         try:
-            file = _opened(path)  # held here too: of two threads that open it at once, one has a file of its own
+            file = _opened(path)  # keep a reference: two threads may open the same shard at once
             blob = _read_at(file, start, end - start)
         except FileNotFoundError:
             blob = b""  # removed by another process
@@ -146,16 +146,16 @@ class Store:
         return blob
 
     def add(self, key: bytes, blob: bytes) -> bool:
-        """Keep a blob, which can be got after ``seal``; False if this run already uses ``cache.max_gb``.
+        """Add a blob; it can be read after ``seal``. Returns False if this run already uses ``cache.max_gb``.
 
         Raises:
-            NotKept: the disk is full, or the folder cannot be written.
+            NotCached: the disk is full, or the folder cannot be written.
         """
         with self._lock:
             if key in self._added or self.get(key) is not None:
                 return True
             pending = self._writer.tell() if self._writer else 0
-            used = sum(self._shards[p] for p in list(self._used))  # a copy: other threads are reading
+            used = sum(self._shards[p] for p in list(self._used))  # a copy, because other threads read the old one
             if used + pending + len(blob) > self.max_bytes // self.share:
                 return False
             try:
@@ -168,14 +168,14 @@ class Store:
                     self._finish()
             except (OSError, SagehoundError) as error:
                 self._abandon()
-                raise NotKept(self.folder, error) from error
+                raise NotCached(self.folder, error) from error
         return True
 
     def seal(self) -> None:
-        """Make what was added last, and by other processes, available; remove what was used longest ago if need be.
+        """Publish the added blobs, find those of other processes, and remove the least recently used if needed.
 
         Raises:
-            NotKept: the disk is full, or the folder cannot be written.
+            NotCached: the disk is full, or the folder cannot be written.
         """
         with self._lock:
             try:
@@ -183,7 +183,7 @@ class Store:
                     self._finish()
             except (OSError, SagehoundError) as error:
                 self._abandon()
-                raise NotKept(self.folder, error) from error
+                raise NotCached(self.folder, error) from error
             self.refresh()
             trim(self.root, self.max_bytes, self._used)
 
@@ -217,7 +217,7 @@ class Store:
 
 
 def trim(root: Path, max_bytes: int, keep: set[Path]) -> None:
-    """Remove the shards under ``root`` that were used longest ago until the rest fits; those in ``keep`` stay."""
+    """Remove the least recently used shards under ``root`` until the rest fits; never those in ``keep``."""
     shards = [(found.st_mtime, found.st_size, path) for path, found in _stats(root, "*.shard")]
     total = sum(size for _, size, _ in shards)
     for _, size, path in sorted(shards):
@@ -242,7 +242,7 @@ def _stats(root: Path, pattern: str) -> list[tuple[Path, os.stat_result]]:
 
 def _touch(path: Path) -> None:
     try:
-        os.utime(path)  # used now: the last to be removed when space is needed
+        os.utime(path)  # mark it as used now
     except OSError:
         return  # another user's, or removed
 

@@ -1,8 +1,8 @@
 """Photos packed for one channel of a remote job: uncompressed tars, each named by its content. Imports no torch.
 
-A set of thousands of small photos costs a round trip for each; some megabytes at a time cost few. Where one pack ends
-and the next begins follows from the photos' own paths and sizes: a photo more or less changes the pack that it is in,
-seldom the next one, and no other.
+Sending thousands of small photos costs a round trip for each; packs of some megabytes cost few. The boundaries of packs
+depend on the photos' paths and sizes: an added or removed photo changes its own pack, seldom the next one, and no
+other.
 """
 
 import hashlib
@@ -14,11 +14,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from sagehound.archive_reader import Limits
 from sagehound.errors import InputError
-from sagehound.files import locked
-from sagehound.machine import cores
-from sagehound.unpacking import add, appearing
+from sagehound.storage.archive_reader import Limits
+from sagehound.storage.atomic import locked
+from sagehound.storage.unpacking import add, appearing
+from sagehound.system.machine import cores
 
 TARGET = 4 * 2**20  # bytes of photos in a pack, on average
 LEAST, MOST = TARGET // 4, 4 * TARGET  # a single photo may be larger
@@ -30,15 +30,15 @@ _NAME = re.compile(r"[0-9a-f]{64}\.tar")
 class Pack:
     """One tar of photos."""
 
-    name: str  # as the object is called
+    name: str  # name of the object
     content: bytes
 
 
 def groups(files: Iterable[tuple[str, int]]) -> Iterator[list[str]]:
-    """Share photos out among packs.
+    """Divide photos into packs.
 
-    A pack ends behind a photo whose path hashes below its share of ``TARGET`` bytes: content-defined chunking, with
-    photos for bytes. After a change the ends are soon the same again, whatever lies before them.
+    A pack ends after a photo whose path hashes below its share of ``TARGET`` bytes: content-defined chunking, with
+    photos instead of bytes. So a change moves only the boundaries near it.
 
     Args:
         files: paths below the root, with /, and sizes in bytes.
@@ -60,7 +60,7 @@ def groups(files: Iterable[tuple[str, int]]) -> Iterator[list[str]]:
 
 
 def pack_name(content: bytes) -> str:
-    """What a pack of this content is called."""
+    """The name of a pack with this content."""
     return f"{hashlib.sha256(content).hexdigest()}.tar"
 
 
@@ -82,14 +82,14 @@ def make_pack(root: Path, files: Iterable[str]) -> Pack:
 
 
 def read_photo(path: Path) -> bytes:
-    """A photo's file, as it was at one moment.
+    """The content of a photo's file, read at one moment.
 
     Raises:
         InputError: it cannot be read, or is being written to.
     """
     try:
-        if not path.is_file() and path.exists():  # whose content may never end
-            raise InputError(f"{path} is no file but a folder, named pipe, socket or device: remove it")
+        if not path.is_file() and path.exists():  # reading it may never end
+            raise InputError(f"{path} is a folder, named pipe, socket or device, not a file: remove it")
         with path.open("rb") as file:
             before = os.fstat(file.fileno())
             content = file.read()
@@ -107,20 +107,20 @@ def unreadable(path: Path, error: OSError) -> InputError:
 
 
 def unpack(folder: Path, to: Path | None = None) -> Path:
-    """Turn a channel's packs into the tree of photos that they were made from.
+    """Unpack a channel's packs into the original tree of photos.
 
-    What is unpacked already is taken as it is; the tree appears in one step, so half of one is never seen. Several
-    processes may call at once: one unpacks and the others wait.
+    An existing tree is used as it is. The tree appears in one step. Several processes may call at once: one unpacks and
+    the others wait.
 
     Args:
-        folder: the channel; packs are what is named like one, and anything beside them is left alone.
-        to: where the tree's folder is made; the channel itself if not given.
+        folder: the channel; files that are not packs are ignored.
+        to: parent of the new tree; None: the channel.
 
     Returns:
-        the root of the tree; ``folder`` itself where no packs lie in it.
+        the root of the tree; ``folder`` if it holds no packs.
 
     Raises:
-        InputError: a pack is damaged, or holds what no pack may hold.
+        InputError: a pack is damaged, or holds something else than photos.
         SagehoundError: the disk is full, or cannot be written.
     """
     packs = sorted(p for p in folder.iterdir() if _NAME.fullmatch(p.name)) if folder.is_dir() else []

@@ -1,13 +1,13 @@
-"""The one place that unpacks archives: plain files alone, within limits, and never half of them. Imports no torch."""
+"""Unpacks archives: plain files only, within limits, all or none. Imports no torch."""
 
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-from sagehound.archive_reader import ANY, ArchiveReader, Limits, PackedFile
 from sagehound.errors import InputError
-from sagehound.files import writing_failed
+from sagehound.storage.archive_reader import ANY, ArchiveReader, Limits, PackedFile
+from sagehound.storage.atomic import writing_failed
 
 Wanted = Callable[[PurePosixPath], bool]  # whether a file, given by its path inside, is unpacked
 Read = Callable[[int], object]  # called with the bytes of the archive that were read so far
@@ -22,7 +22,7 @@ def unpack(
     wanted: Wanted = lambda _: True,
     read: Read = lambda _: None,
 ) -> None:
-    """Unpack the plain files of an archive; ``folder``, which must be new or empty, appears in one step.
+    """Unpack the plain files of an archive. ``folder`` must be new or empty; it appears in one step.
 
     Args:
         archive: a .zip or .tar.
@@ -34,7 +34,7 @@ def unpack(
 
     Raises:
         DamagedArchive: it cannot be read to its end, is encrypted, or of another kind.
-        InputError: it cannot be opened, or holds what it may not hold.
+        InputError: it cannot be opened, or holds something that is not allowed.
         SagehoundError: the disk is full, or the folder cannot be written.
     """
     with appearing(folder) as unfinished:
@@ -44,9 +44,9 @@ def unpack(
 def unpack_into(
     archive: Path, folder: Path, *, hint: str, limits: Limits = ANY, wanted: Wanted = lambda _: True
 ) -> None:
-    """As ``unpack``, into a folder that may hold other files; all are unpacked before the first is replaced."""
+    """As ``unpack``, into a folder that may hold other files. All are unpacked before the first one is replaced."""
     unfinished = folder / ".unpacking"
-    shutil.rmtree(unfinished, ignore_errors=True)  # of a process that was killed
+    shutil.rmtree(unfinished, ignore_errors=True)  # left by a killed process
     try:
         unfinished.mkdir(parents=True)
         add(archive, unfinished, hint=hint, limits=limits, wanted=wanted)
@@ -62,9 +62,9 @@ def unpack_into(
 
 @contextmanager
 def appearing(folder: Path) -> Iterator[Path]:
-    """Give a new folder beside ``folder``; it takes that name if the block ends well, and is removed otherwise.
+    """Yield a new folder beside ``folder``. It is renamed to ``folder`` if the block succeeds, else removed.
 
-    One process at a time: a folder that a killed process left is removed first.
+    One process at a time. A folder left by a killed process is removed first.
 
     Raises:
         SagehoundError: the disk is full, or the folder cannot be written.
@@ -90,9 +90,9 @@ def add(
     wanted: Wanted = lambda _: True,
     read: Read = lambda _: None,
 ) -> None:
-    """As ``unpack``, into a folder that the caller removes if this fails.
+    """As ``unpack``, but the caller removes the folder if this fails.
 
-    Several threads may add archives to one folder; a file that two of them hold is refused.
+    Several threads may add archives to one folder. A file that is in two of them is refused.
     """
     try:
         source = archive.open("rb")

@@ -1,4 +1,4 @@
-"""What a run prints: rich bars and tables on a terminal, plain lines elsewhere."""
+"""Prints a run's output: rich bars and tables on a terminal, plain lines elsewhere."""
 
 import math
 import os
@@ -19,12 +19,12 @@ METRIC_LINES = "SAGEHOUND_METRIC_LINES"  # set by the container's `train`
 
 @cache
 def terminal() -> "Console":
-    """What everything is printed to; rich is imported at the first use, as a refused command prints nothing with it."""
+    """The console for all output. It imports rich at first use, because a refused command does not need it."""
     from rich.console import Console
 
     class OurConsole(Console):
         def on_broken_pipe(self) -> None:
-            """End as a shell's own commands do, without a message, where nobody reads the output any more."""
+            """Exit without a message when the reader has closed the pipe, as shell commands do."""
             try:
                 super().on_broken_pipe()
             except SystemExit:
@@ -33,38 +33,38 @@ def terminal() -> "Console":
     return OurConsole(soft_wrap=True, highlight=False)
 
 
-def say(text: str) -> None:
-    """Print one line; never taken for markup."""
+def info(text: str) -> None:
+    """Print one line; it is not parsed as markup."""
     terminal().print(_printable(text), markup=False)
     terminal().file.flush()
 
 
 def warn(text: str) -> None:
-    """Print one line that a user should not overlook."""
+    """Print one line as a warning."""
     terminal().print(f"warning: {_printable(text)}", markup=False, style="yellow")
 
 
 def _printable(text: str) -> str:
-    """File names may hold bytes that are no text."""
+    """Escape bytes that are not text, which file names may contain."""
     return text.encode(errors="backslashreplace").decode()
 
 
 def metric(name: str, value: float) -> None:
-    """Print a score in the one form that SageMaker reads from a job's log; nothing outside a container of its.
+    """Print a score in the format that SageMaker reads from a job's log, if this is one of its containers.
 
-    A number that is not finite is not printed: the service would not read it either.
+    A number that is not finite is not printed, because the service cannot read it.
     """
     if os.environ.get(METRIC_LINES) and math.isfinite(value):
-        say(f"metric: {name}={value!r}")
+        info(f"metric: {name}={value!r}")
 
 
 def metric_regex(name: str) -> str:
-    """What reads the value of a score, the first group, from a line of ``metric``; 500 letters at most."""
+    """The regular expression for a line of ``metric``; group 1 is the value. SageMaker allows 500 characters."""
     return rf"metric: {re.escape(name)}=([0-9.eE+-]+)"
 
 
 def bar(*, bytes_: bool = False) -> "Progress":
-    """A progress bar that vanishes when done, and is not drawn at all where there is no terminal."""
+    """A progress bar. It disappears at the end, and is not drawn without a terminal."""
     from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     amount = DownloadColumn() if bytes_ else MofNCompleteColumn()
@@ -73,9 +73,9 @@ def bar(*, bytes_: bool = False) -> "Progress":
 
 
 def track(items: Iterable[T], description: str, total: int) -> Iterator[T]:
-    """Yield the items with a bar; without a terminal, one line says what is going on."""
+    """Yield the items with a progress bar, or print one line without a terminal."""
     if not terminal().is_terminal:
-        say(f"{description} ({total})")
+        info(f"{description} ({total})")
     with bar() as progress:
         yield from progress.track(items, total=total, description=description)
 
@@ -92,7 +92,7 @@ def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     if terminal().is_terminal:
         terminal().print(drawn)
         return
-    say(title)
+    info(title)
     widths = [max(9 if i else 7, *map(len, cells)) for i, cells in enumerate(zip(columns, *rows, strict=True))]
     for row in [columns, *rows]:
-        say("  ".join(f"{cell:{'>' if i else '<'}{widths[i]}}" for i, cell in enumerate(row)))
+        info("  ".join(f"{cell:{'>' if i else '<'}{widths[i]}}" for i, cell in enumerate(row)))

@@ -1,55 +1,62 @@
-"""Ctrl-C ends a command in one line, from its first import on.
+"""Handles Ctrl-C. Imports little.
 
-Until a run begins there is nothing to clean up but an empty folder, so the process ends at once: a KeyboardInterrupt in
-the middle of an import or of Hydra's work would come out as a traceback or as some other error. Imports little.
+Before a run begins, Ctrl-C ends the process at once: a KeyboardInterrupt during an import or inside Hydra would show a
+traceback or turn into another error. Only an empty folder may have to be removed.
 """
 
 import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+_before_exit: set[Callable[[], None]] = set()
+
+
+def before_exit(clean_up: Callable[[], None]) -> None:
+    """Call ``clean_up`` if Ctrl-C ends the process at once."""
+    _before_exit.add(clean_up)
+
 
 def _end(signum: int, _: FrameType | None) -> None:
-    if run_folder := sys.modules.get("sagehound.run_folder"):
-        run_folder.remove_empty()
+    for clean_up in tuple(_before_exit):
+        clean_up()
     os.write(2, b"sagehound: stopped by Ctrl-C\n")
     os._exit(128 + signum)
 
 
-def end_at_once() -> None:
-    """End this process at once on Ctrl-C; not where it is ignored, as in a shell's background job, nor in a child."""
+def exit_on_ctrl_c() -> None:
+    """End this process at once on Ctrl-C, except in a child process, and where Ctrl-C is ignored (a background job)."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler and not _is_child():
         signal.signal(signal.SIGINT, _end)
 
 
-def raise_from_now_on() -> None:
-    """Let Ctrl-C raise KeyboardInterrupt again, for work that has something to clean up or to report."""
+def restore_keyboard_interrupt() -> None:
+    """Let Ctrl-C raise KeyboardInterrupt again, for work that must clean up or report."""
     if signal.getsignal(signal.SIGINT) is _end:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @contextmanager
 def delayed() -> Iterator[None]:
-    """Raise the KeyboardInterrupt of a Ctrl-C in this block at its end: packages written in C lose it."""
-    heard: list[int] = []
-    here = threading.current_thread() is threading.main_thread()  # no other thread may set a handler
-    if not here or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+    """Delay a KeyboardInterrupt until the end of this block, because imports of C extensions lose it."""
+    received: list[int] = []
+    is_main = threading.current_thread() is threading.main_thread()  # no other thread may set a handler
+    if not is_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield
         return
-    signal.signal(signal.SIGINT, lambda signum, _: heard.append(signum))
+    signal.signal(signal.SIGINT, lambda signum, _: received.append(signum))
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    if heard:
+    if received:
         raise KeyboardInterrupt
 
 
 def _is_child() -> bool:
-    """Whether another process of ours started this one, which ends it as well."""
+    """Whether multiprocessing started this process; its parent then ends it."""
     process = sys.modules.get("multiprocessing.process")
     return bool(process and process.parent_process())

@@ -1,4 +1,4 @@
-"""What is asked of the machine and its C library, in training and in serving. Imports no torch."""
+"""The machine's cores and memory, its C library's allocator, and the end of a process. Imports no torch."""
 
 import atexit
 import ctypes
@@ -12,26 +12,26 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
 
-from sagehound import interrupts
+from sagehound.system import interrupts
 
 
 def cores() -> int:
-    """Processor cores that this process may use."""
+    """Number of CPU cores that this process may use."""
     affinity = getattr(os, "sched_getaffinity", None)  # Linux
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def memory() -> int:
-    """Bytes of memory that this process may use: the machine's, or its container's where that has fewer."""
+    """Bytes of memory that this process may use: the smaller of the machine's memory and the container's limit."""
     limits = [_physical_memory()]
     for file in ("memory.max", "memory/memory.limit_in_bytes"):  # cgroups of version 2 and 1
-        with suppress(OSError, ValueError):  # there is none, or it says "max"
+        with suppress(OSError, ValueError):  # no such file, or it contains "max"
             limits.append(int(Path("/sys/fs/cgroup", file).read_text()))
     return min(limits)
 
 
 def _physical_memory() -> int:
-    """Bytes of the machine's memory; 8 GB where the system has no way to ask, as Windows."""
+    """Bytes of the machine's memory; 8 GB if the system does not report it (Windows)."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
@@ -39,11 +39,11 @@ def _physical_memory() -> int:
 
 
 def tune_allocator() -> None:
-    """Make glibc keep freed memory instead of handing it back to the kernel after every operator.
+    """Make glibc keep freed memory instead of returning it to the kernel after every operator.
 
-    On two CPU cores mobilenetv2 took 9.2 ms a photo in evaluation, 18.6 to 22.7 ms without. In malloc.h M_MMAP_MAX is
-    -4, M_TRIM_THRESHOLD -1, and M_ARENA_MAX -8: the heaps that threads have of their own are handed back all the same
-    (7.6 ms a photo in two threads, 6.9 with one heap for all).
+    On two CPU cores, evaluating mobilenetv2 took 9.2 ms per photo, and 18.6 to 22.7 ms without this setting. In
+    malloc.h M_MMAP_MAX is -4, M_TRIM_THRESHOLD -1 and M_ARENA_MAX -8. All threads share one heap, because glibc returns
+    the memory of per-thread heaps (6.9 ms per photo in two threads, instead of 7.6).
     """
     if glibc():
         libc = ctypes.CDLL(None)
@@ -52,9 +52,9 @@ def tune_allocator() -> None:
 
 
 def give_back_large_blocks() -> None:
-    """Make glibc hand blocks of 4 MB and more back to the kernel when they are freed, however many there were.
+    """Make glibc return freed blocks of 4 MB and more to the kernel.
 
-    Without it, four photos of 7,000 x 7,000 pixels left a server at 1 GB for good. M_MMAP_THRESHOLD is -3 in malloc.h.
+    Without it, a server kept 1 GB after four photos of 7,000 x 7,000 pixels. In malloc.h M_MMAP_THRESHOLD is -3.
     """
     if glibc():
         ctypes.CDLL(None).mallopt(-3, 2**22)
@@ -66,11 +66,11 @@ def glibc() -> bool:
 
 
 def end_quickly() -> NoReturn:
-    """End a process that is done: what is registered for its end runs, and the rest is left to the system.
+    """End a finished process: run the functions registered with atexit, then exit without freeing memory.
 
-    Python would take torch, Lightning and a million objects apart, which takes two seconds.
+    Python would need two seconds to free torch, Lightning and a million objects.
     """
-    threading._shutdown()  # type: ignore[attr-defined]  # as Python does it: idle pools are told first, then joined
+    threading._shutdown()  # type: ignore[attr-defined]  # as at Python's own exit: notify idle thread pools, then join them
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -79,9 +79,9 @@ def end_quickly() -> NoReturn:
 
 @contextmanager
 def importing() -> Iterator[None]:
-    """Switch garbage collection off while large packages are imported, and exclude their objects from it afterwards.
+    """Disable garbage collection while large packages are imported, and exclude their objects from it afterwards.
 
-    Importing torch, timm and Lightning took 3.6 s instead of 4.4 s: a million objects, all of which stay.
+    Importing torch, timm and Lightning took 3.6 s instead of 4.4 s: they create a million objects that stay alive.
     """
     gc.disable()
     try:
@@ -90,4 +90,4 @@ def importing() -> Iterator[None]:
     finally:
         gc.freeze()
         gc.enable()
-        atexit.register(gc.unfreeze)  # nanobind's modules report objects that are still frozen at the end as leaks
+        atexit.register(gc.unfreeze)  # nanobind reports objects that are still frozen at exit as leaks

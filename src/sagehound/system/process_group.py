@@ -1,4 +1,4 @@
-"""Processes that another program started to train one model together: torchrun's, or SLURM's. Imports no torch."""
+"""Processes that torchrun or SLURM started to train one model together. Imports no torch."""
 
 import os
 from dataclasses import dataclass
@@ -6,26 +6,26 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Group:
-    """The processes, and which of them this is."""
+    """A group of processes, and the position of this process in it."""
 
     starter: str  # torchrun or srun
     size: int  # processes on all machines
-    of_machine: int  # processes on each machine
-    rank: int  # this process's number among all, from 0
-    local_rank: int  # its number on its machine, from 0
+    per_machine: int  # processes on each machine
+    rank: int  # number of this process in the group, from 0
+    local_rank: int  # its number on this machine, from 0
 
 
 def started() -> Group | None:
-    """The group of this process, by the variables that Lightning reads; None where the process was started alone."""
-    given = os.environ
-    if "TORCHELASTIC_RUN_ID" in given:
+    """The group of this process, read from the variables that Lightning reads; None if it was started alone."""
+    variables = os.environ
+    if "TORCHELASTIC_RUN_ID" in variables:
         names = ("WORLD_SIZE", "LOCAL_WORLD_SIZE", "RANK", "LOCAL_RANK")
-        return Group("torchrun", *(int(given[name]) for name in names))
-    tasks = int(given.get("SLURM_NTASKS", "1"))
-    if tasks == 1 or "SLURM_PROCID" not in given or given.get("SLURM_JOB_NAME") in ("bash", "interactive"):
+        return Group("torchrun", *(int(variables[name]) for name in names))
+    tasks = int(variables.get("SLURM_NTASKS", "1"))
+    if tasks == 1 or "SLURM_PROCID" not in variables or variables.get("SLURM_JOB_NAME") in ("bash", "interactive"):
         return None
-    of_machine = int(given.get("SLURM_NTASKS_PER_NODE", tasks // int(given.get("SLURM_NNODES", "1"))))
-    return Group("srun", tasks, of_machine, int(given["SLURM_PROCID"]), int(given.get("SLURM_LOCALID", "0")))
+    per_machine = int(variables.get("SLURM_NTASKS_PER_NODE", tasks // int(variables.get("SLURM_NNODES", "1"))))
+    return Group("srun", tasks, per_machine, int(variables["SLURM_PROCID"]), int(variables.get("SLURM_LOCALID", "0")))
 
 
 def is_follower() -> bool:

@@ -1,13 +1,19 @@
-"""The command that the user ran, for messages that name a command to paste. Imports little.
+"""The command that the user ran, for messages that name a command to paste.
 
-``sagehound train ...`` sets ``sys.argv[0]`` to ``sagehound train``, as argparse does for its subcommands, so that the
-processes that it starts know it too.
+``sagehound train ...`` sets ``sys.argv[0]`` to ``sagehound train``, as argparse does for subcommands. Its child
+processes read it there.
 """
 
+import os
+import re
+import shlex
+import subprocess
 import sys
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+
+from sagehound.config.overrides import override_key
 
 _MODULE = "python -m sagehound.cli"
 _SCRIPTS = ("train.py", "launch.py")
@@ -15,10 +21,10 @@ _line: list[str] = []
 
 
 def words(command: str | None = None) -> list[str]:
-    """What a command line of the user's program begins with: ``python train.py`` or ``sagehound train``.
+    """The first words of the user's command line: ``python train.py`` or ``sagehound train``.
 
     Args:
-        command: ``train`` or ``launch``; None: the one that runs.
+        command: ``train`` or ``launch``; None: the command that runs now.
     """
     first = sys.argv[0]
     for start in ("sagehound", _MODULE):
@@ -30,12 +36,12 @@ def words(command: str | None = None) -> list[str]:
 
 
 def script(command: str) -> str:
-    """What the user calls ``train`` or ``launch``: ``launch.py``, or ``sagehound launch``."""
+    """The name that the user types for ``train`` or ``launch``: ``launch.py`` or ``sagehound launch``."""
     return f"{command}.py" if words()[0] == "python" and Path(words()[-1]).name in _SCRIPTS else f"sagehound {command}"
 
 
 def named(text: str) -> str:
-    """A text whose ``sagehound train`` and ``python launch.py`` are written as the user runs them."""
+    """Replace ``sagehound train`` and ``python launch.py`` in a text by the form that the user types."""
     is_script = Path(sys.argv[0]).name in _SCRIPTS
     for command in ("train", "launch"):
         script, ours = f"python {command}.py", f"sagehound {command}"
@@ -43,18 +49,41 @@ def named(text: str) -> str:
     return text
 
 
-def config_folders(given: Sequence[str]) -> list[Path]:
-    """The folder of the user's own options in a command line: ``--config-dir FOLDER``, a flag of Hydra's."""
-    found = [word.partition("=")[2] for word in given if word.startswith("--config-dir=")]
-    found += [folder for flag, folder in pairwise(given) if flag in ("--config-dir", "-cd")]
-    return [Path(folder) for folder in found]
+def config_folders(argv: Sequence[str]) -> list[Path]:
+    """The folders of the user's own options in a command line, from Hydra's flag ``--config-dir FOLDER``."""
+    folders = [word.partition("=")[2] for word in argv if word.startswith("--config-dir=")]
+    folders += [folder for flag, folder in pairwise(argv) if flag in ("--config-dir", "-cd")]
+    return [Path(folder) for folder in folders]
 
 
 def remember(arguments: list[str]) -> None:
-    """Keep the command line as it was given, before ``resume=`` and ``best=`` are replaced by what they stand for."""
+    """Store the command line before ``resume=`` and ``best=`` are expanded."""
     _line[:] = arguments
 
 
 def arguments() -> list[str]:
-    """The command line behind the program's name, as it was given."""
+    """The user's command line after the program's name."""
     return list(_line) or sys.argv[1:]
+
+
+def instead(overrides: Sequence[str]) -> str:
+    """The user's command line, in which overrides replace those of the same groups and keys."""
+    argv = arguments()
+    if not {"experiment", "best"} & {override_key(a) for a in argv}:  # else one of them may set the name as well
+        groups = {o.partition("=")[0] for o in overrides}
+        overrides = [o for o in overrides if o.partition(".name=")[0] not in groups]
+    new = [o.partition("=")[0] for o in overrides]
+    old = [a for a in argv if not any(re.match(rf"\+*{re.escape(key)}[.=]", a) for key in new)]
+    return command([*old, *overrides])
+
+
+def command(argv: Sequence[str], start: Sequence[str] | None = None) -> str:
+    """A command line, quoted for the shell. It starts with ``start``, by default the program that runs."""
+    return " ".join(map(quoted, [*(start or words()), *argv]))
+
+
+def quoted(word: str) -> str:
+    """Quote a word of a command line for this system's shell."""
+    if os.name == "nt":
+        return subprocess.list2cmdline([word])
+    return f'"{word}"' if "'" in word and not set(word) & set('"$`\\!') else shlex.quote(word)

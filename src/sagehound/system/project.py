@@ -1,4 +1,4 @@
-"""Where the project's own files are: in a checkout, or in the installed package. Imports little."""
+"""Finds the project's files in a checkout or in the installed package. Imports little."""
 
 import shutil
 import tempfile
@@ -7,24 +7,24 @@ from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 
-_PACKAGE = Path(__file__).resolve().parent
+_PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def conf_folder() -> Path:
-    """The folder of the configs: ``conf`` in the package where it is installed, else the checkout's."""
+    """The folder of the configs: ``conf`` of the installed package, or of the checkout."""
     inside = _PACKAGE / "conf"
     return inside if inside.is_dir() else _PACKAGE.parents[1] / "conf"
 
 
 def checkout() -> Path | None:
-    """The checkout that this package is imported from; None where it is installed from a wheel."""
+    """The checkout that this package is imported from; None if it is installed from a wheel."""
     root = _PACKAGE.parents[1]
     return root if _PACKAGE.parent.name == "src" and (root / "conf/train.yaml").is_file() else None
 
 
 @contextmanager
 def folder() -> Iterator[Path]:
-    """The project as a folder: the checkout, or a temporary one of the same layout with the installed packages."""
+    """The project as a folder: the checkout, or a temporary copy of the installed packages in the same layout."""
     if root := checkout():
         yield root
         return
@@ -34,16 +34,16 @@ def folder() -> Iterator[Path]:
 
 
 def _copy_installed(root: Path) -> None:
-    """Lay the installed packages out like a checkout, with the files that the wheel carries in its metadata."""
-    from importlib.metadata import files  # which takes its time
+    """Copy the installed packages, and the files in the wheel's metadata, to the layout of a checkout."""
+    from importlib.metadata import files  # slow to import
 
     for file in files("sagehound") or []:
         if file.parent.name == "extra_metadata":
             shutil.copyfile(str(file.locate()), root / file.name)
     shutil.copytree(conf_folder(), root / "conf")
-    made = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(_PACKAGE, root / "src/sagehound", ignore=made)
-    for name in ("sagehound_launchers", "hydra_plugins.sagehound"):
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(_PACKAGE, root / "src/sagehound", ignore=ignored)
+    for name in ("sagehound_launchers", "sagemaker_emulator", "hydra_plugins.sagehound"):
         package = import_module(name)
-        shutil.copytree(package.__path__[0], root / "launchers" / name.replace(".", "/"), ignore=made)
-    shutil.rmtree(root / "src/sagehound/conf")  # which a checkout has at its top alone
+        shutil.copytree(package.__path__[0], root / "launchers" / name.replace(".", "/"), ignore=ignored)
+    shutil.rmtree(root / "src/sagehound/conf")  # a checkout has it only at its top

@@ -1,4 +1,4 @@
-"""What is read back from a checkpoint: where a resume goes on, and the best weights."""
+"""Reads checkpoints: the state of a run to resume, and the best weights."""
 
 import math
 import pickle
@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
-from sagehound.classifier import Classifier
 from sagehound.config import Train, as_dict
 from sagehound.errors import ConfigError, InputError
+from sagehound.models.classifier import Classifier
 
-# what weights, optimizer and the order of the photos hang on: a resume that changed it would go on from something else
+# keys that weights, optimizer and the order of photos depend on: a resume must not change them
 _FIXED = (
     "backbone.name",
     "head",
@@ -24,7 +24,7 @@ _FIXED = (
     "trainer.ema",
     "features.views",
 )
-# earlier versions wrote the optimizers' own defaults down, which are null today
+# earlier versions stored the optimizers' defaults, which are null today
 _OWN_DEFAULTS = {"optimizer.eps": 1e-8, "optimizer.betas": [0.9, 0.999]}
 _KEYS = {"state_dict", "optimizer_states", "epoch", "callbacks", "config", "classes"}
 
@@ -33,7 +33,7 @@ def read(cfg: Train) -> dict[str, Any]:
     """The checkpoint that ``cfg.resume`` names, if it fits this config.
 
     Raises:
-        InputError: it is no checkpoint.
+        InputError: it is not a checkpoint.
         ConfigError: a setting that may not change was changed.
     """
     try:
@@ -65,7 +65,7 @@ def read(cfg: Train) -> dict[str, Any]:
 
 
 def _is_well_formed(found: dict[str, Any]) -> bool:
-    """Whether what is read of a checkpoint is of the kinds that a run writes; somebody else may have written it."""
+    """Whether a checkpoint has the values that a run writes. Somebody else may have written it."""
     config, callbacks, classes = found["config"], found["callbacks"], found["classes"]
     return (
         isinstance(found["epoch"], int)
@@ -80,10 +80,10 @@ def _is_well_formed(found: dict[str, Any]) -> bool:
 
 
 def check_classes(cfg: Train, checkpoint: dict[str, Any], classes: list[str]) -> None:
-    """Make sure that a checkpoint is of these classes.
+    """Check that a checkpoint has these classes.
 
     Raises:
-        InputError: it is of others.
+        InputError: it has other classes.
     """
     if checkpoint["classes"] != classes:
         other = sorted(set(checkpoint["classes"]) ^ set(classes))
@@ -91,22 +91,24 @@ def check_classes(cfg: Train, checkpoint: dict[str, Any], classes: list[str]) ->
 
 
 def ended_early(checkpoint: dict[str, Any], patience: int | None) -> bool:
-    """Whether early stopping had ended that run, and would again."""
+    """Whether early stopping had ended the run, and would end it again."""
     waited = [c["wait_count"] for c in checkpoint["callbacks"].values() if "wait_count" in c]
     return any(w >= (patience or math.inf) for w in waited)
 
 
 def restore(model: Classifier, checkpoint: dict[str, Any]) -> int:
-    """Give the model the weights of a checkpoint; returns the epoch, from 0, that was begun or ended last."""
-    _load_weights(model, checkpoint.get("current_model_state", checkpoint["state_dict"]))  # the first beside an EMA
+    """Load a checkpoint's weights into the model; returns its epoch, from 0."""
+    _load_weights(
+        model, checkpoint.get("current_model_state", checkpoint["state_dict"])
+    )  # with EMA, these are the weights that are trained
     return int(checkpoint["epoch"])
 
 
 def load_best(model: Classifier, best: Path) -> int:
-    """Give the model the weights of the lowest validation loss; returns their epoch, from 1.
+    """Load the weights with the lowest validation loss; returns their epoch, from 1.
 
     Raises:
-        InputError: there are none; a resumed checkpoint was copied without them.
+        InputError: there are none, because a resumed checkpoint was copied without them.
     """
     if not best.exists():
         raise InputError(f"{best} is missing: copy it there from the folder of the run that is resumed")

@@ -1,4 +1,4 @@
-"""What a config adds to Lightning's Trainer: the group ``callbacks``, and ``trainer.extra``."""
+"""Additions to Lightning's Trainer: the group ``callbacks``, and ``trainer.extra``."""
 
 import difflib
 from collections.abc import Mapping
@@ -10,10 +10,10 @@ import lightning.pytorch as pl
 from lightning.pytorch import profilers
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 
-from sagehound import console
 from sagehound.config import Train
+from sagehound.config.targets import TARGET, check_arguments, describe, resolve
 from sagehound.errors import ConfigError
-from sagehound.targets import TARGET, check_arguments, describe, resolve
+from sagehound.system import console
 
 # arguments of Lightning's Trainer that Sagehound sets, and what to use instead
 _OURS = {
@@ -54,7 +54,7 @@ _PROFILERS = {
 
 @dataclass(frozen=True)
 class Extensions:
-    """Built and checked."""
+    """The user's callbacks and arguments of Lightning's Trainer, checked."""
 
     callbacks: list[Callback]
     trainer: dict[str, Any]  # arguments of Lightning's Trainer
@@ -65,9 +65,9 @@ class Extensions:
         return bool(self.trainer.get("fast_dev_run"))
 
     def tell_dev_run(self, folder: Path) -> None:
-        """Print what a run with fast_dev_run did and left."""
+        """Print what a run with fast_dev_run has done."""
         left = ", ".join(sorted(p.name for p in folder.iterdir() if p.is_file() and p.name[0] != "."))
-        console.say(
+        console.info(
             f"trainer.extra.fast_dev_run: training and validation work; there is no checkpoint, so nothing is tested, "
             f"logged or packed. {folder} has {left}"
         )
@@ -81,7 +81,8 @@ def of(cfg: Train, folder: Path) -> Extensions:
         folder: of the run; nothing is written there yet.
 
     Raises:
-        ConfigError: no such class or argument; an argument that Sagehound sets; what a class or Lightning refuses.
+        ConfigError: there is no such class or argument, Sagehound sets the argument, or a class or Lightning refuses
+            it.
     """
     callbacks = [_callback(name, node, folder) for name, node in cfg.callbacks.items()]
     _refuse_twins(cfg, callbacks)
@@ -109,7 +110,7 @@ def _callback(name: str, node: Any, folder: Path) -> Callback:  # noqa: ANN401 -
 
 
 def _refuse_twins(cfg: Train, callbacks: list[Callback]) -> None:
-    """Refuse two callbacks whose states could not be told apart in a checkpoint."""
+    """Refuse two callbacks with the same state key in a checkpoint."""
     names = list(cfg.callbacks)
     known = {}
     if cfg.trainer.patience is not None:
@@ -125,7 +126,7 @@ def _refuse_twins(cfg: Train, callbacks: list[Callback]) -> None:
 
 
 def _trainer_arguments(extra: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Check ``trainer.extra`` against the signature of Lightning's Trainer, and build what it names."""
+    """Check ``trainer.extra`` by the signature of Lightning's Trainer, and build the objects that it names."""
     arguments = {str(key): value for key, value in extra.items()}
     for key, value in arguments.items():
         if key in _OURS:
@@ -138,7 +139,7 @@ def _trainer_arguments(extra: Mapping[str, Any], folder: Path) -> dict[str, Any]
         if isinstance(value, Mapping) and TARGET in value:
             arguments[key] = resolve(value, f"trainer.extra.{key}")()
     profiler = arguments.get("profiler")
-    if isinstance(profiler, str) and profiler in _PROFILERS:  # Lightning's own goes to a log that is silent
+    if isinstance(profiler, str) and profiler in _PROFILERS:  # Lightning's message goes to a silent log
         arguments["profiler"] = _PROFILERS[profiler](dirpath=folder, filename="profile")
     return arguments
 
@@ -156,7 +157,7 @@ def _try_out(callbacks: list[Callback], arguments: dict[str, Any]) -> None:
     }
     try:
         pl.Trainer(**(alone | arguments))
-    except Exception as error:  # of the user's own classes as well
+    except Exception as error:  # errors of the user's classes too
         raise refused(error) from error
 
 

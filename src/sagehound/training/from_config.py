@@ -1,4 +1,4 @@
-"""From a config to what trains: the model, the data module, and the parts that a user brings."""
+"""Builds the model, the data module and the user's own parts from a config."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -6,30 +6,23 @@ from typing import Any
 
 from hydra.utils import get_object
 
-from sagehound import targets
-from sagehound.classifier import Classifier
-from sagehound.config import Train, extra
+from sagehound.config import Train, extra, targets
 from sagehound.data.datamodule import PhotoDataModule
-from sagehound.data.photos import PhotoSet
+from sagehound.data.photo_set import PhotoSet
 from sagehound.errors import ConfigError, InputError
-from sagehound.losses import FOCAL_GAMMA
+from sagehound.models.classifier import Classifier
+from sagehound.models.losses import FOCAL_GAMMA
 
 
 def classifier(cfg: Train, classes: Sequence[str] | None = None) -> Classifier:
     """The model that a config describes, with pretrained weights unless a run is resumed.
 
     Raises:
-        ConfigError: timm has no such backbone, or a class of the user's cannot be used.
+        ConfigError: timm has no such backbone, or one of the user's classes cannot be used.
         InputError: the weights cannot be fetched or read.
     """
     f, s, a, o, t = cfg.finetune, cfg.schedule, cfg.augment, cfg.optimizer, cfg.trainer
-    given = {"eps": o.eps, "betas": o.betas and tuple(o.betas), "momentum": o.momentum}
-    arguments: dict[str, Any] = {key: value for key, value in given.items() if value is not None} | extra(o)
-    optimizer: Any = o.name
-    if o._target_:
-        common = {"lr": o.lr, "weight_decay": o.weight_decay}
-        targets.resolve({"_target_": o._target_} | common | arguments, "optimizer", positional=1)
-        optimizer = get_object(o._target_)
+    optimizer, arguments = _optimizer(cfg)
     try:
         return Classifier(
             cfg.backbone.name,
@@ -65,8 +58,20 @@ def classifier(cfg: Train, classes: Sequence[str] | None = None) -> Classifier:
         )
     except InputError as error:
         if error.instead and cfg.data.name == "dogimages" and not Path(str(cfg.data.root)).expanduser().exists():
-            error.instead = [*error.instead, "data=demo"]  # these photos would have to be fetched as well
+            error.instead = [*error.instead, "data=demo"]  # these photos would have to be downloaded too
         raise
+
+
+def _optimizer(cfg: Train) -> tuple[Any, dict[str, Any]]:
+    """A name or the user's class, and its arguments except the learning rate and the weight decay."""
+    o = cfg.optimizer
+    known = {"eps": o.eps, "betas": o.betas and tuple(o.betas), "momentum": o.momentum}
+    arguments = {key: value for key, value in known.items() if value is not None} | extra(o)
+    if not o._target_:
+        return o.name, arguments
+    common = {"lr": o.lr, "weight_decay": o.weight_decay}
+    targets.resolve({"_target_": o._target_} | common | arguments, "optimizer", positional=1)
+    return get_object(o._target_), arguments
 
 
 def _loss(cfg: Train) -> Any:  # noqa: ANN401 - a name, or a module of the user's
@@ -79,7 +84,7 @@ def _loss(cfg: Train) -> Any:  # noqa: ANN401 - a name, or a module of the user'
 
 
 def transform(cfg: Train) -> Callable[..., Any] | None:
-    """The user's own transform of train photos, if there is one.
+    """The user's transform of train photos; None without one.
 
     Raises:
         ConfigError: it cannot be used.
@@ -93,7 +98,7 @@ def transform(cfg: Train) -> Callable[..., Any] | None:
 
 
 def data_module(cfg: Train, photos: PhotoSet, model: Classifier) -> PhotoDataModule:
-    """The batches of photos that were found already."""
+    """The data module of a photo set."""
     return PhotoDataModule.of(
         photos, model.preprocessing, cfg.data, cfg.augment, cfg.cache, transform=transform(cfg), seed=cfg.seed
     )

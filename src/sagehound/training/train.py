@@ -12,39 +12,28 @@ from typing import Any
 import torch
 from torch import nn
 
-from sagehound import (
-    archive,
-    artifact,
-    checkpoint,
-    compute,
-    config,
-    console,
-    debugger,
-    evaluation,
-    extensions,
-    features,
-    from_config,
-    history,
-    loggers,
-    plots,
-    processes,
-    run_folder,
-    tables,
-    tensorboard,
-)
-from sagehound.callbacks import EpochEnd, signals_stop
-from sagehound.classifier import Classifier
+from sagehound import config, debugger
+from sagehound.artifact import archive, export
+from sagehound.artifact.verify import FreshProcesses
 from sagehound.config import Train
 from sagehound.data import splits
 from sagehound.data.datamodule import PhotoDataModule
-from sagehound.data.photos import PhotoSet, find_photos, own_source
+from sagehound.data.photo_set import PhotoSet
+from sagehound.data.photos import find_photos, own_source
 from sagehound.errors import ConfigError
-from sagehound.files import write_json
-from sagehound.fitting import fit
-from sagehound.machine import tune_allocator
-from sagehound.run import Run
-from sagehound.tables import Predictions
-from sagehound.verification import FreshProcesses
+from sagehound.evaluation import evaluate, history, loggers, plots, tables, tensorboard
+from sagehound.evaluation.tables import Predictions
+from sagehound.models import features
+from sagehound.models.classifier import Classifier
+from sagehound.runs import run_folder
+from sagehound.runs.run import Run
+from sagehound.storage.atomic import write_json
+from sagehound.system import console, hardware, process_group
+from sagehound.system.machine import tune_allocator
+from sagehound.training import checkpoint, extensions, from_config
+from sagehound.training.callbacks import EpochEnd
+from sagehound.training.stop import signals_stop
+from sagehound.training.trainer import fit
 
 
 def train(
@@ -61,18 +50,18 @@ def train(
     Args:
         cfg: the composed config.
         folder: of the run.
-        each_epoch: called with the number of epochs done and the scores of the valid photos, on one device; what it
-            raises ends the run.
+        each_epoch: called with the number of finished epochs and the scores of the valid photos, on one device. If it
+            raises, the run ends.
         overrides: the command line's, for overrides.yaml.
-        fresh: the processes that will prove the artifact, if the caller has started them.
+        fresh: the processes that verify the artifact, if the caller has started them.
 
     Raises:
-        ConfigError: the config breaks a rule or asks for what this machine has not; the folder holds another run.
+        ConfigError: the config breaks a rule, this machine lacks something it needs, or the folder holds another run.
         InputError: the photos, the weights or the checkpoint cannot be used.
         Stopped: a signal came; a checkpoint was written.
         SagehoundError: the loss is no longer finite, or the disk is full.
     """
-    if processes.is_follower():
+    if process_group.is_follower():
         console.terminal().quiet = True
         with tempfile.TemporaryDirectory(prefix="sagehound-") as scratch:
             return _train(cfg, Path(scratch), each_epoch, None, fresh)
@@ -98,67 +87,96 @@ def _train(
         nullcontext(fresh) if fresh else FreshProcesses() as fresh,
     ):
         tune_allocator()
-        makers = loggers.check(cfg)  # what the config names is refused before any photo is read
+        makers = loggers.check(cfg)  # a wrong config is refused before any photo is read
         given = extensions.of(cfg, folder)
         ready = _prepare(cfg, seconds)
         opened.begin(overrides)
         ready.photos.write(folder)
-        console.say(f"model: {cfg.backbone.name}, finetune={cfg.finetune.name}")
-        console.say(f"compute: {ready.machine}")
+        console.info(f"model: {cfg.backbone.name}, finetune={cfg.finetune.name}\ncompute: {ready.machine}")
         with _timed(seconds, "features"):
             data = _with_features(ready, cfg, folder)
-        with_tables = cfg.results != "scores" and compute.writes_results()
+        with_tables = cfg.results != "scores" and hardware.writes_results()
         with_artifact = cfg.artifact and with_tables
         if with_tables:
             history.write(folder / history.NAME, history.of_checkpoint(ready.stopped_at))
         if with_artifact and data.head_alone:
-            fresh.start()  # training takes seconds; where it takes longer they start after it, not to hold memory
-        # small operators gain nothing from several threads, which wait for each other where the cores are busy
-        threads = 1 if data.head_alone and _is_small(ready.model.head, cfg) else None
+            fresh.start()  # a head trains in seconds; longer trainings start them afterwards, to save memory
         with loggers.opened(cfg, folder, makers, is_dry=given.is_dev_run) as log:
-            with _timed(seconds, "train"), compute.threads(threads):
-                if ready.stopped_at is None or not checkpoint.ended_early(ready.stopped_at, cfg.trainer.patience):
-                    fit(ready.model, data, ready.machine, log.all, cfg, folder, each_epoch, given)
-            compute.leave_group()
-            if given.is_dev_run and compute.writes_results():
-                given.tell_dev_run(folder)
-            if given.is_dev_run or not compute.writes_results():
+            _fit(ready, data, log, cfg, folder, each_epoch, given, seconds)
+            if given.is_dev_run or not hardware.writes_results():
                 return Run(folder, {})
             if with_artifact:
                 fresh.start()
-            with _timed(seconds, "evaluate"), compute.threads(threads):
-                found, scores, best_epoch = _evaluate(ready, data, log, cfg, opened)
+            with _timed(seconds, "evaluate"), hardware.threads(_threads(ready, data, cfg)):
+                predictions, scores, best_epoch = _evaluate(ready, data, log, cfg, opened)
         try:
             if with_artifact:
                 with _timed(seconds, "artifact"):
-                    of_run = scores | {"best_epoch": best_epoch}
-                    made = folder / archive.NAME
-                    artifact.make(ready.model, data.to, cfg, data.photos, of_run, found["test"], made, fresh)
+                    path, test, about = folder / archive.NAME, predictions["test"], scores | {"best_epoch": best_epoch}
+                    export.make(ready.model, data.preprocessing, cfg, data.photos, about, test, path, fresh)
         finally:  # whether the artifact is kept or not
-            about = {"best_epoch": best_epoch, "classes": len(data.photos.classes), "backbone": cfg.backbone.name}
-            clean = evaluation.without_leaks(data.photos, found["test"])
-            about |= {"test_without_leaks": clean} if clean else {}
-            metrics = scores | {"seconds": {phase: round(s, 3) for phase, s in seconds.items()}} | about
-            write_json(folder / "metrics.json", metrics)
+            metrics = _write_metrics(folder, cfg, data.photos, predictions["test"], scores, best_epoch, seconds)
     _report(metrics, scores, folder, is_trial=cfg.results == "scores")
     return Run(folder, metrics)
 
 
+def _fit(
+    ready: "_Ready",
+    data: PhotoDataModule,
+    log: loggers.Loggers,
+    cfg: Train,
+    folder: Path,
+    each_epoch: EpochEnd | None,
+    given: extensions.Extensions,
+    seconds: dict[str, float],
+) -> None:
+    """Train, unless the run that is resumed had ended early."""
+    with _timed(seconds, "train"), hardware.threads(_threads(ready, data, cfg)):
+        if ready.stopped_at is None or not checkpoint.ended_early(ready.stopped_at, cfg.trainer.patience):
+            fit(ready.model, data, ready.machine, log.all, cfg, folder, each_epoch, given)
+    hardware.leave_group()
+    if given.is_dev_run and hardware.writes_results():
+        given.tell_dev_run(folder)
+
+
+def _threads(ready: "_Ready", data: PhotoDataModule, cfg: Train) -> int | None:
+    """Threads of an operator; one for a small head, whose operators gain nothing from several."""
+    return 1 if data.head_alone and _is_small(ready.model.head, cfg) else None
+
+
+def _write_metrics(
+    folder: Path,
+    cfg: Train,
+    photos: PhotoSet,
+    test: Predictions,
+    scores: dict[str, dict[str, Any]],
+    best_epoch: int,
+    seconds: dict[str, float],
+) -> dict[str, Any]:
+    """Write metrics.json; returns its content."""
+    about: dict[str, Any] = {"best_epoch": best_epoch, "classes": len(photos.classes), "backbone": cfg.backbone.name}
+    clean = evaluate.without_leaks(photos, test)
+    about |= {"test_without_leaks": clean} if clean else {}
+    metrics = scores | {"seconds": {phase: round(s, 3) for phase, s in seconds.items()}} | about
+    write_json(folder / "metrics.json", metrics)
+    return metrics
+
+
 @dataclass(frozen=True)
 class _Ready:
-    """What a run trains, and on what."""
+    """The parts of a run, checked."""
 
     photos: PhotoSet
     model: Classifier
-    machine: compute.Compute
+    machine: hardware.Compute
     stopped_at: dict[str, Any] | None  # the checkpoint of a run that is resumed
     epoch: int  # from 0: where training starts
 
 
 def _prepare(cfg: Train, seconds: dict[str, float]) -> _Ready:
-    """Read the checkpoint, the weights and the photos. This refuses all that cannot work, and writes nothing."""
-    with _timed(seconds, "model"):  # what cannot work is refused before any photo is read or fetched
-        compute.choose(cfg.trainer, cfg.finetune)
+    """Read the checkpoint, the weights and the photos. Everything is checked here, and nothing is written."""
+    with _timed(seconds, "model"):  # check before any photo is read or downloaded
+        hardware.choose(cfg.trainer, cfg.finetune)
         stopped_at = checkpoint.read(cfg) if cfg.resume else None
         source, _ = own_source(cfg.data), from_config.transform(cfg)
         model = from_config.classifier(cfg)
@@ -168,7 +186,7 @@ def _prepare(cfg: Train, seconds: dict[str, float]) -> _Ready:
         if photos.weights(photos.split("train")) and (cfg.augment.mixup or cfg.augment.cutmix):
             raise ConfigError("photos with weights cannot be blended: give augment.mixup=0 augment.cutmix=0")
     with _timed(seconds, "model"):
-        machine = compute.choose(cfg.trainer, cfg.finetune, len(photos.split("valid")))
+        machine = hardware.choose(cfg.trainer, cfg.finetune, len(photos.split("valid")))
         if stopped_at:
             checkpoint.check_classes(cfg, stopped_at, photos.classes)
         model.set_classes(photos.classes)
@@ -177,7 +195,7 @@ def _prepare(cfg: Train, seconds: dict[str, float]) -> _Ready:
 
 
 def _with_features(ready: _Ready, cfg: Train, folder: Path) -> PhotoDataModule:
-    """The photos as batches, with their features where the backbone is frozen; these show more near-duplicates."""
+    """The data module, with cached features if the backbone is frozen. Features show more near-duplicates."""
     photos, kept, model = ready.photos, None, ready.model
     if model.is_frozen(ready.epoch) and features.usable(cfg):
         kept = features.prepare(model.backbone, photos, model.preprocessing, ready.machine, cfg)
@@ -192,10 +210,10 @@ def _with_features(ready: _Ready, cfg: Train, folder: Path) -> PhotoDataModule:
 def _evaluate(
     ready: _Ready, data: PhotoDataModule, log: loggers.Loggers, cfg: Train, opened: run_folder.RunFolder
 ) -> tuple[dict[str, Predictions], dict[str, dict[str, Any]], int]:
-    """Predict all photos with the best weights and write what follows; returns predictions, scores and best epoch."""
+    """Predict all photos with the best weights and write the results; returns predictions, scores, best epoch."""
     best_epoch = checkpoint.load_best(ready.model, opened.path / "checkpoints" / "best.ckpt")
-    found = evaluation.predict(ready.model, data, torch.device(ready.machine.accelerator))
-    scores = {split: evaluation.score(p, data.photos.independent(split), split) for split, p in found.items()}
+    found = evaluate.predict(ready.model, data, torch.device(ready.machine.accelerator))
+    scores = {split: evaluate.score(p, data.photos.independent(split), split) for split, p in found.items()}
     opened.remove_stale()
     log.scores(cfg, scores, best_epoch)
     if cfg.results != "scores":
@@ -204,7 +222,7 @@ def _evaluate(
 
 
 def _write_tables(folder: Path, photos: PhotoSet, found: dict[str, Predictions], best_epoch: int) -> dict[str, Path]:
-    """predictions.csv, per_class.csv, confusions.csv and the plots, whose files are returned by name."""
+    """Write predictions.csv, per_class.csv, confusions.csv and the plots; returns the plots' files by name."""
     by_class = tables.per_class(photos.classes, found)
     tables.write_predictions(folder / "predictions.csv", photos.classes, found)
     tables.write_per_class(folder / "per_class.csv", by_class)
@@ -230,7 +248,7 @@ def _report(metrics: dict[str, Any], scores: dict[str, dict[str, Any]], folder: 
                 console.metric(f"{split}.{name}", value)
     tensorboard.summarise(metrics, folder, is_trial=is_trial)
     if not is_trial:
-        evaluation.tell_leaks(metrics.get("test_without_leaks", {}))
+        evaluate.tell_leaks(metrics.get("test_without_leaks", {}))
 
 
 def _is_small(head: nn.Module, cfg: Train) -> bool:
@@ -240,7 +258,7 @@ def _is_small(head: nn.Module, cfg: Train) -> bool:
 
 @contextmanager
 def _removing(checkpoints: Path, unwanted: Callable[[], bool]) -> Iterator[None]:
-    """Leave no checkpoints of a run that is to leave scores, however it ends."""
+    """Remove the checkpoints at the end if they are unwanted, also after an error."""
     try:
         yield
     finally:

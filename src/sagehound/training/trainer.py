@@ -1,4 +1,4 @@
-"""Lightning's Trainer, as a config wants it."""
+"""Builds Lightning's Trainer from a config, and fits."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,29 +9,31 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 
-from sagehound import compute, extensions, tensorboard
-from sagehound.callbacks import AtomicFiles, EachEpoch, EpochEnd, KeepConfig, make_callbacks
-from sagehound.classifier import Classifier
 from sagehound.config import Train
+from sagehound.config.targets import is_raised_in
 from sagehound.data.datamodule import PhotoDataModule
-from sagehound.loggers import LearningRate
-from sagehound.targets import is_raised_in
+from sagehound.evaluation import tensorboard
+from sagehound.models.classifier import Classifier
+from sagehound.system import hardware
+from sagehound.training import extensions
+from sagehound.training.callbacks import AtomicFiles, EachEpoch, EpochEnd, KeepConfig, make_callbacks
+from sagehound.training.progress import LearningRate
 
 
 def fit(
     model: Classifier,
     data: PhotoDataModule,
-    machine: compute.Compute,
+    machine: hardware.Compute,
     log: Sequence[Logger],
     cfg: Train,
     folder: Path,
     each_epoch: EpochEnd | None = None,
     given: extensions.Extensions | None = None,
 ) -> None:
-    """Train; best.ckpt and last.ckpt are left beside each other.
+    """Train; writes best.ckpt and last.ckpt.
 
     Raises:
-        ConfigError: Lightning refuses how callbacks, loggers and trainer.extra go together.
+        ConfigError: Lightning refuses the combination of callbacks, loggers and trainer.extra.
     """
     given = given or extensions.of(cfg, folder)
     arguments = _arguments(cfg, folder, machine, data.head_alone)
@@ -46,8 +48,8 @@ def fit(
         raise extensions.refused(error) from error
 
 
-def _arguments(cfg: Train, folder: Path, machine: compute.Compute, head_alone: bool) -> dict[str, Any]:
-    """What Sagehound sets of Lightning's Trainer."""
+def _arguments(cfg: Train, folder: Path, machine: hardware.Compute, head_alone: bool) -> dict[str, Any]:
+    """The arguments of Lightning's Trainer that Sagehound sets."""
     t = cfg.trainer
     return {
         "accelerator": machine.accelerator,
@@ -61,15 +63,15 @@ def _arguments(cfg: Train, folder: Path, machine: compute.Compute, head_alone: b
         "default_root_dir": folder,
         "log_every_n_steps": 5,
         "num_sanity_val_steps": 0,
-        "use_distributed_sampler": False,  # the photos' own order is made for several processes
+        "use_distributed_sampler": False,  # the loaders divide the photos among processes themselves
         "enable_model_summary": False,
-        "plugins": [AtomicFiles(), *compute.environment()],
-        "enable_progress_bar": False,  # the callbacks print
+        "plugins": [AtomicFiles(), *hardware.environment()],
+        "enable_progress_bar": False,  # our callbacks print progress
     }
 
 
 def _callbacks(cfg: Train, folder: Path, each_epoch: EpochEnd | None) -> list[Callback]:
-    """What happens beside the training steps, but for the user's own callbacks."""
+    """Sagehound's own callbacks."""
     callbacks = [
         *make_callbacks(cfg.trainer, folder / "checkpoints", keep_last=cfg.results != "scores"),
         tensorboard.SharedCharts(),

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from sagehound_launchers.emulator.server import Emulator
+from sagemaker_emulator.server import Emulator
+from sagemaker_emulator.settings import Settings
 
 Control = Callable[..., Any]
 
@@ -16,7 +17,7 @@ Control = Callable[..., Any]
 @pytest.fixture
 def emulator(tmp_path: Path) -> Iterator[Emulator]:
     """SageMaker and S3 on loopback; state in .emulator of the test's folder."""
-    with Emulator(tmp_path / ".emulator") as running:
+    with Emulator(tmp_path / ".emulator", settings=Settings(variables=("SAGEHOUND_CACHE",))) as running:
         yield running
 
 

@@ -3,13 +3,13 @@
 from typing import Any
 
 import pytest
-from conftest import ROOT
+from helpers import ROOT
 from hydra import compose, initialize_config_dir
 
 from sagehound.config import Debugger, register, typed
 from sagehound.errors import ConfigError
-from sagehound_launchers.sagemaker.debugger import notice, request_parts, rule_image
-from sagehound_launchers.sagemaker.shapes import problems
+from sagehound_launchers.sagemaker.debugger_request import notice, request_parts, rule_image
+from sagemaker_emulator.request_validation import problems
 
 JOB = {  # what any training job needs beside
     "TrainingJobName": "job",

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Command, small
+from emulator_helpers import client
+from helpers import Command, small
 
-from sagehound_launchers.emulator.server import Emulator
+from sagemaker_emulator.server import Emulator
 
-ROLE = "aws.role=SagehoundRole"
+ROLE = "aws.role=SageMakerRole"
 
 
 @pytest.mark.parametrize(
@@ -50,7 +51,7 @@ def test_what_is_missing_is_one_line(
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert "epoch" not in done.stdout
-    names = emulator.world.client("sagemaker").list_training_jobs()["TrainingJobSummaries"]
+    names = client(emulator, "sagemaker").list_training_jobs()["TrainingJobSummaries"]
     assert names == []
 
 

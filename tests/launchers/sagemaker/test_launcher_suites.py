@@ -1,9 +1,12 @@
 """Hydra's own conformance suites for a launcher.
 
 They give tasks that are Python functions of this process, which no training job can run. So the launcher runs them here
-(remote=false): what is held against the suites is its Hydra part, the folders, configs, overrides, numbers and results
+(remote=false): the suites test its Hydra part, the folders, configs, overrides, numbers and results
 of jobs, which the remote way shares line for line.
 """
+
+import logging
+from collections.abc import Iterator
 
 import pytest
 
@@ -30,9 +33,12 @@ pytestmark = [
 
 
 @pytest.fixture(autouse=True)
-def _as_the_suites_expect(hydra_restore_singletons: object) -> None:
-    """Their programs name no version_base; another test's may be set."""
+def _as_the_suites_expect(hydra_restore_singletons: object) -> Iterator[None]:
+    """Set the version_base that their programs rely on, and remove log handlers that write to their deleted folders."""
     version.setbase("1.1")
+    handlers = logging.root.handlers[:]
+    yield
+    logging.root.handlers[:] = handlers
 
 
 def test_hydra_finds_the_launcher() -> None:

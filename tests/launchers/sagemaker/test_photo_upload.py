@@ -17,9 +17,9 @@ import urllib3
 
 from sagehound.data.folders import scan
 from sagehound.errors import ConfigError, InputError, SagehoundError
-from sagehound.packs import unpack
-from sagehound_launchers.emulator.server import Emulator
-from sagehound_launchers.sagemaker.data import S3, Uploaded, upload_loose, upload_packed
+from sagehound.storage.packs import unpack
+from sagehound_launchers.sagemaker.photo_upload import S3, Uploaded, upload_loose, upload_packed
+from sagemaker_emulator.server import Emulator
 
 Upload: TypeAlias = Callable[..., Uploaded]
 BUCKET = "photos"
@@ -277,8 +277,8 @@ import sys, boto3
 from botocore.config import Config
 from pathlib import Path
 from sagehound.errors import SagehoundError
-from sagehound_launchers.emulator.server import Emulator
-from sagehound_launchers.sagemaker.data import upload_loose
+from sagemaker_emulator.server import Emulator
+from sagehound_launchers.sagemaker.photo_upload import upload_loose
 url, root = sys.argv[1:]
 s3 = boto3.client("s3", "us-east-1", endpoint_url=url, aws_access_key_id="x", aws_secret_access_key="x",
     config=Config(read_timeout=600))

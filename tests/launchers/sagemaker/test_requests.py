@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT
+from helpers import ROOT
 from hydra import compose, initialize_config_dir
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import sagehound_launchers.schema
+import sagehound_launchers.config.schema
+from sagehound.cli.hyperparameters import values as read_back
 from sagehound.config import register, typed
 from sagehound.errors import ConfigError
-from sagehound.hyperparameters import values as read_back
 from sagehound_launchers.config import Launch
 from sagehound_launchers.sagemaker.requests import (
     Account,
@@ -24,8 +24,8 @@ from sagehound_launchers.sagemaker.requests import (
     training_job,
     tuning_job,
 )
-from sagehound_launchers.sagemaker.shapes import problems
-from sagehound_launchers.search_space import parse
+from sagehound_launchers.search.space import parse
+from sagemaker_emulator.request_validation import problems
 
 ACCOUNT = Account(
     "eu-west-1",
@@ -42,7 +42,7 @@ GOLDEN = Path(__file__).parent / "golden"
 
 
 def config(*overrides: str) -> Launch:
-    sagehound_launchers.schema.register()
+    sagehound_launchers.config.schema.register()
     try:
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
             cfg: Launch = typed(compose("launch", overrides=["data=demo", *overrides]))
@@ -138,7 +138,7 @@ def test_what_is_of_this_machine_stays_here() -> None:
         "a": '"\\"64\\""',
     }
     assert hyperparameters(["backbone.weights=pkg://a/b.pth"]) == {"backbone.weights": "pkg://a/b.pth"}
-    with pytest.raises(ConfigError, match="resume= goes on with a run of this machine"):
+    with pytest.raises(ConfigError, match="resume= continues a run of this machine"):
         hyperparameters(["resume=last"])
 
 
@@ -158,8 +158,8 @@ def test_what_comes_back_is_what_was_sent(point: dict[str, str]) -> None:
     [
         ({"TrainingJobName": "a_b"}, "TrainingJobName: 'a_b' does not have the form"),
         ({"RoleArn": 5}, "RoleArn"),
-        ({"HyperParameters": {str(i): "x" for i in range(101)}}, "101 entries, at most 100 are taken"),
-        ({"HyperParameters": {"a": "x" * 2501}}, "2501 letters, at most 2500"),
+        ({"HyperParameters": {str(i): "x" for i in range(101)}}, "101 entries, at most 100 are allowed"),
+        ({"HyperParameters": {"a": "x" * 2501}}, "2501 characters, at most 2500"),
         ({"Surplus": 1}, 'Unknown parameter in input: "Surplus"'),
         ({"ResourceConfig": {"InstanceType": "ml.huge", "InstanceCount": 1, "VolumeSizeInGB": 1}}, "is none of AWS's"),
     ],

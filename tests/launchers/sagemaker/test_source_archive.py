@@ -10,11 +10,11 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from helpers import ROOT
 
 from sagehound.errors import InputError
-from sagehound_launchers.sagemaker import bundle
-from sagehound_launchers.sagemaker.bundle import Bundle, make
+from sagehound_launchers.sagemaker import source_archive
+from sagehound_launchers.sagemaker.source_archive import SourceArchive, make
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="no git")
 
@@ -47,7 +47,7 @@ def write(root: Path, file: str, content: str | bytes) -> Path:
     return path
 
 
-def files(found: Bundle) -> dict[str, bytes]:
+def files(found: SourceArchive) -> dict[str, bytes]:
     with tarfile.open(fileobj=io.BytesIO(found.content), mode="r:gz") as tar:
         entries = tar.getmembers()
         assert all(e.isreg() and e.mtime == 0 and e.uid == 0 and e.mode in (0o644, 0o755) for e in entries)
@@ -185,7 +185,7 @@ def test_an_example_of_an_environment_is_no_secret(project: Path) -> None:
 
 
 def test_data_among_the_source_is_refused_by_name(project: Path) -> None:
-    write(project, "weights.bin", bytes(bundle.MOST))
+    write(project, "weights.bin", bytes(source_archive.MOST))
     write(project, "video.mp4", bytes(3_000_000))
     git(project, "add", ".")
     with pytest.raises(
@@ -270,7 +270,7 @@ def test_without_git_the_parts_of_the_project_are_taken(
     assert set(files(found)) == {"train.py", "conf/a.yaml", "src/sagehound/a.py"}
     (note,) = found.notes
     assert note.startswith(reason)
-    assert note.endswith(f": taken were {', '.join(bundle.WITHOUT_GIT)}")
+    assert note.endswith(f": taken were {', '.join(source_archive.WITHOUT_GIT)}")
 
 
 def test_without_git_secrets_and_links_are_refused_as_well(tmp_path: Path) -> None:
@@ -288,12 +288,12 @@ def test_options_of_the_users_own_are_added_and_replace_none(project: Path, tmp_
     git(project, "add", ".")
     for name in ("sgd", "mine"):
         write(tmp_path, f"own/optimizer/{name}.yaml", "name: mine")
-    sent = files(bundle.make(project, own=[tmp_path / "own"]))
+    sent = files(source_archive.make(project, own=[tmp_path / "own"]))
     assert sent["conf/optimizer/sgd.yaml"] == b"name: sgd"
     assert sent["conf/optimizer/mine.yaml"] == b"name: mine"
     write(tmp_path, "own/optimizer/mine.yaml", KEY)
     with pytest.raises(InputError, match=r"conf/optimizer/mine.yaml:1 \(an AWS access key\)"):
-        bundle.make(project, own=[tmp_path / "own"])
+        source_archive.make(project, own=[tmp_path / "own"])
 
 
 def test_an_empty_folder_is_no_project(tmp_path: Path) -> None:
@@ -313,5 +313,5 @@ def test_a_hook_does_not_send_another_repository(
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a checkout")
 def test_this_project_can_be_sent() -> None:
     found = make(ROOT)
-    assert {"train.py", "launch.py", "pyproject.toml", "src/sagehound/training.py"} <= set(files(found))
+    assert {"train.py", "launch.py", "pyproject.toml", "src/sagehound/training/train.py"} <= set(files(found))
     assert len(found.content) < 5_000_000

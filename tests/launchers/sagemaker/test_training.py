@@ -11,16 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, Command, small
+from emulator_helpers import client
+from helpers import ROOT, Command, small
 
-from sagehound_launchers.emulator.server import Emulator
+from sagemaker_emulator.server import Emulator
 
 REMOTE = ["trainer=sagemaker", "aws=emulator", "hydra.sweep.dir=sweep", "hydra.run.dir=sweep"]
 Control = Callable[..., Any]
 
 
 def jobs(emulator: Emulator) -> list[dict[str, Any]]:
-    found = emulator.world.client("sagemaker").list_training_jobs(MaxResults=100)
+    found = client(emulator, "sagemaker").list_training_jobs(MaxResults=100)
     return list(found["TrainingJobSummaries"])
 
 
@@ -62,7 +63,7 @@ def test_photos_are_sent_once(
     assert launch(*given, "hydra.run.dir=again").returncode == 0
     outputs = 3  # of the second job: its results, and no more than that
     assert control("requests")["s3:PutObject"] <= sent + outputs
-    s3 = emulator.world.client("s3")
+    s3 = client(emulator, "s3")
     bucket = s3.list_buckets()["Buckets"][0]["Name"]
     for file in photos.rglob("*.jpg"):
         s3.upload_file(str(file), bucket, f"dogs/{file.relative_to(photos)}")
@@ -91,10 +92,10 @@ def test_a_spot_interruption_changes_nothing_but_the_time(
     control("interruptions", [{"job": ".*", "log": "epoch 2/4"}])
     done = launch(*given, "hydra.run.dir=stopped")
     assert done.returncode == 0, done.stderr + done.stdout
-    assert "going on from" in done.stdout
+    assert "resuming from" in done.stdout
     assert done.stdout.count("epoch 1/4") == 1
     name = json.loads((tmp_path / "stopped/job.json").read_text())["TrainingJobName"]
-    found = emulator.world.client("sagemaker").describe_training_job(TrainingJobName=name)
+    found = client(emulator, "sagemaker").describe_training_job(TrainingJobName=name)
     assert "Interrupted" in [t["Status"] for t in found["SecondaryStatusTransitions"]]
     first, second = (json.loads((tmp_path / f / "metrics.json").read_text()) for f in ("whole", "stopped"))
     for key in ("train", "valid", "test", "best_epoch"):
@@ -201,7 +202,7 @@ def test_ctrl_c_stops_jobs_only_if_asked(
     assert len(errors.splitlines()) == 1
     if asked:
         assert "told to stop" in errors
-        waiter = emulator.world.client("sagemaker").get_waiter("training_job_completed_or_stopped")
+        waiter = client(emulator, "sagemaker").get_waiter("training_job_completed_or_stopped")
         waiter.wait(TrainingJobName=job["TrainingJobName"], WaiterConfig={"Delay": 1, "MaxAttempts": 60})
         assert jobs(emulator)[0]["TrainingJobStatus"] == "Stopped"
     else:
@@ -209,7 +210,7 @@ def test_ctrl_c_stops_jobs_only_if_asked(
             rf"still on SageMaker: {job['TrainingJobName']}; the same command with hydra.run.dir=sweep", errors
         )
         assert job["TrainingJobStatus"] == "InProgress"
-        emulator.world.client("sagemaker").stop_training_job(TrainingJobName=job["TrainingJobName"])
+        client(emulator, "sagemaker").stop_training_job(TrainingJobName=job["TrainingJobName"])
         again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
         assert f"following the job {job['TrainingJobName']} again" in again.stdout
         assert again.returncode == 4, again.stderr

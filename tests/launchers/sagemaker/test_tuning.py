@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, Command, small
+from emulator_helpers import client
+from helpers import ROOT, Command, small
 from omegaconf import OmegaConf
 
-from sagehound.earlier import with_best
-from sagehound_launchers.emulator.server import Emulator
+from sagehound.cli.previous_runs import with_best
 from sagehound_launchers.sagemaker.tuning import point
-from sagehound_launchers.search_space import overrides, parse
+from sagehound_launchers.search.space import overrides, parse
+from sagemaker_emulator.server import Emulator
 
 SEARCH = ["hpo=sagemaker", "aws=emulator", "hpo.study=mine", "optimizer.lr=tag(log,interval(1e-3,1e-1))"]
 Control = Callable[..., Any]
@@ -36,7 +37,7 @@ def name_of(emulator: Emulator) -> str:
 
 
 def tuning_jobs(emulator: Emulator) -> list[dict[str, Any]]:
-    found = emulator.world.client("sagemaker").list_hyper_parameter_tuning_jobs()
+    found = client(emulator, "sagemaker").list_hyper_parameter_tuning_jobs()
     return list(found["HyperParameterTuningJobSummaries"])
 
 
@@ -97,7 +98,7 @@ def test_a_search_with_faults_and_training_with_its_best(
     found = rows(folder)
     assert [(r["trial"], r["state"]) for r in found] == [(str(i), "complete") for i in range(3)]
     best = min(found, key=lambda r: float(r["objective"]))
-    said = emulator.world.client("sagemaker").describe_hyper_parameter_tuning_job(
+    said = client(emulator, "sagemaker").describe_hyper_parameter_tuning_job(
         HyperParameterTuningJobName=job["HyperParameterTuningJobName"]
     )["BestTrainingJob"]
     assert said["TunedHyperParameters"]["optimizer.lr"] == best["optimizer.lr"], "to the last digit"
@@ -124,7 +125,7 @@ def test_a_search_with_faults_and_training_with_its_best(
     assert OmegaConf.create(by_name.stdout).optimizer.lr == float(best["optimizer.lr"])
     nobody = command("best=nobody", *small(photos, weights))
     assert nobody.returncode == 2
-    assert "best=nobody is no folder here: give that of a finished search" in nobody.stderr
+    assert "best=nobody: no such folder here: give that of a finished search" in nobody.stderr
     assert "looking for a tuning job: ResourceNotFound" in nobody.stderr
     other = launch("-m", *given, "hpo.max_jobs=4", "hpo.max_parallel_jobs=2", "hpo.strategy=Random")
     assert other.returncode == 2

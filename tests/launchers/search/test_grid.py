@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, Command, small
+from helpers import ROOT, Command, small
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
 
 from sagehound.errors import ConfigError, InputError, SagehoundError, Stopped
-from sagehound_launchers import grid, isolation, trials
-from sagehound_launchers.search_space import parse
-from sagehound_launchers.trial import Trial
+from sagehound_launchers.search import grid, isolation, results
+from sagehound_launchers.search.space import parse
+from sagehound_launchers.search.trial import Trial
 
 SWEEP = ["data=folder", "optimizer.lr=0.01,0.02,0.03", "data.batch_size=tag(scientific,choice(5,8))"]
 
@@ -172,7 +172,7 @@ def test_trials_that_were_ended_early_are_drawn_with_a_marker_of_their_own() -> 
         Trial(1, "pruned", 2.0, 1.0, {"lr": 0.3, "b": "64"}),
         Trial(2, "failed", None, None, {"lr": 0.4, "b": "64"}),
     ]
-    figure = trials._figure(found, found[0], space, "valid.loss")
+    figure = results._figure(found, found[0], space, "valid.loss")
     values = {"b": isolation.isolate(found, "b", space.ranges["b"], maximize=False)}
     assert [(v.trials, v.best) for v in values["b"]] == [(1, found[0]), (0, None)], "a pruned trial is no best"
     for drawn, name in ((figure, "complete"), (isolation._figure(values, "valid.loss"), "best complete")):

@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import Self
 
 import pytest
-from conftest import ROOT, Command, small
+from helpers import ROOT, Command, small
 from omegaconf import OmegaConf
 
-from sagehound.earlier import with_best
+from sagehound.cli.previous_runs import with_best
 from sagehound.errors import ConfigError, SagehoundError
 from sagehound_launchers.config import Hpo, Launch
-from sagehound_launchers.runners import Job, Result
-from sagehound_launchers.search_space import parse
-from sagehound_launchers.trial import Trial, best_of
-from sagehound_launchers.trials import write
-from sagehound_launchers.tuning import tune
+from sagehound_launchers.search.loop import tune
+from sagehound_launchers.search.results import write
+from sagehound_launchers.search.runners import Job, Result
+from sagehound_launchers.search.space import parse
+from sagehound_launchers.search.trial import Trial, best_of
 
 SEARCH = ["-m", "hpo=optuna", "hpo.study=mine", "optimizer.lr=tag(log,interval(1e-3,1e-1))", "data.batch_size=5,8"]
 

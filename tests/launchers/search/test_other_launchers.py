@@ -7,7 +7,7 @@ import pickle
 from pathlib import Path
 
 import pytest
-from conftest import Command, small
+from helpers import Command, small
 from omegaconf import OmegaConf
 
 from sagehound.errors import Stopped

@@ -15,11 +15,11 @@ from pathlib import Path
 import optuna
 import psutil
 import pytest
-from conftest import ROOT, Command, small
+from helpers import ROOT, Command, small
 from optuna.distributions import BaseDistribution
 
-from sagehound_launchers.proposals import make_sampler
-from sagehound_launchers.search_space import parse, to_optuna
+from sagehound_launchers.search.samplers import make_sampler
+from sagehound_launchers.search.space import parse, to_optuna
 
 RATES = "optimizer.lr=0.01,0.02,0.03,0.05,0.04,0.06,1e-7"  # the last learns nothing
 

@@ -7,26 +7,26 @@ from pathlib import Path
 
 import optuna
 import pytest
-from conftest import ROOT
+from helpers import ROOT
 from hydra import compose, initialize_config_dir
 
-import sagehound_launchers.schema
+import sagehound_launchers.config.schema
 from sagehound.config import register, typed
 from sagehound.errors import ConfigError
 from sagehound_launchers.config import Launch
-from sagehound_launchers.isolation import isolate
-from sagehound_launchers.proposals import importance, make_sampler
-from sagehound_launchers.search_space import SearchSpace, parse, to_optuna, to_sagemaker
-from sagehound_launchers.spaces import refuse_others, searched
-from sagehound_launchers.trial import Trial
-from sagehound_launchers.trials import write
+from sagehound_launchers.search.isolation import isolate
+from sagehound_launchers.search.resolve_space import find_space, refuse_others
+from sagehound_launchers.search.results import write
+from sagehound_launchers.search.samplers import importance, make_sampler
+from sagehound_launchers.search.space import SearchSpace, parse, to_optuna, to_sagemaker
+from sagehound_launchers.search.trial import Trial
 
 SPACES = sorted(path.stem for path in (ROOT / "conf/hpo/space").glob("*.yaml"))
 ADAMW = ["optimizer.lr", "optimizer.weight_decay", "optimizer.eps", "data.batch_size"]
 
 
 def composed(overrides: Sequence[str]) -> Launch:
-    sagehound_launchers.schema.register()
+    sagehound_launchers.config.schema.register()
     try:
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
             cfg: Launch = typed(compose("launch", overrides=["data=folder", "data.root=x", *overrides]))
@@ -37,7 +37,7 @@ def composed(overrides: Sequence[str]) -> Launch:
 
 def space_of(hpo: str, *arguments: str) -> tuple[SearchSpace, list[str]]:
     chosen = [a for a in arguments if a.startswith(("hpo/", "hpo.", "+hpo."))]
-    return searched([hpo, *arguments], composed([hpo, *chosen]).search, lambda more: composed(list(more)))
+    return find_space([hpo, *arguments], composed([hpo, *chosen]).search, lambda more: composed(list(more)))
 
 
 @pytest.mark.parametrize("hpo", ["hpo=optuna", "hpo=sagemaker"])

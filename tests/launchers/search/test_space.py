@@ -5,7 +5,7 @@ import shlex
 from typing import Any
 
 import pytest
-from conftest import ROOT
+from helpers import ROOT
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import QuotedString
@@ -16,19 +16,12 @@ from optuna import Study, create_study
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import RandomSampler
 
+from sagehound.cli.hyperparameters import values as hyperparameters
 from sagehound.config import register, typed
 from sagehound.errors import ConfigError
-from sagehound.hyperparameters import values as hyperparameters
-from sagehound_launchers.emulator.sampling import Sampler
 from sagehound_launchers.sagemaker.tuning import point
-from sagehound_launchers.search_space import (
-    Choice,
-    Interval,
-    overrides,
-    parse,
-    to_optuna,
-    to_sagemaker,
-)
+from sagehound_launchers.search.space import Choice, Interval, overrides, parse, to_optuna, to_sagemaker
+from sagemaker_emulator.sampling import Sampler
 
 
 @pytest.mark.parametrize(
@@ -146,7 +139,7 @@ def _validate(ranges: dict[str, Any]) -> None:
     [
         ([f"a=range(0,{31 * 2},2)"], False, "31 values, a tuning job takes 30"),
         ([f"k{i}=1,2" for i in range(31)], False, "31 keys are searched: a tuning job takes 30"),
-        (["a=x," + "y" * 300], False, "256 letters at most"),
+        (["a=x," + "y" * 300], False, "at most 256 characters"),
         (["a=interval(1.0,2.0)"], True, "a grid takes values, not intervals"),
     ],
 )

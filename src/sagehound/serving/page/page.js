@@ -7,7 +7,7 @@ const percent = (share) => `${(100 * share).toFixed(1)} %`;
 
 async function read(response) {
   const said = await response.json().catch(() => ({}));
-  if (!response.ok) throw new Error(said.error?.message ?? `the server answered ${response.status}`);
+  if (!response.ok) throw new Error(said.error?.message ?? `the server returned ${response.status}`);
   return said;
 }
 
@@ -88,7 +88,7 @@ async function show(file) {
       }),
     );
     const milliseconds = Math.round(performance.now() - begun);
-    caption.textContent = `answered in ${milliseconds} ms`;
+    caption.textContent = `${milliseconds} ms`;
     for (const { label, probability } of said.top) {
       const row = body.insertRow();
       const bar = element("span", "");

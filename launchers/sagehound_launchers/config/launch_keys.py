@@ -1,0 +1,82 @@
+"""The keys of `python launch.py`: those of training, of searches and of SageMaker."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+from sagehound.config import Train, group, key
+from sagehound_launchers.config.aws_keys import Aws, LaunchData, LaunchTrainer
+from sagehound_launchers.config.search_keys import Hpo
+
+if TYPE_CHECKING:
+    from sagehound_launchers.config.stage import Stage
+
+
+@dataclass
+class Launch(Train):
+    """Every setting of `python launch.py` except the groups of the stages, which ``schema.LaunchWithStages`` adds."""
+
+    trainer: LaunchTrainer = group(LaunchTrainer)
+    data: LaunchData = group(LaunchData)
+    hpo: Hpo | None = None
+    aws: Aws = group(Aws)
+    dry_run: bool = key("write the requests to AWS, checked, and send none", False)
+    model: Any = key("a run, a model.tar.gz, or several as [A,B]; null: train one first", None)
+    endpoint: str | None = key("probe: an address, or a name on SageMaker", None)
+    n: str = key("probe: test photos that are sent, chosen by seed, or all", "30")
+
+    @property
+    def stages(self) -> list[tuple["Stage[Any]", Any]]:
+        """The chosen stages in order, each with its group."""
+        return [(stage, own) for stage in self._known if (own := getattr(self, stage.name)) is not None]
+
+    @property
+    def with_model(self) -> list["Stage[Any]"]:
+        """All stages that need a model, sorted by name."""
+        return sorted((stage for stage in self._known if stage.needs_model), key=lambda stage: stage.name)
+
+    @property
+    def _known(self) -> list["Stage[Any]"]:
+        return [f.metadata["stage"] for f in fields(self) if "stage" in f.metadata]
+
+    @property
+    def search(self) -> Hpo:
+        """``hpo``, in a search."""
+        assert self.hpo is not None
+        return self.hpo
+
+    @property
+    def models(self) -> list[str]:
+        """The models that ``model`` names; none if it is null."""
+        several = self.model if isinstance(self.model, list) else [self.model]
+        return [str(model) for model in several if model is not None]
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether training runs on SageMaker."""
+        return self.trainer.name == "sagemaker" or (self.hpo is not None and self.hpo.name == "sagemaker")
+
+    @property
+    def trains_first(self) -> bool:
+        """Whether a model is trained: none is given, and a stage needs one, or there is no stage."""
+        return not self.models and (not self.stages or any(stage.needs_model for stage, _ in self.stages))
+
+    def conflicts(self, cfg: Train) -> Iterator[str]:
+        """Yield a message for each setting that contradicts another."""
+        yield from super().conflicts(cfg)
+        known = self.with_model
+        need = [stage for stage, _ in self.stages if stage.needs_model]
+        if self.models and not need:
+            yield (
+                f"model={self.models[0]}: nothing is to be done with it: choose "
+                f"{' or '.join(stage.example for stage in known)}"
+            )
+        if self.trains_first and need and (self.results == "scores" or not self.artifact):
+            yield (
+                "results=scores and artifact=false leave no model.tar.gz, which "
+                f"{' and '.join(stage.name for stage in known)} need: drop them, or give model=RUN"
+            )
+        if self.n != "all" and not (self.n.isdecimal() and int(self.n)):
+            yield f"n={self.n}: give a number of photos from 1 on, or all"
+        if self.endpoint and "probe" not in {stage.name for stage, _ in self.stages}:
+            yield f"endpoint={self.endpoint} is of probe only: choose probe=local or probe=sagemaker"

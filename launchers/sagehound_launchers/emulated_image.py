@@ -1,0 +1,8 @@
+"""The commands of Sagehound's image for the emulator, as the Dockerfile installs them."""
+
+import sys
+
+COMMANDS = {
+    verb: [sys.executable, "-P", "-c", f"from sagehound.cli.sagemaker_container import {verb}; {verb}()"]
+    for verb in ("train", "serve")
+}

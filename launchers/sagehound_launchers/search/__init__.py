@@ -1,0 +1,1 @@
+"""Searches for hyperparameters: grids and samplers, on this machine."""

@@ -1,0 +1,98 @@
+"""The command ``sagemaker-emulator``."""
+
+import argparse
+import json
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from sagemaker_emulator.errors import EmulatorError
+from sagemaker_emulator.identity import KEYS
+from sagemaker_emulator.settings import REGION, Settings
+
+_VERBS = ("train", "serve", "process")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the emulator until Ctrl-C or SIGTERM; its jobs end with it.
+
+    Args:
+        arguments: of the command line; None: those of this process.
+
+    Raises:
+        SystemExit: with an exit code, after one line that says why.
+    """
+    given = _parser().parse_args(arguments)
+    try:
+        settings = Settings(
+            region=given.region,
+            grace=given.grace,
+            images=dict(given.image),
+            variables=tuple(given.variable),
+        )
+        from sagemaker_emulator.server import Emulator  # after --help: importing moto takes seconds
+
+        stop = threading.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: stop.set())
+        with Emulator(given.folder, given.port, settings) as emulator:
+            print(f"emulator: {emulator.url}, state in {given.folder}; Ctrl-C ends it and its jobs")
+            exports = {"AWS_ENDPOINT_URL": emulator.url, "AWS_DEFAULT_REGION": given.region}
+            exports |= {name.upper(): value for name, value in KEYS.items()}
+            for name, value in exports.items():
+                print(f"export {name}={value}")
+            sys.stdout.flush()
+            stop.wait()
+    except EmulatorError as error:
+        print(f"sagemaker-emulator: {error}", file=sys.stderr)
+        sys.exit(1)
+    except ModuleNotFoundError as error:
+        print(f"sagemaker-emulator needs {error.name}: pip install 'sagehound[emulator]'", file=sys.stderr)
+        sys.exit(2)
+
+
+def _parser() -> argparse.ArgumentParser:
+    about = "SageMaker and S3 on this machine: jobs really run, as processes, without Docker and without an account."
+    parser = argparse.ArgumentParser(prog="sagemaker-emulator", description=about)
+    parser.add_argument("--port", type=int, default=0, help="port on 127.0.0.1; 0 (default): a free one")
+    parser.add_argument("--folder", type=Path, default=Path(".emulator"), help="its state (default: .emulator)")
+    parser.add_argument("--region", default=REGION, help=f"AWS's name of the region (default: {REGION})")
+    parser.add_argument(
+        "--grace", type=float, default=120.0, help="seconds from SIGTERM to SIGKILL (default: AWS's 120)"
+    )
+    parser.add_argument(
+        "--image",
+        type=_image,
+        action="append",
+        default=[],
+        metavar="REGEX=FOLDER",
+        help="run images whose name matches REGEX by FOLDER/bin/train, FOLDER/bin/serve and FOLDER/bin/process",
+    )
+    parser.add_argument(
+        "--variable", action="append", default=[], metavar="NAME", help="an environment variable that jobs get too"
+    )
+    try:
+        number = version("sagehound")
+    except PackageNotFoundError:
+        number = "unknown"
+    parser.add_argument("--version", action="version", version=f"sagemaker-emulator {number}")
+    return parser
+
+
+def _image(text: str) -> tuple[str, dict[str, list[str]]]:
+    """An image's regex, and its commands by verb."""
+    regex, _, folder = text.partition("=")
+    commands = {verb: Path(folder, "bin", verb).absolute() for verb in _VERBS}
+    found = {verb: [str(path)] for verb, path in commands.items() if path.is_file()}
+    if not regex or not found:
+        raise argparse.ArgumentTypeError(
+            f"{json.dumps(text)}: give REGEX=FOLDER, where FOLDER holds bin/train, bin/serve or bin/process"
+        )
+    return regex, found
+
+
+if __name__ == "__main__":
+    main()

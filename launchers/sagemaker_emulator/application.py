@@ -1,0 +1,174 @@
+"""The emulator's WSGI application: SageMaker's operations go to the services, all other requests to moto.
+
+A service's public methods with the name of an operation (CreateTrainingJob) take a request that AWS's model allows and
+return the response. Members that the model does not have are removed, so a record may be the response. Operations run
+one at a time, under the lock of the records, and so must not wait; ``Tasks.background`` runs the work. ROUTES maps
+requests of other services (a regex of ``POST /path``) to methods that take the Request and the regex's groups and
+return a Response; these do not hold the lock. ``recover()``, if a service has it, runs once the server listens.
+``close()`` runs first when the emulator ends.
+"""
+
+import json
+import re
+import traceback
+from collections.abc import Callable, Iterable
+from http import HTTPStatus
+from typing import Any
+
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+
+from sagemaker_emulator.control import Control
+from sagemaker_emulator.errors import ApiError
+from sagemaker_emulator.object_store import ObjectStore
+from sagemaker_emulator.protocol import error_response, fault_response, operation_of
+from sagemaker_emulator.records import Records
+from sagemaker_emulator.request_validation import problems, service_model
+from sagemaker_emulator.settings import Settings
+from sagemaker_emulator.tasks import Tasks
+from sagemaker_emulator.web import Request, Response
+
+
+class Application:
+    """The WSGI application."""
+
+    def __init__(
+        self,
+        services: list[Any],
+        records: Records,
+        control: Control,
+        tasks: Tasks,
+        settings: Settings,
+        store: ObjectStore,
+    ) -> None:
+        self._services, self._lock, self._control = services, records.lock, control
+        self._tasks, self._settings, self._store = tasks, settings, store
+        self._moto = DomainDispatcherApplication(create_backend_app)
+        self._model = service_model("sagemaker")
+        known = set(self._model.operation_names)
+        self._operations: dict[str, Callable[[dict[str, Any]], dict[str, Any] | None]] = {}
+        self._routes: list[tuple[re.Pattern[str], str, Callable[..., Response]]] = []
+        for service in services:
+            self._operations |= {op: getattr(service, op) for op in known & set(dir(service))}
+            routes = getattr(service, "ROUTES", {})
+            self._routes += [(re.compile(p), method, getattr(service, method)) for p, method in routes.items()]
+
+    def recover(self) -> None:
+        """Let the services recover from an earlier run."""
+        for service in self._services:
+            if hasattr(service, "recover"):
+                service.recover()
+
+    def close(self) -> None:
+        """Let the services end their jobs."""
+        for service in reversed(self._services):
+            if hasattr(service, "close"):
+                service.close()
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        """Respond to one request, as WSGI specifies."""
+        path = environ["PATH_INFO"].encode("latin-1").decode(errors="replace")
+        body = environ["emulator.body"]
+        call = Request(environ["REQUEST_METHOD"], path, environ["QUERY_STRING"], environ["emulator.headers"], body)
+        response = self._own(call) if path.startswith("/_emulator/") else self._with_faults(call, environ)
+        if isinstance(response, Response):
+            start_response(f"{response.status} {HTTPStatus(response.status).phrase}", list(response.headers.items()))
+            return [response.body]
+        status, headers, chunks = response
+        start_response(status, headers)
+        return [*chunks]
+
+    def _own(self, call: Request) -> Response:
+        try:
+            content = json.loads(call.body) if call.body else None
+            said = self._control.handle(call.method, call.path.removeprefix("/_emulator/"), content)
+        except ApiError as error:
+            return error_response("json", error.code, error.message, error.status)
+        except (ValueError, TypeError) as error:
+            return error_response("json", "ValidationException", str(error), 400)
+        return Response(json.dumps(said).encode(), 200, {"Content-Type": "application/json"})
+
+    def _with_faults(self, call: Request, environ: dict[str, Any]) -> Any:  # noqa: ANN401 - a Response, or moto's triple
+        """Respond to a request, or with a fault that was set for it."""
+        where = f"{call.method} {call.path}"
+        found = next(((m, op, f) for p, op, f in self._routes if (m := p.fullmatch(where))), None)
+        protocol, operation = ("json", found[1]) if found else operation_of(call)
+        fault = self._control.fault(operation)
+        if fault and not fault.after:
+            return self._fault(protocol, fault.kind, fault.seconds)
+        self._control.count(operation)
+        if found:
+            response: Any = self._routed(call, found[2], found[0].groups())
+        elif call.headers.get("X-Amz-Target", "").startswith("SageMaker."):
+            response = self._sagemaker(operation, call.body)
+        elif protocol == "s3":
+            response = self._s3(call, environ)
+        else:
+            response = self._by_moto(environ)
+        return self._fault(protocol, fault.kind, fault.seconds) if fault else response
+
+    def _fault(self, protocol: str, kind: str, seconds: float | None) -> Response:
+        if kind == "timeout":
+            self._tasks.stopping.wait(self._settings.hang if seconds is None else seconds)
+        if kind in ("timeout", "drop"):
+            raise ConnectionError(f"a fault of kind {kind}")
+        return fault_response(protocol, kind)
+
+    def _sagemaker(self, operation: str, body: bytes) -> Response:
+        if operation not in self._operations:
+            return error_response("json", "NotImplemented", f"the emulator has no {operation}", 501)
+        try:
+            request = _object(body)
+            wrong = problems(operation, request)
+            if wrong:
+                found = "1 validation error" if len(wrong) == 1 else f"{len(wrong)} validation errors"
+                raise ApiError("ValidationException", f"{found} detected: {'; '.join(wrong)}")
+            members = getattr(self._model.operation_model(operation).output_shape, "members", {})
+            with self._lock:
+                said = self._operations[operation](request) or {}
+                content = json.dumps({k: v for k, v in said.items() if k in members})
+        except ApiError as error:
+            return error_response("json", error.code, error.message, error.status)
+        except Exception:  # report an error of the emulator to the client, rather than close the connection
+            return error_response("json", "InternalFailure", traceback.format_exc(limit=-3), 500)
+        return Response(content.encode(), 200, {"Content-Type": "application/x-amz-json-1.1"})
+
+    def _routed(self, call: Request, method: Callable[..., Response], groups: tuple[str, ...]) -> Response:
+        try:
+            return method(call, *groups)
+        except ApiError as error:
+            return error_response("json", error.code, error.message, error.status)
+        except Exception:  # as above
+            return error_response("json", "InternalFailure", traceback.format_exc(limit=-3), 500)
+
+    def _s3(self, call: Request, environ: dict[str, Any]) -> Any:  # noqa: ANN401 - a Response, or moto's triple
+        if call.method == "PUT":
+            headers = self._store.put_request(call.path, call.query, call.headers, call.body)
+            if headers is not None:
+                return Response(b"", 200, headers)
+        response = self._by_moto(environ)
+        if not isinstance(response, Response) and response[0].startswith("2"):
+            self._store.keep(call.method, call.path, call.query, call.body)
+        return response
+
+    def _by_moto(self, environ: dict[str, Any]) -> Any:  # noqa: ANN401 - a Response, or moto's triple
+        started: list[Any] = []
+
+        def start_response(status: str, headers: list[tuple[str, str]], _: object = None) -> None:
+            started[:] = [status, headers]
+
+        try:
+            chunks = list(self._moto(environ, start_response))
+        except NotImplementedError as error:
+            return error_response("json", "NotImplemented", f"the emulator does not have this: {error}", 501)
+        return started[0], started[1], chunks
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    """A request's members."""
+    try:
+        request = json.loads(body or b"{}")
+    except ValueError as error:
+        raise ApiError("SerializationException", f"the body is not JSON: {error}") from error
+    if not isinstance(request, dict):
+        raise ApiError("SerializationException", "the body is not a JSON object")
+    return request

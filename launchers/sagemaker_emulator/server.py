@@ -1,0 +1,96 @@
+"""The emulator as a server on 127.0.0.1."""
+
+import os
+import threading
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Self
+
+from moto.core.base_backend import BackendDict
+from werkzeug.serving import make_server
+
+from sagemaker_emulator.application import Application
+from sagemaker_emulator.atomic_files import locked, write_json
+from sagemaker_emulator.aws_services import AwsServices
+from sagemaker_emulator.containers import Containers
+from sagemaker_emulator.control import Control
+from sagemaker_emulator.errors import EmulatorError
+from sagemaker_emulator.identity import Identity
+from sagemaker_emulator.images import Images
+from sagemaker_emulator.object_store import ObjectStore
+from sagemaker_emulator.reaper import Reaper
+from sagemaker_emulator.records import Records
+from sagemaker_emulator.services import make_services
+from sagemaker_emulator.settings import Settings
+from sagemaker_emulator.tasks import Tasks
+from sagemaker_emulator.transfers import Transfers
+from sagemaker_emulator.web import Handler
+
+_one_at_a_time = threading.Lock()  # moto's state belongs to the process
+
+
+class Emulator:
+    """SageMaker and S3 on this machine, at ``url``: ``with Emulator(folder) as emulator: ...``."""
+
+    def __init__(self, folder: Path, port: int = 0, settings: Settings | None = None) -> None:
+        """Make it ready; nothing is read or started yet.
+
+        Args:
+            folder: its state; it may hold that of an earlier run.
+            port: on 127.0.0.1; 0 takes a free one.
+            settings: what else may be chosen.
+        """
+        self.folder, self._port = folder, port
+        self.settings = settings or Settings()
+        self.url = ""
+        self._tasks = Tasks()
+        self._ends = ExitStack()
+
+    def __enter__(self) -> Self:
+        """Start it.
+
+        Raises:
+            EmulatorError: another emulator uses the folder, one runs in this process, or the port is in use.
+        """
+        with ExitStack() as ends:
+            if not _one_at_a_time.acquire(blocking=False):
+                raise EmulatorError("an emulator runs in this process already; end that one first")
+            ends.callback(_one_at_a_time.release)
+            address = self.folder / "address.json"
+            busy = f"{self.folder}: another emulator has this folder; {address} says where it listens"
+            ends.enter_context(locked(self.folder / ".lock", busy))
+            BackendDict.reset()
+            folder, region = self.folder.absolute(), self.settings.region
+            store = ObjectStore(folder, region)
+            ends.callback(store.close)
+            self._tasks, reaper = Tasks(), Reaper()
+            records, identity, control = Records(folder / "records"), Identity(region), Control()
+            images = Images(self.settings.images)
+            containers = Containers(folder, self.settings, identity, images, self._tasks, reaper)
+            transfers = Transfers(store, folder / "temporary")
+            services = make_services(
+                records, identity, control, self._tasks, containers, transfers, AwsServices(folder, region)
+            )
+            application = Application(services, records, control, self._tasks, self.settings, store)
+            try:
+                server = make_server("127.0.0.1", self._port, application, threaded=True, request_handler=Handler)
+            except (OSError, SystemExit) as error:  # werkzeug exits if the port is in use
+                raise EmulatorError(f"port={self._port} cannot be listened on; choose another, or 0") from error
+            self.url = identity.url = f"http://127.0.0.1:{server.server_port}"
+            ends.callback(server.server_close)
+            thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+            with records.lock:  # new requests wait: recover() would take their records for those of an earlier run
+                thread.start()
+                ends.callback(server.shutdown)
+                ends.callback(address.unlink, missing_ok=True)
+                ends.callback(reaper.close)
+                ends.callback(self._tasks.close)
+                ends.callback(application.close)
+                application.recover()
+            write_json(address, {"url": self.url, "pid": os.getpid()})
+            self._ends = ends.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._tasks.stopping.set()
+        self._ends.close()

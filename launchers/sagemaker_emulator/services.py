@@ -1,0 +1,41 @@
+"""The services of SageMaker, each given the parts that its constructor names."""
+
+import inspect
+from typing import Any
+
+from sagemaker_emulator.endpoints import Endpoints
+from sagemaker_emulator.hosting import EndpointConfigs, Models
+from sagemaker_emulator.invoke import Runtime
+from sagemaker_emulator.model_registry import ModelRegistry
+from sagemaker_emulator.processing_jobs import ProcessingJobs
+from sagemaker_emulator.tags import Tags
+from sagemaker_emulator.training_jobs import TrainingJobs
+from sagemaker_emulator.transform_jobs import TransformJobs
+from sagemaker_emulator.tuning_jobs import TuningJobs
+
+# in an order in which each may use those before it
+SERVICES: tuple[type, ...] = (
+    Tags,
+    TrainingJobs,
+    TuningJobs,
+    ModelRegistry,
+    Models,
+    EndpointConfigs,
+    Endpoints,
+    Runtime,
+    TransformJobs,
+    ProcessingJobs,
+)
+
+
+def make_services(*parts: object) -> list[Any]:
+    """Make all services. A constructor's parameters are filled by their types, from the parts and earlier services.
+
+    Args:
+        parts: Records, Identity, Control, Tasks, Containers, Transfers and AwsServices.
+    """
+    known: dict[type, object] = {type(part): part for part in parts}
+    for kind in SERVICES:
+        parameters = inspect.signature(kind).parameters
+        known[kind] = kind(**{name: known[parameter.annotation] for name, parameter in parameters.items()})
+    return [known[kind] for kind in SERVICES]

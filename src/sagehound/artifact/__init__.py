@@ -1,0 +1,1 @@
+"""model.tar.gz: exported, packed and verified."""

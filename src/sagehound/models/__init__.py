@@ -1,0 +1,1 @@
+"""The network: backbone, head, what is fine-tuned, and cached features."""

@@ -1,0 +1,1 @@
+"""Files: written atomically, cached under a key, packed and unpacked."""

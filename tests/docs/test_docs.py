@@ -1,0 +1,126 @@
+"""The documentation cannot drift from the code where a test can tell."""
+
+import ast
+import importlib.util
+import re
+import shlex
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+from helpers import ROOT
+from hydra import compose, initialize_config_dir
+
+from sagehound.config import Train, register, typed
+from sagehound_launchers.config.schema import register as register_launch
+from sagehound_launchers.search.space import parse
+
+PAGES = {path.relative_to(ROOT).as_posix(): path.read_text() for path in [ROOT / "README.md", *ROOT.glob("docs/*.md")]}
+ALL = "\n".join(PAGES.values())
+
+
+def test_the_configuration_reference_is_current() -> None:
+    spec = importlib.util.spec_from_file_location("configuration", ROOT / "docs/scripts/configuration.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.PAGE.read_text() == module.page(), "run: python docs/scripts/configuration.py"
+
+
+@pytest.mark.parametrize("group", [d.name for d in sorted((ROOT / "conf").iterdir()) if d.is_dir()])
+def test_every_option_is_listed(group: str) -> None:
+    for option in (ROOT / "conf" / group).glob("*.yaml"):
+        assert f"`{group}={option.stem}`" in PAGES["docs/configuration.md"]
+
+
+FOUND = re.findall(r"(?:python|sagehound) (train|launch)(?:\.py)? ([^`\n|]*=[^`\n|]*)", ALL)
+UNKNOWN = (
+    "resume",
+    "_target_",
+    "best=",
+    "submitit",
+    "joblib",
+    "experiment=NAME",
+    "...",
+)  # need a run, a file, a plugin
+COMMANDS = sorted({(program, given.strip()) for program, given in FOUND if not any(word in given for word in UNKNOWN)})
+
+
+@pytest.mark.parametrize(("program", "given"), COMMANDS)
+def test_every_command_composes(program: str, given: str) -> None:
+    overrides = [o for o in shlex.split(given, comments=True) if o != "-m"]
+    try:
+        (register_launch if program == "launch" else register)()
+        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+            typed(compose(program, overrides=parse(overrides).middle()))
+    finally:
+        register(Train)
+
+
+def test_there_are_commands() -> None:
+    assert len([program for program, _ in COMMANDS if program == "train"]) >= 8
+    assert len([program for program, _ in COMMANDS if program == "launch"]) >= 8
+
+
+def test_make_targets_exist() -> None:
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    named = {word for words in re.findall(r"`make ([\w ]+)`", ALL) for word in words.split()}
+    assert named
+    assert named <= targets
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"])
+def test_links_lead_to_files(page: str) -> None:
+    """Those of docs/ are checked by ``make docs``."""
+    text = (ROOT / page).read_text()
+    links = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text) + re.findall(r'(?:src|srcset|href)="([^"#]+)"', text)
+    dead = [link for link in links if "://" not in link and not (ROOT / link).exists()]
+    assert not dead
+
+
+def test_the_readme_can_be_scanned() -> None:
+    assert len(PAGES["README.md"].splitlines()) <= 150
+
+
+@pytest.mark.slow
+def test_the_python_of_the_documentation_runs(tmp_path: Path) -> None:
+    """The blocks of README and of the page Python, in their order, in an empty folder."""
+    blocks = re.findall(r"```python\n(.*?)```", PAGES["docs/python.md"], flags=re.DOTALL)
+    assert len(blocks) == 2
+    (readme,) = re.findall(r"```python\n(.*?)```", PAGES["README.md"], flags=re.DOTALL)
+    check = "assert len(probabilities) == 4 and best.label in model.classes and again.classes == photos.classes"
+    for number, code in enumerate((readme, "\n".join([*blocks, check]))):
+        (tmp_path / f"part{number}.py").write_text(code)
+        command = [sys.executable, f"part{number}.py"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+
+
+@cache
+def literals() -> str:
+    """All texts of the code; what is filled in is written as ``...``."""
+    texts = []
+    for path in [*(ROOT / "src").rglob("*.py"), *(ROOT / "launchers/sagehound_launchers").rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.JoinedStr):
+                parts = [v.value if isinstance(v, ast.Constant) else "..." for v in node.values]
+                texts.append("".join(str(part) for part in parts))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                texts.append(node.value)
+    return "\n".join(texts)
+
+
+MESSAGES = re.findall(r"^\| `([^`]+)` \|", PAGES["docs/troubleshooting.md"], flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("message", MESSAGES)
+def test_messages_are_those_of_the_code(message: str) -> None:
+    pattern = r"[^\n]*".join(re.escape(part) for part in message.split("..."))
+    assert re.search(pattern, literals()), "the code has no such message"
+
+
+def test_there_are_messages() -> None:
+    assert len(MESSAGES) >= 30
