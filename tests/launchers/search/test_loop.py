@@ -38,8 +38,8 @@ def rows(folder: Path) -> list[dict[str, str]]:
         (["hpo=optuna", "hpo/space=adamw", "optimizer=sgd"], "optimizer=sgd has no eps"),
         (["hpo=optuna", "hpo.objective=valid.lss"], "no such number in metrics.json (did you mean valid.loss?)"),
         (["hpo=optuna", "hpo.objective=test.top1"], "what was chosen by the test photos cannot be tested by them"),
-        (["hpo=optuna", "hpo.objective=valid.top1"], "the better, the higher it is: give hpo.direction=maximize"),
-        (["hpo=optuna", "hpo.direction=maximize"], "the better, the lower it is: give hpo.direction=minimize"),
+        (["hpo=optuna", "hpo.objective=valid.top1"], "is better if it is higher: give hpo.direction=maximize"),
+        (["hpo=optuna", "hpo.direction=maximize"], "is better if it is lower: give hpo.direction=minimize"),
         (
             ["hpo=optuna", "hpo.pruner=median", "hpo.objective=valid.ece"],
             "choose hpo.objective=valid.loss or valid.top1",
