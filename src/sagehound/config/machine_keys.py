@@ -91,30 +91,56 @@ class Features:
 
 @dataclass
 class Debugger:
-    """Tensors of the training, which smdebug writes for its rules."""
+    """Rules that find faults of a training, and tensors that smdebug writes."""
 
-    name: str = key("program that reads the tensors", MISSING, choices=("sagemaker",))
+    name: str = key(
+        "who evaluates rules; local: this program, during training; sagemaker: AWS, beside a job",
+        MISSING,
+        choices=("local", "sagemaker"),
+    )
+    preflight: bool = key("before the first epoch, check photos, labels, weights and loss; for debugger=local", True)
+    profile: str = key(
+        "parameters of the rules; aws: AWS's documented defaults, which fire on nearly every small fine-tuning",
+        "calibrated",
+        choices=("calibrated", "aws"),
+    )
+    action: str = key(
+        "what to do when a rule has found a fault; stop: end training, keep the best checkpoint; fail: exit code 1",
+        "report",
+        choices=("report", "stop", "fail"),
+    )
+    save: bool = key("write the tensors with smdebug", True)
     folder: str | None = key(
         "folder of the tensors; null: debugger/tensors in the run's folder, or in a job SageMaker's own",
         None,
     )
     collections: list[str] = key(
-        "collections of tensors to write",
+        "collections of tensors to observe and to write",
         ["losses", "gradients", "relu_input", "labels", "predictions"],
-        choices=("losses", "gradients", "weights", "biases", "relu_input", "relu_output", "labels", "predictions"),
+        choices=(
+            "losses",
+            "gradients",
+            "weights",
+            "biases",
+            "relu_input",
+            "relu_output",
+            "saturating_input",
+            "labels",
+            "predictions",
+        ),
     )
-    train_interval: int = key("optimizer steps between two written steps", 100, at_least=1)
-    eval_interval: int = key("batches of valid photos between two written batches", 100, at_least=1)
+    train_interval: int = key("optimizer steps between two observed steps", 100, at_least=1)
+    eval_interval: int = key("batches of valid photos between two observed batches", 100, at_least=1)
     loss_interval: int = key(
         "train_interval and eval_interval of losses, labels and predictions, which are small", 5, at_least=1
     )
-    photos: int = key("photos per batch whose activations are written", 8, at_least=1)
+    photos: int = key("photos per batch whose activations are observed", 8, at_least=1)
     reductions: bool = key(
         "write statistics of each tensor instead of its values, except for losses, labels and predictions", False
     )
     workers: str = key("DDP processes that write tensors", "one", choices=("one", "all"))
-    rules: dict[str, dict[str, str]] | None = key(
-        "AWS rules with their parameters; they run beside a job on SageMaker; null: no rules", None
+    rules: dict[str, dict[str, Any]] | None = key(
+        "rules with their parameters, and with action= or _target_=; null: no AWS rules, or all local ones", None
     )
 
 

@@ -5,6 +5,8 @@ import os
 from typing import Any
 
 from sagehound.config import Debugger
+from sagehound.debugger import rules
+from sagehound.debugger.rules.rule import Facts
 from sagehound.errors import ConfigError
 
 os.environ.setdefault("SMDEBUG_LOG_LEVEL", "off")  # read when smdebug is first imported; its errors are raised anyway
@@ -12,10 +14,12 @@ os.environ.setdefault("SMDEBUG_LOG_LEVEL", "off")  # read when smdebug is first 
 LOSS = "CrossEntropyLoss"  # the names that AWS's examples give to the inputs and the output of the loss
 PREDICTIONS, LABELS = f"{LOSS}_input_0", f"{LOSS}_input_1"
 RELU_INPUT, RELU_OUTPUT = ".*relu_input", ".*relu_output"  # timm names its layers act1; act1.relu_input_0 is written
+SATURATING_INPUT = ".*(tanh|sigmoid)_input"
 
 _REGEX = {  # of collections without a name in smdebug
     "relu_input": RELU_INPUT,
     "relu_output": RELU_OUTPUT,
+    "saturating_input": SATURATING_INPUT,
     "labels": LABELS,
     "predictions": PREDICTIONS,
 }
@@ -41,6 +45,18 @@ def collections(cfg: Debugger) -> dict[str, dict[str, str]]:
     return found
 
 
+def check(cfg: Debugger) -> None:
+    """Check what the group names, before any photo is read.
+
+    Raises:
+        ConfigError: smdebug is needed and missing, or there is no such rule, parameter or class.
+    """
+    if cfg.name == "local":
+        rules.make(cfg.rules, cfg.profile, Facts())
+    if cfg.save:
+        require()
+
+
 def require() -> Any:  # noqa: ANN401 - smdebug ships no types
     """Import smdebug, which takes half a second.
 
@@ -53,7 +69,7 @@ def require() -> Any:  # noqa: ANN401 - smdebug ships no types
         if error.name != "smdebug":
             raise _broken(error) from error
         raise ConfigError(
-            "debugger=sagemaker needs smdebug, which is not installed: pip install 'sagehound[debugger]'"
+            "debugger.save=true needs smdebug, which is not installed: pip install 'sagehound[debugger]'"
         ) from error
     except (ImportError, TypeError, AttributeError) as error:  # protobuf or numpy is too new for it
         raise _broken(error) from error
@@ -62,6 +78,6 @@ def require() -> Any:  # noqa: ANN401 - smdebug ships no types
 def _broken(error: Exception) -> ConfigError:
     why = (str(error).splitlines() or [""])[0]
     return ConfigError(
-        f"debugger=sagemaker: smdebug cannot be imported ({type(error).__name__}: {why}); its packages are not those "
+        f"debugger.save=true: smdebug cannot be imported ({type(error).__name__}: {why}); its packages are not those "
         "that it needs: pip install 'sagehound[debugger]' in an environment of its own"
     )

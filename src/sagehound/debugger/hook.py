@@ -1,4 +1,4 @@
-"""A callback that saves tensors of the training. Between saved steps the model is unchanged."""
+"""A callback that gives tensors of the training to observers. Between observed steps the model is unchanged."""
 
 import itertools
 import json
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -17,15 +17,18 @@ from torch.nn import functional as F
 
 from sagehound.config import Debugger
 from sagehound.data.loader import Batch
+from sagehound.debugger.evaluator import Evaluator
+from sagehound.debugger.findings import NAME
+from sagehound.debugger.monitor import Monitor
+from sagehound.debugger.observers import Observer, Observers, reported
+from sagehound.debugger.rules.rule import Finding
 from sagehound.errors import SagehoundError
 from sagehound.models.classifier import Classifier
 from sagehound.system import console
 
-if TYPE_CHECKING:
-    from sagehound.debugger.recorder import Recorder
-
 _SCORES = {"losses", "labels", "predictions"}
-_ACTIVATIONS = {"relu_input", "relu_output"}
+_ACTIVATIONS = {"relu_input", "relu_output", "saturating_input"}
+_KINDS: dict[type[nn.Module], str] = {nn.ReLU: "relu", nn.ReLU6: "relu", nn.Tanh: "tanh", nn.Sigmoid: "sigmoid"}
 _SAGEMAKER = "/opt/ml/input/config/debughookconfig.json"  # SageMaker's copy of the request
 
 
@@ -34,7 +37,8 @@ class _Step:
     """The current step, and what is collected until its end."""
 
     training: bool
-    saved: set[str]  # the collections that are saved of it
+    wanted: set[str]  # the collections that are observed of it
+    batch_labels: Tensor | None = None  # of the current batch, b
     logits: list[Tensor] = field(default_factory=list)  # b x c of each batch
     labels: list[Tensor] = field(default_factory=list)  # b of each batch
     losses: list[Tensor] = field(default_factory=list)
@@ -42,45 +46,72 @@ class _Step:
 
 
 class TensorHook(Callback):
-    """Writes tensors with smdebug, for ``smdebug.trials.create_trial(folder)`` and AWS's rules to read.
+    """Gives the tensors of each step to a recorder (``debugger.save``) and to the rules (``debugger=local``).
 
     A training step is an optimizer step, of ``trainer.accumulate`` batches; a validation step is a batch. Weights are
     those at the beginning of the step, gradients those that the optimizer gets, before clipping. A frozen backbone has
-    no saved weights; cached features have no activations. If a backbone processes a batch in parts, the activations of
-    the first part are saved.
+    no observed weights; cached features have no activations. If a backbone processes a batch in parts, the activations
+    of the first part are observed.
 
-    After a resume the step numbers continue, in a new folder: tensors-2, tensors-3. After an error, a warning is
-    printed once and training continues without tensors.
+    Saved tensors can be read with ``smdebug.trials.create_trial(folder)``, and by AWS's rules. After a resume the step
+    numbers continue, in a new folder: tensors-2, tensors-3. After an error, a warning is printed once and training
+    continues.
 
     Args:
         cfg: the group ``debugger``.
         run: the run's folder.
+        evaluator: the rules; None: none are evaluated.
     """
 
-    def __init__(self, cfg: Debugger, run: Path) -> None:
-        self.cfg, self.run = cfg, run
-        self._recorder: Recorder | None = None
+    def __init__(self, cfg: Debugger, run: Path, evaluator: Evaluator | None = None) -> None:
+        self.cfg, self.run, self.evaluator = cfg, run, evaluator
+        self._observers = Observers([])
         self._step: _Step | None = None
+        self._should_stop = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Open the folder in each process that saves tensors."""
+        """Open the files of each process that observes tensors."""
+        batches = sum(n for n in trainer.num_val_batches if isinstance(n, int))
+        steps = (trainer.global_step, trainer.current_epoch * batches)
+        observers = [o for o in (self._recorder(trainer, steps), self._monitor(trainer, steps)) if o]
+        self._observers = Observers(observers)
+        wants_relus = {"relu_input", "relu_output"} & set(self.cfg.collections)
+        has_relus = "relu" in activations(pl_module).values()
+        if self._observers and trainer.is_global_zero and wants_relus and not has_relus:
+            console.info("debugger: the model has no ReLU: relu_input and relu_output stay empty")
+
+    def _recorder(self, trainer: pl.Trainer, steps: tuple[int, int]) -> Observer | None:
         folder: Path | None = None
+        if not self.cfg.save:
+            return None
+        after_error = "no more tensors are written"
         if trainer.is_global_zero:
-            with self._told():
+            with reported(after_error):
                 folder = unused(where(self.cfg.folder, self.run))
         folder = trainer.strategy.broadcast(folder)  # also after an error: the other processes wait for this
         if folder is None or (self.cfg.workers == "one" and not trainer.is_global_zero):
-            return
-        with self._told():
+            return None
+        with reported(after_error):
             from sagehound.debugger.recorder import Recorder
 
-            batches = sum(n for n in trainer.num_val_batches if isinstance(n, int))
             folder.mkdir(parents=True, exist_ok=True)
-            self._recorder = Recorder(folder, self.cfg, (trainer.global_step, trainer.current_epoch * batches))
+            recorder = Recorder(folder, self.cfg, steps)
             if trainer.is_global_zero:
                 console.info(f"debugger: tensors are written to {folder}")
-                if _ACTIVATIONS & set(self.cfg.collections) and not relus(pl_module):
-                    console.info("debugger: the model has no ReLU: relu_input and relu_output stay empty")
+            return recorder
+        return None
+
+    def _monitor(self, trainer: pl.Trainer, steps: tuple[int, int]) -> Observer | None:
+        if self.evaluator is None or not trainer.is_global_zero:
+            return None
+        with reported(Monitor.after_error):
+            return Monitor(self.cfg, self.evaluator, self.run / "debugger" / NAME, steps, self._on_finding)
+        return None
+
+    def _on_finding(self, finding: Finding, action: str) -> None:
+        if action == "stop":
+            console.info(f"debugger: training stops because of {finding.rule}; the best checkpoint so far is kept")
+            self._should_stop = True
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int
@@ -88,14 +119,15 @@ class TensorHook(Callback):
         """Begin a training step."""
         if self._step is None:
             self._begin(pl_module, training=True)
+        if self._step is not None:
+            self._step.batch_labels = batch[1]
 
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
-        """Save the gradients, after mixed precision has unscaled them."""
-        if self._recorder and self._step and "gradients" in self._step.saved:
-            with self._told():
-                self._recorder.gradients(trained(pl_module))
+        """Observe the gradients, after mixed precision has unscaled them."""
+        if self._step and "gradients" in self._step.wanted:
+            self._observers.gradients(trained(pl_module))
 
     def on_train_batch_end(
         self,
@@ -106,13 +138,15 @@ class TensorHook(Callback):
         batch_idx: int,
     ) -> None:
         """End the step with its last batch; Lightning has divided each loss by the number of batches of a step."""
-        if self._step is None:
-            return
-        self._step.losses.append(outputs["loss"] * trainer.accumulate_grad_batches)
-        self._step.labels.append(batch[1])
-        last = batch_idx + 1 == trainer.num_training_batches
-        if last or (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
-            self._end()
+        is_last = batch_idx + 1 == trainer.num_training_batches
+        is_whole = is_last or (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if self._step is not None:
+            self._step.losses.append(outputs["loss"] * trainer.accumulate_grad_batches)
+            self._step.labels.append(batch[1])
+            if is_whole:
+                self._end()
+        if is_whole and self._may_stop and trainer.strategy.reduce_boolean_decision(self._should_stop, all=False):
+            trainer.should_stop = True
 
     def on_validation_batch_start(
         self,
@@ -147,28 +181,37 @@ class TensorHook(Callback):
         self._close()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Close the files, so that they can be read after a stop or an error."""
+        """Close the files, so that they can be read after a stop or an error; a loss that is not finite is observed."""
+        step, is_ours = self._step, isinstance(exception, SagehoundError)
+        if is_ours and step and step.batch_labels is not None and len(step.logits) > len(step.labels):
+            step.labels.append(step.batch_labels)
+            step.losses.append(torch.tensor(float("nan"), device=step.batch_labels.device))
+            self._end()
         self._close()
 
-    def _begin(self, model: pl.LightningModule, *, training: bool) -> None:
-        if self._recorder is None:
-            return
-        with self._told():
-            saved = self._recorder.begin(trained(model) if training else (), training=training)
-            self._step = _Step(training, saved)
-            if saved & _ACTIVATIONS:
-                self._step.undo.enter_context(self._listening(model, self._recorder))
-            if saved & _SCORES:
-                handle = model.head.register_forward_hook(self._keep)  # type: ignore[union-attr]
-                self._step.undo.callback(handle.remove)
+    @property
+    def _may_stop(self) -> bool:
+        chosen = (self.cfg.rules or {}).values()
+        return self.cfg.action == "stop" or any(rule.get("action") == "stop" for rule in chosen)
 
-    def _keep(self, head: nn.Module, inputs: object, logits: Tensor) -> None:
+    def _begin(self, model: pl.LightningModule, *, training: bool) -> None:
+        if not self._observers:
+            return
+        wanted = self._observers.begin(trained(model) if training else (), training=training)
+        self._step = _Step(training, wanted)
+        if wanted & _ACTIVATIONS:
+            self._step.undo.enter_context(self._observed_layers(model))
+        if wanted & _SCORES:
+            handle = model.head.register_forward_hook(self._collect)  # type: ignore[union-attr]
+            self._step.undo.callback(handle.remove)
+
+    def _collect(self, head: nn.Module, inputs: object, logits: Tensor) -> None:
         if self._step is not None:
             self._step.logits.append(logits.detach())
 
     @contextmanager
-    def _listening(self, model: nn.Module, recorder: "Recorder") -> Iterator[None]:
-        """Save every ReLU's first tensors of this step."""
+    def _observed_layers(self, model: nn.Module) -> Iterator[None]:
+        """Observe the first tensors of every activation layer in this step."""
         passes = {"backbone": 0, "head": 0}
 
         def count(part: str) -> Callable[..., None]:
@@ -177,67 +220,44 @@ class TensorHook(Callback):
 
             return counted
 
-        def write(name: str) -> Callable[..., None]:
+        def observe(name: str, kind: str) -> Callable[..., None]:
             part = name.split(".")[0]
 
-            def written(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+            def observed(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
                 if passes[part] == 1:
                     n = self.cfg.photos
-                    with self._told():
-                        recorder.activation(f"{name}.relu", tuple(t[:n] for t in inputs), output[:n])
+                    self._observers.activation(f"{name}.{kind}", tuple(t[:n] for t in inputs), output[:n])
 
-            return written
+            return observed
 
-        layers = relus(model)
-        in_place = [m for m in layers.values() if m.inplace]
+        layers = {name: (model.get_submodule(name), kind) for name, kind in activations(model).items()}
+        in_place = [m for m, _ in layers.values() if getattr(m, "inplace", False)]
         handles = [model.get_submodule(part).register_forward_pre_hook(count(part)) for part in passes]
-        handles += [m.register_forward_hook(write(name)) for name, m in layers.items()]
+        handles += [m.register_forward_hook(observe(name, kind)) for name, (m, kind) in layers.items()]
         for module in in_place:
-            module.inplace = False  # in place, the saved input would be the output
+            module.inplace = False  # type: ignore[assignment]  # in place, the observed input would be the output
         try:
             yield
         finally:
             for handle in handles:
                 handle.remove()
             for module in in_place:
-                module.inplace = True
+                module.inplace = True  # type: ignore[assignment]
 
     def _end(self) -> None:
         step, self._step = self._step, None
         if step is None:
             return
         step.undo.close()
-        if self._recorder and step.saved & _SCORES and step.logits:
-            with self._told():
-                loss = torch.stack(step.losses).mean()
-                self._recorder.scores(torch.cat(step.logits), torch.cat(step.labels), loss)
+        if step.wanted & _SCORES and step.logits:
+            self._observers.scores(torch.cat(step.logits), torch.cat(step.labels), torch.stack(step.losses).mean())
+        self._observers.end()
 
     def _close(self) -> None:
-        self._leave()
-        if self._recorder is not None:
-            with self._told():
-                self._recorder.close()
-            self._recorder = None
-
-    def _leave(self) -> None:
-        """Remove the hooks from the model."""
         step, self._step = self._step, None
         if step is not None:
-            step.undo.close()
-
-    @contextmanager
-    def _told(self) -> Iterator[None]:
-        """After an error of smdebug or the disk, stop saving and continue training. Stops by a signal are raised."""
-        try:
-            yield
-        except SagehoundError:
-            raise
-        except Exception as error:
-            self._leave()
-            recorder, self._recorder = self._recorder, None
-            console.warn(f"debugger: no more tensors are written ({type(error).__name__}: {error}); training continues")
-            if recorder is not None:
-                recorder.abandon()
+            step.undo.close()  # remove the hooks from the model
+        self._observers.close()
 
 
 def trained(model: pl.LightningModule) -> Iterator[tuple[str, nn.Parameter]]:
@@ -248,9 +268,10 @@ def trained(model: pl.LightningModule) -> Iterator[tuple[str, nn.Parameter]]:
             yield name, parameter
 
 
-def relus(model: nn.Module) -> dict[str, nn.ReLU | nn.ReLU6]:
-    """The ReLUs, by name."""
-    return {name: m for name, m in model.named_modules() if isinstance(m, nn.ReLU | nn.ReLU6)}
+def activations(model: nn.Module) -> dict[str, str]:
+    """The activation layers that are observed, by name: relu, tanh or sigmoid."""
+    kinds = ((name, _KINDS.get(type(module))) for name, module in model.named_modules())
+    return {name: kind for name, kind in kinds if kind}
 
 
 def where(folder: str | None, run: Path) -> Path:

@@ -2,7 +2,6 @@
 
 import atexit
 import contextlib
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,11 @@ from smdebug.core.tfevent.event_file_writer import EventFileWriter
 from smdebug.core.tfevent.events_writer import EventsWriter
 from smdebug.core.utils import get_relative_event_file_path, parse_worker_name_from_file
 from smdebug.pytorch import Hook, ReductionConfig, SaveConfig, SaveConfigMode, modes
-from torch import Tensor, nn
+from torch import Tensor
 
 from sagehound.config import Debugger
 from sagehound.debugger import LOSS, collections
-
-Parameters = Iterable[tuple[str, nn.Parameter]]
+from sagehound.debugger.observers import Parameters
 
 
 class Recorder:
@@ -31,6 +29,8 @@ class Recorder:
     Raises:
         Exception: any error of smdebug, here and in every method.
     """
+
+    after_error = "no more tensors are written"
 
     def __init__(self, folder: Path, cfg: Debugger, steps: tuple[int, int] = (0, 0)) -> None:
         wanted = collections(cfg)
@@ -71,6 +71,9 @@ class Recorder:
         for name, parameter in parameters:
             if parameter.grad is not None:
                 self._hook.backward_hook(f"{_Network.kind}_{name}")(_plain(parameter.grad))
+
+    def end(self) -> None:
+        """Do nothing: each tensor is written at once."""
 
     def close(self) -> None:
         """Flush, and write the end mark."""

@@ -20,6 +20,7 @@ from sagehound.data import splits
 from sagehound.data.datamodule import PhotoDataModule
 from sagehound.data.photo_set import PhotoSet
 from sagehound.data.photos import find_photos, own_source
+from sagehound.debugger import monitor
 from sagehound.errors import ConfigError
 from sagehound.evaluation import evaluate, history, loggers, plots, tables, tensorboard
 from sagehound.evaluation.tables import Predictions
@@ -77,7 +78,7 @@ def _train(
 ) -> Run:
     config.check(cfg)
     if cfg.debugger:
-        debugger.require()
+        debugger.check(cfg.debugger)
     seconds: dict[str, float] = {}
     checkpoints = folder / "checkpoints"
     with (
@@ -133,7 +134,8 @@ def _fit(
     """Train, unless the run that is resumed had ended early."""
     with _timed(seconds, "train"), hardware.threads(_threads(ready, data, cfg)):
         if ready.stopped_at is None or not checkpoint.ended_early(ready.stopped_at, cfg.trainer.patience):
-            fit(ready.model, data, ready.machine, log.all, cfg, folder, each_epoch, given)
+            evaluator = monitor.prepare(cfg, ready.model, data) if cfg.debugger else None
+            fit(ready.model, data, ready.machine, log.all, cfg, folder, each_epoch, given, evaluator)
     hardware.leave_group()
     if given.is_dev_run and hardware.writes_results():
         given.tell_dev_run(folder)

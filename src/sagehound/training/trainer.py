@@ -12,6 +12,7 @@ from lightning.pytorch.loggers import Logger
 from sagehound.config import Train
 from sagehound.config.targets import is_raised_in
 from sagehound.data.datamodule import PhotoDataModule
+from sagehound.debugger.evaluator import Evaluator
 from sagehound.evaluation import tensorboard
 from sagehound.models.classifier import Classifier
 from sagehound.system import hardware
@@ -29,6 +30,7 @@ def fit(
     folder: Path,
     each_epoch: EpochEnd | None = None,
     given: extensions.Extensions | None = None,
+    evaluator: Evaluator | None = None,
 ) -> None:
     """Train; writes best.ckpt and last.ckpt.
 
@@ -38,7 +40,7 @@ def fit(
     given = given or extensions.of(cfg, folder)
     arguments = _arguments(cfg, folder, machine, data.head_alone)
     arguments["logger"] = list(log) or False
-    arguments["callbacks"] = [*_callbacks(cfg, folder, each_epoch), *given.callbacks]
+    arguments["callbacks"] = [*_callbacks(cfg, folder, each_epoch, evaluator), *given.callbacks]
     try:
         trainer = pl.Trainer(**(arguments | given.trainer))
         trainer.fit(model, data, ckpt_path=cfg.resume, weights_only=True)
@@ -70,7 +72,7 @@ def _arguments(cfg: Train, folder: Path, machine: hardware.Compute, head_alone: 
     }
 
 
-def _callbacks(cfg: Train, folder: Path, each_epoch: EpochEnd | None) -> list[Callback]:
+def _callbacks(cfg: Train, folder: Path, each_epoch: EpochEnd | None, evaluator: Evaluator | None) -> list[Callback]:
     """Sagehound's own callbacks."""
     callbacks = [
         *make_callbacks(cfg.trainer, folder / "checkpoints", keep_last=cfg.results != "scores"),
@@ -83,5 +85,5 @@ def _callbacks(cfg: Train, folder: Path, each_epoch: EpochEnd | None) -> list[Ca
     if cfg.debugger:
         from sagehound.debugger.hook import TensorHook
 
-        callbacks.append(TensorHook(cfg.debugger, folder))
+        callbacks.append(TensorHook(cfg.debugger, folder, evaluator))
     return callbacks

@@ -1,0 +1,104 @@
+"""Evaluates rules over a stream of steps: during training, or over saved tensors."""
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+from sagehound.debugger.observation import Missing, Step
+from sagehound.debugger.rules.rule import Finding, Rule
+
+IN_PROGRESS, NO_ISSUES, ISSUES = "InProgress", "NoIssuesFound", "IssuesFound"  # AWS's words
+ERROR, NOT_EVALUATED = "Error", "NotEvaluated"
+
+
+@dataclass
+class _Status:
+    """How far the evaluation of one rule has come."""
+
+    status: str = IN_PROGRESS
+    details: str = ""
+    seen: set[str] = field(default_factory=set)  # needed collections that were observed
+    findings: list[Finding] = field(default_factory=list)
+    changed: float = field(default_factory=time.time)
+
+    def set(self, status: str, details: str) -> None:
+        self.status, self.details, self.changed = status, details, time.time()
+
+
+class Evaluator:
+    """Gives each step to each rule. A rule that has found something, or has failed, sees no more steps.
+
+    Args:
+        rules: by their names in the config.
+    """
+
+    def __init__(self, rules: Mapping[str, Rule]) -> None:
+        self.rules = dict(rules)
+        self._statuses = {name: _Status() for name in rules}
+
+    def on_step(self, step: Step) -> Iterator[tuple[str, Finding]]:
+        """Yield each new finding with the rule's name in the config."""
+        for name, rule in self.rules.items():
+            status = self._statuses[name]
+            if status.status != IN_PROGRESS:
+                continue
+            status.seen |= {c for c in rule.needs if step.of(c)}
+            yield from self._judge(name, partial(rule.on_step, step))
+
+    def on_end(self) -> Iterator[tuple[str, Finding]]:
+        """Yield the findings of the end, and close every rule."""
+        for name, rule in self.rules.items():
+            status = self._statuses[name]
+            if status.status != IN_PROGRESS:
+                continue
+            if missing := [c for c in rule.needs if c not in status.seen]:
+                status.set(NOT_EVALUATED, f"no tensors of {', '.join(missing)}")
+                continue
+            yield from self._judge(name, rule.on_end)
+            if status.status == IN_PROGRESS:
+                status.set(NO_ISSUES, "")
+
+    def add(self, name: str, finding: Finding) -> None:
+        """Note a finding that was made outside of the steps, such as before the first one."""
+        status = self._statuses.setdefault(name, _Status())
+        status.findings.append(finding)
+        status.set(ISSUES, finding.meaning)
+
+    def close(self, name: str, why: str = "") -> None:
+        """Note that a check was made and found nothing; with ``why``, that it could not be made."""
+        self._statuses.setdefault(name, _Status()).set(NOT_EVALUATED if why else NO_ISSUES, why)
+
+    @property
+    def findings(self) -> list[Finding]:
+        """All findings, in the order of their rules."""
+        return [finding for status in self._statuses.values() for finding in status.findings]
+
+    def statuses(self) -> list[dict[str, Any]]:
+        """In the vocabulary of DebugRuleEvaluationStatuses, with the findings of each rule."""
+        return [
+            {
+                "RuleConfigurationName": self.rules[name].name if name in self.rules else name,
+                "RuleEvaluationStatus": status.status,
+                "StatusDetails": status.details,
+                "LastModifiedTime": datetime.fromtimestamp(status.changed, UTC).isoformat(timespec="seconds"),
+                "Findings": [asdict(finding) for finding in status.findings],
+            }
+            for name, status in self._statuses.items()
+        ]
+
+    def _judge(self, name: str, look: Any) -> Iterator[tuple[str, Finding]]:  # noqa: ANN401 - a bound method
+        status = self._statuses[name]
+        try:
+            finding = look()
+        except Missing as error:
+            status.set(NOT_EVALUATED, f"it needs {error}")
+        except Exception as error:  # a rule may be the user's own
+            status.set(ERROR, f"{type(error).__name__}: {error}")
+        else:
+            if finding is not None:
+                status.findings.append(finding)
+                status.set(ISSUES, finding.meaning)
+                yield name, finding
