@@ -66,12 +66,12 @@ class TensorHook(Callback):
         """Open the folder in each process that saves tensors."""
         folder: Path | None = None
         if trainer.is_global_zero:
-            with self._told():
+            with self._reported():
                 folder = unused(where(self.cfg.folder, self.run))
         folder = trainer.strategy.broadcast(folder)  # also after an error: the other processes wait for this
         if folder is None or (self.cfg.workers == "one" and not trainer.is_global_zero):
             return
-        with self._told():
+        with self._reported():
             from sagehound.debugger.recorder import Recorder
 
             batches = sum(n for n in trainer.num_val_batches if isinstance(n, int))
@@ -94,7 +94,7 @@ class TensorHook(Callback):
     ) -> None:
         """Save the gradients, after mixed precision has unscaled them."""
         if self._recorder and self._step and "gradients" in self._step.saved:
-            with self._told():
+            with self._reported():
                 self._recorder.gradients(trained(pl_module))
 
     def on_train_batch_end(
@@ -153,7 +153,7 @@ class TensorHook(Callback):
     def _begin(self, model: pl.LightningModule, *, training: bool) -> None:
         if self._recorder is None:
             return
-        with self._told():
+        with self._reported():
             saved = self._recorder.begin(trained(model) if training else (), training=training)
             self._step = _Step(training, saved)
             if saved & _ACTIVATIONS:
@@ -183,7 +183,7 @@ class TensorHook(Callback):
             def written(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
                 if passes[part] == 1:
                     n = self.cfg.photos
-                    with self._told():
+                    with self._reported():
                         recorder.activation(f"{name}.relu", tuple(t[:n] for t in inputs), output[:n])
 
             return written
@@ -208,14 +208,14 @@ class TensorHook(Callback):
             return
         step.undo.close()
         if self._recorder and step.saved & _SCORES and step.logits:
-            with self._told():
+            with self._reported():
                 loss = torch.stack(step.losses).mean()
                 self._recorder.scores(torch.cat(step.logits), torch.cat(step.labels), loss)
 
     def _close(self) -> None:
         self._leave()
         if self._recorder is not None:
-            with self._told():
+            with self._reported():
                 self._recorder.close()
             self._recorder = None
 
@@ -226,7 +226,7 @@ class TensorHook(Callback):
             step.undo.close()
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _reported(self) -> Iterator[None]:
         """After an error of smdebug or the disk, stop saving and continue training. Stops by a signal are raised."""
         try:
             yield
@@ -255,11 +255,11 @@ def relus(model: nn.Module) -> dict[str, nn.ReLU | nn.ReLU6]:
 
 def where(folder: str | None, run: Path) -> Path:
     """The folder of the config, or SageMaker's folder of tensors, or the run's debugger/tensors."""
-    asked = Path(os.environ.get("SMDEBUG_CONFIG_FILE_PATH", _SAGEMAKER))
+    config = Path(os.environ.get("SMDEBUG_CONFIG_FILE_PATH", _SAGEMAKER))
     if folder:
         return Path(folder).expanduser()
-    if asked.exists():
-        return Path(json.loads(asked.read_text()).get("LocalPath", "/opt/ml/output/tensors"))
+    if config.exists():
+        return Path(json.loads(config.read_text()).get("LocalPath", "/opt/ml/output/tensors"))
     return run / "debugger" / "tensors"
 
 
