@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test slow soak check wheel docs pictures bench lock clean
+.PHONY: demo test coverage slow soak check wheel docs pictures bench lock clean
 .DELETE_ON_ERROR:
 
 demo: $(INSTALLED)
@@ -12,6 +12,9 @@ demo: $(INSTALLED)
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest --numprocesses auto -m "not slow and not soak"
+
+coverage: $(INSTALLED) # a report only; it takes 1.6 times as long as make test, so it is not part of it
+	$(BIN)/python -m pytest --numprocesses auto -m "not slow and not soak" --cov --cov-report=term:skip-covered
 
 slow: $(INSTALLED)
 	$(BIN)/python -m pytest --numprocesses auto -m "slow and not soak"

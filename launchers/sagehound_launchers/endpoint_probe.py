@@ -82,10 +82,10 @@ def probe(cfg: Launch, folder: Path, *, is_sagemaker: bool, clients: int, timeou
                 pool.shutdown(cancel_futures=True)
                 raise SagehoundError(f"endpoint={endpoint} answered none of {len(replies)} photos: {reply.error}")
     seconds = time.perf_counter() - start
-    found = _summary(replies, seconds) | {"endpoint": endpoint, "clients": clients}
-    _write(folder, found, replies, photos)
-    _tell(found, replies, folder)
-    return found
+    summary = _summary(replies, seconds) | {"endpoint": endpoint, "clients": clients}
+    _write(folder, summary, replies, photos)
+    _tell(summary, replies, folder)
+    return summary
 
 
 def test_photos(cfg: Train) -> tuple[list[Photo], Path]:
@@ -157,10 +157,10 @@ _ACCEPT = "application/json; top_k=5"
 
 def _read(status: int, body: bytes) -> dict[str, Any]:
     try:
-        said = json.loads(body)
+        reply_body = json.loads(body)
         if status == 200:
-            return {"top": [str(best["label"]) for best in said["top"]]}
-        reason = said["error"]["message"]
+            return {"top": [str(best["label"]) for best in reply_body["top"]]}
+        reason = reply_body["error"]["message"]
     except (ValueError, KeyError, TypeError):
         reason = f"not an answer of Sagehound's: {body[:80]!r}"
     raise NoPrediction(f"status {status}: {reason}")
@@ -197,8 +197,8 @@ def _summary(replies: list[Reply], seconds: float) -> dict[str, Any]:
     }
 
 
-def _write(folder: Path, found: dict[str, Any], replies: list[Reply], photos: list[Photo]) -> None:
-    write_json(folder / "probe.json", found)
+def _write(folder: Path, summary: dict[str, Any], replies: list[Reply], photos: list[Photo]) -> None:
+    write_json(folder / "probe.json", summary)
     columns = ["file", "label", "prediction", "top5", "milliseconds", "error"]
     rows = [
         [r.photo.file, r.photo.label, (r.top or [""])[0], ";".join(r.top), f"{1000 * r.seconds:.1f}", r.error]
@@ -220,10 +220,10 @@ def by_class(replies: list[Reply], photos: list[Photo]) -> list[ClassScore]:
     return [ClassScore(c, {s: counts[s][c] for s in SPLITS}, right[c], predicted[c]) for c in names]
 
 
-def _tell(found: dict[str, Any], replies: list[Reply], folder: Path) -> None:
-    if found["failed"]:
+def _tell(summary: dict[str, Any], replies: list[Reply], folder: Path) -> None:
+    if summary["failed"]:
         first = next(r for r in replies if r.error)
-        console.warn(f"{found['failed']} photos got no answer, such as {first.photo.file}: {first.error}")
+        console.warn(f"{summary['failed']} photos got no answer, such as {first.photo.file}: {first.error}")
     named = {label for r in replies for label in r.top}
     strange = sorted({r.photo.label for r in replies if not r.error} - named)
     if strange:
@@ -232,8 +232,8 @@ def _tell(found: dict[str, Any], replies: list[Reply], folder: Path) -> None:
             "know them"
         )
     columns = ["photos", "top-1", "top-5", "p50 ms", "p95 ms", "p99 ms", "photos/s", "seconds"]
-    shares = [f"{found[k]:.1%}" for k in ("top1", "top5")]
-    times = [f"{found[k]:.1f}" for k in ("p50_ms", "p95_ms", "p99_ms", "photos_per_second", "seconds")]
-    console.table(f"Endpoint: {found['endpoint']}", columns, [[str(found["photos"]), *shares, *times]])
-    console.info(f"accuracy: {found['top1']:.1%} (95 % interval {describe_interval(found['top1_interval'])})")
+    shares = [f"{summary[k]:.1%}" for k in ("top1", "top5")]
+    times = [f"{summary[k]:.1f}" for k in ("p50_ms", "p95_ms", "p99_ms", "photos_per_second", "seconds")]
+    console.table(f"Endpoint: {summary['endpoint']}", columns, [[str(summary["photos"]), *shares, *times]])
+    console.info(f"accuracy: {summary['top1']:.1%} (95 % interval {describe_interval(summary['top1_interval'])})")
     console.info(f"results: {folder}")

@@ -86,12 +86,12 @@ def _image(text: str) -> tuple[str, dict[str, list[str]]]:
     """An image's regex, and its commands by verb."""
     regex, _, folder = text.partition("=")
     commands = {verb: Path(folder, "bin", verb).absolute() for verb in _VERBS}
-    found = {verb: [str(path)] for verb, path in commands.items() if path.is_file()}
-    if not regex or not found:
+    files = {verb: [str(path)] for verb, path in commands.items() if path.is_file()}
+    if not regex or not files:
         raise argparse.ArgumentTypeError(
             f"{json.dumps(text)}: give REGEX=FOLDER, where FOLDER holds bin/train, bin/serve or bin/process"
         )
-    return regex, found
+    return regex, files
 
 
 if __name__ == "__main__":

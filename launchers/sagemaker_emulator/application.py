@@ -80,24 +80,24 @@ class Application:
     def _own(self, call: Request) -> Response:
         try:
             content = json.loads(call.body) if call.body else None
-            said = self._control.handle(call.method, call.path.removeprefix("/_emulator/"), content)
+            result = self._control.handle(call.method, call.path.removeprefix("/_emulator/"), content)
         except ApiError as error:
             return error_response("json", error.code, error.message, error.status)
         except (ValueError, TypeError) as error:
             return error_response("json", "ValidationException", str(error), 400)
-        return Response(json.dumps(said).encode(), 200, {"Content-Type": "application/json"})
+        return Response(json.dumps(result).encode(), 200, {"Content-Type": "application/json"})
 
     def _with_faults(self, call: Request, environ: dict[str, Any]) -> Any:  # noqa: ANN401 - a Response, or moto's triple
         """Respond to a request, or with a fault that was set for it."""
         where = f"{call.method} {call.path}"
-        found = next(((m, op, f) for p, op, f in self._routes if (m := p.fullmatch(where))), None)
-        protocol, operation = ("json", found[1]) if found else operation_of(call)
+        route = next(((m, op, f) for p, op, f in self._routes if (m := p.fullmatch(where))), None)
+        protocol, operation = ("json", route[1]) if route else operation_of(call)
         fault = self._control.fault(operation)
         if fault and not fault.after:
             return self._fault(protocol, fault.kind, fault.seconds)
         self._control.count(operation)
-        if found:
-            response: Any = self._routed(call, found[2], found[0].groups())
+        if route:
+            response: Any = self._routed(call, route[2], route[0].groups())
         elif call.headers.get("X-Amz-Target", "").startswith("SageMaker."):
             response = self._sagemaker(operation, call.body)
         elif protocol == "s3":
@@ -120,12 +120,12 @@ class Application:
             request = _object(body)
             wrong = problems(operation, request)
             if wrong:
-                found = "1 validation error" if len(wrong) == 1 else f"{len(wrong)} validation errors"
-                raise ApiError("ValidationException", f"{found} detected: {'; '.join(wrong)}")
+                count = "1 validation error" if len(wrong) == 1 else f"{len(wrong)} validation errors"
+                raise ApiError("ValidationException", f"{count} detected: {'; '.join(wrong)}")
             members = getattr(self._model.operation_model(operation).output_shape, "members", {})
             with self._lock:
-                said = self._operations[operation](request) or {}
-                content = json.dumps({k: v for k, v in said.items() if k in members})
+                result = self._operations[operation](request) or {}
+                content = json.dumps({k: v for k, v in result.items() if k in members})
         except ApiError as error:
             return error_response("json", error.code, error.message, error.status)
         except Exception:  # report an error of the emulator to the client, rather than close the connection

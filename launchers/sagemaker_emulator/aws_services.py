@@ -45,8 +45,8 @@ class AwsServices:
             if not file.exists():
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_text(json.dumps([group, stream]) + "\n", encoding="utf-8")
-            with file.open("a", encoding="utf-8") as kept:
-                kept.writelines(json.dumps(event) + "\n" for event in events)
+            with file.open("a", encoding="utf-8") as log:
+                log.writelines(json.dumps(event) + "\n" for event in events)
             self._put(group, stream, events)
 
     def _put(self, group: str, stream: str, events: list[tuple[int, str]]) -> None:
@@ -54,8 +54,8 @@ class AwsServices:
         self._logs.ensure_log_stream(group, stream)
         if events:
             # CloudWatch refuses empty messages
-            said = [{"timestamp": moment, "message": text or " "} for moment, text in events]
-            self._logs.put_log_events(group, stream, said)
+            entries = [{"timestamp": moment, "message": text or " "} for moment, text in events]
+            self._logs.put_log_events(group, stream, entries)
 
     def _load(self, file: Path) -> None:
         """Load a file into moto, without an incomplete line that a killed emulator left."""

@@ -95,7 +95,7 @@ class BatchJobs:
         self._tasks.background(self._run, name)
         return {f"{self.PREFIX}Arn": arn}
 
-    def found(self, request: Record) -> Record:
+    def get_record(self, request: Record) -> Record:
         """The job that a request names.
 
         Raises:
@@ -109,10 +109,10 @@ class BatchJobs:
 
     def listed(self, request: Record, order: str) -> Record:
         """One page of jobs, by default in ``order``."""
-        found = select({"SortOrder": order} | request, self._records.all(self.KIND), self.PREFIX)
+        jobs = select({"SortOrder": order} | request, self._records.all(self.KIND), self.PREFIX)
         named = [f"{self.PREFIX}{end}" for end in ("Name", "Arn", "Status")]
         times = ("CreationTime", "LastModifiedTime", f"{self._short}EndTime", "FailureReason", "ExitMessage")
-        return page(request, f"{self.PREFIX}Summaries", [pick(r, *named, *times) for r in found])
+        return page(request, f"{self.PREFIX}Summaries", [pick(r, *named, *times) for r in jobs])
 
     def stop(self, request: Record) -> None:
         """Stop a job.
@@ -120,7 +120,7 @@ class BatchJobs:
         Raises:
             ApiError: it has ended already.
         """
-        record = self.found(request)
+        record = self.get_record(request)
         status = record[f"{self.PREFIX}Status"]
         if status not in _RUNNING:
             raise ApiError("ValidationException", f"The request was rejected because the job is in status {status}.")
@@ -164,8 +164,8 @@ class BatchJobs:
         self._records.change(self.KIND, name, **members, LastModifiedTime=time.time())
 
     def _check_quota(self, request: Record) -> None:
-        asked = self.resources(request)
+        requested = self.resources(request)
         running = [self.resources(r) for r in self._records.all(self.KIND) if r[f"{self.PREFIX}Status"] in _RUNNING]
-        used = sum(r["InstanceCount"] for r in running if r["InstanceType"] == asked["InstanceType"])
+        used = sum(r["InstanceCount"] for r in running if r["InstanceType"] == requested["InstanceType"])
         use = f"{self._short.lower()} job usage"
-        check_quota(self._control, asked["InstanceType"], asked["InstanceCount"], used, use)
+        check_quota(self._control, requested["InstanceType"], requested["InstanceCount"], used, use)

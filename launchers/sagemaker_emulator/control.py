@@ -84,14 +84,14 @@ class Control:
     def fault(self, operation: str) -> Fault | None:
         """The fault of this request, if any; uses up one of its times."""
         with self._lock:
-            found: Fault | None = _take(self._faults, lambda f: f.operation in ("*", operation))
-            return found
+            matching: Fault | None = _take(self._faults, lambda f: f.operation in ("*", operation))
+            return matching
 
     def interrupts(self, job: str, line: str) -> bool:
         """Whether this line of a spot job's log interrupts it; uses up one of the interruption's times."""
         with self._lock:
-            found = _take(self._interruptions, lambda i: i.log in line and re.search(i.job, job) is not None)
-            return found is not None
+            interruption = _take(self._interruptions, lambda i: i.log in line and re.search(i.job, job) is not None)
+            return interruption is not None
 
     def quota(self, instance: str, default: int) -> int:
         """The number of instances of a type that may run at once."""

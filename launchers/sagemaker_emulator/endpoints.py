@@ -79,17 +79,17 @@ class Endpoints:
 
     def ListEndpoints(self, request: Record) -> Record:
         """One page of endpoints, by default the newest first."""
-        found = select({"SortOrder": "Descending"} | request, self._records.all(KIND), "Endpoint")
-        return page(request, "Endpoints", [pick(r, *_SUMMARY) for r in found])
+        endpoints = select({"SortOrder": "Descending"} | request, self._records.all(KIND), "Endpoint")
+        return page(request, "Endpoints", [pick(r, *_SUMMARY) for r in endpoints])
 
     def UpdateEndpoint(self, request: Record) -> Record:
         """Start the containers of another configuration, then replace the old ones."""
         record, config = self._changeable(request["EndpointName"]), request["EndpointConfigName"]
         variants = self._planned(config)
         if request.get("RetainAllVariantProperties"):
-            kept = {v["VariantName"]: v for v in record["_Variants"]}
+            existing = {v["VariantName"]: v for v in record["_Variants"]}
             for variant in variants:
-                old = kept.get(variant["VariantName"], {})
+                old = existing.get(variant["VariantName"], {})
                 variant |= pick(old, "InitialVariantWeight", "InitialInstanceCount")
         self._check_quotas(variants)
         now = time.time()
@@ -261,8 +261,8 @@ class Endpoints:
 
     def _planned(self, config: str) -> list[Record]:
         """A configuration's variants with their models' containers, so that both may be deleted."""
-        found = self._configs.found(config)
-        return [dict(v) | {"_Container": self._models.container(v["ModelName"])} for v in found["ProductionVariants"]]
+        planned = self._configs.get_record(config)["ProductionVariants"]
+        return [dict(v) | {"_Container": self._models.container(v["ModelName"])} for v in planned]
 
     def _check_quotas(self, variants: list[Record]) -> None:
         running = [
@@ -283,16 +283,16 @@ def _described(variant: Record) -> Record:
     """A variant in the form of DescribeEndpoint."""
     image = {"SpecifiedImage": variant["_Container"]["Image"], "ResolutionTime": time.time()}
     weight = variant["InitialVariantWeight"]
-    found = {
+    description = {
         "VariantName": variant["VariantName"],
         "DeployedImages": [image],
         "CurrentWeight": weight,
         "DesiredWeight": weight,
     }
     if serverless := variant.get("ServerlessConfig"):
-        return found | {"CurrentServerlessConfig": serverless, "DesiredServerlessConfig": serverless}
+        return description | {"CurrentServerlessConfig": serverless, "DesiredServerlessConfig": serverless}
     count = variant["InitialInstanceCount"]
-    return found | {"CurrentInstanceCount": count, "DesiredInstanceCount": count}
+    return description | {"CurrentInstanceCount": count, "DesiredInstanceCount": count}
 
 
 def _some(**members: object) -> dict[str, object]:

@@ -69,8 +69,8 @@ class Models:
 
     def ListModels(self, request: Record) -> Record:
         """One page of models, by default the newest first."""
-        found = select({"SortOrder": "Descending"} | request, self._records.all(MODEL), "Model")
-        return page(request, "Models", [pick(r, "ModelName", "ModelArn", "CreationTime") for r in found])
+        models = select({"SortOrder": "Descending"} | request, self._records.all(MODEL), "Model")
+        return page(request, "Models", [pick(r, "ModelName", "ModelArn", "CreationTime") for r in models])
 
     def DeleteModel(self, request: Record) -> None:
         """Delete a model; endpoints that run it continue."""
@@ -82,8 +82,8 @@ class Models:
         Raises:
             ApiError: there is no such model.
         """
-        found: Record = self._found(name)["_Container"]
-        return found
+        container: Record = self._found(name)["_Container"]
+        return container
 
     def _found(self, name: str) -> Record:
         record = self._records.find(MODEL, name)
@@ -166,19 +166,19 @@ class EndpointConfigs:
 
     def DescribeEndpointConfig(self, request: Record) -> Record:
         """The description of a configuration."""
-        return self.found(request["EndpointConfigName"])
+        return self.get_record(request["EndpointConfigName"])
 
     def ListEndpointConfigs(self, request: Record) -> Record:
         """One page of configurations, by default the newest first."""
-        found = select({"SortOrder": "Descending"} | request, self._records.all(CONFIG), "EndpointConfig")
+        configurations = select({"SortOrder": "Descending"} | request, self._records.all(CONFIG), "EndpointConfig")
         members = ("EndpointConfigName", "EndpointConfigArn", "CreationTime")
-        return page(request, "EndpointConfigs", [pick(r, *members) for r in found])
+        return page(request, "EndpointConfigs", [pick(r, *members) for r in configurations])
 
     def DeleteEndpointConfig(self, request: Record) -> None:
         """Delete a configuration; endpoints that run it continue."""
-        self._records.remove(CONFIG, self.found(request["EndpointConfigName"])["EndpointConfigName"])
+        self._records.remove(CONFIG, self.get_record(request["EndpointConfigName"])["EndpointConfigName"])
 
-    def found(self, name: str) -> Record:
+    def get_record(self, name: str) -> Record:
         """The record.
 
         Raises:

@@ -74,7 +74,7 @@ class Runtime:
         """Always refused: responses are not streamed."""
         raise ApiError("ValidationError", f"The emulator streams no answers: send {name} an InvokeEndpoint.")
 
-    def _model_error(self, name: str, status: int, said: str) -> Response:
+    def _model_error(self, name: str, status: int, message: str) -> Response:
         """The response after a container's error, as AWS words it."""
         region, account = self._identity.region, self._identity.account
         whose = "client" if 400 <= status < 500 else "server"
@@ -82,9 +82,9 @@ class Runtime:
         body = {
             "ErrorCode": "CLIENT_ERROR_FROM_MODEL" if whose == "client" else "INTERNAL_FAILURE_FROM_MODEL",
             "LogStreamArn": f"arn:aws:logs:{region}:{account}:log-group:{LOGS}/{name}",
-            "Message": f'Received {whose} error ({status}) from primary with message "{said}". See {where} in account '
-            f"{account} for more information.",
-            "OriginalMessage": said,
+            "Message": f'Received {whose} error ({status}) from primary with message "{message}". See {where} in '
+            f"account {account} for more information.",
+            "OriginalMessage": message,
             "OriginalStatusCode": status,
         }
         headers = {"Content-Type": "application/json", "x-amzn-ErrorType": "ModelError"}

@@ -237,7 +237,7 @@ def _free_port() -> int:
     for _ in range(len(_PORTS)):
         with _ports_lock:
             port = next(_ports)
-        with socket.socket() as asked, suppress(OSError):
-            asked.bind(("127.0.0.1", port))
+        with socket.socket() as candidate, suppress(OSError):
+            candidate.bind(("127.0.0.1", port))
             return port
     raise JobFailed("InternalServerError: there is no free port for the container")

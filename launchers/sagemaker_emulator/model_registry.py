@@ -54,8 +54,8 @@ class ModelRegistry:
 
     def ListModelPackageGroups(self, request: Record) -> Record:
         """One page of groups, by default the oldest first."""
-        found = select(request, self._records.all(GROUP), "ModelPackageGroup")
-        return page(request, "ModelPackageGroupSummaryList", [pick(r, *_GROUP_SUMMARY) for r in found])
+        groups = select(request, self._records.all(GROUP), "ModelPackageGroup")
+        return page(request, "ModelPackageGroupSummaryList", [pick(r, *_GROUP_SUMMARY) for r in groups])
 
     def DeleteModelPackageGroup(self, request: Record) -> None:
         """Delete a group without packages."""
@@ -76,8 +76,8 @@ class ModelRegistry:
         if group:
             if request.get("Tags"):
                 raise invalid("A versioned model package cannot have tags; give them to its group.")
-            found = self._group(group)
-            group, version = found["ModelPackageGroupName"], found["_Versions"] + 1
+            group_record = self._group(group)
+            group, version = group_record["ModelPackageGroupName"], group_record["_Versions"] + 1
             self._records.change(GROUP, group, _Versions=version)
             name = f"{group}/{version}"
             record |= {"ModelPackageGroupName": group, "ModelPackageVersion": version}
@@ -113,9 +113,9 @@ class ModelRegistry:
 
         fitting = [r for r in self._records.all(PACKAGE) if passes(r)]
         named = [r | {"ModelPackageName": _key(r), "_Name": r.get("ModelPackageName")} for r in fitting]
-        found = [r | {"ModelPackageName": r["_Name"]} for r in select(request, named, "ModelPackage")]
-        told = [pick({k: v for k, v in r.items() if v is not None}, *_SUMMARY) for r in found]
-        return page(request, "ModelPackageSummaryList", told)
+        packages = [r | {"ModelPackageName": r["_Name"]} for r in select(request, named, "ModelPackage")]
+        summaries = [pick({k: v for k, v in r.items() if v is not None}, *_SUMMARY) for r in packages]
+        return page(request, "ModelPackageSummaryList", summaries)
 
     def UpdateModelPackage(self, request: Record) -> Record:
         """Change the approval or another changeable member."""

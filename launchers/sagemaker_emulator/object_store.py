@@ -52,10 +52,10 @@ class _File:
         if self._open is None:
             self.seek(0)
         assert self._open is not None
-        found = self._open.read(size)
-        if size < 0 or not found:
+        content = self._open.read(size)
+        if size < 0 or not content:
             self.close()
-        return found
+        return content
 
     def close(self) -> None:
         if self._open is not None:
@@ -101,8 +101,8 @@ class ObjectStore:
 
     def path(self, bucket: str, key: str) -> Path | None:
         """The file of an object, to be read only."""
-        found = self._get(bucket, key)
-        buffer: Any = None if found is None else found._value_buffer
+        stored = self._get(bucket, key)
+        buffer: Any = None if stored is None else stored._value_buffer
         return buffer.path if isinstance(buffer, _File) else None
 
     def put(self, bucket: str, key: str, content: bytes | Path, content_type: str | None = None) -> None:
@@ -123,10 +123,16 @@ class ObjectStore:
     def put_request(self, path: str, query: str, headers: Mapping[str, str], body: bytes) -> dict[str, str] | None:
         """Handle a plain PutObject without moto; returns the response's headers, or None if moto must handle it."""
         bucket, _, key = path[1:].partition("/")
-        found = self._backend.buckets.get(bucket)
-        if query or not key or found is None or found.is_versioned or any(_MOTO_S.match(name) for name in headers):
+        known_bucket = self._backend.buckets.get(bucket)
+        if (
+            query
+            or not key
+            or known_bucket is None
+            or known_bucket.is_versioned
+            or any(_MOTO_S.match(name) for name in headers)
+        ):
             return None
-        if found.encryption or "aws-chunked" in headers.get("Content-Encoding", ""):
+        if known_bucket.encryption or "aws-chunked" in headers.get("Content-Encoding", ""):
             return None
         sums = {k.lower(): v for k, v in headers.items() if k.lower().startswith("x-amz-checksum-")}
         file, etag = self._new_file(), hashlib.md5(body, usedforsecurity=False).hexdigest()
@@ -142,34 +148,34 @@ class ObjectStore:
         if method in ("GET", "HEAD", "OPTIONS"):
             return
         bucket, _, key = path[1:].partition("/")
-        asked = parse_qs(query, keep_blank_values=True)
-        if not key and method == "POST" and "delete" in asked:
+        parameters = parse_qs(query, keep_blank_values=True)
+        if not key and method == "POST" and "delete" in parameters:
             for element in ElementTree.fromstring(body).iter():
                 if element.tag.rpartition("}")[2] == "Key":
                     self._sync(bucket, element.text or "")
-        elif not key and not asked:
+        elif not key and not parameters:
             known = bucket in self._backend.buckets
             self._write({"bucket": bucket, "region": self._backend.buckets[bucket].region_name if known else None})
-        elif key and "partNumber" not in asked and "uploads" not in asked:
+        elif key and "partNumber" not in parameters and "uploads" not in parameters:
             self._sync(bucket, key)
 
     def _sync(self, bucket: str, key: str) -> None:
         """Move an object from moto's memory to a file, or remove it if moto has removed it."""
         with self._lock:
-            found = self._get(bucket, key)
-            if found is None:
+            stored = self._get(bucket, key)
+            if stored is None:
                 self._write({"bucket": bucket, "key": key, "file": None})
-            elif not isinstance(found._value_buffer, _File):
+            elif not isinstance(stored._value_buffer, _File):
                 path = self._new_file()
-                path.write_bytes(found.value)
-                found.etag  # noqa: B018 - moto reckons it from the buffer, once
-                buffer, found._value_buffer = found._value_buffer, _File(path)
+                path.write_bytes(stored.value)
+                stored.etag  # noqa: B018 - moto reckons it from the buffer, once
+                buffer, stored._value_buffer = stored._value_buffer, _File(path)
                 buffer.close()
-                entry = {"etag": found._etag, "metadata": dict(found.metadata)}
-                if found.checksum_algorithm:
-                    entry |= {"algorithm": found.checksum_algorithm, "checksum": found.checksum_value}
-                    entry |= {"checksum_type": found.checksum_type, "checksum_parts": found.checksum_parts}
-                self._write(self._line(bucket, key, path, entry, found.last_modified))
+                entry = {"etag": stored._etag, "metadata": dict(stored.metadata)}
+                if stored.checksum_algorithm:
+                    entry |= {"algorithm": stored.checksum_algorithm, "checksum": stored.checksum_value}
+                    entry |= {"checksum_type": stored.checksum_type, "checksum_parts": stored.checksum_parts}
+                self._write(self._line(bucket, key, path, entry, stored.last_modified))
 
     # The journal
 
@@ -177,9 +183,9 @@ class ObjectStore:
         """The newest version, unless it is a deletion."""
         if bucket not in self._backend.buckets:
             return None
-        found = self._backend.buckets[bucket].keys.get(key)
-        found = found[-1] if isinstance(found, list) and found else found
-        return found if isinstance(found, FakeKey) else None
+        stored = self._backend.buckets[bucket].keys.get(key)
+        stored = stored[-1] if isinstance(stored, list) and stored else stored
+        return stored if isinstance(stored, FakeKey) else None
 
     def _new_file(self) -> Path:
         path = self._file(str(next(self._numbers)))
@@ -204,7 +210,7 @@ class ObjectStore:
     def _place(self, line: dict[str, Any]) -> None:
         """Create moto's object from a line."""
         bucket = self._backend.buckets[line["bucket"]]
-        found: Any = FakeKey(
+        restored: Any = FakeKey(
             line["key"],
             b"",
             account_id=ACCOUNT,
@@ -217,14 +223,14 @@ class ObjectStore:
             checksum_type=line.get("checksum_type"),
             checksum_parts=line.get("checksum_parts"),
         )
-        found._value_buffer.close()
-        found._value_buffer = _File(self._file(line["file"]))
-        found.contentsize = line["size"]
-        found.checksum_algorithm = line.get("algorithm")
-        found.last_modified = datetime.fromtimestamp(line["modified"], UTC).replace(tzinfo=None)
-        found.set_metadata(dict(line["metadata"]))
+        restored._value_buffer.close()
+        restored._value_buffer = _File(self._file(line["file"]))
+        restored.contentsize = line["size"]
+        restored.checksum_algorithm = line.get("algorithm")
+        restored.last_modified = datetime.fromtimestamp(line["modified"], UTC).replace(tzinfo=None)
+        restored.set_metadata(dict(line["metadata"]))
         older = bucket.keys.getlist(line["key"], []) if bucket.is_versioned else []
-        bucket.keys.setlist(line["key"], [*older, found])
+        bucket.keys.setlist(line["key"], [*older, restored])
 
     def _write(self, line: dict[str, Any]) -> None:
         """Add a line to the journal; remove the object's old file, unless the bucket keeps versions."""

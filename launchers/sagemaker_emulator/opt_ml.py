@@ -110,11 +110,11 @@ class Uploads:
             ("ProfilerConfig", "S3OutputPath", "/opt/ml/output/profiler", (name, "profiler-output")),
         )
         for member, uri, default, beneath in kinds:
-            asked = record.get(member, {})
-            if uri in asked:
+            output = record.get(member, {})
+            if uri in output:
                 for opt_ml in hosts:
-                    local = host_path(opt_ml, asked.get("LocalPath", default))
-                    self._folders.append((local, join_uri(asked[uri], *beneath), {}))
+                    local = host_path(opt_ml, output.get("LocalPath", default))
+                    self._folders.append((local, join_uri(output[uri], *beneath), {}))
 
     def sync(self) -> None:
         """Upload new files of the folders that AWS watches: checkpoints, tensors, TensorBoard's files, profiles.

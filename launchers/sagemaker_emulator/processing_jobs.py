@@ -65,7 +65,7 @@ class ProcessingJobs(BatchJobs):
 
     def DescribeProcessingJob(self, request: Record) -> Record:
         """The description of a job."""
-        return self.found(request)
+        return self.get_record(request)
 
     def ListProcessingJobs(self, request: Record) -> Record:
         """One page of jobs, by default the oldest first."""
@@ -77,8 +77,8 @@ class ProcessingJobs(BatchJobs):
 
     def resources(self, record: Record) -> Record:
         """InstanceType and InstanceCount of a job or a request."""
-        found: Record = record["ProcessingResources"]["ClusterConfig"]
-        return found
+        cluster: Record = record["ProcessingResources"]["ClusterConfig"]
+        return cluster
 
     def work(self, record: Record, folder: Path, stop: threading.Event) -> Record:
         """Download the inputs, run one process per instance, and upload the outputs if all succeeded."""
@@ -94,14 +94,14 @@ class ProcessingJobs(BatchJobs):
         uploads = _Uploads(self._transfers, record, hosts)
         code = self._run_all(record, hosts, stop, uploads)
         message = hosts[0] / "output" / "message"
-        said = {"ExitMessage": message.read_text(errors="replace")[:_MOST_SAID]} if message.is_file() else {}
+        exit_message = {"ExitMessage": message.read_text(errors="replace")[:_MOST_SAID]} if message.is_file() else {}
         uploads.send(continuous=True)
         if code:
-            self._records.change(self.KIND, record["ProcessingJobName"], **said)
+            self._records.change(self.KIND, record["ProcessingJobName"], **exit_message)
             raise JobFailed("AlgorithmError: See job logs for more information")
         if not stop.is_set():
             uploads.send(continuous=False)
-        return said
+        return exit_message
 
     def _prepare(self, record: Record, opt_ml: Path, names: list[str], number: int) -> None:
         """Make one instance's /opt/ml."""
@@ -116,8 +116,8 @@ class ProcessingJobs(BatchJobs):
             self._transfers.fetch(objects, host_path(opt_ml, source["LocalPath"]))
         for local, _, _ in _outputs(record):
             host_path(opt_ml, local).mkdir(parents=True, exist_ok=True)
-        told = {k: v for k, v in record.items() if k in _TOLD}
-        write_text(opt_ml / "config" / "processingjobconfig.json", translate(json.dumps(told, indent=2), opt_ml))
+        described = {k: v for k, v in record.items() if k in _TOLD}
+        write_text(opt_ml / "config" / "processingjobconfig.json", translate(json.dumps(described, indent=2), opt_ml))
         write_json(opt_ml / "config" / "resourceconfig.json", {"current_host": names[number], "hosts": names})
 
     def _run_all(self, record: Record, hosts: list[Path], stop: threading.Event, uploads: "_Uploads") -> int:
@@ -156,29 +156,29 @@ class ProcessingJobs(BatchJobs):
 
     def _wrong(self, request: Record) -> list[str]:
         """Problems of a request that AWS's model does not show, and features that the emulator lacks."""
-        found = []
+        faults = []
         cluster = request["ProcessingResources"]["ClusterConfig"]
         if not self._aws.has_role(request["RoleArn"]):
-            found.append(
+            faults.append(
                 f"Could not assume role {request['RoleArn']}. Please ensure that the role exists and allows principal "
                 "'sagemaker.amazonaws.com' to assume the role."
             )
         if not cluster.get("InstanceType") or not cluster.get("InstanceCount"):
-            found.append("The emulator runs only jobs with ClusterConfig.InstanceType and InstanceCount.")
+            faults.append("The emulator runs only jobs with ClusterConfig.InstanceType and InstanceCount.")
         for given in request.get("ProcessingInputs", []):
             source = given.get("S3Input", {})
             if "S3Uri" not in source or source.get("S3InputMode", "File") != "File":
-                found.append(f"Input {given['InputName']}: the emulator reads S3Input in the mode File only.")
+                faults.append(f"Input {given['InputName']}: the emulator reads S3Input in the mode File only.")
             if source.get("S3CompressionType", "None") != "None":
-                found.append(f"Input {given['InputName']}: the emulator decompresses no inputs.")
-            found += _wrong_path(f"Input {given['InputName']}", source.get("LocalPath", ""))
+                faults.append(f"Input {given['InputName']}: the emulator decompresses no inputs.")
+            faults += _wrong_path(f"Input {given['InputName']}", source.get("LocalPath", ""))
         for given in request.get("ProcessingOutputConfig", {}).get("Outputs", []):
             if given.get("AppManaged"):
                 continue
             if "S3Output" not in given:
-                found.append(f"Output {given['OutputName']}: the emulator writes S3Output only.")
-            found += _wrong_path(f"Output {given['OutputName']}", given.get("S3Output", {}).get("LocalPath", ""))
-        return found
+                faults.append(f"Output {given['OutputName']}: the emulator writes S3Output only.")
+            faults += _wrong_path(f"Output {given['OutputName']}", given.get("S3Output", {}).get("LocalPath", ""))
+        return faults
 
 
 class _Uploads:
@@ -206,8 +206,8 @@ class _Uploads:
 def _outputs(record: Record) -> list[tuple[str, str, bool]]:
     """The outputs: local path, S3 URI, and whether they are uploaded continuously."""
     given = record.get("ProcessingOutputConfig", {}).get("Outputs", [])
-    found = [output["S3Output"] for output in given if not output.get("AppManaged")]
-    return [(o["LocalPath"], o["S3Uri"], o["S3UploadMode"] == "Continuous") for o in found]
+    destinations = [output["S3Output"] for output in given if not output.get("AppManaged")]
+    return [(o["LocalPath"], o["S3Uri"], o["S3UploadMode"] == "Continuous") for o in destinations]
 
 
 def _wrong_path(what: str, path: str) -> list[str]:

@@ -54,15 +54,15 @@ class Number:
 
 def numbers(ranges: Record) -> dict[str, Number]:
     """The ranges of numbers by name; Auto is Logarithmic if a range spans a factor of 100 or more."""
-    found = {}
+    numeric = {}
     for kind, whole in (("IntegerParameterRanges", True), ("ContinuousParameterRanges", False)):
         for given in ranges.get(kind, []):
             low, high = float(given["MinValue"]), float(given["MaxValue"])
             scale = given.get("ScalingType", "Auto")
             if scale == "Auto":
                 scale = "Logarithmic" if low > 0 and high / low >= 100 else "Linear"
-            found[given["Name"]] = Number(low, high, scale, whole)
-    return found
+            numeric[given["Name"]] = Number(low, high, scale, whole)
+    return numeric
 
 
 def choices(ranges: Record) -> dict[str, list[str]]:
@@ -102,8 +102,8 @@ def combinations(ranges: Record) -> int:
 
 def grid(ranges: Record) -> list[Point]:
     """Every combination of the categorical ranges' values."""
-    found = choices(ranges)
-    return [dict(zip(found, values, strict=True)) for values in itertools.product(*found.values())]
+    choices_of = choices(ranges)
+    return [dict(zip(choices_of, values, strict=True)) for values in itertools.product(*choices_of.values())]
 
 
 class Sampler:
@@ -131,11 +131,11 @@ class Sampler:
         near = self._guided and len(known) >= _FIRST and draw.random() < _NEAR
         spread = _SPREAD / math.sqrt(max(len(known), 1))
         point = {}
-        for name, found in self._numbers.items():
+        for name, number in self._numbers.items():
             share = draw.random()
             if near and name in best:
-                share = min(max(draw.gauss(found.share(best[name]), spread), 0.0), 1.0)
-            point[name] = found.at(share)
+                share = min(max(draw.gauss(number.share(best[name]), spread), 0.0), 1.0)
+            point[name] = number.at(share)
         for name, values in self._choices.items():
             chosen = draw.choice(values)
             point[name] = best[name] if near and best.get(name) in values and draw.random() < _NEAR else chosen

@@ -34,5 +34,5 @@ class Tags:
     def DeleteTags(self, request: Record) -> None:
         """Remove tags; missing ones are ignored."""
         record = self._records.find(_KIND, request["ResourceArn"]) or {}
-        kept = {k: v for k, v in record.items() if k not in request["TagKeys"]}
-        self._records.save(_KIND, request["ResourceArn"], kept)
+        remaining = {k: v for k, v in record.items() if k not in request["TagKeys"]}
+        self._records.save(_KIND, request["ResourceArn"], remaining)

@@ -132,8 +132,8 @@ class TrainingJobs:
 
     def ListTrainingJobs(self, request: Record) -> Record:
         """One page of jobs, by default the oldest first."""
-        found = select(request, self._records.all(KIND), "TrainingJob")
-        return page(request, "TrainingJobSummaries", [pick(r, *_SUMMARY) for r in found])
+        jobs = select(request, self._records.all(KIND), "TrainingJob")
+        return page(request, "TrainingJobSummaries", [pick(r, *_SUMMARY) for r in jobs])
 
     def StopTrainingJob(self, request: Record) -> None:
         """Send SIGTERM; the job's files are uploaded after the grace."""
@@ -203,67 +203,67 @@ def _record(request: Record, arn: str) -> Record:
 
 
 def _wrong(request: Record, aws: AwsServices) -> list[str]:
-    found = []
+    faults = []
     role = request["RoleArn"]
     if not aws.has_role(role):
-        found.append(
+        faults.append(
             f"Could not assume role {role}. Please ensure that the role exists and allows principal "
             "'sagemaker.amazonaws.com' to assume the role."
         )
     algorithm = request.get("AlgorithmSpecification", {})
     if "TrainingImage" not in algorithm:
-        found.append("The emulator runs only jobs with AlgorithmSpecification.TrainingImage.")
+        faults.append("The emulator runs only jobs with AlgorithmSpecification.TrainingImage.")
     resources = request.get("ResourceConfig", {})
     if not resources.get("InstanceType") or not resources.get("InstanceCount"):
-        found.append("The emulator runs only jobs with ResourceConfig.InstanceType and InstanceCount (at least 1).")
+        faults.append("The emulator runs only jobs with ResourceConfig.InstanceType and InstanceCount (at least 1).")
     stopping = request.get("StoppingCondition", {})
     wait, runtime = stopping.get("MaxWaitTimeInSeconds"), stopping.get("MaxRuntimeInSeconds", 86400)
     if request.get("EnableManagedSpotTraining"):
         if wait is None or wait < runtime:
-            found.append(
+            faults.append(
                 "Invalid MaxWaitTimeInSeconds. It must be present and be greater than or equal to MaxRuntimeInSeconds"
             )
     elif wait is not None:
-        found.append("MaxWaitTimeInSeconds above 0 is not supported if EnableManagedSpotTraining is set to false")
-    return found
+        faults.append("MaxWaitTimeInSeconds above 0 is not supported if EnableManagedSpotTraining is set to false")
+    return faults
 
 
 def _wrong_channels(request: Record, transfers: Transfers, region: str) -> list[str]:
     channels = request.get("InputDataConfig", [])
     names = [c["ChannelName"] for c in channels]
-    found = [f"Channel names must be unique: {n}" for n in sorted({n for n in names if names.count(n) > 1})]
+    faults = [f"Channel names must be unique: {n}" for n in sorted({n for n in names if names.count(n) > 1})]
     default = request.get("AlgorithmSpecification", {}).get("TrainingInputMode")
     for channel in channels:
         source = channel["DataSource"].get("S3DataSource")
         if source is None or source["S3DataType"] not in ("S3Prefix", "ManifestFile"):
-            found.append(f"Channel {channel['ChannelName']}: the emulator reads S3Prefix and ManifestFile only")
+            faults.append(f"Channel {channel['ChannelName']}: the emulator reads S3Prefix and ManifestFile only")
         if channel.get("InputMode", default) == "Pipe":
-            found.append(f"Channel {channel['ChannelName']}: the emulator has no input mode Pipe")
+            faults.append(f"Channel {channel['ChannelName']}: the emulator has no input mode Pipe")
         if source and not transfers.keys(*split_uri(source["S3Uri"])):
             bucket = split_uri(source["S3Uri"])[0]
-            found.append(
+            faults.append(
                 f'No S3 objects found under S3 URL "{source["S3Uri"]}" given in input data source. Please ensure that '
                 f"the bucket exists in the selected region ({region}), that objects exist under that S3 prefix, "
                 f'and that the role "{request["RoleArn"]}" has "s3:ListBucket" permissions on bucket "{bucket}".'
             )
-    return found
+    return faults
 
 
 def _wrong_metrics(algorithm: Record) -> list[str]:
-    found = []
+    faults = []
     for metric in algorithm.get("MetricDefinitions", []):
         try:
             re.compile(metric["Regex"])
         except re.error as error:
-            found.append(f"Invalid regular expression of metric {metric['Name']}: {metric['Regex']}: {error}")
-    return found
+            faults.append(f"Invalid regular expression of metric {metric['Name']}: {metric['Regex']}: {error}")
+    return faults
 
 
 def _wrong_paths(request: Record) -> list[str]:
-    found = []
+    faults = []
     for member in ("CheckpointConfig", "DebugHookConfig", "TensorBoardOutputConfig"):
         try:
             host_path(Path(), request.get(member, {}).get("LocalPath", "/opt/ml"))
         except JobFailed as error:
-            found.append(f"{member}.LocalPath: {error}")
-    return found
+            faults.append(f"{member}.LocalPath: {error}")
+    return faults

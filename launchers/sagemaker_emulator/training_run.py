@@ -57,9 +57,9 @@ class TrainingRun:
         self.ended = threading.Event()
         # a unique name: the job's name may be reused before the folder is removed
         self._folder = containers.folder / "jobs" / f"{name}-{uuid.uuid4().hex[:8]}"
-        found = records.find(_KIND, name)
-        assert found is not None
-        self._record: Record = found
+        record = records.find(_KIND, name)
+        assert record is not None
+        self._record: Record = record
         definitions = self._record["AlgorithmSpecification"].get("MetricDefinitions", [])
         self._metrics = [(d["Name"], re.compile(d["Regex"])) for d in definitions]
         self._seconds = 0.0  # time of training over all attempts

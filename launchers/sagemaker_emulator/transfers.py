@@ -80,14 +80,14 @@ class Transfers:
         """
         folder.mkdir(parents=True, exist_ok=True)
         for uri, name in objects:
-            found, target = self._store.path(*split_uri(uri)), folder / name
-            if found is None:
+            source, target = self._store.path(*split_uri(uri)), folder / name
+            if source is None:
                 raise JobFailed(_missing(self._store, uri))
             if not target.resolve().is_relative_to(folder.resolve()):
                 raise JobFailed(f"ClientError: Data download failed:{uri} leads out of the channel's folder")
             try:
                 target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(found, target)
+                shutil.copyfile(source, target)
             except OSError as error:  # "a" and "a/b" are both objects, or a name is too long for a file's
                 raise JobFailed(f"ClientError: Data download failed:{uri}: {error.strerror}") from error
 

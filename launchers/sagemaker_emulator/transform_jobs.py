@@ -53,7 +53,7 @@ class TransformJobs(BatchJobs):
 
     def DescribeTransformJob(self, request: Record) -> Record:
         """The description of a job."""
-        return self.found(request)
+        return self.get_record(request)
 
     def ListTransformJobs(self, request: Record) -> Record:
         """One page of jobs, by default the newest first."""
@@ -65,8 +65,8 @@ class TransformJobs(BatchJobs):
 
     def resources(self, record: Record) -> Record:
         """InstanceType and InstanceCount of a job or a request."""
-        found: Record = record["TransformResources"]
-        return found
+        resources: Record = record["TransformResources"]
+        return resources
 
     def work(self, record: Record, folder: Path, stop: threading.Event) -> Record:
         """Start the model's container (one for any number of instances), send the objects, and stop it."""
@@ -102,20 +102,20 @@ class TransformJobs(BatchJobs):
 
 def _wrong(request: Record, container: Record) -> list[str]:
     """Problems of a request that AWS's model does not show, and features that the emulator lacks."""
-    found = []
+    faults = []
     given = request["TransformInput"]
     if container["Mode"] == "MultiModel":
-        found.append("Batch transform does not support multi-model containers.")
+        faults.append("Batch transform does not support multi-model containers.")
     if request.get("DataProcessing"):
-        found.append("The emulator has no DataProcessing: filter and join the records yourself.")
+        faults.append("The emulator has no DataProcessing: filter and join the records yourself.")
     if "DataCaptureConfig" in request:
-        found.append("The emulator captures no data of transform jobs.")
+        faults.append("The emulator captures no data of transform jobs.")
     if given.get("SplitType", "None") not in ("None", "Line"):
-        found.append(f"SplitType {given['SplitType']}: the emulator splits into lines only.")
+        faults.append(f"SplitType {given['SplitType']}: the emulator splits into lines only.")
     kind = given["DataSource"]["S3DataSource"]["S3DataType"]
     if kind not in ("S3Prefix", "ManifestFile"):
-        found.append(f"S3DataType {kind}: the emulator reads S3Prefix and ManifestFile only.")
+        faults.append(f"S3DataType {kind}: the emulator reads S3Prefix and ManifestFile only.")
     payload, at_once = request.get("MaxPayloadInMB", 0), request.get("MaxConcurrentTransforms", 0)
     if max(payload, payload * at_once) > _MOST_MB:
-        found.append(f"MaxPayloadInMB, and its product with MaxConcurrentTransforms, must not exceed {_MOST_MB} MB.")
-    return found
+        faults.append(f"MaxPayloadInMB, and its product with MaxConcurrentTransforms, must not exceed {_MOST_MB} MB.")
+    return faults

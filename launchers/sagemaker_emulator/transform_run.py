@@ -59,12 +59,12 @@ class TransformRun:
             JobFailed: some failed; the log lists them.
         """
         with ThreadPoolExecutor(self._at_once) as threads, ThreadPoolExecutor(self._at_once) as requests:
-            found = [threads.submit(self._object, requests, *one) for one in objects]
-            while wait(found, _POLL).not_done:
+            futures = [threads.submit(self._object, requests, *one) for one in objects]
+            while wait(futures, _POLL).not_done:
                 if self._stop.is_set():
                     self._server.stop()  # do not wait for its responses
                     break
-        whose = [bad for one in found if (bad := one.result())]
+        whose = [bad for one in futures if (bad := one.result())]
         if whose:
             raise JobFailed(f"{whose[0]}: See job logs for more information")
 
@@ -90,8 +90,8 @@ class TransformRun:
         bad = next((answer for answer in answers if not isinstance(answer, bytes)), None)
         if bad is not None:
             whose, first = _fault(bad)
-            said = bad.body.decode(errors="replace").splitlines() if isinstance(bad, Reply) else []
-            for line in (first, "", "Message:", *said):
+            reply_lines = bad.body.decode(errors="replace").splitlines() if isinstance(bad, Reply) else []
+            for line in (first, "", "Message:", *reply_lines):
                 self._note(f"{where}: {line}")
             return whose
         end = b"\n" if self._output.get("AssembleWith") == "Line" else b""
@@ -122,7 +122,7 @@ class TransformRun:
 
     def _send(self, body: bytes) -> bytes | Reply | NoReply:
         """The response to one request, with retries."""
-        found: Reply | NoReply = NoReply("the job was stopped")
+        response: Reply | NoReply = NoReply("the job was stopped")
         headers = {"Content-Type": self._input.get("ContentType", "application/octet-stream")}
         if "Accept" in self._output:
             headers["Accept"] = self._output["Accept"]
@@ -130,16 +130,16 @@ class TransformRun:
             if self._stop.is_set():
                 break
             try:
-                found = self._server.invoke(body, headers, self._seconds)
+                response = self._server.invoke(body, headers, self._seconds)
             except NoReply as error:
-                found = error
+                response = error
             else:
-                if 200 <= found.status < 300:
-                    return found.body
-                if found.status < 500:
+                if 200 <= response.status < 300:
+                    return response.body
+                if response.status < 500:
                     break  # a retry would be refused too
             self._stop.wait(_PAUSE)
-        return found
+        return response
 
     def _parameters(self) -> Record:
         """The container's own parameters, if it has them."""
@@ -147,12 +147,12 @@ class TransformRun:
             reply = self._server.request("GET", "/execution-parameters", b"", {}, 10)
         except NoReply:
             return {}
-        found: Record = {}
+        parameters: Record = {}
         if reply.status == 200:
             with suppress(ValueError):
-                said = json.loads(reply.body)
-                found = {k: said[k] for k in _DEFAULTS if k in said} if isinstance(said, dict) else {}
-        return found
+                content = json.loads(reply.body)
+                parameters = {k: content[k] for k in _DEFAULTS if k in content} if isinstance(content, dict) else {}
+        return parameters
 
 
 def inputs(transfers: Transfers, source: Record) -> list[tuple[str, str]]:
@@ -165,15 +165,15 @@ def inputs(transfers: Transfers, source: Record) -> list[tuple[str, str]]:
     if source["S3DataType"] == "ManifestFile":
         return transfers.list_manifest(uri)
     prefix = split_uri(uri)[1]
-    found = []
+    objects = []
     for one, _ in transfers.list(uri):
         key = split_uri(one)[1]
         whole = prefix.endswith("/") or key[len(prefix) :].startswith(
             "/"
         )  # the prefix is a folder, else part of a name
         beneath = key[len(prefix) :].lstrip("/") if whole else key[prefix.rfind("/") + 1 :]
-        found.append((one, beneath))
-    return found
+        objects.append((one, beneath))
+    return objects
 
 
 def environment(record: Record) -> dict[str, str]:
@@ -187,12 +187,12 @@ def environment(record: Record) -> dict[str, str]:
     }
 
 
-def _fault(found: bytes | Reply | NoReply) -> tuple[str, str]:
+def _fault(response: bytes | Reply | NoReply) -> tuple[str, str]:
     """Who is at fault for a failed record, and AWS's line in the log."""
-    if isinstance(found, Reply) and 400 <= found.status < 500:
-        return "ClientError", f"ClientError: {found.status}"
-    if isinstance(found, Reply):
-        return "AlgorithmError", f"Bad HTTP status received from algorithm: {found.status}"
-    if isinstance(found, TimedOut):
+    if isinstance(response, Reply) and 400 <= response.status < 500:
+        return "ClientError", f"ClientError: {response.status}"
+    if isinstance(response, Reply):
+        return "AlgorithmError", f"Bad HTTP status received from algorithm: {response.status}"
+    if isinstance(response, TimedOut):
         return "AlgorithmError", "Algorithm did not answer in time"
     return "AlgorithmError", "Unable to get response from algorithm"

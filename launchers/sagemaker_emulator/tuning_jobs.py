@@ -141,11 +141,11 @@ class TuningJobs:
 
     def ListHyperParameterTuningJobs(self, request: Record) -> Record:
         """One page of tuning jobs, by default sorted by name."""
-        found = select(request, self._records.all(KIND), "HyperParameterTuningJob", by="Name")
+        jobs = select(request, self._records.all(KIND), "HyperParameterTuningJob", by="Name")
         items = [
             pick(self._described(r), *_SUMMARY)
             | {k: r["HyperParameterTuningJobConfig"][k] for k in ("Strategy", "ResourceLimits")}
-            for r in found
+            for r in jobs
         ]
         return page(request, "HyperParameterTuningJobSummaries", items)
 

@@ -172,7 +172,7 @@ def child_request(tuning: Record, name: str, point: Point) -> Record:
 def summaries(records: Records, tuning: Record) -> list[Record]:
     """Summaries of a tuning job's training jobs, in the order of their start."""
     objective = tuning["HyperParameterTuningJobConfig"]["HyperParameterTuningJobObjective"]
-    found = []
+    collected = []
     for job in tuning["jobs"]:
         record = records.find(TRAINING, job["name"])
         if record is None:
@@ -191,8 +191,8 @@ def summaries(records: Records, tuning: Record) -> list[Record]:
             summary["FinalHyperParameterTuningJobObjectiveMetric"] = final
         else:
             summary["ObjectiveStatus"] = "Failed"
-        found.append(summary)
-    return found
+        collected.append(summary)
+    return collected
 
 
 def best(tuning: Record, jobs: Sequence[Record]) -> Record | None:

@@ -15,7 +15,7 @@ from PIL import Image
 from sagehound import inference
 from sagehound.artifact import archive
 from sagehound.artifact.archive import Card, opened
-from sagehound.artifact.export import Serving
+from sagehound.artifact.export import ServedModel
 from sagehound.errors import SagehoundError
 from sagehound.inference.preprocessing import prepare
 from sagehound.serving.predictor import Predictor
@@ -173,8 +173,8 @@ def swapped(text: str, i: int, j: int) -> str:
 def test_one_that_answers_otherwise_is_loud_and_not_kept(
     config: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    right = Serving.forward
-    monkeypatch.setattr(Serving, "forward", lambda self, photos: right(self, photos).flip(1))
+    right = ServedModel.forward
+    monkeypatch.setattr(ServedModel, "forward", lambda self, photos: right(self, photos).flip(1))
     with pytest.raises(SagehoundError, match=r"model\.onnx in a fresh process does not answer as it does") as error:
         train(config("artifact=true"), tmp_path / "run")
     assert "\n" not in str(error.value)

@@ -81,16 +81,16 @@ HANDLER = "code/sagehound/inference/handler.py"
 
 def shifted(text: str) -> str:
     """handler.py that names the next class, in the label alone."""
-    right = "answer(prediction.classes, p, want)"
+    right = "photo_result(prediction.classes, p, want)"
     assert right in text
     shift = """
 
 def shifted(classes, p, want):
-    said = answer(classes, p, want)
+    result = photo_result(classes, p, want)
     i = int(p.argmax())
     label = classes[(i + 1) % len(classes)]
-    top = [said["top"][0] | {"label": label}, *said["top"][1:]]
-    return said | {"label": label, "top": top}
+    top = [result["top"][0] | {"label": label}, *result["top"][1:]]
+    return result | {"label": label, "top": top}
 """
     return text.replace(right, "shifted(prediction.classes, p, want)") + shift
 

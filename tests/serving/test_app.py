@@ -347,8 +347,8 @@ def test_a_container_without_a_model_says_so(tmp_path: Path) -> None:
 
 def test_serving_imports_no_torch(run: Path) -> None:
     code = (
-        "import sys; from sagehound.serving.app import make_app; from sagehound.serving.model_store import Models\n"
-        f"models = Models(10**9); models.load('m', {str(run)!r}); make_app(models)\n"
+        "import sys; from sagehound.serving.app import make_app; from sagehound.serving.model_store import ModelStore\n"
+        f"models = ModelStore(10**9); models.load('m', {str(run)!r}); make_app(models)\n"
         "import sagehound.serving.server, sagehound.serving.batch_predict, sagehound.cli.sagemaker_container\n"
         "assert not {'torch', 'timm', 'lightning', 'matplotlib'} & set(sys.modules)\n"
     )

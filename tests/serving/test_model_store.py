@@ -10,7 +10,7 @@ from sagehound.artifact.archive import opened
 from sagehound.errors import InputError
 from sagehound.inference.preprocessing import prepare
 from sagehound.serving.batcher import Batcher
-from sagehound.serving.model_store import AlreadyLoaded, Models, NoMemory, UnknownModel
+from sagehound.serving.model_store import AlreadyLoaded, ModelStore, NoMemory, UnknownModel
 from sagehound.serving.predictor import needed
 
 
@@ -21,12 +21,12 @@ def size(run: Path) -> int:
         return needed(folder)
 
 
-def in_memory(models: Models) -> list[str]:
+def in_memory(models: ModelStore) -> list[str]:
     return [m["modelName"] for m in models.listed() if m["inMemory"]]
 
 
 def test_the_least_recently_used_is_set_aside_and_comes_back(run: Path, size: int) -> None:
-    models = Models(2 * size)
+    models = ModelStore(2 * size)
     models.load("a", str(run))
     models.load("b", str(run))
     assert models.get("a") is not None  # now b was used longest ago
@@ -43,14 +43,14 @@ def test_the_least_recently_used_is_set_aside_and_comes_back(run: Path, size: in
 
 
 def test_a_model_that_does_not_fit_alone_is_refused(run: Path, size: int) -> None:
-    models = Models(size - 1)
+    models = ModelStore(size - 1)
     with pytest.raises(NoMemory, match=r"needs \d+ MB of memory, models may hold"):
         models.load("a", str(run))
     assert models.listed() == []
 
 
 def test_a_name_is_needed_among_several(run: Path) -> None:
-    models = Models(10**9)
+    models = ModelStore(10**9)
     with pytest.raises(UnknownModel, match="no model '' is loaded"):
         models.get(None)
     models.load("a", str(run))
@@ -68,7 +68,7 @@ def test_nothing_is_left_of_what_was_unpacked(
     run: Path, size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    models = Models(size)
+    models = ModelStore(size)
     models.load("a", str(run))
     models.load("b", str(run))
     with pytest.raises(InputError):
@@ -81,7 +81,7 @@ def test_nothing_is_left_of_what_was_unpacked(
 
 
 def test_what_computes_with_a_model_goes_on_while_it_is_unloaded(run: Path, run_photos: Path) -> None:
-    models = Models(10**9)
+    models = ModelStore(10**9)
     models.load("a", str(run))
     predictor = models.get("a")
     assert predictor is not None
@@ -97,7 +97,7 @@ def test_what_computes_with_a_model_goes_on_while_it_is_unloaded(run: Path, run_
 
 
 def test_one_name_goes_to_one_of_many_that_ask_at_once(run: Path) -> None:
-    models = Models(10**9)
+    models = ModelStore(10**9)
     together = threading.Barrier(6)
 
     def load(_: int) -> str:
@@ -114,7 +114,7 @@ def test_one_name_goes_to_one_of_many_that_ask_at_once(run: Path) -> None:
 
 
 def test_a_model_that_fails_does_not_stop_the_others(run: Path, run_photos: Path) -> None:
-    models = Models(10**9)
+    models = ModelStore(10**9)
     models.load("a", str(run))
     good = models.get("a")
     assert good is not None
@@ -135,7 +135,7 @@ def test_a_model_that_fails_does_not_stop_the_others(run: Path, run_photos: Path
 
 
 def test_photos_that_wait_are_computed_together_and_each_gets_its_own(run: Path, run_photos: Path) -> None:
-    models = Models(10**9)
+    models = ModelStore(10**9)
     models.load("a", str(run))
     models.load("b", str(run))
     a, b = models.get("a"), models.get("b")

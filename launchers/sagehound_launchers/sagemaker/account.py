@@ -62,8 +62,8 @@ def connect(aws: Aws) -> Cloud:
     """
     needs(f"aws={aws.name}", "sagemaker", "boto3")
     _check_instance(aws.instance_type)
-    found = open_session(aws)
-    return Cloud(found.region, found.url, found.own, found.client, _account(aws, found))
+    session = open_session(aws)
+    return Cloud(session.region, session.url, session.own, session.client, _account(aws, session))
 
 
 def open_session(aws: Aws) -> AwsSession:
@@ -124,24 +124,24 @@ def _check_session(session: Any) -> None:  # noqa: ANN401 - boto3 ships no types
             f"no AWS region: give aws.region=us-east-1, or yours, or export AWS_DEFAULT_REGION; {EMULATOR}"
         )
     with aws_errors("reading AWS credentials"):
-        found = session.get_credentials()
-    if found is None:
+        credentials = session.get_credentials()
+    if credentials is None:
         raise ConfigError(
             f"no AWS credentials: aws configure (or aws sso login) sets them up, aws.profile=NAME chooses; {EMULATOR}"
         )
 
 
-def _account(aws: Aws, found: AwsSession) -> Account:
+def _account(aws: Aws, session: AwsSession) -> Account:
     with aws_errors("asking AWS whose credentials these are"):
-        caller = found.client("sts").get_caller_identity()
-    number, emulated = str(caller["Account"]), found.url is not None
-    role = _role(aws.role, str(caller["Arn"]), found.client, emulated=emulated)
-    bucket = _bucket(aws.bucket, found.region, number, found.client("s3"))
-    domain = "amazonaws.com.cn" if found.region.startswith("cn-") else "amazonaws.com"
-    own = f"{number}.dkr.ecr.{found.region}.{domain}/sagehound:latest"
+        caller = session.client("sts").get_caller_identity()
+    number, emulated = str(caller["Account"]), session.url is not None
+    role = _role(aws.role, str(caller["Arn"]), session.client, emulated=emulated)
+    bucket = _bucket(aws.bucket, session.region, number, session.client("s3"))
+    domain = "amazonaws.com.cn" if session.region.startswith("cn-") else "amazonaws.com"
+    own = f"{number}.dkr.ecr.{session.region}.{domain}/sagehound:latest"
     if aws.image is None and not emulated:
-        _check_image(found.client("ecr"))
-    return Account(found.region, number, role, bucket, aws.image or own)
+        _check_image(session.client("ecr"))
+    return Account(session.region, number, role, bucket, aws.image or own)
 
 
 def _role(given: str | None, caller: str, client: Callable[[str], Any], *, emulated: bool) -> str:
@@ -181,9 +181,12 @@ def _bucket(given: str | None, region: str, number: str, s3: Any) -> str:  # noq
     owner = {} if given else {"ExpectedBucketOwner": number}  # others may own a bucket with the default name
     with aws_errors(f"looking at the bucket {name}"):
         try:
-            found = s3.head_bucket(Bucket=name, **owner).get("BucketRegion", region)
-            if found != region:
-                raise ConfigError(f"aws.bucket={name} is in {found}, and jobs run in {region}: give aws.region={found}")
+            bucket_region = s3.head_bucket(Bucket=name, **owner).get("BucketRegion", region)
+            if bucket_region != region:
+                raise ConfigError(
+                    f"aws.bucket={name} is in {bucket_region}, and jobs run in {region}: "
+                    f"give aws.region={bucket_region}"
+                )
         except ClientError as error:
             if code_of(error) not in ("404", "NoSuchBucket"):
                 raise
@@ -249,8 +252,8 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
 def _running(note: Path) -> str | None:
     """The address of a running emulator."""
     try:
-        found = json.loads(note.read_text())
-        os.kill(int(found["pid"]), 0)
+        emulator = json.loads(note.read_text())
+        os.kill(int(emulator["pid"]), 0)
     except (OSError, ValueError, KeyError):
         return None
-    return str(found["url"])
+    return str(emulator["url"])

@@ -70,19 +70,19 @@ def _expired(doing: str) -> Expired:
 def _of_service(doing: str, error: Exception) -> SagehoundError:
     response: dict[str, Any] = getattr(error, "response", {})
     code = code_of(error)
-    said = str(response.get("Error", {}).get("Message", error)).strip()
+    message = str(response.get("Error", {}).get("Message", error)).strip()
     if code in _EXPIRED:
         return _expired(doing)
     if code in _UNKNOWN:
         return ConfigError(f"{doing}: AWS does not know these credentials: aws configure sets them up; {EMULATOR}")
     if code in _DENIED:
-        return ConfigError(f"{doing}: these credentials may not: {said}; ask who runs the account; {EMULATOR}")
+        return ConfigError(f"{doing}: these credentials may not: {message}; ask who runs the account; {EMULATOR}")
     if code == "NoSuchBucket":
         return ConfigError(f"{doing}: there is no such bucket")
     if code == "ResourceLimitExceeded":
         return ConfigError(
-            f"{doing}: the account's quota is too small: {said} Ask for more under Service Quotas, SageMaker, or "
+            f"{doing}: the account's quota is too small: {message} Ask for more under Service Quotas, SageMaker, or "
             f"choose another aws.instance_type; {EMULATOR}"
         )
     busy = code in _BUSY or response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) >= 500
-    return (Unreachable if busy else SagehoundError)(f"{doing}: {code}: {said}")
+    return (Unreachable if busy else SagehoundError)(f"{doing}: {code}: {message}")

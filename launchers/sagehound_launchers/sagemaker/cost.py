@@ -83,6 +83,6 @@ def price(instance: str, region: str) -> Price | None:
 @cache
 def _known() -> dict[str, list[dict[str, Any]]]:
     """Groups of prices by region."""
-    found = OmegaConf.to_container(OmegaConf.load(Path(__file__).with_name("prices.yaml")))
-    assert isinstance(found, dict)
-    return {str(region): groups for region, groups in found.items()}
+    prices = OmegaConf.to_container(OmegaConf.load(Path(__file__).with_name("prices.yaml")))
+    assert isinstance(prices, dict)
+    return {str(region): groups for region, groups in prices.items()}

@@ -84,7 +84,7 @@ def request_parts(cfg: Debugger, region: str, output_uri: str) -> dict[str, Any]
         ConfigError: AWS has no such rule or parameter, a rule lacks its tensors, or the region has no rules.
     """
     tensors, profile = _rules(cfg, region)
-    found: dict[str, Any] = {
+    parts: dict[str, Any] = {
         "DebugHookConfig": {
             "LocalPath": _TENSORS,
             "S3OutputPath": output_uri,
@@ -96,10 +96,10 @@ def request_parts(cfg: Debugger, region: str, output_uri: str) -> dict[str, Any]
         "ProfilerConfig": {"S3OutputPath": output_uri, "ProfilingIntervalInMilliseconds": _EVERY},
     }
     if tensors:
-        found["DebugRuleConfigurations"] = tensors
+        parts["DebugRuleConfigurations"] = tensors
     if profile:
-        found["ProfilerRuleConfigurations"] = profile
-    return found
+        parts["ProfilerRuleConfigurations"] = profile
+    return parts
 
 
 def rule_image(region: str) -> str:
@@ -128,9 +128,9 @@ def rule_image(region: str) -> str:
 
 def _rules(cfg: Debugger, region: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """The rules about tensors, and those about the machine."""
-    found: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
+    rules: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
     if not cfg.rules:
-        return found
+        return rules
     if len(cfg.rules) > _MOST:
         raise ConfigError(f"debugger.rules: {len(cfg.rules)} rules, AWS takes {_MOST} at most: leave some out")
     image, tensors, profile = rule_image(region), _debug_rules(), _profile_rules()
@@ -145,14 +145,14 @@ def _rules(cfg: Debugger, region: str) -> tuple[list[dict[str, Any]], list[dict[
             raise ConfigError(
                 f"debugger.rules.{name}: AWS has no such rule{did_you_mean(name, known)}; {_choose(known)}"
             )
-        found[name in profile].append(
+        rules[name in profile].append(
             {
                 "RuleConfigurationName": aws_name,
                 "RuleEvaluatorImage": image,
                 "RuleParameters": {"rule_to_invoke": aws_name, **parameters},
             }
         )
-    return found
+    return rules
 
 
 def _debug_rules() -> dict[str, str]:
@@ -180,7 +180,7 @@ def _checked(name: str, given: Mapping[str, str], cfg: Debugger) -> dict[str, st
     missing = [c for c in _NEEDS.get(name, ()) if c not in cfg.collections]
     if missing:
         raise ConfigError(f"debugger.rules.{name} reads {', '.join(missing)}: add them to debugger.collections")
-    found = dict(_OURS.get(name, {}))
+    parameters = dict(_OURS.get(name, {}))
     for key, value in given.items():
         if key not in _PARAMETERS[name]:
             raise ConfigError(_unknown(name, key, list(_PARAMETERS[name])))
@@ -188,10 +188,13 @@ def _checked(name: str, given: Mapping[str, str], cfg: Debugger) -> dict[str, st
             raise ConfigError(f"debugger.rules.{name}.{key}={value}: give true or false")
         if key not in _FLAGS | _TEXTS:
             _number(name, key, value)
-        found[key] = value.capitalize() if key in _FLAGS else value
-    if name in ("all_zero", "tensor_variance", "unchanged_tensor", "exploding_tensor") and not {*_SOME} & found.keys():
-        found["tensor_regex"] = ".*"
-    return found
+        parameters[key] = value.capitalize() if key in _FLAGS else value
+    if (
+        name in ("all_zero", "tensor_variance", "unchanged_tensor", "exploding_tensor")
+        and not {*_SOME} & parameters.keys()
+    ):
+        parameters["tensor_regex"] = ".*"
+    return parameters
 
 
 def _checked_profile(name: str, given: Mapping[str, str], rules: Mapping[str, Any]) -> dict[str, str]:

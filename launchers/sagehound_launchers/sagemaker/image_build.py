@@ -49,13 +49,13 @@ def _repository(ecr: Any, name: str) -> str:  # noqa: ANN401 - boto3 ships no ty
     from botocore.exceptions import ClientError
 
     try:
-        found = ecr.describe_repositories(repositoryNames=[name])["repositories"][0]
+        repository = ecr.describe_repositories(repositoryNames=[name])["repositories"][0]
     except ClientError as error:
         if code_of(error) != "RepositoryNotFoundException":
             raise
-        found = ecr.create_repository(repositoryName=name)["repository"]
+        repository = ecr.create_repository(repositoryName=name)["repository"]
         console.info(f"made the repository {name}")
-    return str(found["repositoryUri"])
+    return str(repository["repositoryUri"])
 
 
 def _docker(arguments: list[str], given: str | None = None) -> None:

@@ -47,20 +47,20 @@ def start(cloud: Cloud, kind: str, name: str, request: dict[str, Any]) -> None:
                     raise
     except Unreachable as lost:
         try:
-            found = describe(cloud, kind, name)
+            existing = describe(cloud, kind, name)
         except Unreachable:
             raise lost from None
         except SagehoundError:  # there is no such job
             raise SagehoundError(str(lost)) from lost
-        if not _is_ours(found, request):
+        if not _is_ours(existing, request):
             raise
 
 
-def _is_ours(found: dict[str, Any], request: dict[str, Any]) -> bool:
+def _is_ours(existing: dict[str, Any], request: dict[str, Any]) -> bool:
     def token(of: dict[str, Any]) -> Any:  # noqa: ANN401 - whatever AWS answered
         return of.get("TrainingJobDefinition", of).get("Environment", {}).get(REQUEST)
 
-    return token(found) is not None and token(found) == token(request)
+    return token(existing) is not None and token(existing) == token(request)
 
 
 def describe(cloud: Cloud, kind: str, name: str) -> dict[str, Any]:
@@ -92,16 +92,16 @@ def poll_until(cloud: Cloud, minutes: float, poll: Callable[[], T], given_up: Ca
         poll: calls AWS, with boto3's retries.
         given_up: whether to raise at once.
     """
-    end, told = time.monotonic() + 60 * minutes, False
+    end, is_reported = time.monotonic() + 60 * minutes, False
     while True:
         try:
             return poll()
         except Unreachable as error:
             if given_up() or time.monotonic() > end:
                 raise
-            if not told:
+            if not is_reported:
                 console.warn(f"{error}; trying on for {minutes:g} minutes")
-                told = True
+                is_reported = True
             time.sleep(cloud.poll)
 
 
@@ -130,8 +130,8 @@ class Log:
         try:
             with aws_errors(f"reading the log of {self.job}"):
                 try:
-                    found = logs.describe_log_streams(logGroupName=group, logStreamNamePrefix=f"{self.job}/")
-                    for name in sorted(s["logStreamName"] for s in found["logStreams"]):
+                    streams = logs.describe_log_streams(logGroupName=group, logStreamNamePrefix=f"{self.job}/")
+                    for name in sorted(s["logStreamName"] for s in streams["logStreams"]):
                         self._print(logs, group, name)
                 except ClientError as error:
                     if code_of(error) != "ResourceNotFoundException":
@@ -145,15 +145,15 @@ class Log:
     def _print(self, logs: Any, group: str, stream: str) -> None:  # noqa: ANN401 - boto3 ships no types
         while True:
             token = self._next.get(stream)
-            found = logs.get_log_events(
+            response = logs.get_log_events(
                 logGroupName=group,
                 logStreamName=stream,
                 startFromHead=True,
                 **({"nextToken": token} if token else {}),
             )
-            for event in found["events"]:
+            for event in response["events"]:
                 if not event["message"].startswith("metric: "):  # a line for the service
                     console.info(f"{self.prefix}{event['message']}")
-            self._next[stream] = found["nextForwardToken"]
-            if found["nextForwardToken"] == token:
+            self._next[stream] = response["nextForwardToken"]
+            if response["nextForwardToken"] == token:
                 return

@@ -63,8 +63,8 @@ def _existing(cloud: Cloud, uri: str) -> str:
         raise ConfigError(f"data.s3={uri}: give s3://BUCKET/PREFIX")
     prefix = f"{key.rstrip('/')}/" if key else ""
     with aws_errors(f"looking at data.s3={uri}"):
-        found = cloud.client("s3").list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=1)
-    if not found.get("Contents"):
+        objects = cloud.client("s3").list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=1)
+    if not objects.get("Contents"):
         raise InputError(f"data.s3={uri}: nothing is there; drop data.s3 to send data.root")
     return f"s3://{bucket}/{prefix}"
 

@@ -134,13 +134,13 @@ def _base(prefix: str) -> str:
 
 def _with_sizes(root: Path) -> list[tuple[str, int]]:
     """Every photo's path below the root, and its size in bytes."""
-    found = []
+    sizes = []
     for photo in scan(root).photos:
         try:
-            found.append((photo.file, (root / photo.file).stat().st_size))
+            sizes.append((photo.file, (root / photo.file).stat().st_size))
         except OSError as error:  # a broken link
             raise unreadable(root / photo.file, error) from error
-    return found
+    return sizes
 
 
 def _key(root: Path, base: str, file: str) -> str:

@@ -160,7 +160,7 @@ def _common(name: str, cfg: Launch, account: Account, channels: Sequence[Channel
     aws, base = cfg.aws, f"s3://{account.bucket}/{cfg.aws.prefix}"
     kms = {"KmsKeyId": aws.kms_key} if aws.kms_key else {}
     stopping = {"MaxRuntimeInSeconds": round(aws.max_hours * 3600)}
-    found: dict[str, Any] = {
+    parts: dict[str, Any] = {
         "RoleArn": account.role,
         "InputDataConfig": [_channel(c, aws.input_mode) for c in channels],
         "OutputDataConfig": {"S3OutputPath": f"{base}/jobs", **kms},
@@ -175,12 +175,12 @@ def _common(name: str, cfg: Launch, account: Account, channels: Sequence[Channel
         "Environment": {**aws.environment, REQUEST: token},
     }
     if aws.spot:
-        found["EnableManagedSpotTraining"] = True
+        parts["EnableManagedSpotTraining"] = True
         stopping["MaxWaitTimeInSeconds"] = round((aws.max_wait_hours or 2 * aws.max_hours) * 3600)
-        found["CheckpointConfig"] = {"S3Uri": f"{base}/checkpoints/{name}"}
+        parts["CheckpointConfig"] = {"S3Uri": f"{base}/checkpoints/{name}"}
     if aws.subnets:
-        found["VpcConfig"] = {"Subnets": list(aws.subnets), "SecurityGroupIds": list(aws.security_groups)}
-    return found
+        parts["VpcConfig"] = {"Subnets": list(aws.subnets), "SecurityGroupIds": list(aws.security_groups)}
+    return parts
 
 
 def _channel(channel: Channel, mode: str) -> dict[str, Any]:
@@ -189,8 +189,8 @@ def _channel(channel: Channel, mode: str) -> dict[str, Any]:
         "S3Uri": channel.uri,
         "S3DataDistributionType": "FullyReplicated",
     }
-    found = {"ChannelName": channel.name, "DataSource": {"S3DataSource": source}}
-    return found | {"InputMode": mode if channel.name == "photos" and not channel.manifest else "File"}
+    part = {"ChannelName": channel.name, "DataSource": {"S3DataSource": source}}
+    return part | {"InputMode": mode if channel.name == "photos" and not channel.manifest else "File"}
 
 
 def check(operation: str, request: dict[str, Any]) -> None:
@@ -199,6 +199,6 @@ def check(operation: str, request: dict[str, Any]) -> None:
     Raises:
         ConfigError: the first problem, in AWS's terms.
     """
-    found = [p for p in problems(operation, request) if p != "Parameter validation failed:"]
-    if found:
-        raise ConfigError(f"{operation}, which SageMaker would refuse: {found[0]}")
+    faults = [p for p in problems(operation, request) if p != "Parameter validation failed:"]
+    if faults:
+        raise ConfigError(f"{operation}, which SageMaker would refuse: {faults[0]}")

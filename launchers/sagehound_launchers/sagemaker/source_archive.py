@@ -117,9 +117,9 @@ def make(root: Path, *, tracked: bool = True, own: Sequence[Path] = ()) -> Sourc
     contents = _read(root, files)
     if not contents:
         raise InputError(f"{root} holds no project: run from the folder of train.py")
-    if found := list(_secrets(contents)):
+    if secrets := list(_secrets(contents)):
         raise InputError(
-            f"the source archive would carry secrets: {_some(found)}; take them out, or `git rm --cached` the file and "
+            f"the source archive would carry secrets: {_some(secrets)}; take them out, or `git rm --cached` the file "
             "name it in .gitignore; a key that was ever pushed must be revoked"
         )
     tar = _tar(contents, {file: modes.get(file, _PLAIN) for file in contents})
@@ -129,9 +129,9 @@ def make(root: Path, *, tracked: bool = True, own: Sequence[Path] = ()) -> Sourc
     return SourceArchive(packed.getvalue(), hashlib.sha256(tar).hexdigest(), len(contents), tuple(notes))
 
 
-def _some(found: list[str]) -> str:
-    more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
-    return ", ".join(found[:_SHOWN]) + more
+def _some(secrets: list[str]) -> str:
+    more = f" and {len(secrets) - _SHOWN} more" if len(secrets) > _SHOWN else ""
+    return ", ".join(secrets[:_SHOWN]) + more
 
 
 def _modes(root: Path) -> tuple[dict[str, str], list[str]]:
@@ -168,8 +168,8 @@ def _walked(root: Path) -> dict[str, str]:
     modes = {}
     for name in WITHOUT_GIT:
         top = root / name
-        found = [top] if not top.is_dir() or top.is_symlink() else top.rglob("*")
-        for path in found:
+        paths = [top] if not top.is_dir() or top.is_symlink() else top.rglob("*")
+        for path in paths:
             inside = path.relative_to(root)
             made = any(fnmatchcase(part, pattern) for part in inside.parts for pattern in _MADE)
             if not made and (path.is_symlink() or path.is_file()):
@@ -240,8 +240,8 @@ def _secrets(contents: dict[str, bytes]) -> Iterator[str]:
             continue
         text = content.replace(b"\0", b"") if b"\0" in content else content  # UTF-16 is ASCII with zeros between
         for what, pattern in _PATTERNS.items():
-            if found := pattern.search(text):
-                line = text.count(b"\n", 0, found.start()) + 1
+            if match := pattern.search(text):
+                line = text.count(b"\n", 0, match.start()) + 1
                 yield f"{file}:{line} ({what})"
 
 

@@ -46,8 +46,8 @@ def tune(arguments: Sequence[str], hpo: Hpo, folder: Path, compose: Compose) -> 
         RemoteError: the job failed.
         Stopped: a signal came. The job continues, or with aws.stop_on_interrupt is stopped.
     """
-    space, ours = find_space(arguments, hpo, compose)
-    cfg = compose([*ours, *space.middle()])
+    space, base = find_space(arguments, hpo, compose)
+    cfg = compose([*base, *space.middle()])
     with locked(folder / ".lock", busy=f"another process is tuning in {folder}: give hpo.study=ANOTHER"):
         cloud = account.connect(cfg.aws)
         note = folder / "tuning_job.json"
@@ -60,18 +60,18 @@ def tune(arguments: Sequence[str], hpo: Hpo, folder: Path, compose: Compose) -> 
             return []
         print_cost(cloud, cfg.aws, _most(space, hpo))
         write_json(note, request)
-        ended, found = _run(cloud, cfg, request, space, note)
-        results.write(folder, found, space, maximize=hpo.direction == "maximize", objective=hpo.objective)
+        ended, trials = _run(cloud, cfg, request, space, note)
+        results.write(folder, trials, space, maximize=hpo.direction == "maximize", objective=hpo.objective)
     if ended["HyperParameterTuningJobStatus"] == "Failed":
-        raise RemoteError(f"tuning job {name}: {_reason(ended, found)}")
-    return found
+        raise RemoteError(f"tuning job {name}: {_reason(ended, trials)}")
+    return trials
 
 
 def _most(space: SearchSpace, hpo: Hpo) -> int:
     """The number of training jobs; a grid has one per point."""
     if hpo.strategy != "Grid":
         return int(hpo.max_jobs)
-    return math.prod(len(found.values) for found in space.ranges.values() if isinstance(found, Choice))
+    return math.prod(len(values.values) for values in space.ranges.values() if isinstance(values, Choice))
 
 
 def _request(cloud: Cloud, cfg: Launch, space: SearchSpace) -> dict[str, Any]:
@@ -155,23 +155,23 @@ def _run(
 
 def _follow(cloud: Cloud, cfg: Launch, name: str, space: SearchSpace) -> tuple[dict[str, Any], list[Trial]]:
     """Wait for the job's end; shows a table on a terminal, else a line per trial."""
-    told: set[int] = set()
+    reported: set[int] = set()
     console.info(f"tuning job {name}: {cfg.search.strategy}, {cfg.search.max_parallel_jobs} at a time")
     with Live(console=console.terminal(), transient=True, auto_refresh=False) as live:
         while True:
-            described, found = job_client.poll_until(
+            described, trials = job_client.poll_until(
                 cloud,
                 cfg.aws.patience_minutes,
                 lambda: (job_client.describe(cloud, _KIND, name), _trials(cloud, name, space)),
             )
-            for trial in found:
-                if trial.state in _STATES.values() and trial.number not in told:
-                    told.add(trial.number)
+            for trial in trials:
+                if trial.state in _STATES.values() and trial.number not in reported:
+                    reported.add(trial.number)
                     console.info(_line(trial, cfg.search.objective))
             if console.terminal().is_terminal:
-                live.update(_table(name, found, space, cfg.search.objective), refresh=True)
+                live.update(_table(name, trials, space, cfg.search.objective), refresh=True)
             if described["HyperParameterTuningJobStatus"] in _ENDED:
-                return described, found
+                return described, trials
             time.sleep(cloud.poll)
 
 
@@ -179,10 +179,10 @@ def _trials(cloud: Cloud, name: str, space: SearchSpace) -> list[Trial]:
     """The job's trials so far, in the order of their start."""
     pages = cloud.client("sagemaker").get_paginator("list_training_jobs_for_hyper_parameter_tuning_job")
     with aws_errors(f"reading the trials of {name}"):
-        asked = pages.paginate(
+        pages_of_jobs = pages.paginate(
             HyperParameterTuningJobName=name, SortBy="CreationTime", SortOrder="Ascending", MaxResults=100
         )
-        summaries = [s for page in asked for s in page["TrainingJobSummaries"]]
+        summaries = [s for page in pages_of_jobs for s in page["TrainingJobSummaries"]]
     return [_trial(number, summary, space) for number, summary in enumerate(summaries)]
 
 
@@ -200,29 +200,31 @@ def _trial(number: int, summary: dict[str, Any], space: SearchSpace) -> Trial:
 
 def point(tuned: dict[str, str], space: SearchSpace) -> dict[str, str | float]:
     """A trial's hyperparameters, which are strings on SageMaker, as values of overrides."""
-    found: dict[str, str | float] = {}
+    typed: dict[str, str | float] = {}
     for key, value in values(tuned).items():
         r = space.ranges.get(key)
         number = isinstance(r, Interval)
-        found[key] = (int(float(value)) if r.integer else float(value)) if number and isinstance(r, Interval) else value
-    return found
+        typed[key] = (int(float(value)) if r.integer else float(value)) if number and isinstance(r, Interval) else value
+    return typed
 
 
 def _line(trial: Trial, objective: str) -> str:
-    said = f"{objective} {trial.objective:.4f}" if trial.objective is not None else "no objective"
-    return f"trial {trial.number}: {trial.state}, {said}: " + " ".join(f"{k}={v}" for k, v in trial.point.items())
+    objective_text = f"{objective} {trial.objective:.4f}" if trial.objective is not None else "no objective"
+    return f"trial {trial.number}: {trial.state}, {objective_text}: " + " ".join(
+        f"{k}={v}" for k, v in trial.point.items()
+    )
 
 
-def _table(name: str, found: list[Trial], space: SearchSpace, objective: str) -> Table:
+def _table(name: str, trials: list[Trial], space: SearchSpace, objective: str) -> Table:
     table = Table("trial", "state", objective, *space.ranges, title=name, title_justify="left")
-    for t in found:
+    for t in trials:
         value = "" if t.objective is None else f"{t.objective:.4f}"
         table.add_row(str(t.number), t.state, value, *(str(t.point.get(key, "")) for key in space.ranges))
     return table
 
 
-def _reason(ended: dict[str, Any], found: list[Trial]) -> str:
-    failed = [t.name for t in found if t.state == "failed"]
+def _reason(ended: dict[str, Any], trials: list[Trial]) -> str:
+    failed = [t.name for t in trials if t.state == "failed"]
     where = f"; the log of {failed[-1]} says why" if failed else ""
     return str(ended.get("FailureReason") or f"no trial gave an objective{where}")
 
@@ -243,19 +245,19 @@ def best_of(name: str, given: Mapping[str, str]) -> dict[str, str]:
     for note in Path("multirun").glob("**/tuning_job.json"):
         best = note.with_name("best.yaml")
         if best.exists() and json.loads(note.read_text())["HyperParameterTuningJobName"] == name:
-            found = OmegaConf.to_container(OmegaConf.load(best), resolve=False)
-            return {str(k): str(v) for k, v in dict(found).items()}  # type: ignore[arg-type]
+            content = OmegaConf.to_container(OmegaConf.load(best), resolve=False)
+            return {str(k): str(v) for k, v in dict(content).items()}  # type: ignore[arg-type]
     aws = Aws(given.get("aws", "account"), profile=given.get("aws.profile"), region=given.get("aws.region"))
     aws.folder = given.get("aws.folder", aws.folder)
     try:
         with aws_errors(f"best={name}: no such folder; looking for a tuning job"):
             sagemaker = account.open_session(aws).client("sagemaker")
-            found = sagemaker.describe_hyper_parameter_tuning_job(HyperParameterTuningJobName=name)
+            content = sagemaker.describe_hyper_parameter_tuning_job(HyperParameterTuningJobName=name)
     except SagehoundError as error:
         raise ConfigError(str(error)) from error
-    if "BestTrainingJob" not in found:
+    if "BestTrainingJob" not in content:
         raise ConfigError(f"best={name}: the tuning job has no best training job yet")
-    fixed = found["TrainingJobDefinition"].get("StaticHyperParameters", {})
-    tuned = found["BestTrainingJob"]["TunedHyperParameters"]
+    fixed = content["TrainingJobDefinition"].get("StaticHyperParameters", {})
+    tuned = content["BestTrainingJob"]["TunedHyperParameters"]
     drop = {"results", "artifact"}  # keys that trials set
     return {k: v for k, v in values({**fixed, **tuned}).items() if k not in drop}

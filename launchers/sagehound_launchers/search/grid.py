@@ -148,11 +148,11 @@ def run(
             for first in range(0, total, most):
                 done.run(launch, first, most)
         except (KeyboardInterrupt, Stopped) as error:
-            said = str(error) if isinstance(error, Stopped) else "stopped by SIGINT"
+            message = str(error) if isinstance(error, Stopped) else "stopped by SIGINT"
             how = f"; to train all of them again: {again}" if again else ""
             listed = f"; {folder / 'trials.csv'} lists them" if done.complete else ""
-            said += f"; {len(done.complete)} of {total} trials are done{listed}{how}"
-            raise Stopped(said, stop_signal(error)) from error
+            message += f"; {len(done.complete)} of {total} trials are done{listed}{how}"
+            raise Stopped(message, stop_signal(error)) from error
         finally:
             if done.failures or done.complete:
                 results.write(folder, done.trials, grid.space, maximize=maximize, objective=objective)

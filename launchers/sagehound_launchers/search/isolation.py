@@ -39,29 +39,29 @@ def write(folder: Path, trials: Sequence[Trial], space: SearchSpace, *, maximize
     keys = [key for key in space.ranges if space.roles.get(key) == "scientific"]
     if not keys:
         return
-    found = {key: isolate(trials, key, space.ranges[key], maximize=maximize) for key in keys}
+    isolated = {key: isolate(trials, key, space.ranges[key], maximize=maximize) for key in keys}
     rows = [
         [key, v.name, v.trials, *(["", ""] if v.best is None else [repr(v.best.objective), v.best.number])]
-        for key, values in found.items()
+        for key, values in isolated.items()
         for v in values
     ]
     write_csv(folder / "isolation.csv", ["hyperparameter", "value", "trials", "objective", "trial"], rows)
-    for key, values in found.items():
+    for key, values in isolated.items():
         shown = [[v.name, str(v.trials), f"{v.best.objective:.4f}" if v.best else ""] for v in values]
         console.table(f"Best {objective} by {key}", [key, "trials", objective], shown)
-    plots.save(_figure(found, objective), folder / "plots" / "isolation.png")
+    plots.save(_figure(isolated, objective), folder / "plots" / "isolation.png")
 
 
-def isolate(trials: Sequence[Trial], key: str, found: Range, *, maximize: bool) -> list[Value]:
+def isolate(trials: Sequence[Trial], key: str, dimension: Range, *, maximize: bool) -> list[Value]:
     """The best complete trial for each value of a hyperparameter, or for each fifth of its interval on its scale."""
     known = [t for t in trials if t.objective is not None]
-    if isinstance(found, Choice):
-        groups = [(name, [t for t in known if str(t.point[key]) == name]) for name in found.values]
-    elif found.integer and (found.high - found.low) // found.step < _BINS:
-        values = range(int(found.low), int(found.high) + 1, found.step)
+    if isinstance(dimension, Choice):
+        groups = [(name, [t for t in known if str(t.point[key]) == name]) for name in dimension.values]
+    elif dimension.integer and (dimension.high - dimension.low) // dimension.step < _BINS:
+        values = range(int(dimension.low), int(dimension.high) + 1, dimension.step)
         groups = [(str(value), [t for t in known if int(t.point[key]) == value]) for value in values]
     else:
-        edges = _edges(found.low, found.high, found.scale)
+        edges = _edges(dimension.low, dimension.high, dimension.scale)
         place = [sum(float(t.point[key]) >= edge for edge in edges[1:-1]) for t in known]
         groups = [
             (f"{edges[i]:.3g}..{edges[i + 1]:.3g}", [t for t, p in zip(known, place, strict=True) if p == i])
@@ -86,10 +86,10 @@ def _edges(low: float, high: float, scale: str) -> list[float]:
     return [low + (high - low) * i / _BINS for i in range(_BINS + 1)]
 
 
-def _figure(found: dict[str, list[Value]], objective: str) -> Figure:
+def _figure(isolated: dict[str, list[Value]], objective: str) -> Figure:
     """Draw a point per value at its best objective."""
-    figure = Figure(figsize=(4.5 * len(found), 3.4), layout="constrained")
-    for ax, (key, values) in zip(figure.subplots(1, len(found), squeeze=False).flat, found.items(), strict=True):
+    figure = Figure(figsize=(4.5 * len(isolated), 3.4), layout="constrained")
+    for ax, (key, values) in zip(figure.subplots(1, len(isolated), squeeze=False).flat, isolated.items(), strict=True):
         known = [(i, v.best.objective) for i, v in enumerate(values) if v.best]
         ax.plot([i for i, _ in known], [o for _, o in known], "o--", color="C1", label="best complete")
         scatter(ax, [(i, t) for i, v in enumerate(values) for t in v.ended])

@@ -49,7 +49,7 @@ def tune(
         SagehoundError: the first trial failed, or three in a row.
         Stopped: a signal came; the results are written, and the message has the command that resumes the search.
     """
-    space, ours = find_space(arguments, hpo, compose)
+    space, base = find_space(arguments, hpo, compose)
     points = _grid(space) if hpo.sampler == "grid" else []
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     with locked(folder / ".lock", busy=f"another process is tuning in {folder}: give hpo.study=ANOTHER"):
@@ -60,14 +60,14 @@ def tune(
             storage=storage, study_name="study", direction=StudyDirection[hpo.direction.upper()], load_if_exists=True
         )
         study.sampler = make_sampler(hpo.sampler, seed, len(study.trials), to_optuna(space))
-        study.pruner = make_pruner(hpo.pruner, compose([*ours, *space.middle()]).trainer.max_epochs)
+        study.pruner = make_pruner(hpo.pruner, compose([*base, *space.middle()]).trainer.max_epochs)
         _check_same(study, space, hpo)
         _tidy(study)
-        known = [_asked(t) for t in study.trials]
+        known = [_point_of(t) for t in study.trials]
         for point in points:
             if point not in known:
                 study.enqueue_trial(point)
-        search = _Search(study, space, ours, hpo)
+        search = _Search(study, space, base, hpo)
         with terminable():
             try:
                 with make_runner(None if hpo.pruner == "none" else search.report, hpo.sampler in ADAPTIVE) as runner:
@@ -80,12 +80,12 @@ def tune(
 
 def _write(study: optuna.Study, folder: Path, space: SearchSpace, hpo: Hpo) -> list[Trial]:
     """Write the results of the trials that have ended, if there are any."""
-    found = [_trial(t) for t in study.trials if t.state.is_finished()]
-    if found:
+    trials = [_trial(t) for t in study.trials if t.state.is_finished()]
+    if trials:
         if shares := importance(study):
             console.info(f"importance (PED-ANOVA): {shares}")
-        results.write(folder, found, space, maximize=hpo.direction == "maximize", objective=hpo.objective)
-    return found
+        results.write(folder, trials, space, maximize=hpo.direction == "maximize", objective=hpo.objective)
+    return trials
 
 
 def _resumable(error: KeyboardInterrupt | SagehoundError, folder: Path) -> SagehoundError:
@@ -101,17 +101,17 @@ def _resumable(error: KeyboardInterrupt | SagehoundError, folder: Path) -> Sageh
 
 def _grid(space: SearchSpace) -> list[dict[str, str]]:
     """Every point of a space of values."""
-    for key, found in space.ranges.items():
-        if not isinstance(found, Choice):
+    for key, dimension in space.ranges.items():
+        if not isinstance(dimension, Choice):
             raise ConfigError(f"hpo.sampler=grid takes values, {key} is an interval: write {key}=a,b,c")
-    values = [found.values for found in space.ranges.values() if isinstance(found, Choice)]
+    values = [dimension.values for dimension in space.ranges.values() if isinstance(dimension, Choice)]
     return [dict(zip(space.ranges, point, strict=True)) for point in itertools.product(*values)]
 
 
 def _check_same(study: optuna.Study, space: SearchSpace, hpo: Hpo) -> None:
     """Check that a resumed study has the same settings."""
     now = {
-        "space": {key: repr(found) for key, found in space.ranges.items()},
+        "space": {key: repr(dimension) for key, dimension in space.ranges.items()},
         "fixed": sorted(space.fixed),
         "objective": hpo.objective,
         "direction": hpo.direction,
@@ -140,11 +140,11 @@ def _tidy(study: optuna.Study) -> None:
     """End the trials that a stopped or killed process left running, and propose their points again."""
     for left in study.get_trials(states=(TrialState.RUNNING,)):
         optuna.Trial(study, left._trial_id).set_user_attr(_STOPPED, True)
-        study.enqueue_trial(_asked(left))  # first: if killed in between, it is run twice rather than never
+        study.enqueue_trial(_point_of(left))  # first: if killed in between, it is run twice rather than never
         study.tell(left.number, state=TrialState.FAIL)
 
 
-def _asked(trial: FrozenTrial) -> dict[str, Any]:
+def _point_of(trial: FrozenTrial) -> dict[str, Any]:
     """A trial's point; that of a grid is known before the trial begins."""
     return {**trial.system_attrs.get("fixed_params", {}), **trial.params}
 
@@ -152,8 +152,8 @@ def _asked(trial: FrozenTrial) -> dict[str, Any]:
 class _Search:
     """The trials of one call."""
 
-    def __init__(self, study: optuna.Study, space: SearchSpace, ours: list[str], hpo: Hpo) -> None:
-        self._study, self._space, self._ours, self._hpo = study, space, ours, hpo
+    def __init__(self, study: optuna.Study, space: SearchSpace, base: list[str], hpo: Hpo) -> None:
+        self._study, self._space, self._base, self._hpo = study, space, base, hpo
         self._running: dict[int, optuna.Trial] = {}
         self._failures = 0
 
@@ -191,7 +191,7 @@ class _Search:
         self._running[trial.number] = trial
         place = self._done() + len(self._running)
         console.info(f"trial {trial.number} ({place} of {self._hpo.max_jobs}): {' '.join(overrides(trial.params))}")
-        return Job(trial.number, [*self._ours, *self._space.fixed, *overrides(trial.params)])
+        return Job(trial.number, [*self._base, *self._space.fixed, *overrides(trial.params)])
 
     def _note(self, result: Result) -> SagehoundError | None:
         """Record a trial's result in the study; returns the error that ends the search, if any."""
@@ -222,9 +222,9 @@ class _Search:
         return None
 
 
-def _trial(found: FrozenTrial) -> Trial:
-    about = found.user_attrs
+def _trial(finished: FrozenTrial) -> Trial:
+    about = finished.user_attrs
     ended = "stopped" if _STOPPED in about else "failed"
-    state = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned"}.get(found.state, ended)
-    point = dict(found.params)
-    return Trial(found.number, state, found.value, about.get("seconds"), point, scores=about.get("scores", {}))
+    state = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned"}.get(finished.state, ended)
+    point = dict(finished.params)
+    return Trial(finished.number, state, finished.value, about.get("seconds"), point, scores=about.get("scores", {}))

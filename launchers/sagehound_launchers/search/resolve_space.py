@@ -33,13 +33,13 @@ def find_space(arguments: Sequence[str], hpo: Hpo, compose: Compose) -> tuple[Se
     Raises:
         ConfigError: a sweep cannot be searched, or a point of the space breaks a rule.
     """
-    ours = [a for a in arguments if _is_ours(a)]
+    base = [a for a in arguments if _is_ours(a)]
     space = _parse(arguments, hpo)
     if not space.ranges:
-        ours.append(f"hpo/space={compose([*ours, *space.fixed]).optimizer.name}")
-        space = _parse(arguments, compose([*ours, *space.fixed]).search)
-    compose([*ours, *space.middle()])
-    return space, ours
+        base.append(f"hpo/space={compose([*base, *space.fixed]).optimizer.name}")
+        space = _parse(arguments, compose([*base, *space.fixed]).search)
+    compose([*base, *space.middle()])
+    return space, base
 
 
 def _parse(arguments: Sequence[str], hpo: Hpo) -> SearchSpace:

@@ -39,9 +39,9 @@ def write(folder: Path, trials: Sequence[Trial], space: SearchSpace, *, maximize
     if keys:
         plots.save(_figure(trials, best, space, objective), folder / "plots" / "hyperparameters.png")
     isolation.write(folder, trials, space, maximize=maximize, objective=objective)
-    for key, found in space.ranges.items():
+    for key, dimension in space.ranges.items():
         value = best.point[key]
-        if isinstance(found, Interval) and isinstance(value, int | float) and _at_edge(float(value), found):
+        if isinstance(dimension, Interval) and isinstance(value, int | float) and _at_edge(float(value), dimension):
             console.warn(f"the best {key}, {value:g}, lies at the edge of its range: search further on that side")
     console.info(f"best trial: {best.number}, {objective} {best.objective:.4f}: {' '.join(overrides(best.point))}")
     console.info(f"results: {folder}")
@@ -59,10 +59,10 @@ def _print_table(trials: Sequence[Trial], keys: Sequence[str], objective: str) -
     console.table("Trials", ["trial", *keys, "state", *(SHOWN.get(name, name) for name in names)], rows)
 
 
-def _at_edge(value: float, found: Interval) -> bool:
+def _at_edge(value: float, interval: Interval) -> bool:
     """Whether a value is in the outer twentieth of its range, on its scale."""
-    low, high = found.low, found.high
-    if found.scale == "log":
+    low, high = interval.low, interval.high
+    if interval.scale == "log":
         low, high, value = math.log(low), math.log(high), math.log(value)
     share = (value - low) / (high - low)
     return not 0.05 <= share <= 0.95
@@ -72,16 +72,16 @@ def _figure(trials: Sequence[Trial], best: Trial, space: SearchSpace, objective:
     """Draw the objective against each hyperparameter, with its role."""
     figure = Figure(figsize=(4 * min(len(space.ranges), 3), 3.2 * -(-len(space.ranges) // 3)), layout="constrained")
     axes = figure.subplots(-(-len(space.ranges) // 3), min(len(space.ranges), 3), squeeze=False).flat
-    for ax, (key, found) in zip(axes, space.ranges.items(), strict=False):
+    for ax, (key, dimension) in zip(axes, space.ranges.items(), strict=False):
 
-        def place(t: Trial, key: str = key, found: Range = found) -> float:
-            return found.values.index(str(t.point[key])) if isinstance(found, Choice) else float(t.point[key])
+        def place(t: Trial, key: str = key, dimension: Range = dimension) -> float:
+            return dimension.values.index(str(t.point[key])) if isinstance(dimension, Choice) else float(t.point[key])
 
         isolation.scatter(ax, [(place(t), t) for t in trials if t.objective is not None])
         ax.scatter([place(best)], [best.objective], marker="*", s=160, color="C1", label="best")
-        if isinstance(found, Choice):
-            ax.set_xticks(range(len(found.values)), found.values)
-        elif found.scale == "log":
+        if isinstance(dimension, Choice):
+            ax.set_xticks(range(len(dimension.values)), dimension.values)
+        elif dimension.scale == "log":
             ax.set_xscale("log")
         ax.set(xlabel=f"{key} ({space.roles[key]})" if key in space.roles else key, ylabel=objective)
     axes[0].legend(fontsize=7)

@@ -196,18 +196,18 @@ class Processes:
         for pipe in ready:
             number = pipes[pipe]  # type: ignore[index]
             worker = self._running[number]
-            said = worker.receive()
-            if isinstance(said, tuple):
+            received = worker.receive()
+            if isinstance(received, tuple):
                 assert self._report is not None
-                worker.answer(self._report(number, *said))
+                worker.answer(self._report(number, *received))
                 continue
             if not worker.alive:
                 self._workers.remove(worker)
             del self._running[number]
-            metrics = said.metrics.error() if isinstance(said.metrics, Failure) else said.metrics
+            metrics = received.metrics.error() if isinstance(received.metrics, Failure) else received.metrics
             if isinstance(metrics, Stopped):
                 raise metrics
-            self._done[number] = Result(number, metrics, said.seconds)
+            self._done[number] = Result(number, metrics, received.seconds)
 
     def __enter__(self) -> Self:
         # not raised here: the process may be in the middle of a line of the journal, or in a library that reports it

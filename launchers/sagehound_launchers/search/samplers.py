@@ -38,7 +38,7 @@ class Sobol(QMCSampler):
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Optuna's hook: the hyperparameters that the sequence samples."""
-        return {key: found for key, found in self._space.items() if not found.single()}
+        return {key: distribution for key, distribution in self._space.items() if not distribution.single()}
 
 
 def make_pruner(name: str, epochs: int) -> BasePruner:

@@ -88,13 +88,13 @@ def parse(given: Sequence[str]) -> SearchSpace:
             raise ConfigError(f"{text}: {key} is searched already; give it once")
         sweep = override._value
         role = role_of(text, sweep)
-        found = _range(text, override)
+        dimension = _range(text, override)
         if role == "fixed":
-            if not isinstance(found, Choice) or len(found.values) > 1:
+            if not isinstance(dimension, Choice) or len(dimension.values) > 1:
                 raise ConfigError(f"{text}: what is fixed has one value: write {key}=VALUE")
-            fixed.append(f"{key}={found.values[0]}")
+            fixed.append(f"{key}={dimension.values[0]}")
             continue
-        ranges[key] = found
+        ranges[key] = dimension
         if role:
             roles[key] = role
     return SearchSpace(ranges, fixed, roles)
@@ -110,10 +110,10 @@ def role_of(text: str, sweep: Any) -> str:  # noqa: ANN401 - one of Hydra's swee
     unknown = sorted(tags - {*ROLES, *_SCALES})
     if unknown:
         raise ConfigError(f"{text}: no such tag {unknown[0]}; choose from {', '.join((*_SCALES, *ROLES))}")
-    found = [role for role in ROLES if role in tags]
-    if len(found) > 1:
-        raise ConfigError(f"{text}: {' and '.join(found)} contradict each other; keep one")
-    return found[0] if found else ""
+    roles = [role for role in ROLES if role in tags]
+    if len(roles) > 1:
+        raise ConfigError(f"{text}: {' and '.join(roles)} contradict each other; keep one")
+    return roles[0] if roles else ""
 
 
 def _range(text: str, override: Override) -> Range:
@@ -185,12 +185,14 @@ def _text(text: str) -> str:
     return text if plain else QuotedString(text, Quote.single).with_quotes()
 
 
-def _middle(found: Range) -> str | float:
-    if isinstance(found, Choice):
-        return found.values[0]
-    if found.integer:
-        return int(found.low)
-    return math.sqrt(found.low * found.high) if found.scale == "log" else (found.low + found.high) / 2
+def _middle(dimension: Range) -> str | float:
+    if isinstance(dimension, Choice):
+        return dimension.values[0]
+    if dimension.integer:
+        return int(dimension.low)
+    return (
+        math.sqrt(dimension.low * dimension.high) if dimension.scale == "log" else (dimension.low + dimension.high) / 2
+    )
 
 
 def overrides(point: Mapping[str, str | float]) -> list[str]:
@@ -202,15 +204,15 @@ def to_optuna(space: SearchSpace) -> "dict[str, BaseDistribution]":
     """Optuna's distributions; reverse_log becomes linear, because Optuna lacks it."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-    found: dict[str, BaseDistribution] = {}
+    distributions: dict[str, BaseDistribution] = {}
     for key, r in space.ranges.items():
         if isinstance(r, Choice):
-            found[key] = CategoricalDistribution(r.values)
+            distributions[key] = CategoricalDistribution(r.values)
         elif r.integer:
-            found[key] = IntDistribution(int(r.low), int(r.high), log=r.scale == "log", step=r.step)
+            distributions[key] = IntDistribution(int(r.low), int(r.high), log=r.scale == "log", step=r.step)
         else:
-            found[key] = FloatDistribution(r.low, r.high, log=r.scale == "log")
-    return found
+            distributions[key] = FloatDistribution(r.low, r.high, log=r.scale == "log")
+    return distributions
 
 
 def to_sagemaker(space: SearchSpace, *, grid: bool = False) -> dict[str, list[dict[str, Any]]]:
@@ -244,7 +246,7 @@ def to_sagemaker(space: SearchSpace, *, grid: bool = False) -> dict[str, list[di
         )
     if len(space.ranges) > _MOST_RANGES:
         raise ConfigError(f"{len(space.ranges)} keys are searched: a tuning job takes {_MOST_RANGES}; search fewer")
-    return {kind: found for kind, found in ranges.items() if found}
+    return {kind: of_kind for kind, of_kind in ranges.items() if of_kind}
 
 
 def _check_values(key: str, choice: Choice) -> None:

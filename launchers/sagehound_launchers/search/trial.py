@@ -40,14 +40,14 @@ def objective_of(metrics: Mapping[str, Any], name: str) -> float:
         ConfigError: metrics.json has no such number.
         SagehoundError: it is not finite.
     """
-    found: Any = metrics
+    value: Any = metrics
     for part in name.split("."):
-        if not isinstance(found, Mapping) or part not in found:
+        if not isinstance(value, Mapping) or part not in value:
             raise ConfigError(f"hpo.objective={name}: metrics.json has no {part}; choose valid.loss, valid.top1, ...")
-        found = found[part]
-    if not isinstance(found, int | float) or not math.isfinite(found):
-        raise SagehoundError(f"hpo.objective={name} is {found}, not a finite number")
-    return float(found)
+        value = value[part]
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        raise SagehoundError(f"hpo.objective={name} is {value}, not a finite number")
+    return float(value)
 
 
 def scores_of(metrics: Mapping[str, Any]) -> dict[str, float]:

@@ -52,7 +52,7 @@ class Done:
     seconds: float | None
 
 
-Said = tuple[int, float] | Done  # an epoch's report, or the end
+Message = tuple[int, float] | Done  # an epoch's report, or the end
 
 
 class Worker:
@@ -87,10 +87,10 @@ class Worker:
         with suppress(BrokenPipeError):  # it died; receive() returns the error
             self.pipe.send(cfg)
 
-    def receive(self) -> Said:
+    def receive(self) -> Message:
         """Receive a message; a dead process gives an error."""
         try:
-            said: Said = self.pipe.recv()
+            received: Message = self.pipe.recv()
         except (EOFError, ConnectionResetError):
             self.pipe.close()
             self.process.join()
@@ -99,7 +99,7 @@ class Worker:
             hint = ", as it does where memory runs out" if how == "SIGKILL" else ""
             message = f"its process ended with {how}{hint}; {self.folder / OUTPUT} has what it printed"
             return Done(Failure(SagehoundError, message, 1), None)
-        return said
+        return received
 
     def answer(self, prune: bool) -> None:
         """Respond to a report."""
@@ -137,9 +137,9 @@ def _work(pipe: Connection, place: int, of: int, context: HydraContext, tells: b
             if cfg.data.workers is None:
                 cfg.data.workers = min(max(1, cores() // of), 16)
             start = time.perf_counter()
-            found = _trial(cfg, context)
-            pipe.send(Done(found, time.perf_counter() - start))
-            if isinstance(found, Failure) and found.kind is Stopped:
+            result = _trial(cfg, context)
+            pipe.send(Done(result, time.perf_counter() - start))
+            if isinstance(result, Failure) and result.kind is Stopped:
                 return
 
 

@@ -53,14 +53,14 @@ def names(models: Sequence[str]) -> dict[str, str]:
     Raises:
         ConfigError: two models would have one name.
     """
-    found: dict[str, str] = {}
+    folders: dict[str, str] = {}
     for model in models:
         path = Path(model).expanduser().resolve()
         name = path.parent.name if path.name == "model.tar.gz" else path.name.removesuffix(".tar.gz")
-        if name in found:
-            raise ConfigError(f"model: {found[name]} and {model} would both be called {name}; rename one")
-        found[name] = model
-    return found
+        if name in folders:
+            raise ConfigError(f"model: {folders[name]} and {model} would both be called {name}; rename one")
+        folders[name] = model
+    return folders
 
 
 # last, because it serves until it is stopped

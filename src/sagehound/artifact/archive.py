@@ -131,9 +131,9 @@ def find(model: str | Path) -> Path:
         path = Path(model).expanduser()
         if path.suffix == ".ckpt" and path.is_file():
             raise InputError(f"model={model}: a checkpoint; give its run's folder, or use sagehound.load in Python")
-        for found in (path if path.is_file() else path / "model.json", path / NAME):
-            if found.is_file():
-                return path if found.name == "model.json" else found
+        for candidate in (path if path.is_file() else path / "model.json", path / NAME):
+            if candidate.is_file():
+                return path if candidate.name == "model.json" else candidate
         if path.is_dir():
             raise InputError(
                 f"model={model}: neither {NAME} nor model.json lies in it; give a run that was trained to its end"

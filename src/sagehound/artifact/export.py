@@ -47,7 +47,7 @@ if importlib.util.find_spec("pillow_heif"):  # formats of the training can be cl
 _RECORDED = ("sagehound", "torch", "timm", "onnx", "onnxruntime", "pillow", "numpy")
 
 
-class Serving(nn.Module):
+class ServedModel(nn.Module):
     """Photos, uint8, b x h x w x 3, to probabilities, b x c: everything after decoding."""
 
     def __init__(self, model: Classifier) -> None:
@@ -190,13 +190,13 @@ def _write_network(model: Classifier, size: tuple[int, int], folder: Path) -> No
     """
     model = model.cpu().eval()
     model.backbone._compiled_call_impl = None  # undo trainer.compile: the exporter traces the plain modules
-    state = {k: v.contiguous() for k, v in Serving(model).state_dict().items()}
+    state = {k: v.contiguous() for k, v in ServedModel(model).state_dict().items()}
     try:
         save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # warnings of shapes that timm's models check while they are traced
             torch.onnx.export(
-                Serving(model).eval(),
+                ServedModel(model).eval(),
                 (torch.zeros(2, *size, 3, dtype=torch.uint8),),
                 str(folder / "model.onnx"),
                 dynamo=False,  # the other exporter takes seven seconds for mobilenetv2, this one less than one second

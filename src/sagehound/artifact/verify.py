@@ -76,15 +76,15 @@ class FreshProcesses:
         process = self._processes.pop(way)
         try:
             line = json.dumps({"model": str(model), "requests": requests}) + "\n"
-            said, complaint = process.communicate(line, timeout=600)
+            output, complaint = process.communicate(line, timeout=600)
         except subprocess.TimeoutExpired as error:
             raise _unfit(way, "it did not respond within ten minutes") from error
         if process.returncode:
             raise _unfit(way, complaint.strip().splitlines()[-1] if complaint.strip() else f"exit {process.returncode}")
-        found = json.loads(said.splitlines()[-1])
-        if "error" in found:
-            raise _unfit(way, found["error"])
-        return found["through"], found["responses"]
+        response = json.loads(output.splitlines()[-1])
+        if "error" in response:
+            raise _unfit(way, response["error"])
+        return response["through"], response["responses"]
 
     def __enter__(self) -> Self:
         return self
@@ -144,12 +144,12 @@ def verify(model: Path, photos: PhotoSet, test: Predictions, table: Path, fresh:
         requests = make_requests([photos.root / file for file in expected.files])
         sent = [{"content_type": r.content_type, "photos": [str(p) for p in r.photos]} for r in requests]
         unpacked = Path(folder, "model")
-        asked = {"server": pool.submit(fresh.ask, "server", model, sent)} if "server" in fresh.ways else {}
+        pending = {"server": pool.submit(fresh.ask, "server", model, sent)} if "server" in fresh.ways else {}
         if "inference" in fresh.ways:
             archive.unpack(model, unpacked)
-            asked["inference"] = pool.submit(fresh.ask, "inference", unpacked, sent)
+            pending["inference"] = pool.submit(fresh.ask, "inference", unpacked, sent)
         off, called = 0.0, []
-        for way, answers in asked.items():
+        for way, answers in pending.items():
             through, responses = answers.result()
             off = max(off, compare(way, requests, responses, expected))
             called.append(through)

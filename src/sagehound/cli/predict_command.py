@@ -12,7 +12,7 @@ from sagehound.artifact.archive import opened
 from sagehound.cli.command import clear_errors
 from sagehound.config.overrides import override
 from sagehound.errors import ConfigError, InputError
-from sagehound.inference.formats import JSON, Answer, Probabilities, Wanted, answer
+from sagehound.inference.formats import JSON, PhotoResult, Probabilities, ResponseFormat, photo_result
 from sagehound.serving.batcher import Batcher
 from sagehound.serving.predictor import Predictor
 from sagehound.system import console, interrupts
@@ -62,12 +62,12 @@ def predict(program: str, argv: Sequence[str]) -> None:
         sys.exit(InputError.exit_code)
 
 
-def _predictions(model: str, photos: Sequence[str], top_k: int) -> Iterator[tuple[str, Answer | InputError]]:
+def _predictions(model: str, photos: Sequence[str], top_k: int) -> Iterator[tuple[str, PhotoResult | InputError]]:
     """Yield each photo in order, with its prediction or the error."""
     with opened(model) as folder:
         predictor = Predictor(folder)
         batcher = Batcher(on_batch=lambda _: None)
-        want = Wanted(JSON, top_k)
+        want = ResponseFormat(JSON, top_k)
         try:
             ahead: list[tuple[str, Future[Probabilities] | InputError]] = []
             for photo in photos:
@@ -82,12 +82,12 @@ def _predictions(model: str, photos: Sequence[str], top_k: int) -> Iterator[tupl
 
 
 def _prediction(
-    predictor: Predictor, want: Wanted, name: str, future: Future[Probabilities] | InputError
-) -> tuple[str, Answer | InputError]:
+    predictor: Predictor, want: ResponseFormat, name: str, future: Future[Probabilities] | InputError
+) -> tuple[str, PhotoResult | InputError]:
     if isinstance(future, InputError):
         return name, future
     try:
-        return name, answer(predictor.card.classes, future.result(), want)
+        return name, photo_result(predictor.card.classes, future.result(), want)
     except InputError as error:
         return name, error
 
@@ -97,7 +97,7 @@ def _folder_error(model: str, photo: str) -> InputError:
     return InputError(f"a folder; to predict all of its photos: sagehound launch {' '.join(map(quoted, overrides))}")
 
 
-def _in_words(result: Answer, top_k: int | None) -> str:
+def _in_words(result: PhotoResult, top_k: int | None) -> str:
     best = f"{result['label']}, probability {result['probability']:.1%}"
     if not top_k:
         return best

@@ -52,18 +52,18 @@ def inspect(path: Path) -> Facts:
 def inspect_all(root: Path, files: list[str], cache_dir: Path) -> dict[str, Facts]:
     """The facts of every file. Only files whose size or time has changed since the last call are read."""
     place = str(root.resolve()).encode(errors="surrogateescape")
-    kept_at = cache_dir / "audit" / f"{hashlib.sha256(place).hexdigest()[:16]}.json"
-    kept = _kept(kept_at)
+    stored_at = cache_dir / "audit" / f"{hashlib.sha256(place).hexdigest()[:16]}.json"
+    stored = _stored(stored_at)
     stamps = {file: _stamp(root / file) for file in files}
-    facts = {f: kept[f][1] for f in files if f in kept and kept[f][0] == stamps[f]}
+    facts = {f: stored[f][1] for f in files if f in stored and stored[f][0] == stamps[f]}
     new = [f for f in files if f not in facts]
     if new:
         with ThreadPoolExecutor(cores()) as pool:
-            found = pool.map(inspect, [root / f for f in new])
-            facts |= dict(zip(new, console.track(found, "Reading photos", len(new)), strict=True))
+            inspected = pool.map(inspect, [root / f for f in new])
+            facts |= dict(zip(new, console.track(inspected, "Reading photos", len(new)), strict=True))
         rows = {f: [*stamps[f], *astuple(facts[f])] for f in files if facts[f].digest}  # files that could be opened
         try:
-            write_json(kept_at, {"version": _version(), "root": str(root.resolve()), "files": rows})
+            write_json(stored_at, {"version": _version(), "root": str(root.resolve()), "files": rows})
         except SagehoundError as error:
             console.warn(f"{error} (cache.dir); the photos will be read again by the next run")
     return facts
@@ -135,7 +135,7 @@ def near_duplicates(photos: Sequence[Photo], pairs: Iterable[Pair]) -> dict[str,
     for i, group in enumerate(components(len(photos), ((p.a, p.b) for p in pairs))):
         if i in nearest:
             groups[group].append(i)
-    found: dict[str, list[list[dict[str, Any]]]] = {
+    groups_by_kind: dict[str, list[list[dict[str, Any]]]] = {
         "near_duplicates_within_split": [],
         "near_duplicates_across_splits": [],
     }
@@ -151,8 +151,8 @@ def near_duplicates(photos: Sequence[Photo], pairs: Iterable[Pair]) -> dict[str,
             }
             for i in members
         ]
-        found[f"near_duplicates_{kind}"].append(rows)
-    return found
+        groups_by_kind[f"near_duplicates_{kind}"].append(rows)
+    return groups_by_kind
 
 
 def _groups_across_splits(photos: Iterable[Photo]) -> list[str]:
@@ -160,15 +160,15 @@ def _groups_across_splits(photos: Iterable[Photo]) -> list[str]:
     for p in photos:
         if p.group:
             splits[p.group].add(p.split)
-    return sorted(group for group, found in splits.items() if len(found) > 1)
+    return sorted(group for group, splits_of_group in splits.items() if len(splits_of_group) > 1)
 
 
 def _stamp(path: Path) -> list[int]:
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return [0, 0]
-    return [found.st_size, found.st_mtime_ns]
+    return [status.st_size, status.st_mtime_ns]
 
 
 def _version() -> str:
@@ -176,7 +176,7 @@ def _version() -> str:
     return f"{_VERSION}{', HEIC' if find_spec('pillow_heif') else ''}"
 
 
-def _kept(path: Path) -> dict[str, tuple[list[int], Facts]]:
+def _stored(path: Path) -> dict[str, tuple[list[int], Facts]]:
     try:
         content = loads(path.read_text(encoding="utf-8"))
         if content["version"] != _version():

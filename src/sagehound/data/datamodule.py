@@ -184,10 +184,10 @@ class PhotoDataModule(pl.LightningDataModule):
             ConfigError: neither an argument nor the trainer's model gives it.
         """
         model = getattr(self.trainer, "lightning_module", None)
-        found = self._preprocessing or getattr(model, "preprocessing", None)
-        if found is None:
+        preprocessing = self._preprocessing or getattr(model, "preprocessing", None)
+        if preprocessing is None:
             raise ConfigError("PhotoDataModule: give preprocessing=..., such as Classifier(...).preprocessing")
-        return found
+        return preprocessing
 
     @property
     def head_alone(self) -> bool:
@@ -283,10 +283,10 @@ class PhotoDataModule(pl.LightningDataModule):
             files = Files(self.photos, photos, augment.short_side)
             return PhotoLoader(files, labels, batches, self.preprocessing, threads, augment, seed, weights)
         files = Files(self.photos, photos, self.preprocessing.short_side, check=True)
-        kept = CachedPhotos(
+        cached = CachedPhotos(
             files, self.preprocessing, data.cache, self.cache, self.trainer.world_size if self.trainer else 1
         )
-        return PhotoLoader(kept, labels, batches, self.preprocessing, threads, augment, seed, weights)
+        return PhotoLoader(cached, labels, batches, self.preprocessing, threads, augment, seed, weights)
 
 
 def reading_threads(data: Data) -> int:

@@ -53,13 +53,13 @@ def check(tree: Tree) -> None:
     Raises:
         InputError: a breed or a photo is missing or too many.
     """
-    found = dict(Counter(p.split for p in tree.photos))
+    counts = dict(Counter(p.split for p in tree.photos))
     breeds = len({p.label for p in tree.photos})
-    if (breeds, found) != (BREEDS, PHOTOS):
+    if (breeds, counts) != (BREEDS, PHOTOS):
         root = program.quoted(override("data.root", str(tree.root)))
         raise InputError(
             f"did you mean data=folder {root}? data=dogimages takes only dogImages, {BREEDS} breeds of "
-            f"{_counts(PHOTOS)} photos; data.root={tree.root} holds {breeds} and {_counts(found)}. If it is a broken "
+            f"{_counts(PHOTOS)} photos; data.root={tree.root} holds {breeds} and {_counts(counts)}. If it is a broken "
             "copy of dogImages, remove it to fetch it again"
         )
 

@@ -67,7 +67,7 @@ def scan(root: Path) -> Tree:
         )
     files = {folder: _files(folder) for _, folder in folders}
     # empty folders are not sent to jobs on other machines, so they must not change the labels
-    numbered = all(_NUMBER.match(folder.name) for folder, (found, _) in files.items() if found)
+    numbered = all(_NUMBER.match(folder.name) for folder, (photo_files, _) in files.items() if photo_files)
     photos: list[Photo] = []
     labels: dict[tuple[str, str], Path] = {}
     ignored: defaultdict[str, list[str]] = defaultdict(list)
@@ -76,10 +76,10 @@ def scan(root: Path) -> Tree:
         other = labels.setdefault((split, label.casefold()), folder)
         if other != folder:
             raise InputError(f"two folders for one class {label!r}: {other} and {folder}; merge them or rename one")
-        found, others = files[folder]
+        photo_files, others = files[folder]
         for file in others:
             ignored[_suffix(file)].append(file.relative_to(root).as_posix())
-        photos += [Photo(f.relative_to(root).as_posix(), split, label) for f in found]
+        photos += [Photo(f.relative_to(root).as_posix(), split, label) for f in photo_files]
     for split, folder in splits.items():
         if not any(p.split == split for p in photos):
             hint = "" if split == "train" else f", or remove the folder and {split} photos are taken from train"
@@ -168,11 +168,11 @@ def _files(folder: Path) -> tuple[list[Path], list[Path]]:
     Raises:
         InputError: a folder cannot be read.
     """
-    found: list[Path] = []
+    photo_files: list[Path] = []
     others: list[Path] = []
     for file in _walk(folder, _raise):
-        (found if file.suffix.lower() in _SUFFIXES else others).append(file)
-    return sorted(found), others
+        (photo_files if file.suffix.lower() in _SUFFIXES else others).append(file)
+    return sorted(photo_files), others
 
 
 def _raise(error: InputError) -> None:

@@ -26,8 +26,8 @@ def unpacked(archive: Path, cache_dir: Path) -> Path:
         InputError: it holds a link or a path outside of its folder, or more than the disk has room for.
         SagehoundError: the disk is full.
     """
-    found = archive.stat()
-    known = f"{archive.resolve()}\n{found.st_size}\n{found.st_mtime_ns}".encode(errors="surrogateescape")
+    status = archive.stat()
+    known = f"{archive.resolve()}\n{status.st_size}\n{status.st_mtime_ns}".encode(errors="surrogateescape")
     name = archive.name.partition(".")[0] or "photos"
     folder = cache_dir / "unpacked" / f"{name}-{hashlib.sha256(known).hexdigest()[:16]}"
     with locked(folder.with_name(f".{folder.name}.lock"), waiting=f"another run is unpacking {archive}"):

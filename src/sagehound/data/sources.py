@@ -40,15 +40,15 @@ class Files:
     """Photos read from their files.
 
     Args:
-        found: the set.
+        photo_set: the set.
         photos: some of it.
         short_side: pixels that are enough.
         check: refuse a photo whose content has changed since the run began, because it will be cached.
     """
 
-    def __init__(self, found: PhotoSet, photos: list[Photo], short_side: int, *, check: bool = False) -> None:
-        self.paths = [found.root / p.file for p in photos]
-        self.keys = [bytes.fromhex(found.digests[p.file]) for p in photos]
+    def __init__(self, photo_set: PhotoSet, photos: list[Photo], short_side: int, *, check: bool = False) -> None:
+        self.paths = [photo_set.root / p.file for p in photos]
+        self.keys = [bytes.fromhex(photo_set.digests[p.file]) for p in photos]
         self.short_side, self.check = short_side, check
 
     def __call__(self, index: int) -> Image.Image:

@@ -191,9 +191,9 @@ class Memory:
 def _read_memory(path: Path) -> dict[str, tuple[str, str, bool]]:
     """For each photo its split, its group, and whether the last run had it; empty if the file is missing or broken."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
         return {
-            str(digest): (str(split), str(group), bool(present)) for digest, (split, group, present) in found.items()
+            str(digest): (str(split), str(group), bool(present)) for digest, (split, group, present) in content.items()
         }
     except (OSError, ValueError, TypeError, AttributeError):
         return {}

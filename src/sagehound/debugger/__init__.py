@@ -33,16 +33,16 @@ def collections(cfg: Debugger) -> dict[str, dict[str, str]]:
     Args:
         cfg: the group ``debugger``.
     """
-    found = {}
+    parameters = {}
     for name in dict.fromkeys(["losses", *cfg.collections]):  # smdebug always saves the losses
         small = name in _SMALL
-        found[name] = {
+        parameters[name] = {
             **({"include_regex": _REGEX[name]} if name in _REGEX else {}),
             "train.save_interval": str(cfg.loss_interval if small else cfg.train_interval),
             "eval.save_interval": str(cfg.loss_interval if small else cfg.eval_interval),
             **({"reductions": _REDUCTIONS} if cfg.reductions and not small else {}),
         }
-    return found
+    return parameters
 
 
 def check(cfg: Debugger) -> None:

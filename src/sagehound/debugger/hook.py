@@ -276,11 +276,11 @@ def activations(model: nn.Module) -> dict[str, str]:
 
 def where(folder: str | None, run: Path) -> Path:
     """The folder of the config, or SageMaker's folder of tensors, or the run's debugger/tensors."""
-    asked = Path(os.environ.get("SMDEBUG_CONFIG_FILE_PATH", _SAGEMAKER))
+    config = Path(os.environ.get("SMDEBUG_CONFIG_FILE_PATH", _SAGEMAKER))
     if folder:
         return Path(folder).expanduser()
-    if asked.exists():
-        return Path(json.loads(asked.read_text()).get("LocalPath", "/opt/ml/output/tensors"))
+    if config.exists():
+        return Path(json.loads(config.read_text()).get("LocalPath", "/opt/ml/output/tensors"))
     return run / "debugger" / "tensors"
 
 

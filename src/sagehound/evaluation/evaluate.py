@@ -21,7 +21,7 @@ def predict(model: Classifier, photos: PhotoDataModule, device: torch.device) ->
     Train photos with cached features use these, which may have fewer bits.
     """
     model = model.to(device).eval()
-    found = {}
+    predictions = {}
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # its 10 bits would be visible in probabilities
         for split in SPLITS:
             batches = photos.evaluation_dataloader(split)
@@ -29,8 +29,10 @@ def predict(model: Classifier, photos: PhotoDataModule, device: torch.device) ->
             for x, y in console.track(batches, f"Predicting {split} batches", len(batches)):
                 logits.append(model(x.to(device, non_blocking=True)).float().cpu())
                 labels.append(y)
-            found[split] = Predictions(photos.photos.split(split), torch.cat(labels).numpy(), torch.cat(logits).numpy())
-    return found
+            predictions[split] = Predictions(
+                photos.photos.split(split), torch.cat(labels).numpy(), torch.cat(logits).numpy()
+            )
+    return predictions
 
 
 def without_leaks(photos: PhotoSet, test: Predictions) -> dict[str, Any]:
@@ -43,26 +45,26 @@ def without_leaks(photos: PhotoSet, test: Predictions) -> dict[str, Any]:
         return {}
     scene = {p.file: number for number, p in zip(photos.scenes(), photos.photos, strict=True)}
     clean = np.array([p.file not in leaked for p in test.photos])
-    found: dict[str, Any] = {"photos": int(clean.sum()), "leaked": len(leaked)}
+    scores: dict[str, Any] = {"photos": int(clean.sum()), "leaked": len(leaked)}
     if clean.any():
         scenes = len({scene[p.file] for p in test.photos if p.file not in leaked})
         top1 = float(test.correct[clean].mean())
-        found |= {"top1": round(top1, 6), "top1_interval": _interval(top1, scenes)}
-    return found
+        scores |= {"top1": round(top1, 6), "top1_interval": _interval(top1, scenes)}
+    return scores
 
 
-def tell_leaks(found: dict[str, Any]) -> None:
+def tell_leaks(scores: dict[str, Any]) -> None:
     """Print the result of ``without_leaks`` in one line."""
-    if found:
-        low, high = found.get("top1_interval", (0, 0))
+    if scores:
+        low, high = scores.get("top1_interval", (0, 0))
         rest = (
-            f"without them {found['top1']:.1%} ({describe_interval((low, high))})"
-            if "top1" in found
+            f"without them {scores['top1']:.1%} ({describe_interval((low, high))})"
+            if "top1" in scores
             else "no other is left"
         )
         console.warn(
-            f"test photos with a copy, near-duplicate or photo of their group in train or valid: {found['leaked']} of "
-            f"{found['leaked'] + found['photos']}, which flatters the test accuracy; {rest} (see audit.json)"
+            f"test photos with a copy, near-duplicate or photo of their group in train or valid: {scores['leaked']} of "
+            f"{scores['leaked'] + scores['photos']}, which flatters the test accuracy; {rest} (see audit.json)"
         )
 
 

@@ -25,8 +25,8 @@ class History(Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Add the epoch's scores."""
         assert isinstance(pl_module, Classifier)
-        found = {**trainer.callback_metrics, **pl_module.train_scores.compute()}  # every process takes part in compute
-        scores = {name: float(found[name.replace("_", "/", 1)]) for name in COLUMNS}
+        values = {**trainer.callback_metrics, **pl_module.train_scores.compute()}  # every process takes part in compute
+        scores = {name: float(values[name.replace("_", "/", 1)]) for name in COLUMNS}
         self.epochs.append({"epoch": trainer.current_epoch + 1, **scores})
         if trainer.is_global_zero:
             write(self.path, self.epochs)

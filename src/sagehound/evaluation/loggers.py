@@ -229,16 +229,16 @@ def _defaults(node: Mapping[str, Any], folder: Path, earlier: str | None) -> dic
     """Defaults of arguments that depend on the run."""
     kind = import_target(node["_target_"], "logger")
     title = "/".join(folder.parts[-2:])
-    found: dict[str, Any] = {}
+    defaults: dict[str, Any] = {}
     if "save_dir" in inspect.signature(kind).parameters:
-        found["save_dir"] = str(folder)
+        defaults["save_dir"] = str(folder)
     if kind is MLFlowLogger:
-        found |= {"run_name": title, "run_id": earlier}
+        defaults |= {"run_name": title, "run_id": earlier}
     if kind is WandbLogger:
-        found |= {"name": title, "id": earlier}
+        defaults |= {"name": title, "id": earlier}
         if "offline" not in node and "WANDB_MODE" not in os.environ:
-            found["mode"] = "online" if _has_key() else "offline"
-    return {key: value for key, value in found.items() if key not in node}
+            defaults["mode"] = "online" if _has_key() else "offline"
+    return {key: value for key, value in defaults.items() if key not in node}
 
 
 def _earlier(cfg: Train, folder: Path) -> dict[str, str]:
@@ -252,14 +252,14 @@ def _earlier(cfg: Train, folder: Path) -> dict[str, str]:
     path = folder / IDS
     refused = ConfigError(f"{path} holds no ids of runs: remove it to log to new ones")
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        ids = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:  # the run had no such logger
         return {}
     except (OSError, ValueError, RecursionError) as error:
         raise refused from error
-    if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
+    if not isinstance(ids, dict) or not all(isinstance(value, str) for value in ids.values()):
         raise refused
-    return found
+    return ids
 
 
 def _continue(logger: MLFlowLogger, columns: Mapping[str, Any]) -> dict[str, Any]:

@@ -45,10 +45,10 @@ class Predictions:
         return np.asarray(self.predicted == self.labels)
 
 
-def write_predictions(path: Path, classes: list[str], found: dict[str, Predictions]) -> None:
+def write_predictions(path: Path, classes: list[str], predictions: dict[str, Predictions]) -> None:
     """Write predictions.csv: file, split, label, prediction, probability, top5 (class:probability)."""
     rows = []
-    for p in found.values():
+    for p in predictions.values():
         probabilities = p.probabilities
         top = np.argsort(-probabilities, axis=1, kind="stable")[:, :5]
         for photo, row, best in zip(p.photos, probabilities, top, strict=True):
@@ -108,11 +108,11 @@ def describe_interval(interval: Sequence[float]) -> str:
     return f"{100 * low:.1f} to {100 * high:.1f}"
 
 
-def per_class(classes: list[str], found: dict[str, Predictions]) -> list[ClassScore]:
+def per_class(classes: list[str], predictions: dict[str, Predictions]) -> list[ClassScore]:
     """The score of every class, in the order of the model's outputs."""
-    counts = {split: Counter(found[split].labels.tolist()) for split in SPLITS}
-    correct = Counter(found["test"].labels[found["test"].correct].tolist())
-    predicted = Counter(found["test"].predicted.tolist())
+    counts = {split: Counter(predictions[split].labels.tolist()) for split in SPLITS}
+    correct = Counter(predictions["test"].labels[predictions["test"].correct].tolist())
+    predicted = Counter(predictions["test"].predicted.tolist())
     return [
         ClassScore(name, {s: counts[s][i] for s in SPLITS}, correct[i], predicted[i]) for i, name in enumerate(classes)
     ]

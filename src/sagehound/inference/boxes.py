@@ -110,16 +110,16 @@ def avif_pixels(content: bytes) -> int:
     Raises:
         ValueError: it has moving pictures, thousands of pictures, or some that share their data.
     """
-    found: list[int] = []
+    units: list[int] = []
     for kind, start, end in boxes(content):
         if kind == b"moov":
             raise ValueError("an AVIF with moving pictures")
         for picture in _av1_items(content, start + 4, end) if kind == b"meta" else ():
             for pixels in _av1_pictures(picture):
-                found.append(pixels)
-                if len(found) > _AV1_UNITS:
+                units.append(pixels)
+                if len(units) > _AV1_UNITS:
                     raise ValueError("an AVIF of thousands of pictures")
-    return max([sum(found) // 8, *found])
+    return max([sum(units) // 8, *units])
 
 
 def _av1_items(content: bytes, start: int, end: int) -> Iterator[bytes]:

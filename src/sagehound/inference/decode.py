@@ -203,11 +203,11 @@ def file_bytes(path: Path) -> bytes:
         BadPhoto: it cannot be read, or is a named pipe, socket or device, whose content may never end.
     """
     try:
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode):
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
             raise BadPhoto("no file but a folder, named pipe, socket or device")
-        if found.st_size > _MOST_BYTES:
-            raise BadPhoto(f"a file of {found.st_size / 1e9:.1f} GB")
+        if status.st_size > _MOST_BYTES:
+            raise BadPhoto(f"a file of {status.st_size / 1e9:.1f} GB")
         return path.read_bytes()
     except OSError as error:
         raise BadPhoto(error.strerror or str(error)) from error

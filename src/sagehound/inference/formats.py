@@ -24,7 +24,7 @@ MAX_INSTANCES = 1_000  # photos in one request
 _MARKS = 10 * MAX_INSTANCES  # commas and brackets, or line ends; parsing millions of them would need a gigabyte
 
 Probabilities: TypeAlias = npt.NDArray[np.float32]
-Answer: TypeAlias = dict[str, Any]
+PhotoResult: TypeAlias = dict[str, Any]
 
 
 class UnsupportedContentType(InputError):
@@ -36,7 +36,7 @@ class NotAcceptable(InputError):
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ResponseFormat:
     """The form of a response."""
 
     media: str  # application/json, application/jsonlines or text/csv
@@ -81,12 +81,12 @@ def photos_in(body: bytes, content_type: str) -> list[bytes | InputError]:
 
 def _instances(body: bytes) -> list[Any]:
     try:
-        found = json.loads(body)
+        content = json.loads(body)
     except (ValueError, RecursionError) as error:
         raise InputError(f"no JSON: {error}") from error
-    if not isinstance(found, dict) or not isinstance(found.get("instances"), list):
+    if not isinstance(content, dict) or not isinstance(content.get("instances"), list):
         raise InputError('send {"instances": [...]}, each a photo in base64 or {"b64": a photo in base64}')
-    return list(found["instances"])
+    return list(content["instances"])
 
 
 def _counted(items: list[Any]) -> list[Any]:
@@ -112,7 +112,9 @@ def _instance(item: Any) -> bytes | InputError:  # noqa: ANN401 - whatever JSON 
         return InputError(f"no base64: {error}")
 
 
-def wanted(accept: str | None, content_type: str, top_k: int | None = None, all_: bool | None = None) -> Wanted:
+def response_format(
+    accept: str | None, content_type: str, top_k: int | None = None, all_: bool | None = None
+) -> ResponseFormat:
     """The form of the response: the best accepted media type, with its parameters top_k=N and probabilities=all.
 
     Args:
@@ -140,7 +142,7 @@ def wanted(accept: str | None, content_type: str, top_k: int | None = None, all_
     top_k = _number(parameters.get("top_k", "5"), int, 0) if top_k is None else top_k
     if top_k < 1:
         raise InputError("top_k must be a whole number from 1 on")
-    return Wanted(media, top_k, parameters.get("probabilities") == "all" if all_ is None else all_)
+    return ResponseFormat(media, top_k, parameters.get("probabilities") == "all" if all_ is None else all_)
 
 
 def _number(text: str, kind: Callable[[str], Any], otherwise: float) -> Any:  # noqa: ANN401 - of that kind
@@ -150,7 +152,7 @@ def _number(text: str, kind: Callable[[str], Any], otherwise: float) -> Any:  # 
         return otherwise
 
 
-def answer(classes: Sequence[str], probabilities: Probabilities, want: Wanted) -> Answer:
+def photo_result(classes: Sequence[str], probabilities: Probabilities, want: ResponseFormat) -> PhotoResult:
     """The response for one photo.
 
     Args:
@@ -160,19 +162,19 @@ def answer(classes: Sequence[str], probabilities: Probabilities, want: Wanted) -
     """
     top = np.argsort(-probabilities, kind="stable")[: want.top_k]
     ranked = [{"label": classes[i], "probability": round(float(probabilities[i]), 6)} for i in top]
-    said: Answer = {**ranked[0], "top": ranked}
+    response: PhotoResult = {**ranked[0], "top": ranked}
     if want.all:
-        said["probabilities"] = {c: round(float(p), 6) for c, p in zip(classes, probabilities, strict=True)}
-    return said
+        response["probabilities"] = {c: round(float(p), 6) for c, p in zip(classes, probabilities, strict=True)}
+    return response
 
 
-def failure(error: Exception) -> Answer:
+def failure(error: Exception) -> PhotoResult:
     """The response for a photo that failed: the kind of error, and a sentence."""
     code = re.sub(r"(?<!^)(?=[A-Z])", "_", type(error).__name__).lower()
     return {"error": {"code": code, "message": str(error)}}
 
 
-def written(answers: Sequence[Answer], want: Wanted, *, single: bool) -> bytes:
+def encode(answers: Sequence[PhotoResult], want: ResponseFormat, *, single: bool) -> bytes:
     """The body of a response.
 
     Args:
@@ -188,12 +190,12 @@ def written(answers: Sequence[Answer], want: Wanted, *, single: bool) -> bytes:
     return _json(answers[0] if single else {"predictions": list(answers)})
 
 
-def _row(said: Answer) -> list[Any]:
-    if "error" in said:
-        return ["", "", said["error"]["message"]]
-    if "probabilities" in said:
-        return list(said["probabilities"].values())
-    return [field for best in said["top"] for field in (best["label"], best["probability"])]
+def _row(response: PhotoResult) -> list[Any]:
+    if "error" in response:
+        return ["", "", response["error"]["message"]]
+    if "probabilities" in response:
+        return list(response["probabilities"].values())
+    return [field for best in response["top"] for field in (best["label"], best["probability"])]
 
 
 def _json(content: Any) -> bytes:  # noqa: ANN401 - whatever json can write

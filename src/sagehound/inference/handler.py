@@ -14,7 +14,16 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from sagehound.inference.formats import Answer, Probabilities, answer, failure, is_photo, photos_in, wanted, written
+from sagehound.inference.formats import (
+    PhotoResult,
+    Probabilities,
+    encode,
+    failure,
+    is_photo,
+    photo_result,
+    photos_in,
+    response_format,
+)
 from sagehound.inference.input_errors import InputError
 from sagehound.inference.network import Normalise, features_of, make_head
 from sagehound.inference.preprocessing import Preprocessing, prepare
@@ -33,7 +42,7 @@ class Prediction(NamedTuple):
     """The predictions for a request's photos."""
 
     classes: list[str]
-    found: list[Probabilities | InputError]  # probabilities, c, of each photo
+    results: list[Probabilities | InputError]  # probabilities, c, of each photo
     single: bool
 
 
@@ -65,25 +74,26 @@ def predict_fn(given: tuple[list[bytes | InputError], bool], model: Model) -> Pr
         BadPhoto: the request was a single photo that cannot be read.
     """
     photos, single = given
-    found: list[Probabilities | InputError] = []
+    results: list[Probabilities | InputError] = []
     for photo in photos:
         try:
             if isinstance(photo, InputError):
                 raise photo
             pixels = torch.from_numpy(np.array(prepare(photo, model.preprocessing))).permute(2, 0, 1)[None]
             with torch.inference_mode():
-                found.append(model.network(pixels.to(model.device)).softmax(1)[0].cpu().numpy())
+                results.append(model.network(pixels.to(model.device)).softmax(1)[0].cpu().numpy())
         except InputError as error:
             if single:
                 raise
-            found.append(error)
-    return Prediction(model.classes, found, single)
+            results.append(error)
+    return Prediction(model.classes, results, single)
 
 
 def output_fn(prediction: Prediction, accept: str) -> bytes:
     """The response's body, as application/json, application/jsonlines or text/csv."""
-    want = wanted(accept, "")
-    said: list[Answer] = [
-        failure(p) if isinstance(p, InputError) else answer(prediction.classes, p, want) for p in prediction.found
+    want = response_format(accept, "")
+    responses: list[PhotoResult] = [
+        failure(p) if isinstance(p, InputError) else photo_result(prediction.classes, p, want)
+        for p in prediction.results
     ]
-    return written(said, want, single=prediction.single)
+    return encode(responses, want, single=prediction.single)

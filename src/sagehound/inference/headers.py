@@ -38,8 +38,8 @@ def jpeg_scans(content: bytes) -> JpegScans:
     Segments are skipped by their length, so the thumbnail in the EXIF data, also a JPEG, is not counted.
     """
     at, count, progressive = 2, 0, False
-    while found := _MARKER.search(content, at):
-        at = found.end()
+    while match := _MARKER.search(content, at):
+        at = match.end()
         code = content[at - 1]
         if code == 0xD9:
             break

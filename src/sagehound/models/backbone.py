@@ -223,7 +223,7 @@ def for_inference(net: nn.Module, size: tuple[int, int], dtype: torch.dtype) -> 
 def _pairs(net: nn.Module, noise: Tensor) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
     """Each BatchNorm with running statistics, and the convolution before it."""
     made: dict[int, tuple[nn.Conv2d, Tensor]] = {}  # by id; the tensors are kept, so ids stay unique
-    found: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []
+    pairs: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []
 
     def after_convolution(module: nn.Module, _: object, out: Tensor) -> None:
         assert isinstance(module, nn.Conv2d)
@@ -232,14 +232,14 @@ def _pairs(net: nn.Module, noise: Tensor) -> list[tuple[nn.Conv2d, nn.BatchNorm2
     def before_norm(module: nn.Module, given: tuple[Tensor]) -> None:
         assert isinstance(module, nn.BatchNorm2d)
         if id(given[0]) in made and module.running_mean is not None:
-            found.append((made[id(given[0])][0], module))
+            pairs.append((made[id(given[0])][0], module))
 
     hooks = [m.register_forward_hook(after_convolution) for m in net.modules() if isinstance(m, nn.Conv2d)]
     hooks += [m.register_forward_pre_hook(before_norm) for m in net.modules() if isinstance(m, nn.BatchNorm2d)]
     net(noise)
     for hook in hooks:
         hook.remove()
-    return found
+    return pairs
 
 
 def _fold(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:

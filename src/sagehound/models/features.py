@@ -94,13 +94,13 @@ def prepare(
     return Features(FeatureLookup([plain, *views], keys["train"], cfg.seed), centre, always=cfg.finetune.name == "head")
 
 
-def near_duplicates(photos: PhotoSet, kept: Features) -> PhotoSet:
+def near_duplicates(photos: PhotoSet, cached: Features) -> PhotoSet:
     """The set with more near-duplicates, found by the features of its photos."""
     if len(photos.photos) > MOST_PHOTOS:
         return photos
     place = {p.file: i for i, p in enumerate(photos.photos)}
     order = [place[p.file] for name in SPLITS for p in photos.split(name)]
-    rows = np.concatenate([kept.centre[name]([(0, i) for i in range(len(photos.split(name)))]) for name in SPLITS])
+    rows = np.concatenate([cached.centre[name]([(0, i) for i in range(len(photos.split(name)))]) for name in SPLITS])
     features = np.empty_like(rows)
     features[order] = rows
     pairs = by_features(features, Fingerprints([photos.fingerprints[p.file] for p in photos.photos]))
@@ -132,17 +132,22 @@ class FeatureView:
         return np.frombuffer(blob, self.dtype).astype(np.float32)
 
     def fill(
-        self, backbone: nn.Module, found: PhotoSet, photos: list[Photo], preprocessing: Preprocessing, accelerator: str
+        self,
+        backbone: nn.Module,
+        photo_set: PhotoSet,
+        photos: list[Photo],
+        preprocessing: Preprocessing,
+        accelerator: str,
     ) -> None:
         """Compute the missing features. Another process that needs the same ones waits."""
-        by_key = {bytes.fromhex(found.digests[p.file]): p for p in photos}  # copies of one photo once
+        by_key = {bytes.fromhex(photo_set.digests[p.file]): p for p in photos}  # copies of one photo once
         missing = self._missing(by_key)
         if not missing:
             return
         with self._alone():
             missing = self._missing(missing)
             try:
-                self._compute(backbone, found, missing, preprocessing, accelerator)
+                self._compute(backbone, photo_set, missing, preprocessing, accelerator)
             finally:
                 self.store.seal()  # a stopped pass continues from here
 
@@ -163,7 +168,7 @@ class FeatureView:
     def _compute(
         self,
         backbone: nn.Module,
-        found: PhotoSet,
+        photo_set: PhotoSet,
         missing: dict[bytes, Photo],
         preprocessing: Preprocessing,
         accelerator: str,
@@ -172,7 +177,7 @@ class FeatureView:
             return
         keys, photos, data = list(missing), list(missing.values()), self.cfg.data
         augment = None if self.number is None else Augmentation(self.cfg.augment, preprocessing)
-        files = Files(found, photos, (augment or preprocessing).short_side, check=True)
+        files = Files(photo_set, photos, (augment or preprocessing).short_side, check=True)
         batches = in_order(len(photos), CPU_CHUNK if accelerator == "cpu" else data.batch_size)
         labels, threads = [0] * len(photos), reading_threads(data)
         loader = PhotoLoader(files, labels, batches, preprocessing, threads, augment, lambda _, i: self._seed(keys[i]))

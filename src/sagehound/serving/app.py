@@ -23,9 +23,9 @@ from sagehound.inference import formats
 from sagehound.inference.decode import TooManyPixels
 from sagehound.inference.formats import NotAcceptable, UnsupportedContentType
 from sagehound.serving.batcher import Batcher
-from sagehound.serving.model_store import AlreadyLoaded, Models, NoMemory, UnknownModel
+from sagehound.serving.model_store import AlreadyLoaded, ModelStore, NoMemory, UnknownModel
 from sagehound.serving.request_handler import Busy, Limits, Load, RequestHandler, TooLarge, TooSlow
-from sagehound.serving.server_metrics import Measured, Metrics
+from sagehound.serving.server_metrics import Measured, ServerMetrics
 
 _PAGE = Path(__file__).parent / "page"
 
@@ -81,10 +81,10 @@ class Nothing(BaseModel):
     """An empty object."""
 
 
-def make_app(models: Models, limits: Limits | None = None) -> FastAPI:
+def make_app(models: ModelStore, limits: Limits | None = None) -> FastAPI:
     """Make the application. At its end, it finishes the requests that it has begun and closes the models."""
     limits = limits or Limits()
-    metrics = Metrics(models)
+    metrics = ServerMetrics(models)
     engine = Batcher(metrics.batches.observe, limits.pixels)
 
     @asynccontextmanager
@@ -114,21 +114,21 @@ def make_app(models: Models, limits: Limits | None = None) -> FastAPI:
 def _refused(_: Request, error: Exception) -> Response:
     """Return every error as JSON with its status."""
     headers = dict(getattr(error, "headers", None) or {})
-    said: Any = formats.failure(error)
+    content: Any = formats.failure(error)
     if isinstance(error, InputError):
         status = next(status for kind, status in _STATUS if isinstance(error, kind))
         headers |= {"Retry-After": "1"} if status == 503 else {}
     elif isinstance(error, HTTPException):  # from the router: no such address, no such method
         status, code = error.status_code, HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
-        said = {"error": {"code": code, "message": f"{error.detail}: GET /docs describes every address"}}
+        content = {"error": {"code": code, "message": f"{error.detail}: GET /docs describes every address"}}
     elif isinstance(error, RequestValidationError):
         wrong = "; ".join(f"{'.'.join(str(p) for p in e['loc'])}: {e['msg']}" for e in error.errors())
-        status, said = 400, {"error": {"code": "bad_request", "message": wrong}}
+        status, content = 400, {"error": {"code": "bad_request", "message": wrong}}
     elif isinstance(error, ClientDisconnect):
         status = 400  # nobody reads it
     else:
-        status, said = 500, {"error": {"code": "internal", "message": "the server failed; its log says why"}}
-    return JSONResponse(said, status, headers)
+        status, content = 500, {"error": {"code": "internal", "message": "the server failed; its log says why"}}
+    return JSONResponse(content, status, headers)
 
 
 def _failures(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -205,7 +205,7 @@ TopK = Annotated[int | None, Query(ge=1, le=100_000, description="how many label
 Every = Annotated[Literal["all"] | None, Query(description="the probability of every class as well")]
 
 
-def _add_routes(app: FastAPI, desk: RequestHandler, models: Models, metrics: Metrics) -> None:
+def _add_routes(app: FastAPI, handler: RequestHandler, models: ModelStore, metrics: ServerMetrics) -> None:
     @app.get("/ping", summary="Whether the server is ready")
     async def ping() -> Nothing:
         return Nothing()
@@ -217,7 +217,7 @@ def _add_routes(app: FastAPI, desk: RequestHandler, models: Models, metrics: Met
         The header Accept chooses application/json, application/jsonlines or text/csv, with the parameters top_k=N and
         probabilities=all if the address cannot have a query, as on SageMaker.
         """
-        return await desk.answer(request, None, top_k, probabilities and True)
+        return await handler.respond(request, None, top_k, probabilities and True)
 
     @app.get("/models", summary="The models that are loaded")
     async def list_models() -> Listing:
@@ -226,7 +226,7 @@ def _add_routes(app: FastAPI, desk: RequestHandler, models: Models, metrics: Met
     @app.post("/models", responses=_failures(400, 408, 409, 413, 415, 503, 507), openapi_extra=_LOAD)
     async def load(request: Request) -> Model:
         """Load a model under a name."""
-        wanted = await desk.load(request)
+        wanted = await handler.load(request)
         return Model(modelName=wanted.model_name, modelUrl=wanted.url, inMemory=True)
 
     @app.get(
@@ -243,7 +243,7 @@ def _add_routes(app: FastAPI, desk: RequestHandler, models: Models, metrics: Met
     @app.post("/models/{name}/invoke", responses=_ANSWERED | _failures(404), openapi_extra=_BODY)
     async def invoke(name: Name, request: Request, top_k: TopK = None, probabilities: Every = None) -> Response:
         """Classify one photo or several with one of the models; see /invocations."""
-        return await desk.answer(request, name, top_k, probabilities and True)
+        return await handler.respond(request, name, top_k, probabilities and True)
 
     @app.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
     async def prometheus() -> Response:

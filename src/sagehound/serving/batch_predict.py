@@ -16,7 +16,7 @@ from typing import BinaryIO
 from sagehound.artifact.archive import digest, opened
 from sagehound.data.folders import LeftOut, photos_below
 from sagehound.errors import InputError
-from sagehound.inference.formats import JSON, Answer, Probabilities, Wanted, answer, failure
+from sagehound.inference.formats import JSON, PhotoResult, Probabilities, ResponseFormat, failure, photo_result
 from sagehound.inference.spreadsheet import csv_line
 from sagehound.serving.batcher import Batcher
 from sagehound.serving.predictor import Predictor
@@ -83,8 +83,8 @@ def _census(root: Path, left_out: LeftOut) -> tuple[int, str]:
     count, known, base = 0, hashlib.sha256(), _base(root)
     for name in photos_below(root, left_out):
         try:
-            found = (base / name).stat()
-            known.update(f"{name}\0{found.st_size}\0{found.st_mtime_ns}\n".encode(errors="surrogateescape"))
+            status = (base / name).stat()
+            known.update(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode(errors="surrogateescape"))
         except OSError:  # a broken link; it is reported later as a bad photo
             known.update(f"{name}\n".encode(errors="surrogateescape"))
         count += 1
@@ -99,9 +99,9 @@ def _base(root: Path) -> Path:
 def _begun(note: Path, part: Path, task: dict[str, object]) -> Progress:
     """The progress of an earlier call for the same task."""
     try:
-        kept = json.loads(note.read_text(encoding="utf-8"))
-        progress = Progress(**kept["progress"])
-        if kept["task"] == task and part.stat().st_size >= progress.bytes:
+        state = json.loads(note.read_text(encoding="utf-8"))
+        progress = Progress(**state["progress"])
+        if state["task"] == task and part.stat().st_size >= progress.bytes:
             return progress
         console.info("the model, the photos or top_k have changed since: beginning again")
     except (OSError, ValueError, KeyError, TypeError):
@@ -129,22 +129,22 @@ def _predict(
     line = _json_line if suffix == ".jsonl" else _csv_line
     if not progress.photos and suffix != ".jsonl":
         progress.bytes += file.write(b"file,prediction,probability,top,error\n")
-    want = Wanted(JSON, top_k)
+    want = ResponseFormat(JSON, top_k)
     engine = Batcher(on_batch=lambda _: None)
-    kept = time.monotonic()
+    saved_at = time.monotonic()
     try:
         for name, future in _submitted(engine, predictor, root, progress.photos, total):
             try:
-                said = answer(predictor.card.classes, future.result(), want)
+                result = photo_result(predictor.card.classes, future.result(), want)
             except InputError as error:
-                said = failure(error)
-            progress.bytes += file.write(line(name, said))
-            progress.first = progress.first or _in_words(name, said)
+                result = failure(error)
+            progress.bytes += file.write(line(name, result))
+            progress.first = progress.first or _in_words(name, result)
             progress.photos += 1
-            progress.failed += "error" in said
-            if time.monotonic() - kept > _EVERY:
+            progress.failed += "error" in result
+            if time.monotonic() - saved_at > _EVERY:
                 keep()
-                kept = time.monotonic()
+                saved_at = time.monotonic()
     finally:
         engine.close()
         keep()
@@ -163,16 +163,20 @@ def _submitted(
     yield from ahead
 
 
-def _json_line(name: str, said: Answer) -> bytes:
-    return json.dumps({"file": name, **said}, ensure_ascii=False).encode(errors="backslashreplace") + b"\n"
+def _json_line(name: str, result: PhotoResult) -> bytes:
+    return json.dumps({"file": name, **result}, ensure_ascii=False).encode(errors="backslashreplace") + b"\n"
 
 
-def _csv_line(name: str, said: Answer) -> bytes:
-    top = ";".join(f"{best['label']}:{best['probability']:.4f}" for best in said.get("top", []))
-    reason = said["error"]["message"] if "error" in said else ""
-    return csv_line([name, said.get("label"), said.get("probability"), top, reason])
+def _csv_line(name: str, result: PhotoResult) -> bytes:
+    top = ";".join(f"{best['label']}:{best['probability']:.4f}" for best in result.get("top", []))
+    reason = result["error"]["message"] if "error" in result else ""
+    return csv_line([name, result.get("label"), result.get("probability"), top, reason])
 
 
-def _in_words(name: str, said: Answer) -> str:
-    answer = said["error"]["message"] if "error" in said else f"{said['label']}, probability {said['probability']:.1%}"
+def _in_words(name: str, result: PhotoResult) -> str:
+    answer = (
+        result["error"]["message"]
+        if "error" in result
+        else f"{result['label']}, probability {result['probability']:.1%}"
+    )
     return f"{name}: {answer}".encode(errors="backslashreplace").decode()

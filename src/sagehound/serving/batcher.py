@@ -74,14 +74,14 @@ class Batcher:
     def _answer(predictor: Predictor, batch: list[_Item]) -> None:
         """Compute a batch. Errors belong to the batch; the thread continues."""
         try:
-            found = predictor([pixels for _, pixels, _ in batch])
-            if len(found) != len(batch) or not np.isfinite(found).all():
-                raise ValueError(f"the model gave {len(found)} answers to {len(batch)} photos, or no numbers")
+            probabilities = predictor([pixels for _, pixels, _ in batch])
+            if len(probabilities) != len(batch) or not np.isfinite(probabilities).all():
+                raise ValueError(f"the model gave {len(probabilities)} answers to {len(batch)} photos, or no numbers")
         except Exception as error:
             for _, _, answer in batch:
                 answer.set_exception(error)
             return
-        for (_, _, answer), row in zip(batch, found, strict=True):
+        for (_, _, answer), row in zip(batch, probabilities, strict=True):
             answer.set_result(row)
 
     def close(self) -> None:

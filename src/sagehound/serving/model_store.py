@@ -29,12 +29,12 @@ class _Model:
     url: str
     folder: Path
     bytes: int  # memory that it needs while it is open
-    kept: ExitStack  # folder of the unpacked model
+    resources: ExitStack  # folder of the unpacked model
     about: dict[str, Any]  # its model.json
     predictor: Predictor | None = None
 
 
-class Models:
+class ModelStore:
     """Models by name, for many threads.
 
     An evicted model keeps its name and is loaded again at its next request.
@@ -78,7 +78,7 @@ class Models:
                     raise AlreadyLoaded(f"model {name} was loaded by another request meanwhile")
                 if self._closed:
                     raise InputError("the server is stopping")
-                model.kept = stack.pop_all()
+                model.resources = stack.pop_all()
                 self._models[name] = model
 
     def get(self, name: str | None) -> Predictor | None:
@@ -140,7 +140,7 @@ class Models:
         with self._lock:
             self._find(name)
             model = self._models.pop(name)
-        model.kept.close()
+        model.resources.close()
 
     def describe(self, name: str) -> dict[str, Any]:
         """A description of a model: SageMaker's modelName and modelUrl, whether it is in memory, and its model.json.

@@ -57,12 +57,14 @@ class Predictor:
         try:
             self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
             (given,), (made,) = self._session.get_inputs(), self._session.get_outputs()
-            self._name, found = given.name, (given.type, given.shape[1:], made.type, made.shape[1:])
+            self._name, actual = given.name, (given.type, given.shape[1:], made.type, made.shape[1:])
             expected = ("tensor(uint8)", [*self.card.preprocessing.size, 3], "tensor(float)", [len(self.card.classes)])
-            if found != expected:
-                raise ValueError(f"it takes and gives {found}, model.json beside it says {expected}")
-            said = self([np.zeros((*self.card.preprocessing.size, 3), np.uint8)] * 2)
-            if said.shape != (2, len(self.card.classes)) or not np.allclose(said.sum(1), 1, atol=0.01):
+            if actual != expected:
+                raise ValueError(f"it takes and gives {actual}, model.json beside it says {expected}")
+            probabilities = self([np.zeros((*self.card.preprocessing.size, 3), np.uint8)] * 2)
+            if probabilities.shape != (2, len(self.card.classes)) or not np.allclose(
+                probabilities.sum(1), 1, atol=0.01
+            ):
                 raise ValueError("what it gives are no probabilities")
         except Exception as error:  # ONNX Runtime's errors have no common base class
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -70,5 +72,5 @@ class Predictor:
 
     def __call__(self, photos: list[Pixels]) -> Probabilities:
         """Probabilities, b x c, of b photos, each uint8, h x w x 3."""
-        found: list[Probabilities] = self._session.run(None, {self._name: np.stack(photos)})
-        return found[0]
+        outputs: list[Probabilities] = self._session.run(None, {self._name: np.stack(photos)})
+        return outputs[0]

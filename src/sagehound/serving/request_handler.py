@@ -13,11 +13,11 @@ from starlette.requests import ClientDisconnect
 
 from sagehound.errors import InputError
 from sagehound.inference import formats
-from sagehound.inference.formats import Answer, UnsupportedContentType, Wanted
+from sagehound.inference.formats import PhotoResult, ResponseFormat, UnsupportedContentType
 from sagehound.serving.batcher import Batcher
-from sagehound.serving.model_store import Models
+from sagehound.serving.model_store import ModelStore
 from sagehound.serving.predictor import Predictor
-from sagehound.serving.server_metrics import Metrics
+from sagehound.serving.server_metrics import ServerMetrics
 
 _AT_ONCE = 16  # photos of one request that are processed at a time
 _LOAD_BYTES = 2**16  # bytes of a request to load a model
@@ -65,11 +65,11 @@ class _Held:
 class RequestHandler:
     """Handles requests."""
 
-    def __init__(self, models: Models, engine: Batcher, limits: Limits, metrics: Metrics) -> None:
+    def __init__(self, models: ModelStore, engine: Batcher, limits: Limits, metrics: ServerMetrics) -> None:
         self._models, self._engine, self._limits, self._metrics = models, engine, limits, metrics
         self._requests = self._bytes = 0
 
-    async def answer(self, request: Request, name: str | None, top_k: int | None, every: bool | None) -> Response:
+    async def respond(self, request: Request, name: str | None, top_k: int | None, every: bool | None) -> Response:
         """The response to the photo or photos of a request.
 
         Raises:
@@ -77,7 +77,7 @@ class RequestHandler:
         """
         with self._taken_on() as held:
             content_type = request.headers.get("content-type", "")
-            want = formats.wanted(request.headers.get("accept"), content_type, top_k, every)
+            want = formats.response_format(request.headers.get("accept"), content_type, top_k, every)
             self._models.get(name)  # check the model before the body is read
             body = await self._read(request, held, self._limits.body_bytes)
             predictor = self._models.get(name)
@@ -90,7 +90,7 @@ class RequestHandler:
                 del body
                 room = asyncio.Semaphore(_AT_ONCE)
                 answers = await asyncio.gather(*(self._of_many(request, predictor, p, want, room) for p in photos))
-            content = formats.written(answers, want, single=formats.is_photo(content_type))
+            content = formats.encode(answers, want, single=formats.is_photo(content_type))
         return Response(content, media_type=want.media)
 
     async def load(self, request: Request) -> Load:
@@ -154,8 +154,13 @@ class RequestHandler:
         return await run_in_threadpool(formats.photos_in, body, content_type)
 
     async def _of_many(
-        self, request: Request, predictor: Predictor, photo: bytes | InputError, want: Wanted, room: asyncio.Semaphore
-    ) -> Answer:
+        self,
+        request: Request,
+        predictor: Predictor,
+        photo: bytes | InputError,
+        want: ResponseFormat,
+        room: asyncio.Semaphore,
+    ) -> PhotoResult:
         """The response to one photo of several; an error concerns only this photo."""
         async with room:
             if await request.is_disconnected():
@@ -168,11 +173,11 @@ class RequestHandler:
             except InputError as error:
                 return formats.failure(error)
 
-    async def _one(self, predictor: Predictor, photo: bytes, want: Wanted) -> Answer:
+    async def _one(self, predictor: Predictor, photo: bytes, want: ResponseFormat) -> PhotoResult:
         try:
             probabilities = await asyncio.wrap_future(self._engine.submit(predictor, photo))
         except InputError:
             self._metrics.photos.labels("refused").inc()
             raise
         self._metrics.photos.labels("answered").inc()
-        return formats.answer(predictor.card.classes, probabilities, want)
+        return formats.photo_result(predictor.card.classes, probabilities, want)

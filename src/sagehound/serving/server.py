@@ -13,7 +13,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from sagehound.errors import ConfigError
 from sagehound.serving.app import make_app
-from sagehound.serving.model_store import Models
+from sagehound.serving.model_store import ModelStore
 from sagehound.serving.request_handler import Limits
 from sagehound.system import console
 from sagehound.system.machine import give_back_large_blocks, memory
@@ -41,7 +41,7 @@ def serve(
     """
     give_back_large_blocks()
     signal.signal(signal.SIGTERM, _stop)  # while models are loaded; later uvicorn's handler, which calls it at the end
-    held = Models(model_bytes or memory() // 2, default=next(iter(models)) if len(models) == 1 else None)
+    held = ModelStore(model_bytes or memory() // 2, default=next(iter(models)) if len(models) == 1 else None)
     try:
         for name, url in models.items():
             held.load(name, url)
@@ -83,8 +83,8 @@ class ShortHeads(HttpToolsProtocol):
         if not self.in_body:
             if not self.head:  # Java's client offers an upgrade in every request
                 end = data.find(b"\r\n\r\n")
-                if found := _UPGRADE.search(data, 0, end if end >= 0 else len(data)):
-                    data = data[: found.start()] + b"\r\nx-upgrade:" + data[found.end() :]
+                if match := _UPGRADE.search(data, 0, end if end >= 0 else len(data)):
+                    data = data[: match.start()] + b"\r\nx-upgrade:" + data[match.end() :]
             self.head += len(data)
         super().data_received(data)
 

@@ -6,15 +6,15 @@ from functools import partial
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sagehound.serving.model_store import Models
+from sagehound.serving.model_store import ModelStore
 
 _SECONDS = (0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 
-class Metrics:
+class ServerMetrics:
     """Counters of one application; each has a registry of its own."""
 
-    def __init__(self, models: Models) -> None:
+    def __init__(self, models: ModelStore) -> None:
         self._registry = r = CollectorRegistry()
         ProcessCollector(registry=r)
         self.requests = Counter("sagehound_requests", "Requests answered", ["route", "status"], registry=r)
@@ -37,14 +37,14 @@ class Metrics:
         return generate_latest(self._registry)
 
 
-def _count(models: Models, in_memory: bool) -> int:
+def _count(models: ModelStore, in_memory: bool) -> int:
     return sum(m["inMemory"] is in_memory for m in models.listed())
 
 
 class Measured:
     """ASGI middleware that counts requests by route and status."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: ServerMetrics) -> None:
         self.app, self.metrics = app, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -46,10 +46,10 @@ def through_server(model: str, requests: list[Request]) -> tuple[str, list[Answe
         if (error.name or "").startswith("sagehound"):
             raise
         return "the server's functions", _through_functions(model, requests)
-    from sagehound.serving.model_store import Models
+    from sagehound.serving.model_store import ModelStore
     from sagehound.serving.request_handler import Limits
 
-    models = Models(max_bytes=sys.maxsize)
+    models = ModelStore(max_bytes=sys.maxsize)
     models.load("model", model)
     limits = Limits(
         body_bytes=2**40, bodies_bytes=2**40, pixels=2**40
@@ -58,11 +58,11 @@ def through_server(model: str, requests: list[Request]) -> tuple[str, list[Answe
 
 
 async def _through_app(app: Any, requests: list[Request]) -> list[Answers]:  # noqa: ANN401 - FastAPI, if it is there
-    found: list[Answers] = []
+    answers: list[Answers] = []
     async with app.router.lifespan_context(app):
         for start in range(0, len(requests), _AT_ONCE):
-            found += await asyncio.gather(*(_post(app, request) for request in requests[start : start + _AT_ONCE]))
-    return found
+            answers += await asyncio.gather(*(_post(app, request) for request in requests[start : start + _AT_ONCE]))
+    return answers
 
 
 async def _post(app: "ASGIApp", request: Request) -> Answers:
@@ -115,21 +115,21 @@ def _through_functions(model: str, requests: list[Request]) -> list[Answers]:
     from sagehound.inference.preprocessing import prepare
     from sagehound.serving.predictor import Predictor
 
-    found = []
+    responses = []
     with opened(model) as folder:
         predictor = Predictor(folder)
         classes, preprocessing = predictor.card.classes, predictor.card.preprocessing
         for request in requests:
             content_type = request["content_type"]
-            want = formats.wanted(_accept(content_type), content_type)
+            want = formats.response_format(_accept(content_type), content_type)
             answers = []
             for photo in formats.photos_in(_body(request), content_type):
                 if isinstance(photo, InputError):
                     raise photo
-                answers.append(formats.answer(classes, predictor([prepare(photo, preprocessing)])[0], want))
-            content = formats.written(answers, want, single=formats.is_photo(content_type))
-            found.append(_read(content, content_type))
-    return found
+                answers.append(formats.photo_result(classes, predictor([prepare(photo, preprocessing)])[0], want))
+            content = formats.encode(answers, want, single=formats.is_photo(content_type))
+            responses.append(_read(content, content_type))
+    return responses
 
 
 def through_inference(model: str, requests: list[Request]) -> tuple[str, list[Answers]]:
@@ -140,13 +140,13 @@ def through_inference(model: str, requests: list[Request]) -> tuple[str, list[An
     if not beside.is_relative_to(Path(model).resolve()) and not beside.is_relative_to(model):
         raise ImportError(f"inference.py took {beside} from outside of the artifact")
     loaded = inference.model_fn(model)
-    found = []
+    answers = []
     for request in requests:
         content_type, body = request["content_type"], _body(request)
         given = inference.input_fn(body.decode() if content_type == _JSON else body, content_type)  # JSON is text
-        said = inference.output_fn(inference.predict_fn(given, loaded), _accept(content_type))
-        found.append(_read(said, content_type))
-    return "inference.py", found
+        body = inference.output_fn(inference.predict_fn(given, loaded), _accept(content_type))
+        answers.append(_read(body, content_type))
+    return "inference.py", answers
 
 
 def _body(request: Request) -> bytes:
@@ -166,8 +166,8 @@ def _accept(content_type: str) -> str:
 def _read(content: bytes, content_type: str) -> Answers:
     if content_type == _LINES:
         return [json.loads(line) for line in content.splitlines()]
-    said = json.loads(content)
-    return list(said["predictions"]) if content_type == _JSON else [said]
+    body = json.loads(content)
+    return list(body["predictions"]) if content_type == _JSON else [body]
 
 
 def _import(names: tuple[str, ...]) -> None:
@@ -193,9 +193,9 @@ if __name__ == "__main__":
     through = through_server if sys.argv[1] == "server" else through_inference
     _import(_HEAVY[sys.argv[1]])
     if line := sys.stdin.readline():
-        asked = json.loads(line)
+        request = json.loads(line)
         try:
-            called, responses = through(asked["model"], asked["requests"])
+            called, responses = through(request["model"], request["requests"])
             print(json.dumps({"through": called, "responses": responses}))
         except Exception as error:  # a broken artifact raises errors of any kind
             print(json.dumps({"error": " ".join(f"{type(error).__name__}: {error}".split())}))

@@ -204,9 +204,9 @@ class _Forward(io.RawIOBase):
         while size and (part := self._source.read(size)):  # some sources return fewer bytes than requested
             parts.append(part)
             size -= len(part)
-        found = b"".join(parts)
-        self._at += len(found)
-        return found
+        content = b"".join(parts)
+        self._at += len(content)
+        return content
 
     def tell(self) -> int:
         """Position in the unpacked .tar."""

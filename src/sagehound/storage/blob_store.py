@@ -127,10 +127,10 @@ class Store:
 
     def get(self, key: bytes) -> bytes | None:
         """The blob; None if it is missing or damaged. It is not held in memory."""
-        found = self._index.get(key)
-        if found is None:
+        entry = self._index.get(key)
+        if entry is None:
             return None
-        path, start, end, crc = found
+        path, start, end, crc = entry
         try:
             file = _opened(path)  # keep a reference: two threads may open the same shard at once
             blob = _read_at(file, start, end - start)
@@ -218,26 +218,26 @@ class Store:
 
 def trim(root: Path, max_bytes: int, keep: set[Path]) -> None:
     """Remove the least recently used shards under ``root`` until the rest fits; never those in ``keep``."""
-    shards = [(found.st_mtime, found.st_size, path) for path, found in _stats(root, "*.shard")]
+    shards = [(status.st_mtime, status.st_size, path) for path, status in _stats(root, "*.shard")]
     total = sum(size for _, size, _ in shards)
     for _, size, path in sorted(shards):
         if total > max_bytes and path not in keep:
             _remove(path)
             total -= size
-    for path, found in _stats(root, ".*.tmp"):
-        if time.time() - found.st_mtime > _ABANDONED_S:
+    for path, status in _stats(root, ".*.tmp"):
+        if time.time() - status.st_mtime > _ABANDONED_S:
             _remove(path)
 
 
 def _stats(root: Path, pattern: str) -> list[tuple[Path, os.stat_result]]:
-    found = []
+    stats = []
     for kind in KINDS:
         for path in (root / kind).glob(f"*/{pattern}"):
             try:
-                found.append((path, path.stat()))
+                stats.append((path, path.stat()))
             except OSError:
                 continue  # removed by another process
-    return found
+    return stats
 
 
 def _touch(path: Path) -> None:

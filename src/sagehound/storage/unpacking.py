@@ -9,7 +9,7 @@ from sagehound.errors import InputError
 from sagehound.storage.archive_reader import ANY, ArchiveReader, Limits, PackedFile
 from sagehound.storage.atomic import writing_failed
 
-Wanted = Callable[[PurePosixPath], bool]  # whether a file, given by its path inside, is unpacked
+FileFilter = Callable[[PurePosixPath], bool]  # whether a file, given by its path inside, is unpacked
 Read = Callable[[int], object]  # called with the bytes of the archive that were read so far
 
 
@@ -19,7 +19,7 @@ def unpack(
     *,
     hint: str,
     limits: Limits = ANY,
-    wanted: Wanted = lambda _: True,
+    wanted: FileFilter = lambda _: True,
     read: Read = lambda _: None,
 ) -> None:
     """Unpack the plain files of an archive. ``folder`` must be new or empty; it appears in one step.
@@ -42,7 +42,7 @@ def unpack(
 
 
 def unpack_into(
-    archive: Path, folder: Path, *, hint: str, limits: Limits = ANY, wanted: Wanted = lambda _: True
+    archive: Path, folder: Path, *, hint: str, limits: Limits = ANY, wanted: FileFilter = lambda _: True
 ) -> None:
     """As ``unpack``, into a folder that may hold other files. All are unpacked before the first one is replaced."""
     unfinished = folder / ".unpacking"
@@ -87,7 +87,7 @@ def add(
     *,
     hint: str,
     limits: Limits = ANY,
-    wanted: Wanted = lambda _: True,
+    wanted: FileFilter = lambda _: True,
     read: Read = lambda _: None,
 ) -> None:
     """As ``unpack``, but the caller removes the folder if this fails.

@@ -37,12 +37,12 @@ def read(cfg: Train) -> dict[str, Any]:
         ConfigError: a setting that may not change was changed.
     """
     try:
-        found = torch.load(str(cfg.resume), map_location="cpu", weights_only=True)
+        checkpoint = torch.load(str(cfg.resume), map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
         raise InputError(f"resume={cfg.resume}: no checkpoint, or a broken one; give another") from error
-    if not isinstance(found, dict) or not found.keys() >= _KEYS or not _is_well_formed(found):
+    if not isinstance(checkpoint, dict) or not checkpoint.keys() >= _KEYS or not _is_well_formed(checkpoint):
         raise InputError(f"resume={cfg.resume}: not a checkpoint of a run; give a run's checkpoints/last.ckpt")
-    before, wanted = found["config"], as_dict(cfg)
+    before, wanted = checkpoint["config"], as_dict(cfg)
     for key in _FIXED:
         group, _, name = key.partition(".")
         old, new = before.get(group), wanted[group]
@@ -56,26 +56,26 @@ def read(cfg: Train) -> dict[str, Any]:
                 raise ConfigError(
                     f"{full}={now}: the run that is resumed has {full}={was}; keep it, or start a new run"
                 )
-    if found["epoch"] >= cfg.trainer.max_epochs:
+    if checkpoint["epoch"] >= cfg.trainer.max_epochs:
         raise ConfigError(
-            f"trainer.max_epochs={cfg.trainer.max_epochs}: the run that is resumed is in epoch {found['epoch'] + 1}; "
-            "give that many or more"
+            f"trainer.max_epochs={cfg.trainer.max_epochs}: the run that is resumed is in epoch "
+            f"{checkpoint['epoch'] + 1}; give that many or more"
         )
-    return dict(found)
+    return dict(checkpoint)
 
 
-def _is_well_formed(found: dict[str, Any]) -> bool:
+def _is_well_formed(checkpoint: dict[str, Any]) -> bool:
     """Whether a checkpoint has the values that a run writes. Somebody else may have written it."""
-    config, callbacks, classes = found["config"], found["callbacks"], found["classes"]
+    config, callbacks, classes = checkpoint["config"], checkpoint["callbacks"], checkpoint["classes"]
     return (
-        isinstance(found["epoch"], int)
+        isinstance(checkpoint["epoch"], int)
         and isinstance(config, dict)
         and all(isinstance(config.get(key.partition(".")[0], {}), dict) for key in _FIXED if key != "seed")
         and isinstance(callbacks, dict)
         and all(isinstance(state, dict) for state in callbacks.values())
         and isinstance(classes, list)
         and all(isinstance(name, str) for name in classes)
-        and isinstance(found["state_dict"], dict)
+        and isinstance(checkpoint["state_dict"], dict)
     )
 
 

@@ -25,11 +25,11 @@ class StopOnSignal(Callback):
 
     def __init__(self, last: Path, *, save: bool = True) -> None:
         self.last, self.save = last, save
-        self.heard = 0  # the signal's number
+        self.received = 0  # the signal's number
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Install signal handlers."""
-        self._before = {s: signal.signal(s, self._hear) for s in _signals()}
+        self._before = {s: signal.signal(s, self._receive) for s in _signals()}
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Restore the previous signal handlers."""
@@ -37,10 +37,10 @@ class StopOnSignal(Callback):
             signal.signal(signum, handler)
         self._before = {}
 
-    def _hear(self, signum: int, _: FrameType | None) -> None:
-        if self.heard and signum == signal.SIGINT:
+    def _receive(self, signum: int, _: FrameType | None) -> None:
+        if self.received and signum == signal.SIGINT:
             raise stopped(signum, self.last)
-        self.heard = signum
+        self.received = signum
 
     def on_train_batch_end(
         self,
@@ -52,26 +52,30 @@ class StopOnSignal(Callback):
     ) -> None:
         """Stop after a whole optimizer step. After the last step of an epoch, finish the epoch first."""
         steps = trainer.accumulate_grad_batches
-        if (batch_idx + 1) % steps == 0 and batch_idx + 1 < trainer.num_training_batches and self._any_heard(trainer):
+        if (
+            (batch_idx + 1) % steps == 0
+            and batch_idx + 1 < trainer.num_training_batches
+            and self._any_received(trainer)
+        ):
             if self.save:
                 trainer.save_checkpoint(self.last)
             self._stop()
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop between two epochs; last.ckpt was written at the end of the previous one."""
-        if trainer.current_epoch and self._any_heard(trainer):
+        if trainer.current_epoch and self._any_received(trainer):
             self._stop()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop before the evaluation; last.ckpt was written."""
-        if self._any_heard(trainer):
+        if self._any_received(trainer):
             self._stop()
 
-    def _any_heard(self, trainer: pl.Trainer) -> bool:
-        return trainer.strategy.reduce_boolean_decision(bool(self.heard), all=False)
+    def _any_received(self, trainer: pl.Trainer) -> bool:
+        return trainer.strategy.reduce_boolean_decision(bool(self.received), all=False)
 
     def _stop(self) -> None:
-        signum = self.heard or int(signal.SIGTERM)  # another process may have received it
+        signum = self.received or int(signal.SIGTERM)  # another process may have received it
         raise stopped(signum, self.last)
 
 
@@ -96,21 +100,21 @@ def signals_stop(last: Path) -> Iterator[None]:
         Stopped: SIGTERM or Ctrl-C came.
         SagehoundError: one of DDP's processes raised it.
     """
-    heard: list[int] = []
+    received: list[int] = []
 
-    def hear(signum: int, _: FrameType | None) -> None:
+    def receive(signum: int, _: FrameType | None) -> None:
         children = [p.pid for p in multiprocessing.active_children() if p.pid]
         if not children:
             raise stopped(signum, last)
-        heard.append(signum)
+        received.append(signum)
         for pid in children:
             os.kill(pid, signal.SIGTERM)  # a terminal sends Ctrl-C to them itself
 
-    before = {s: signal.signal(s, hear) for s in _signals()}
+    before = {s: signal.signal(s, receive) for s in _signals()}
     try:
         yield
     except ProcessException as error:
-        raise stopped(heard[0], last) if heard else _of_child(error) from error
+        raise stopped(received[0], last) if received else _of_child(error) from error
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
@@ -118,6 +122,6 @@ def signals_stop(last: Path) -> Iterator[None]:
 
 def _of_child(error: ProcessException) -> Exception:
     """The SagehoundError that ended one of DDP's processes; for other errors, torch's own."""
-    found = re.search(r"^sagehound\.(?:errors|inference\.input_errors)\.(\w+): (.*)", str(error), flags=re.MULTILINE)
-    kind = getattr(errors, found.group(1), None) if found else None
-    return kind(found.group(2)) if found and kind and kind is not errors.Stopped else error
+    match = re.search(r"^sagehound\.(?:errors|inference\.input_errors)\.(\w+): (.*)", str(error), flags=re.MULTILINE)
+    kind = getattr(errors, match.group(1), None) if match else None
+    return kind(match.group(2)) if match and kind and kind is not errors.Stopped else error

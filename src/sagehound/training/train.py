@@ -198,14 +198,14 @@ def _prepare(cfg: Train, seconds: dict[str, float]) -> _Ready:
 
 def _with_features(ready: _Ready, cfg: Train, folder: Path) -> PhotoDataModule:
     """The data module, with cached features if the backbone is frozen. Features show more near-duplicates."""
-    photos, kept, model = ready.photos, None, ready.model
+    photos, cached, model = ready.photos, None, ready.model
     if model.is_frozen(ready.epoch) and features.usable(cfg):
-        kept = features.prepare(model.backbone, photos, model.preprocessing, ready.machine, cfg)
-    if kept:
-        photos = features.near_duplicates(photos, kept)
+        cached = features.prepare(model.backbone, photos, model.preprocessing, ready.machine, cfg)
+    if cached:
+        photos = features.near_duplicates(photos, cached)
         photos.write(folder)
     data = from_config.data_module(cfg, photos, model)
-    data.features = kept
+    data.features = cached
     return data
 
 
@@ -214,27 +214,29 @@ def _evaluate(
 ) -> tuple[dict[str, Predictions], dict[str, dict[str, Any]], int]:
     """Predict all photos with the best weights and write the results; returns predictions, scores, best epoch."""
     best_epoch = checkpoint.load_best(ready.model, opened.path / "checkpoints" / "best.ckpt")
-    found = evaluate.predict(ready.model, data, torch.device(ready.machine.accelerator))
-    scores = {split: evaluate.score(p, data.photos.independent(split), split) for split, p in found.items()}
+    predictions = evaluate.predict(ready.model, data, torch.device(ready.machine.accelerator))
+    scores = {split: evaluate.score(p, data.photos.independent(split), split) for split, p in predictions.items()}
     opened.remove_stale()
     log.scores(cfg, scores, best_epoch)
     if cfg.results != "scores":
-        log.figures(_write_tables(opened.path, data.photos, found, best_epoch), cfg)
-    return found, scores, best_epoch
+        log.figures(_write_tables(opened.path, data.photos, predictions, best_epoch), cfg)
+    return predictions, scores, best_epoch
 
 
-def _write_tables(folder: Path, photos: PhotoSet, found: dict[str, Predictions], best_epoch: int) -> dict[str, Path]:
+def _write_tables(
+    folder: Path, photos: PhotoSet, predictions: dict[str, Predictions], best_epoch: int
+) -> dict[str, Path]:
     """Write predictions.csv, per_class.csv, confusions.csv and the plots; returns the plots' files by name."""
-    by_class = tables.per_class(photos.classes, found)
-    tables.write_predictions(folder / "predictions.csv", photos.classes, found)
+    by_class = tables.per_class(photos.classes, predictions)
+    tables.write_predictions(folder / "predictions.csv", photos.classes, predictions)
     tables.write_per_class(folder / "per_class.csv", by_class)
-    confused = tables.confusion(found["test"])
+    confused = tables.confusion(predictions["test"])
     tables.write_confusions(folder / "confusions.csv", photos.classes, confused)
     figures = {
         "curves": plots.curves(history.read(folder / history.NAME), best_epoch),
         "confusion": plots.confusion_matrix(confused, photos.classes),
         "accuracy_by_class_size": plots.accuracy_by_class_size(by_class, photos.independent("test")),
-        "worst_mistakes": plots.worst_mistakes(found["test"], photos.classes, photos.root),
+        "worst_mistakes": plots.worst_mistakes(predictions["test"], photos.classes, photos.root),
     }
     files = {name: folder / "plots" / f"{name}.png" for name in figures}
     for name, figure in figures.items():

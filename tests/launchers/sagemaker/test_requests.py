@@ -142,7 +142,9 @@ def test_what_is_of_this_machine_stays_here() -> None:
         hyperparameters(["resume=last"])
 
 
-VALUES = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), max_size=20)
+VALUES = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), max_size=20).filter(
+    lambda text: "${" not in text  # a job refuses values that are looked up
+)
 
 
 @settings(max_examples=300)
