@@ -7,6 +7,8 @@ from itertools import count
 from pathlib import Path
 
 import lightning.pytorch as pl
+import numpy as np
+from torch import Tensor
 
 from sagehound.config import Augment, Cache, Columns, Data, check_values, default_cache
 from sagehound.data.augmentation import Augmentation, Transform
@@ -240,6 +242,14 @@ class PhotoDataModule(pl.LightningDataModule):
         """The photos of a split in order, without augmentation, or their cached features."""
         return self._kept(split) if self.head_alone else self._in_order(split)
 
+    def sample(self, split: str, photos: int, *, augmented: bool = False) -> Tensor:
+        """Photos of a split at even distances: uint8, at most ``photos`` x 3 x h x w, as centre crops or augmented."""
+        some = self.photos.split(split)
+        some = [some[int(i)] for i in sorted({*np.linspace(0, len(some) - 1, min(len(some), photos)).astype(int)})]
+        batches = in_order(len(some), len(some))
+        loader = self.augmented(some, batches) if augmented else self._plain(some, batches)
+        return next(iter(loader))[0]
+
     def _share(self) -> tuple[int, int]:
         """Rank of this process, and the number of processes; 0 and 1 without a trainer."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
@@ -273,19 +283,14 @@ class PhotoDataModule(pl.LightningDataModule):
 
     def augmented(self, photos: list[Photo], batches: Batches) -> PhotoLoader:
         """Train photos, from their files or from ``data.cache``."""
-        data, augment, seed = (
-            self.data,
-            Augmentation(self.augment, self.preprocessing, self.transform),
-            partial(seed_of, self.seed),
-        )
+        data, seed = self.data, partial(seed_of, self.seed)
+        augment = Augmentation(self.augment, self.preprocessing, self.transform)
         labels, weights, threads = self.photos.labels(photos), self.photos.weights(photos), reading_threads(data)
         if data.cache == "none":
             files = Files(self.photos, photos, augment.short_side)
             return PhotoLoader(files, labels, batches, self.preprocessing, threads, augment, seed, weights)
         files = Files(self.photos, photos, self.preprocessing.short_side, check=True)
-        cached = CachedPhotos(
-            files, self.preprocessing, data.cache, self.cache, self.trainer.world_size if self.trainer else 1
-        )
+        cached = CachedPhotos(files, self.preprocessing, data.cache, self.cache, self._share()[1])
         return PhotoLoader(cached, labels, batches, self.preprocessing, threads, augment, seed, weights)
 
 

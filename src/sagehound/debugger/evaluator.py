@@ -61,11 +61,21 @@ class Evaluator:
             if status.status == IN_PROGRESS:
                 status.set(NO_ISSUES, "")
 
-    def add(self, name: str, finding: Finding) -> None:
-        """Note a finding that was made outside of the steps, such as before the first one."""
+    def add(self, name: str, finding: Finding) -> str:
+        """Note a finding that was made outside of the steps, such as before the first one.
+
+        Args:
+            name: of the rule, in the config or in findings.
+            finding: a rule that makes it sees no more steps.
+
+        Returns:
+            The rule's name in the config, or ``name`` if the run does not have this rule.
+        """
+        name = next((key for key, rule in self.rules.items() if name in (key, rule.name)), name)
         status = self._statuses.setdefault(name, _Status())
         status.findings.append(finding)
         status.set(ISSUES, finding.meaning)
+        return name
 
     def close(self, name: str, why: str = "") -> None:
         """Note that a check was made and found nothing; with ``why``, that it could not be made."""

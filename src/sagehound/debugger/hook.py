@@ -1,8 +1,5 @@
 """A callback that gives tensors of the training to observers. Between observed steps the model is unchanged."""
 
-import itertools
-import json
-import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -16,12 +13,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sagehound.config import Debugger
+from sagehound.data.datamodule import PhotoDataModule
 from sagehound.data.loader import Batch
+from sagehound.debugger import preflight
 from sagehound.debugger.evaluator import Evaluator
 from sagehound.debugger.findings import NAME
-from sagehound.debugger.monitor import Monitor
+from sagehound.debugger.monitor import Monitor, act
 from sagehound.debugger.observers import Observer, Observers, reported
 from sagehound.debugger.rules.rule import Finding
+from sagehound.debugger.tensor_folder import unused, where
 from sagehound.errors import SagehoundError
 from sagehound.models.classifier import Classifier
 from sagehound.system import console
@@ -29,7 +29,6 @@ from sagehound.system import console
 _SCORES = {"losses", "labels", "predictions"}
 _ACTIVATIONS = {"relu_input", "relu_output", "saturating_input"}
 _KINDS: dict[type[nn.Module], str] = {nn.ReLU: "relu", nn.ReLU6: "relu", nn.Tanh: "tanh", nn.Sigmoid: "sigmoid"}
-_SAGEMAKER = "/opt/ml/input/config/debughookconfig.json"  # SageMaker's copy of the request
 
 
 @dataclass
@@ -71,6 +70,8 @@ class TensorHook(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Open the files of each process that observes tensors."""
+        if self.evaluator and self.cfg.preflight and trainer.is_global_zero and trainer.global_step == 0:
+            self._preflight(trainer, pl_module, self.evaluator)
         batches = sum(n for n in trainer.num_val_batches if isinstance(n, int))
         steps = (trainer.global_step, trainer.current_epoch * batches)
         observers = [o for o in (self._recorder(trainer, steps), self._monitor(trainer, steps)) if o]
@@ -79,6 +80,14 @@ class TensorHook(Callback):
         has_relus = "relu" in activations(pl_module).values()
         if self._observers and trainer.is_global_zero and wants_relus and not has_relus:
             console.info("debugger: the model has no ReLU: relu_input and relu_output stay empty")
+
+    def _preflight(self, trainer: pl.Trainer, model: pl.LightningModule, evaluator: Evaluator) -> None:
+        data = getattr(trainer, "datamodule", None)
+        assert isinstance(model, Classifier)
+        assert isinstance(data, PhotoDataModule)
+        with reported("the checks before the first epoch are left out"):
+            for name, finding in preflight.run(preflight.Setting(model, data, trainer.optimizers[0]), evaluator):
+                act(self.cfg, name, finding, self._on_finding)
 
     def _recorder(self, trainer: pl.Trainer, steps: tuple[int, int]) -> Observer | None:
         folder: Path | None = None
@@ -272,19 +281,3 @@ def activations(model: nn.Module) -> dict[str, str]:
     """The activation layers that are observed, by name: relu, tanh or sigmoid."""
     kinds = ((name, _KINDS.get(type(module))) for name, module in model.named_modules())
     return {name: kind for name, kind in kinds if kind}
-
-
-def where(folder: str | None, run: Path) -> Path:
-    """The folder of the config, or SageMaker's folder of tensors, or the run's debugger/tensors."""
-    config = Path(os.environ.get("SMDEBUG_CONFIG_FILE_PATH", _SAGEMAKER))
-    if folder:
-        return Path(folder).expanduser()
-    if config.exists():
-        return Path(json.loads(config.read_text()).get("LocalPath", "/opt/ml/output/tensors"))
-    return run / "debugger" / "tensors"
-
-
-def unused(folder: Path) -> Path:
-    """The first empty one of folder, folder-2, folder-3, ..."""
-    others = (folder.with_name(f"{folder.name}-{n}") for n in itertools.count(2))
-    return next(f for f in itertools.chain([folder], others) if not f.exists() or (f.is_dir() and not any(f.iterdir())))

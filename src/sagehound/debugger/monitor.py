@@ -121,18 +121,27 @@ class Monitor:
             self._tensors.setdefault(collection, {})[name] = Observed(_copy(tensor))
 
     def _report(self, name: str, finding: Finding) -> None:
-        action = str((self._cfg.rules or {}).get(name, {}).get("action", self._cfg.action))
         self._write()
-        findings.tell(finding)
-        self._on_finding(finding, action)
-        if action == "fail":
-            raise SagehoundError(f"debugger: {finding.rule}, and its action is fail: {findings.line(finding)}")
+        act(self._cfg, name, finding, self._on_finding)
 
     def _write(self) -> None:
         try:
             findings.write(self._file, self._evaluator, self._cfg.profile)
         except SagehoundError as error:  # a full disk does not end the training
             raise OSError(str(error)) from error
+
+
+def act(cfg: Debugger, name: str, finding: Finding, on_finding: Callable[[Finding, str], None]) -> None:
+    """Print a finding, and do what the config says: ``action``, or the rule's own.
+
+    Raises:
+        SagehoundError: the action is fail.
+    """
+    action = str((cfg.rules or {}).get(name, {}).get("action", cfg.action))
+    findings.tell(finding)
+    on_finding(finding, action)
+    if action == "fail":
+        raise SagehoundError(f"debugger: {finding.rule}, and its action is fail: {findings.line(finding)}")
 
 
 class _Watch:

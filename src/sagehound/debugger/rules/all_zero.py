@@ -28,6 +28,8 @@ class AllZero(Rule):
         """Count zeros."""
         if not step.is_training or step.number < self.start_step:
             return None
+        if self.only_all and (step.loss or 0.0) < 0.01:  # all photos of the step are right
+            return None
         collections = ("gradients",) if self.only_all else ("gradients", "weights", "biases", "relu_input", "losses")
         tensors = [(name, t) for c in collections for name, t in step.of(c).items()]
         zeros = [(name, t) for name, t in tensors if self._zeros(t) >= self.threshold]

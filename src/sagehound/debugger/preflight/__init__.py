@@ -1,0 +1,51 @@
+"""Checks before the first epoch: photos, labels, weights, loss and learning rate.
+
+With the default ``finetune=head`` the backbone gets no gradients, so most faults can be seen here. A check is a
+function that yields findings. It works on copies, or restores what it has changed: the training is the one without it.
+"""
+
+from collections.abc import Callable, Iterator
+
+import torch
+
+from sagehound.debugger.evaluator import Evaluator
+from sagehound.debugger.preflight import data_checks, model_checks
+from sagehound.debugger.preflight.setting import Setting, Unknown, same_random_numbers
+from sagehound.debugger.rules.rule import Finding
+
+CHECKS: tuple[Callable[[Setting], Iterator[Finding]], ...] = (
+    model_checks.loss_function,
+    model_checks.first_loss,
+    model_checks.backbone_weights,
+    model_checks.normalisation,
+    data_checks.photos_seen,
+    data_checks.own_transform,
+    data_checks.labels,
+    data_checks.leaks,
+    data_checks.batches,
+    model_checks.one_batch,
+)
+
+
+def run(setting: Setting, evaluator: Evaluator) -> Iterator[tuple[str, Finding]]:
+    """Make every check; yield each finding with the name of its rule, once for each rule."""
+    for check in CHECKS:
+        name = f"Preflight/{check.__name__}"
+        try:
+            with same_random_numbers(), torch.random.fork_rng(devices=[]):
+                findings = list(check(setting))
+        except Unknown as error:
+            evaluator.close(name, str(error))
+            continue
+        except Exception as error:  # a user's own loss, optimizer or transform
+            evaluator.close(name, f"{type(error).__name__}: {error}")
+            continue
+        for finding in findings:
+            if any(finding.rule == known.rule for known in evaluator.findings):
+                continue
+            yield evaluator.add(finding.rule, finding), finding
+        if not findings:
+            evaluator.close(name)
+
+
+__all__ = ["CHECKS", "Setting", "Unknown", "run"]
