@@ -15,6 +15,7 @@ COMMANDS = {
     "serve": "serve a model, with a web page for photos",
     "predict": "classify single photos",
     "audit": "check the photos without training",
+    "debugger": "evaluate rules over the tensors that a run has saved",
 }
 _USAGE = {
     "serve": """\
@@ -66,6 +67,10 @@ def _run(name: str, chosen: str, arguments: list[str]) -> None:
         from sagehound.cli.predict_command import predict
 
         predict(f"{name} predict", arguments)
+    elif chosen == "debugger":
+        from sagehound.cli.debugger_command import evaluate
+
+        evaluate(f"{name} debugger", arguments)
     elif chosen == "serve":
         _hydra(name, "launch", _serve_overrides(name, arguments))
     elif chosen == "audit":

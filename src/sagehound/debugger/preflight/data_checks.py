@@ -9,6 +9,7 @@ from sagehound.debugger.label_check import check_labels, transfer
 from sagehound.debugger.preflight.setting import Setting, Unknown, finding, spread
 from sagehound.debugger.rules.rule import Finding
 
+_MIN_PHOTOS = 5  # of a class whose labels are judged
 _MOST_PHOTOS = 1500  # whose features are compared; the time grows with the cube
 
 
@@ -78,8 +79,10 @@ def labels(s: Setting) -> Iterator[Finding]:
     train, valid = (s.data.photos.split(name) for name in ("train", "valid"))
     index = spread(s.data, _MOST_PHOTOS)
     x, y = s.data.features.centre["train"]([(0, i) for i in index]), np.array(s.data.photos.labels(train))[index]
-    if len(y) < 5 * s.classes:
-        raise Unknown(f"{len(y)} train photos of {s.classes} classes are too few")
+    common = np.flatnonzero(np.bincount(y, minlength=s.classes) >= _MIN_PHOTOS)
+    x, y = x[np.isin(y, common)], y[np.isin(y, common)]
+    if len(common) < 2:
+        raise Unknown(f"fewer than two classes have {_MIN_PHOTOS} train photos")
     check = check_labels(x, y, s.classes)
     if check.agreement < check.chance + 0.1 * (1 - check.chance):
         yield finding(
@@ -101,9 +104,12 @@ def labels(s: Setting) -> Iterator[Finding]:
             "wrong labels, or classes that overlap",
             "augment.label_smoothing=0.1",
         )
-    index = list(range(min(len(valid), _MOST_PHOTOS)))
+    valid_labels = s.data.photos.labels(valid)[:_MOST_PHOTOS]
+    index = [i for i, label in enumerate(valid_labels) if label in common]
+    if not index:
+        return
     z = s.data.features.centre["valid"]([(0, i) for i in index])
-    share = transfer(x, y, z, np.array(s.data.photos.labels(valid))[index], s.classes)
+    share = transfer(x, y, z, np.array(valid_labels)[index], s.classes)
     if share < 0.5 * check.agreement:
         yield finding(
             "TrainEvalGap",

@@ -1,0 +1,119 @@
+"""Evaluates rules over the tensors that a run has saved."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sagehound.config import Debugger
+from sagehound.debugger import require
+from sagehound.debugger.evaluator import Evaluator
+from sagehound.debugger.observation import Observed, Step
+from sagehound.debugger.rules import make
+from sagehound.debugger.rules.rule import Facts
+from sagehound.errors import InputError
+
+_COLLECTIONS = (
+    "losses",
+    "gradients",
+    "weights",
+    "biases",
+    "relu_input",
+    "relu_output",
+    "saturating_input",
+    "labels",
+    "predictions",
+)
+
+
+def folders(run: Path) -> list[Path]:
+    """The folders of saved tensors of a run, or the given folder if it is one; after a resume there are several.
+
+    Raises:
+        InputError: there are none.
+    """
+    if (run / "events").is_dir():
+        return [run]
+    found = sorted((run / "debugger").glob("tensors*"), key=lambda p: (len(p.name), p.name))
+    if not found:
+        raise InputError(f"{run}: no saved tensors: train with debugger=local debugger.save=true")
+    return found
+
+
+def steps(folder: Path) -> Iterator[Step]:
+    """The steps of a folder of tensors, in the order in which they were computed.
+
+    Raises:
+        ConfigError: smdebug is not installed.
+        InputError: the folder holds no tensors.
+    """
+    require()
+    from smdebug import modes
+    from smdebug.exceptions import SMDebugException
+    from smdebug.trials import create_trial
+
+    try:
+        trial = create_trial(str(folder))
+        members = {c: trial.tensor_names(collection=c) for c in _COLLECTIONS if c in trial.collections()}
+        numbers = trial.steps()
+    except (SMDebugException, OSError) as error:
+        raise InputError(f"{folder}: its tensors cannot be read: {error}") from error
+    for number in numbers:
+        mode, mode_step = trial.mode(number), trial.mode_step(number)
+        tensors: dict[str, dict[str, Observed]] = {}
+        for collection, names in members.items():
+            for name in names:
+                tensor = trial.tensor(name)
+                if mode_step in tensor.steps(mode=mode):
+                    tensors.setdefault(collection, {})[name] = _observed(tensor, mode_step, mode)
+        yield Step(mode == modes.TRAIN, mode_step, tensors)
+
+
+def _observed(tensor: Any, step: int, mode: Any) -> Observed:  # noqa: ANN401 - smdebug ships no types
+    """The values, or the statistics if only those were saved."""
+    statistics = {}
+    for (name, is_absolute), value in tensor.reduction_values(step, mode=mode).items():
+        statistics[f"abs_{name}" if is_absolute else {"l2": "l2_norm"}.get(name, name)] = float(value)
+    if statistics:
+        return Observed(statistics=statistics)
+    return Observed(tensor.value(step, mode=mode))
+
+
+def facts_of(run: Path) -> Facts:
+    """What the files of a run tell; defaults where there are none."""
+    from omegaconf import OmegaConf
+
+    try:
+        config = OmegaConf.load(run / "config.yaml")
+        audit = json.loads((run / "audit.json").read_text())
+        counts = tuple(int(row["train"]) for row in audit["counts"].values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return Facts()
+    return Facts(
+        lr=OmegaConf.select(config, "optimizer.lr"),
+        epochs=OmegaConf.select(config, "trainer.max_epochs"),
+        classes=len(counts),
+        counts=counts,
+        frozen=OmegaConf.select(config, "finetune.name") == "head",
+    )
+
+
+def evaluate(run: Path, cfg: Debugger) -> Evaluator:
+    """Evaluate the rules of a config over a run's saved tensors.
+
+    Args:
+        run: a run's folder, or a folder of tensors.
+        cfg: rules and profile.
+
+    Raises:
+        ConfigError: no such rule or parameter, or smdebug is not installed.
+        InputError: there are no saved tensors.
+    """
+    evaluator = Evaluator(make(cfg.rules, cfg.profile, facts_of(run)))
+    for folder in folders(run):
+        for step in steps(folder):
+            for _ in evaluator.on_step(step):
+                pass
+    for _ in evaluator.on_end():
+        pass
+    return evaluator
