@@ -15,6 +15,8 @@ class Base:
     name: str
     root: Path  # split/class/photo
     overrides: tuple[str, ...]
+    architecture: str  # timm's name
+    weights: str
     held_out: bool
 
 
@@ -28,6 +30,7 @@ class Case:
         causes: rules that name the fault rightly; of the first finding.
         table: how the labels or splits are wrong, a function of this module by its name.
         early: whether it can be seen before the first epoch.
+        weights: what is wrong with the file of weights, not_loaded or in_part.
     """
 
     name: str
@@ -35,6 +38,7 @@ class Case:
     causes: tuple[str, ...] = ()
     table: str = ""
     early: bool = True
+    weights: str = ""
 
 
 LOSS, OPTIMIZER, TRANSFORM, CALLBACK = (
@@ -60,27 +64,24 @@ FAULTS = (
     Case("BGR", (f"{TRANSFORM}Bgr", "trainer.max_epochs=1"), ("SwappedChannels",), "few"),
     Case("photos scaled to 0..1", (f"{TRANSFORM}Black", "trainer.max_epochs=1"), ("BlankPhotos",), "few"),
     Case("photos normalised twice", (f"{TRANSFORM}Dark", "trainer.max_epochs=1"), ("WrongNormalisation",), "few"),
-    Case("weights not loaded", ("backbone.pretrained=false", "backbone.weights=null"), ("RandomBackbone",)),
+    Case("weights not loaded", (), ("RandomBackbone",), weights="not_loaded"),
+    Case("weights loaded in part", (), ("RandomBackbone",), weights="in_part"),
     Case("loss with the wrong sign", (f"{LOSS}WrongSign",), ("WrongLoss",)),
     Case("softmax twice", (f"{LOSS}SoftmaxTwice",), ("WrongLoss",)),
     Case("loss is detached", (f"{LOSS}Detached",), ("WrongLoss", "FrozenParameters")),
     Case("loss with shifted labels", (f"{LOSS}NextLabel",), ("WrongLoss",)),
     Case("optimizer has biases alone", (f"{OPTIMIZER}OnlyBiases",), ("FrozenParameters",)),
     Case("learning rate zero at once", (f"{OPTIMIZER}ZeroRate",), ("FrozenParameters", "LearningRateTooLow")),
-    Case("gradient ascent", (f"{OPTIMIZER}Ascent", "optimizer.lr=0.1"), ("WrongLoss", "LossNotDecreasing")),
-    Case("head of zeros", (f"{CALLBACK}Initialise", "callbacks.fault.how=zeros", HIDDEN), ("FrozenParameters",)),
+    Case("gradient ascent", (f"{OPTIMIZER}Ascent", "optimizer.lr=0.1"), ("WrongDirection",)),
+    Case("head of zeros", (f"{CALLBACK}Initialise", "callbacks.fault.how=zeros", HIDDEN), ("AllZero",)),
     Case("head x 100", (f"{CALLBACK}Initialise", "callbacks.fault.how=large", HIDDEN), ("PoorWeightInitialization",)),
     Case("dead ReLUs", (f"{CALLBACK}Initialise", "callbacks.fault.how=dead", HIDDEN), ("DeadRelu", "FrozenParameters")),
-    Case("NaN in the head", (f"{CALLBACK}Initialise", "callbacks.fault.how=nan"), ("ExplodingTensor",)),
+    Case("NaN in the head", (f"{CALLBACK}Initialise", "callbacks.fault.how=not_finite"), ("ExplodingTensor",)),
     Case("everything frozen", (f"{CALLBACK}Freeze", HIDDEN), ("FrozenParameters",)),
-    Case(
-        "weight decay of 500", ("optimizer.weight_decay=500",), ("LossNotDecreasing", "WeightUpdateRatio"), early=False
-    ),
     Case(
         "clipped to nothing",
         ("optimizer=sgd", "optimizer.lr=0.1", "trainer.gradient_clip=1e-9"),
-        ("LearningRateTooLow", "LossNotDecreasing", "WeightUpdateRatio"),
-        early=False,
+        ("GradientClipping",),
     ),
     Case(
         "40 photos, 60 epochs",
@@ -137,6 +138,25 @@ FULL_HEALTHY = (
 )
 
 Row = dict[str, str]
+
+
+def write_weights(kind: str, base: Base, path: Path) -> tuple[str, ...]:
+    """Write a file of weights that were not loaded, or only half of them; returns the override that uses it."""
+    if not kind:
+        return ()
+    import timm
+    import torch
+    from safetensors.torch import save_file
+
+    from sagehound.models.backbone import find_weights
+
+    torch.manual_seed(0)
+    state = timm.create_model(base.architecture).state_dict()
+    if kind == "in_part":
+        good = timm.models.load_state_dict(str(find_weights(base.weights)))
+        state |= {name: good[name] for name in list(state)[: len(state) // 2]}
+    save_file({name: value.contiguous() for name, value in state.items()}, path)
+    return (f"backbone.weights='{path}'",)
 
 
 def write_table(name: str, base: Base, root: Path, case: str) -> tuple[str, ...]:

@@ -95,7 +95,7 @@ class Initialise(Callback):
     """Sets the head's first weights before training.
 
     Args:
-        how: zeros, large, dead (biases of hidden layers far below zero) or nan.
+        how: zeros, large, dead (biases of hidden layers far below zero) or not_finite.
     """
 
     def __init__(self, how: str) -> None:
@@ -113,7 +113,7 @@ class Initialise(Callback):
                 layer.weight.mul_(100)
             elif self.how == "dead" and layer is not layers[-1]:
                 layer.bias.fill_(-1000)
-            elif self.how == "nan":
+            elif self.how == "not_finite":
                 layer.weight[0, 0] = float("nan")
 
 

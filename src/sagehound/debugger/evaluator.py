@@ -38,6 +38,7 @@ class Evaluator:
     def __init__(self, rules: Mapping[str, Rule]) -> None:
         self.rules = dict(rules)
         self._statuses = {name: _Status() for name in rules}
+        self.findings: list[Finding] = []  # in the order in which they were made
 
     def on_step(self, step: Step) -> Iterator[tuple[str, Finding]]:
         """Yield each new finding with the rule's name in the config."""
@@ -73,18 +74,14 @@ class Evaluator:
         """
         name = next((key for key, rule in self.rules.items() if name in (key, rule.name)), name)
         status = self._statuses.setdefault(name, _Status())
+        self.findings.append(finding)
         status.findings.append(finding)
         status.set(ISSUES, finding.meaning)
         return name
 
-    def close(self, name: str, why: str = "") -> None:
-        """Note that a check was made and found nothing; with ``why``, that it could not be made."""
-        self._statuses.setdefault(name, _Status()).set(NOT_EVALUATED if why else NO_ISSUES, why)
-
-    @property
-    def findings(self) -> list[Finding]:
-        """All findings, in the order of their rules."""
-        return [finding for status in self._statuses.values() for finding in status.findings]
+    def note(self, name: str, status: str, details: str = "") -> None:
+        """Note the status of a check that is not one of the rules."""
+        self._statuses.setdefault(name, _Status()).set(status, details)
 
     def statuses(self) -> list[dict[str, Any]]:
         """In the vocabulary of DebugRuleEvaluationStatuses, with the findings of each rule."""
@@ -109,6 +106,7 @@ class Evaluator:
             status.set(ERROR, f"{type(error).__name__}: {error}")
         else:
             if finding is not None:
+                self.findings.append(finding)
                 status.findings.append(finding)
                 status.set(ISSUES, finding.meaning)
                 yield name, finding

@@ -1,6 +1,7 @@
 """findings.json, and how a finding is printed."""
 
 import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ NAME = "findings.json"
 
 
 def write(file: Path, evaluator: Evaluator, profile: str) -> None:
-    """Write the status and the findings of every rule, in the vocabulary of DebugRuleEvaluationStatuses."""
+    """Write the findings in the order of time, and each rule's status in the form of DebugRuleEvaluationStatuses."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_json(file, _plain({"profile": profile, "DebugRuleEvaluationStatuses": evaluator.statuses()}))
+    content = {"profile": profile, "findings": [asdict(f) for f in evaluator.findings]}
+    write_json(file, _plain(content | {"DebugRuleEvaluationStatuses": evaluator.statuses()}))
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - JSON

@@ -86,7 +86,8 @@ class TensorHook(Callback):
         assert isinstance(model, Classifier)
         assert isinstance(data, PhotoDataModule)
         with reported("the checks before the first epoch are left out"):
-            for name, finding in preflight.run(preflight.Setting(model, data, trainer.optimizers[0]), evaluator):
+            setting = preflight.Setting(model, data, trainer.optimizers[0], trainer.gradient_clip_val)
+            for name, finding in preflight.run(setting, evaluator):
                 act(self.cfg, name, finding, self._on_finding)
 
     def _recorder(self, trainer: pl.Trainer, steps: tuple[int, int]) -> Observer | None:

@@ -44,11 +44,11 @@ def check_labels(
     """
     n = len(labels)
     x = _normalised(features, features)
-    y = _targets(labels, classes)
+    y, shares = _targets(labels, classes)
     kernel = x @ x.T
     hat = kernel @ np.linalg.inv(kernel + strength * np.eye(n))
     leverage = np.clip(np.diag(hat), 0, 1 - 1e-6)[:, None]
-    scores = y - (y - hat @ y) / (1 - leverage)
+    scores = shares + y - (y - hat @ y) / (1 - leverage)
     own = scores[np.arange(n), labels]
     others = scores.copy()
     others[np.arange(n), labels] = -np.inf
@@ -62,8 +62,9 @@ def transfer(
 ) -> float:
     """Share of other photos whose labels a ridge regression on ``features`` predicts; arguments as above."""
     x, z = _normalised(features, features), _normalised(other, features)
-    weights = np.linalg.solve(x @ x.T + strength * np.eye(len(x)), _targets(labels, classes))
-    return float(np.mean((z @ (x.T @ weights)).argmax(1) == other_labels))
+    y, shares = _targets(labels, classes)
+    weights = np.linalg.solve(x @ x.T + strength * np.eye(len(x)), y)
+    return float(np.mean((shares + z @ (x.T @ weights)).argmax(1) == other_labels))
 
 
 def _normalised(features: Array, reference: Array) -> Array:
@@ -72,5 +73,8 @@ def _normalised(features: Array, reference: Array) -> Array:
     return np.asarray(x / (np.linalg.norm(x, axis=1, keepdims=True) + 1e-12))
 
 
-def _targets(labels: Array, classes: int) -> Array:
-    return np.asarray(np.eye(classes)[labels] - 1 / classes)
+def _targets(labels: Array, classes: int) -> tuple[Array, Array]:
+    """Each label as 1 among zeros, n x c, minus the share of each class, c; and these shares."""
+    one_hot = np.eye(classes)[labels]
+    shares = one_hot.mean(0)
+    return one_hot - shares, shares

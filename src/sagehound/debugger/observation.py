@@ -81,8 +81,8 @@ class Step:
     tensors: Mapping[str, Tensors] = field(default_factory=dict)
 
     def of(self, collection: str) -> Tensors:
-        """The tensors of a collection by name; empty if none was observed."""
-        return self.tensors.get(collection, {})
+        """The tensors of a collection in the order of their names; empty if none was observed."""
+        return dict(sorted(self.tensors.get(collection, {}).items()))
 
     @property
     def loss(self) -> float | None:

@@ -49,14 +49,14 @@ def steps(folder: Path) -> Iterator[Step]:
     """
     require()
     from smdebug import modes
-    from smdebug.exceptions import SMDebugException
+    from smdebug.exceptions import SMDebugError
     from smdebug.trials import create_trial
 
     try:
         trial = create_trial(str(folder))
         members = {c: trial.tensor_names(collection=c) for c in _COLLECTIONS if c in trial.collections()}
         numbers = trial.steps()
-    except (SMDebugException, OSError) as error:
+    except (SMDebugError, OSError) as error:
         raise InputError(f"{folder}: its tensors cannot be read: {error}") from error
     for number in numbers:
         mode, mode_step = trial.mode(number), trial.mode_step(number)

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from sagehound.debugger.evaluator import Evaluator
-from sagehound.debugger.preflight import data_checks, model_checks
+from sagehound.debugger.evaluator import ERROR, ISSUES, NO_ISSUES, NOT_EVALUATED, Evaluator
+from sagehound.debugger.preflight import data_checks, model_checks, step_checks
 from sagehound.debugger.preflight.setting import Setting, Unknown, same_random_numbers
 from sagehound.debugger.rules.rule import Finding
 
@@ -23,7 +23,8 @@ CHECKS: tuple[Callable[[Setting], Iterator[Finding]], ...] = (
     data_checks.labels,
     data_checks.leaks,
     data_checks.batches,
-    model_checks.one_batch,
+    model_checks.head_weights,
+    step_checks.one_batch,
 )
 
 
@@ -35,17 +36,16 @@ def run(setting: Setting, evaluator: Evaluator) -> Iterator[tuple[str, Finding]]
             with same_random_numbers(), torch.random.fork_rng(devices=[]):
                 findings = list(check(setting))
         except Unknown as error:
-            evaluator.close(name, str(error))
+            evaluator.note(name, NOT_EVALUATED, str(error))
             continue
         except Exception as error:  # a user's own loss, optimizer or transform
-            evaluator.close(name, f"{type(error).__name__}: {error}")
+            evaluator.note(name, ERROR, f"{type(error).__name__}: {error}")
             continue
         for finding in findings:
             if any(finding.rule == known.rule for known in evaluator.findings):
                 continue
             yield evaluator.add(finding.rule, finding), finding
-        if not findings:
-            evaluator.close(name)
+        evaluator.note(name, ISSUES if findings else NO_ISSUES, ", ".join(finding.rule for finding in findings))
 
 
 __all__ = ["CHECKS", "Setting", "Unknown", "run"]

@@ -102,7 +102,6 @@ def labels(s: Setting) -> Iterator[Finding]:
             0.08,
             f"{check.contradicted:.0%} of the train photos look like photos of another class",
             "wrong labels, or classes that overlap",
-            "augment.label_smoothing=0.1",
         )
     valid_labels = s.data.photos.labels(valid)[:_MOST_PHOTOS]
     index = [i for i, label in enumerate(valid_labels) if label in common]

@@ -1,20 +1,17 @@
 """Checks of the loss, the weights and the first steps."""
 
 import math
-import time
 from collections.abc import Iterator
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sagehound.debugger.preflight.setting import Setting, eval_mode, finding, restored, spread, training_mode
+from sagehound.debugger.preflight.setting import Setting, eval_mode, finding, spread
 from sagehound.debugger.rules.rule import Finding
 from sagehound.inference.preprocessing import Preprocessing
 from sagehound.models.backbone import data_config
-
-_SECONDS = 4.0  # for the steps on one batch
-_STEPS = 30
 
 
 def loss_function(s: Setting) -> Iterator[Finding]:
@@ -103,6 +100,19 @@ def backbone_weights(s: Setting) -> Iterator[Finding]:
                 "backbone.pretrained=true",
             )
         return
+    norms = [m for m in s.model.backbone.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    fresh = [m for m in norms if _is_untrained(m)]
+    if fresh:
+        yield finding(
+            "RandomBackbone",
+            "backbone",
+            len(fresh),
+            0,
+            f"{len(fresh)} of {len(norms)} normalisation layers of the backbone were never trained",
+            "its weights were not loaded, or only in part",
+            "backbone.weights=null",
+        )
+        return
     batch = s.data.features.centre["train"]([(0, i) for i in spread(s.data, 64)]) if s.data.features else None
     if batch is not None:
         variation = float(np.median(batch.std(0) / (np.abs(batch).mean(0) + 1e-12)))
@@ -116,6 +126,14 @@ def backbone_weights(s: Setting) -> Iterator[Finding]:
                 "its weights are not those of a trained network, or the photos are all alike",
                 "backbone.pretrained=true",
             )
+
+
+def _is_untrained(norm: nn.Module) -> bool:
+    """Whether a BatchNorm has the statistics with which it starts: mean 0 and variance 1."""
+    mean, variance = norm.running_mean, norm.running_var
+    if not isinstance(mean, Tensor) or not isinstance(variance, Tensor):
+        return False
+    return not mean.any() and bool((variance == 1).all())
 
 
 def normalisation(s: Setting) -> Iterator[Finding]:
@@ -134,88 +152,42 @@ def normalisation(s: Setting) -> Iterator[Finding]:
         )
 
 
-def one_batch(s: Setting) -> Iterator[Finding]:
-    """Steps on one batch reduce its loss, change the parameters that should learn, and no others."""
-    with restored(s.model, s.optimizer), training_mode(s.model):
-        before = {name: p.detach().clone() for name, p in s.model.named_parameters()}
-        losses = _fit(s)
-        changed = {name for name, p in s.model.named_parameters() if not torch.equal(p, before[name])}
-    groups = {id(p) for group in s.optimizer.param_groups for p in group["params"]}
-    frozen = s.model.frozen
-    should = {
-        name
-        for name, p in s.model.named_parameters()
-        if name.startswith("head.") or (p.requires_grad and not frozen and not name.startswith("head."))
-    }
-    missing = sorted(name for name in should if id(dict(s.model.named_parameters())[name]) not in groups)
-    still = sorted(should - changed)
-    if (still and len(still) > 0.5 * len(should)) or missing:
-        names = missing or still
-        yield finding(
-            "FrozenParameters",
-            names[0],
-            len(names),
-            0,
-            f"{len(names)} of {len(should)} parameters that should learn do not change",
-            "they are not given to the optimizer" if missing else "their gradient or learning rate is zero",
-            "optimizer=adamw",
-        )
-    if extra := sorted(changed - should):
-        yield finding(
-            "UnintendedUpdates",
-            extra[0],
-            len(extra),
-            0,
-            f"{len(extra)} parameters that should stay fixed change",
-            "the optimizer has parameters of the frozen backbone",
-            "optimizer=adamw",
-        )
-    yield from _judge_losses(s, losses)
-
-
-def _judge_losses(s: Setting, losses: list[float]) -> Iterator[Finding]:
-    lr, first, last = s.model.optimizer.lr, losses[0], min(losses[-3:])
-    if not math.isfinite(losses[-1]) or max(losses[1:], default=first) > 3 * max(first, s.chance):
-        yield finding(
-            "LearningRateTooHigh",
-            "loss of one batch",
-            max(losses),
-            3 * max(first, s.chance),
-            f"in {len(losses) - 1} steps on one batch the loss goes from {first:.3g} to {max(losses):.3g}",
-            "the learning rate is too high",
-            f"optimizer.lr={min(lr / 10, 0.002):.3g}",
-        )
-    elif len(losses) > 10 and last > 0.8 * first > 0.2 * s.chance:
-        yield finding(
-            "LearningRateTooLow",
-            "loss of one batch",
-            last / first,
-            0.8,
-            f"in {len(losses) - 1} steps on one batch the loss only goes from {first:.3g} to {last:.3g}",
-            "the learning rate is too low, or the gradient does not reach the weights",
-            f"optimizer.lr={max(10 * lr, 0.002):.3g}",
-        )
-
-
-def _fit(s: Setting) -> list[float]:
-    """The losses of up to 30 steps on one batch, at the peak of the schedule."""
-    rates = [group["lr"] for group in s.optimizer.param_groups]
-    for group in s.optimizer.param_groups:
-        group["lr"] = group.get("initial_lr", group["lr"])
-    step = type(s.optimizer).step  # the class's own: the schedule counts the calls of the object's
-    losses: list[float] = []
-    x, targets, end = s.inputs(s.batch), s.batch[1], time.monotonic() + _SECONDS
-    try:
-        while len(losses) <= _STEPS and (time.monotonic() < end or len(losses) < 3):
-            s.optimizer.zero_grad()
-            loss = s.model.loss(s.model.classify(x), targets).mean()
-            losses.append(float(loss.detach()))
-            if not math.isfinite(losses[-1]):
-                break
-            loss.backward()
-            step(s.optimizer)
-    finally:
-        s.optimizer.zero_grad()
-        for group, rate in zip(s.optimizer.param_groups, rates, strict=True):
-            group["lr"] = rate
-    return losses
+def head_weights(s: Setting) -> Iterator[Finding]:
+    """The head's weights are finite, not all zero, and its hidden layers are alive."""
+    for name, parameter in s.model.head.named_parameters():
+        if not torch.isfinite(parameter).all():
+            yield finding(
+                "ExplodingTensor",
+                f"head.{name}",
+                math.nan,
+                math.inf,
+                f"the first weights head.{name} are not finite",
+                "something has changed them before the training",
+            )
+            return
+        if len(s.model.head) > 1 and parameter.ndim > 1 and not parameter.any():
+            yield finding(
+                "AllZero",
+                f"head.{name}",
+                100,
+                100,
+                f"the first weights head.{name} are all zero, so no gradient reaches the layers before them",
+                "something has changed them before the training",
+            )
+            return
+    with torch.no_grad(), eval_mode(s.model):
+        x = s.inputs(s.batch)
+        x = x if x.ndim == 2 else s.model.features(x)
+        for index, layer in enumerate(s.model.head):
+            dead = float((x <= 0).all(0).float().mean()) if isinstance(layer, nn.ReLU) else 0.0
+            if dead > 0.95:
+                yield finding(
+                    "DeadRelu",
+                    f"head.{index}",
+                    100 * dead,
+                    95,
+                    f"{dead:.0%} of the neurons of head.{index} give zero for every photo",
+                    "their first biases are far below zero",
+                )
+                return
+            x = layer(x)

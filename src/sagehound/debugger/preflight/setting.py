@@ -33,11 +33,13 @@ class Setting:
         model: on the device on which it will be trained.
         data: with its trainer.
         optimizer: of the model, before its first step.
+        clip: largest norm of the gradient; None: it is not clipped.
     """
 
     model: Classifier
     data: PhotoDataModule
     optimizer: torch.optim.Optimizer
+    clip: float | None = None
 
     @property
     def classes(self) -> int:

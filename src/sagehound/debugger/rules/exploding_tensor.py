@@ -21,10 +21,8 @@ class ExplodingTensor(Rule):
     def on_step(self, step: Step) -> Finding | None:
         """Check every tensor of the step; a maximum or minimum that is not finite shows it."""
         self._steps += 1
-        for collection, tensors in step.tensors.items():
-            if collection == "labels":
-                continue
-            for name, tensor in tensors.items():
+        for collection in sorted({*step.tensors} - {"labels"}):
+            for name, tensor in step.of(collection).items():
                 value = max(tensor.statistic("max"), -tensor.statistic("min"))  # numpy's are NaN if any value is
                 if math.isnan(value) or (math.isinf(value) and not self.only_nan):
                     return self._finding(step, name, value)

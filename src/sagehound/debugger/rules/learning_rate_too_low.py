@@ -53,7 +53,7 @@ class LearningRateTooLow(Rule):
         )
 
     def _measure(self, step: Step) -> None:
-        name = next(reversed(list(step.of("weights"))), None)  # the last weight is the head's
+        name = max((n for n in step.of("weights") if "head." in n), default=None)
         if name is None:
             return
         now = step.of("weights")[name].values

@@ -21,9 +21,9 @@ class Overfit(Rule):
     needs: ClassVar[tuple[str, ...]] = ("losses",)
 
     start_step: int = parameter(0, unit="optimizer steps")
-    patience: int = parameter(1, 3, unit="epochs")
+    patience: int = parameter(1, 5, unit="epochs")
     ratio_threshold: float = parameter(0.1, 1.0, unit="share of the train loss")
-    rise: float = parameter(0.0, 0.1, unit="share of the lowest valid loss")
+    rise: float = parameter(0.0, 0.3, unit="share of the lowest valid loss")
     _epochs: EpochScores = field(default_factory=EpochScores)
     _lowest: float = float("inf")
     _best: int = 0

@@ -16,7 +16,7 @@ class Overtraining(Rule):
     needs: ClassVar[tuple[str, ...]] = ("losses",)
 
     patience_train: int = parameter(5, 10_000, unit="epochs")
-    patience_validation: int = parameter(10, 15, unit="epochs")
+    patience_validation: int = parameter(10, 30, unit="epochs")
     delta: float = parameter(0.01, unit="loss")
     _epochs: EpochScores = field(default_factory=EpochScores)
     _lowest: list[float] = field(default_factory=lambda: [float("inf")] * 2)

@@ -41,6 +41,8 @@ class TrainEvalGap(Rule):
         chance = math.log(max(self._classes, 2))
         if epoch.number > self.epochs or epoch.train.loss >= chance or epoch.valid.loss <= self.ratio * chance:
             return None
+        if epoch.valid.top1 > max(1.5 / max(self._classes, 2), 0.25 * epoch.train.top1):
+            return None  # no more mistakes than overfitting explains
         return self.found(
             epoch.last,
             "valid loss",

@@ -1,0 +1,220 @@
+"""debugger=local: what a run reports, what it does about it, and that the model is the one without it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers import ROOT, Command, Compose, small
+
+from sagehound.config import Debugger
+from sagehound.debugger import rules, saved
+from sagehound.errors import ConfigError, SagehoundError
+from sagehound.training.train import Run, train
+
+EVERY = ["debugger.train_interval=1", "debugger.eval_interval=1"]
+LOCAL = ["debugger=local", *EVERY]
+RISING = ["optimizer=sgd", "optimizer.lr=1000", "trainer.gradient_clip=null", "trainer.max_epochs=4"]
+OWN = '''
+from sagehound.debugger.rules.rule import Rule
+
+
+class LossBelow(Rule):
+    """The train loss is below a limit."""
+
+    name = "LossBelow"
+    needs = ("losses",)
+
+    def __init__(self, limit):
+        super().__init__()
+        self.limit = limit
+
+    def on_step(self, step):
+        if step.is_training and step.loss < self.limit:
+            return self.found(step, "loss", step.loss, self.limit, "the loss is low", "it learns")
+'''
+
+
+def findings(run: Path, name: str = "findings.json") -> list[dict[str, Any]]:
+    content: list[dict[str, Any]] = json.loads((run / "debugger" / name).read_text())["findings"]
+    return content
+
+
+def statuses(run: Path) -> dict[str, str]:
+    content = json.loads((run / "debugger/findings.json").read_text())["DebugRuleEvaluationStatuses"]
+    return {status["RuleConfigurationName"]: status["RuleEvaluationStatus"] for status in content}
+
+
+def weights_of(run: Path) -> dict[str, torch.Tensor]:
+    state: dict[str, torch.Tensor] = torch.load(run / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    return state
+
+
+def same(a: Run, b: Run) -> bool:
+    one, two = weights_of(a.folder), weights_of(b.folder)
+    equal = one.keys() == two.keys() and all(torch.equal(one[k], two[k]) for k in one)
+    return equal and {**a.metrics, "seconds": 0} == {**b.metrics, "seconds": 0}
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["finetune=head", "head.hidden=[8]", "head.dropout=0.3"],
+        ["finetune=gradual", "finetune.head_epochs=1", "data.batch_size=20", "trainer.accumulate=2"],
+        pytest.param(
+            ["finetune=full", "trainer.ema=0.9", "trainer.precision=bf16-mixed", "augment=strong"],
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(["finetune=head", "features.cache=false", "optimizer=sgd"], marks=pytest.mark.slow),
+    ],
+)
+def test_the_model_is_the_one_without_it(config: Compose, tmp_path: Path, given: list[str]) -> None:
+    plain = train(config(*given), tmp_path / "plain")
+    run = train(config(*given, *LOCAL), tmp_path / "run")
+    assert same(plain, run)
+    assert not (run.folder / "debugger/tensors").exists(), "saving is another switch"
+    evaluated = statuses(run.folder)
+    assert {"Overfit", "ExplodingTensor", "Preflight/one_batch"} <= evaluated.keys()
+    assert evaluated["StalledTraining"] == "NotEvaluated"
+    assert "InProgress" not in evaluated.values()
+
+
+def test_a_finding_names_step_value_cause_and_override(
+    config: Compose, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = train(config(*LOCAL, *RISING, "debugger.preflight=false"), tmp_path / "run")
+    finding = next(f for f in findings(run.folder) if f["rule"] == "LearningRateTooHigh")
+    assert finding["step"] >= 2
+    assert finding["value"] > finding["threshold"]
+    assert finding["override"] == "optimizer.lr=0.002"
+    printed = capsys.readouterr().out
+    assert printed.count("warning: debugger: LearningRateTooHigh: the train loss rose from") == 1
+    assert "Likely cause: the learning rate is too high. Try optimizer.lr=0.002" in printed
+    better = train(config(*LOCAL, *RISING[2:], finding["override"]), tmp_path / "better")
+    assert "LearningRateTooHigh" not in [f["rule"] for f in findings(better.folder)]
+
+
+def test_checks_before_the_first_step(config: Compose, tmp_path: Path) -> None:
+    run = train(config(*LOCAL, *RISING), tmp_path / "run")
+    first = {f["rule"]: f["step"] for f in findings(run.folder)}
+    assert first["LearningRateTooHigh"] is None
+    assert first["RandomBackbone"] is None, "the weights of the tests' backbone are random"
+
+
+def test_action_stop_keeps_the_checkpoint(config: Compose, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stop = "+debugger.rules.learning_rate_too_high.action=stop"
+    run = train(config(*LOCAL, *RISING, "debugger.preflight=false", stop), tmp_path / "run")
+    assert "training stops because of LearningRateTooHigh" in capsys.readouterr().out
+    assert torch.load(run.folder / "checkpoints/last.ckpt", weights_only=True)["global_step"] < 20, "four epochs"
+    assert (run.folder / "checkpoints/best.ckpt").exists()
+    assert run.metrics["test"]["top1"] >= 0
+
+
+def test_action_fail_ends_the_command(config: Compose, tmp_path: Path) -> None:
+    fail = "+debugger.rules.learning_rate_too_high.action=fail"
+    with pytest.raises(SagehoundError, match="LearningRateTooHigh, and its action is fail") as error:
+        train(config(*LOCAL, *RISING, fail, "debugger.preflight=false"), tmp_path / "run")
+    assert error.value.exit_code == 1
+    assert findings(tmp_path / "run")[-1]["rule"] == "LearningRateTooHigh"
+
+
+@pytest.mark.parametrize("profile", ["calibrated", "aws"])
+def test_saved_tensors_give_the_same_verdicts(config: Compose, tmp_path: Path, profile: str) -> None:
+    given = [*LOCAL, *RISING, "head.hidden=[8]", f"debugger.profile={profile}", "debugger.preflight=false"]
+    run = train(config(*given, "debugger.save=true"), tmp_path / "run")
+    evaluator = saved.evaluate(run.folder, Debugger(name="local", profile=profile))
+    live = findings(run.folder)
+    assert len(live) >= 2
+    afterwards = {finding.rule: finding for finding in evaluator.findings}
+    assert afterwards.keys() == {finding["rule"] for finding in live}
+    for finding in live:
+        other = afterwards[finding["rule"]]
+        assert (other.step, other.tensor) == (finding["step"], finding["tensor"])
+        assert other.value == pytest.approx(float(finding["value"]), rel=1e-5, nan_ok=True)
+
+
+def test_the_command_evaluates_saved_tensors(config: Compose, tmp_path: Path) -> None:
+    given = [*LOCAL, *RISING, "debugger.preflight=false", "debugger.save=true"]
+    run = train(config(*given), tmp_path / "run")
+    done = sagehound("debugger", str(run.folder), "--rule", "LearningRateTooHigh", "ratio=1.2")
+    assert done.returncode == 0, done.stderr
+    assert "LearningRateTooHigh        IssuesFound" in done.stdout
+    assert "1 of 1 rules found something" in done.stdout
+    live = next(f for f in findings(run.folder) if f["rule"] == "LearningRateTooHigh")
+    assert findings(run.folder, "findings_saved.json")[0]["threshold"] < live["threshold"]
+    for arguments, message in {
+        (str(run.folder), "--rule", "nothing"): "debugger.rules.nothing: no such rule; choose from",
+        (str(run.folder), "ratio=2"): "ratio=2: give --rule NAME, of which this is a parameter",
+        (str(tmp_path / "none"),): "none: no such folder; give a run's folder",
+        (str(tmp_path),): "no saved tensors: train with debugger=local debugger.save=true",
+    }.items():
+        done = sagehound("debugger", *arguments)
+        assert done.returncode in (2, 3)
+        assert message in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+
+
+def sagehound(*arguments: str) -> subprocess.CompletedProcess[str]:
+    call = [sys.executable, "-m", "sagehound.cli", *arguments]
+    return subprocess.run(call, capture_output=True, text=True, check=False, cwd=ROOT)
+
+
+def test_a_rule_of_your_own_live_and_afterwards(
+    config: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_rules.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    own = ["+debugger.rules.mine._target_=own_rules.LossBelow", "+debugger.rules.mine.limit=5"]
+    run = train(config(*LOCAL, *own, "debugger.save=true"), tmp_path / "run")
+    live = next(f for f in findings(run.folder) if f["rule"] == "LossBelow")
+    chosen = {"mine": {"_target_": "own_rules.LossBelow", "limit": 5}}
+    afterwards = saved.evaluate(run.folder, Debugger(name="local", rules=chosen)).findings
+    assert [(f.rule, f.step) for f in afterwards] == [("LossBelow", live["step"])]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("+debugger.rules.overfit.patienc=3", "the rule Overfit has no such parameter; it has start_step"),
+        ("+debugger.rules.mine.action=stop", "debugger.rules.mine: no such rule; choose from all_zero"),
+        ("debugger.profile=strict", "debugger.profile=strict"),
+    ],
+)
+def test_a_wrong_rule_is_refused_before_any_photo_is_read(
+    config: Compose, tmp_path: Path, given: str, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        train(config("debugger=local", given, f"data.root={tmp_path}/none"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_option_lists_every_rule(config: Compose) -> None:
+    assert set(config("debugger=local").debugger.rules) == set(rules.registry())  # type: ignore[union-attr]
+
+
+def test_an_error_in_it_is_reported_once_and_training_continues(
+    config: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from sagehound.debugger import monitor
+
+    def broken(tensor: torch.Tensor) -> None:
+        raise MemoryError("no room")
+
+    plain = train(config(), tmp_path / "plain")
+    monkeypatch.setattr(monitor, "_copy", broken)
+    run = train(config(*LOCAL), tmp_path / "run")
+    printed = capsys.readouterr().out
+    assert printed.count("warning: debugger: the rules are no longer evaluated (MemoryError: no room)") == 1
+    assert same(plain, run)
+
+
+@pytest.mark.slow
+def test_the_real_command(photos: Path, weights: Path, command: Command, tmp_path: Path) -> None:
+    done = command(*small(photos, weights), *LOCAL, *RISING, f"hydra.run.dir={tmp_path}/run")
+    assert done.returncode == 0, done.stderr
+    assert "warning: debugger: LearningRateTooHigh" in done.stdout
+    assert findings(tmp_path / "run")
