@@ -35,6 +35,7 @@ wheel: $(INSTALLED)
 
 docs: $(INSTALLED)
 	$(BIN)/python docs/scripts/configuration.py
+	$(BIN)/python docs/scripts/rules.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir .site
 	@echo "open .site/index.html"
 

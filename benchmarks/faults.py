@@ -3,8 +3,8 @@
 python benchmarks/faults.py [--profile aws] [--cure] [--only TEXT] [--json FILE]
 
 Each fault is one that a user can commit by config, data or a part of their own. Runs with efficientnet_lite0 or with
-drawn photos are held out: no threshold was chosen with them. --cure trains each faulty case again with the override
-that its first finding prints.
+drawn photos are held out: no threshold was chosen with them. --cure trains each faulty case of
+a head again with the override that its first finding prints.
 """
 
 import json
@@ -108,7 +108,7 @@ def measure(cases: list[tuple[Base, Case]], profile: str, cure: bool, folder: Pa
         findings, top1, steps = train(base, case, folder / str(number), profile)
         first = findings[0] if findings else None
         cured = None
-        if cure and case.name and first and first["override"]:
+        if cure and case in FAULTS and first and first["override"]:
             again, better, _ = train(base, case, folder / f"{number}-cure", profile, *shlex.split(first["override"]))
             cured = first["rule"] not in [f["rule"] for f in again] and better > max(
                 0.6, 0 if math.isnan(top1) else top1 - 0.02

@@ -21,13 +21,14 @@ PAGES = {path.relative_to(ROOT).as_posix(): path.read_text() for path in [ROOT /
 ALL = "\n".join(PAGES.values())
 
 
-def test_the_configuration_reference_is_current() -> None:
-    spec = importlib.util.spec_from_file_location("configuration", ROOT / "docs/scripts/configuration.py")
+@pytest.mark.parametrize("name", ["configuration", "rules"])
+def test_generated_pages_are_current(name: str) -> None:
+    spec = importlib.util.spec_from_file_location(name, ROOT / f"docs/scripts/{name}.py")
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    assert module.PAGE.read_text() == module.page(), "run: python docs/scripts/configuration.py"
+    assert module.PAGE.read_text() == module.page(), f"run: python docs/scripts/{name}.py"
 
 
 @pytest.mark.parametrize("group", [d.name for d in sorted((ROOT / "conf").iterdir()) if d.is_dir()])

@@ -52,7 +52,7 @@ def collect(cloud: Cloud, job: Job, ended: dict[str, Any]) -> dict[str, Any]:
         if _download(s3, bucket, f"{base}/output/output.tar.gz", job.folder / "output.tar.gz"):
             _unpack(job.folder / "output.tar.gz", job.folder)
         _download(s3, bucket, f"{base}/output/model.tar.gz", job.folder / archive.NAME)
-        if job.cfg.debugger:
+        if job.cfg.debugger and job.cfg.debugger.name == "sagemaker":
             _download_all(s3, bucket, f"{base}/debug-output/", job.folder / "debugger" / "tensors")
     if ended["TrainingJobStatus"] != "Completed":
         reason = ended.get("FailureReason") or ended["SecondaryStatus"]

@@ -49,7 +49,8 @@ def prepare(cloud: Cloud, work: Sequence[tuple[Launch, Sequence[str], Path]]) ->
             uploaded[needed] = job_inputs.channels(cloud, cfg)
         hyperparameters = requests.hyperparameters([*overrides, *_results_to_keep(cfg)])
         name, token = job_client.new_name("sagehound", 63), uuid.uuid4().hex
-        debugger = _debugger(cloud, cfg, cfg.debugger) if cfg.debugger else None
+        is_managed = cfg.debugger is not None and cfg.debugger.name == "sagemaker"  # else the job evaluates the rules
+        debugger = _debugger(cloud, cfg, cfg.debugger) if cfg.debugger and is_managed else None
         request = requests.training_job(name, cfg, cloud.account, hyperparameters, uploaded[needed], token, debugger)
         requests.check("CreateTrainingJob", request)
         request = (None if cfg.overwrite else _previous_request(folder, request)) or request

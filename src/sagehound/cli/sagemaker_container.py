@@ -140,7 +140,7 @@ def _paths(base: Path, scratch: Path, job: dict[str, Any], run: Path) -> list[st
     if (data / "weights").is_dir():
         (weights,) = (data / "weights").iterdir()
         overrides.append(f"backbone.weights='{weights}'")
-    if chosen.get("debugger", "null") != "null":
+    if chosen.get("debugger", "null") == "sagemaker":
         overrides.append(f"debugger.folder='{base / 'output' / 'tensors'}'")
     if _GPUS.match(job["instance"]) and "trainer.accelerator" not in chosen and base == Path("/opt/ml"):
         overrides.append("trainer.accelerator=gpu")  # fail if the GPU, which costs money, is not available

@@ -143,6 +143,14 @@ class Debugger:
         "rules with their parameters, and with action= or _target_=; null: no AWS rules, or all local ones", None
     )
 
+    def conflicts(self, cfg: "Train") -> Iterator[str]:
+        """Yield a message for each setting that contradicts another."""
+        if self.name == "sagemaker" and not self.save:
+            yield "debugger.save=false: AWS's rules read saved tensors: set debugger.save=true, or debugger=local"
+        actions = {str(rule.get("action", "report")) for rule in (self.rules or {}).values()}
+        if wrong := sorted(actions - {"report", "stop", "fail"}):
+            yield f"debugger.rules: action={wrong[0]}: choose from report, stop, fail"
+
 
 @dataclass
 class Cache:
