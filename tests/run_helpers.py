@@ -5,6 +5,8 @@ from pathlib import Path
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from sagehound.runs.run import Run
+
 
 def curves(run: Path) -> dict[str, list[tuple[int, float]]]:
     """Every scalar in TensorBoard's files: (step, value) in order."""
@@ -25,3 +27,8 @@ def weights_of(run: Path, name: str = "last.ckpt") -> dict[str, torch.Tensor]:
 def same_weights(a: Path, b: Path) -> bool:
     one, two = weights_of(a), weights_of(b)
     return one.keys() == two.keys() and all(torch.equal(one[k], two[k]) for k in one)
+
+
+def same(a: Run, b: Run) -> bool:
+    """Whether two runs have the same weights, bit for bit, and the same scores."""
+    return same_weights(a.folder, b.folder) and {**a.metrics, "seconds": 0} == {**b.metrics, "seconds": 0}

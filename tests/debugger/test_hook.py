@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 import torch
 from helpers import ROOT, Command, Compose, small
+from run_helpers import same, weights_of
 from smdebug import modes
 from smdebug.trials import create_trial
 from torch.nn import functional as F
 
 from sagehound.errors import ConfigError
-from sagehound.training.train import Run, train
+from sagehound.training.train import train
 
 ALL = "losses,gradients,weights,biases,relu_input,relu_output,labels,predictions"
 EVERY = ["debugger.train_interval=1", "debugger.eval_interval=1", "debugger.loss_interval=1"]
@@ -34,17 +35,6 @@ def values(folder: Path, name: str, *, training: bool = True) -> dict[int, np.nd
     mode = modes.TRAIN if training else modes.EVAL
     tensor = tensors(folder).tensor(name)
     return {step: tensor.value(step, mode=mode) for step in tensor.steps(mode=mode)}
-
-
-def weights_of(run: Path) -> dict[str, torch.Tensor]:
-    state: dict[str, torch.Tensor] = torch.load(run / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
-    return state
-
-
-def same(a: Run, b: Run) -> bool:
-    one, two = weights_of(a.folder), weights_of(b.folder)
-    equal = one.keys() == two.keys() and all(torch.equal(one[k], two[k]) for k in one)
-    return equal and {**a.metrics, "seconds": 0} == {**b.metrics, "seconds": 0}
 
 
 @pytest.mark.slow

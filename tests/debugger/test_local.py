@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 import torch
 from helpers import ROOT, Command, Compose, small
+from run_helpers import curves, same
 
 from sagehound.config import Debugger
 from sagehound.debugger import rules, saved
 from sagehound.errors import ConfigError, SagehoundError
-from sagehound.training.train import Run, train
+from sagehound.training.train import train
 
 EVERY = ["debugger.train_interval=1", "debugger.eval_interval=1"]
 LOCAL = ["debugger=local", *EVERY]
@@ -46,17 +47,6 @@ def findings(run: Path, name: str = "findings.json") -> list[dict[str, Any]]:
 def statuses(run: Path) -> dict[str, str]:
     content = json.loads((run / "debugger/findings.json").read_text())["DebugRuleEvaluationStatuses"]
     return {status["RuleConfigurationName"]: status["RuleEvaluationStatus"] for status in content}
-
-
-def weights_of(run: Path) -> dict[str, torch.Tensor]:
-    state: dict[str, torch.Tensor] = torch.load(run / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
-    return state
-
-
-def same(a: Run, b: Run) -> bool:
-    one, two = weights_of(a.folder), weights_of(b.folder)
-    equal = one.keys() == two.keys() and all(torch.equal(one[k], two[k]) for k in one)
-    return equal and {**a.metrics, "seconds": 0} == {**b.metrics, "seconds": 0}
 
 
 @pytest.mark.parametrize(
@@ -93,6 +83,8 @@ def test_a_finding_names_step_value_cause_and_override(
     printed = capsys.readouterr().out
     assert printed.count("warning: debugger: LearningRateTooHigh: the train loss rose from") == 1
     assert "Likely cause: the learning rate is too high. Try optimizer.lr=0.002" in printed
+    points = curves(run.folder)["debugger/LearningRateTooHigh"]
+    assert [value for _, value in points] == [1.0], "a mark in TensorBoard"
     better = train(config(*LOCAL, *RISING[2:], finding["override"]), tmp_path / "better")
     assert "LearningRateTooHigh" not in [f["rule"] for f in findings(better.folder)]
 
@@ -210,6 +202,24 @@ def test_an_error_in_it_is_reported_once_and_training_continues(
     printed = capsys.readouterr().out
     assert printed.count("warning: debugger: the rules are no longer evaluated (MemoryError: no room)") == 1
     assert same(plain, run)
+
+
+def test_a_resumed_run_keeps_its_findings(config: Compose, tmp_path: Path) -> None:
+    given = [*LOCAL, *RISING, "debugger.preflight=false"]
+    run = train(config(*given), tmp_path / "run")
+    before = findings(run.folder)
+    assert before
+    more = ["trainer.max_epochs=6", f"resume={run.folder}/checkpoints/last.ckpt"]
+    train(config(*given, *more), run.folder)
+    assert findings(run.folder)[: len(before)] == before
+
+
+@pytest.mark.slow
+def test_two_processes(config: Compose, tmp_path: Path) -> None:
+    stop = "+debugger.rules.learning_rate_too_high.action=stop"
+    run = train(config(*LOCAL, *RISING, stop, "trainer.devices=2", "trainer.max_epochs=8"), tmp_path / "run")
+    assert "LearningRateTooHigh" in {finding["rule"] for finding in findings(run.folder)}
+    assert torch.load(run.folder / "checkpoints/last.ckpt", weights_only=True)["global_step"] < 24, "eight epochs"
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""The command `sagehound debugger`: evaluates rules over the tensors of a finished run. Imports no torch."""
+"""The command `sagehound debugger`: evaluates rules over the tensors of a finished run."""
 
 import argparse
 import sys

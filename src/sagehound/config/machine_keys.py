@@ -89,6 +89,19 @@ class Features:
             )
 
 
+COLLECTIONS = (
+    "losses",
+    "gradients",
+    "weights",
+    "biases",
+    "relu_input",
+    "relu_output",
+    "saturating_input",
+    "labels",
+    "predictions",
+)
+
+
 @dataclass
 class Debugger:
     """Rules that find faults of a training, and tensors that smdebug writes."""
@@ -117,17 +130,7 @@ class Debugger:
     collections: list[str] = key(
         "collections of tensors to observe and to write",
         ["losses", "gradients", "relu_input", "labels", "predictions"],
-        choices=(
-            "losses",
-            "gradients",
-            "weights",
-            "biases",
-            "relu_input",
-            "relu_output",
-            "saturating_input",
-            "labels",
-            "predictions",
-        ),
+        choices=COLLECTIONS,
     )
     train_interval: int = key("optimizer steps between two observed steps", 100, at_least=1)
     eval_interval: int = key("batches of valid photos between two observed batches", 100, at_least=1)

@@ -39,6 +39,7 @@ class Evaluator:
         self.rules = dict(rules)
         self._statuses = {name: _Status() for name in rules}
         self.findings: list[Finding] = []  # in the order in which they were made
+        self.earlier: list[dict[str, Any]] = []  # those of the run before it was resumed
 
     def on_step(self, step: Step) -> Iterator[tuple[str, Finding]]:
         """Yield each new finding with the rule's name in the config."""

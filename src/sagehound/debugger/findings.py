@@ -1,14 +1,19 @@
 """findings.json, and how a finding is printed."""
 
+import json
 import math
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sagehound.debugger.evaluator import Evaluator
 from sagehound.debugger.rules.rule import Finding
 from sagehound.storage.atomic import write_json
 from sagehound.system import console
+
+if TYPE_CHECKING:
+    from lightning.pytorch.loggers import Logger
 
 NAME = "findings.json"
 
@@ -16,8 +21,16 @@ NAME = "findings.json"
 def write(file: Path, evaluator: Evaluator, profile: str) -> None:
     """Write the findings in the order of time, and each rule's status in the form of DebugRuleEvaluationStatuses."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    content = {"profile": profile, "findings": [asdict(f) for f in evaluator.findings]}
+    content = {"profile": profile, "findings": [*evaluator.earlier, *(asdict(f) for f in evaluator.findings)]}
     write_json(file, _plain(content | {"DebugRuleEvaluationStatuses": evaluator.statuses()}))
+
+
+def read(file: Path) -> list[dict[str, Any]]:
+    """The findings of an earlier part of the run; empty if there is no readable file."""
+    try:
+        return list(json.loads(file.read_text(encoding="utf-8"))["findings"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - JSON
@@ -39,3 +52,19 @@ def line(finding: Finding) -> str:
 def tell(finding: Finding) -> None:
     """Print a finding."""
     console.warn(f"debugger: {finding.rule}: {line(finding)}")
+
+
+def log(finding: Finding, loggers: "Sequence[Logger]", step: int) -> None:
+    """Mark a finding in every logger: a point named after the rule, and in TensorBoard a text.
+
+    Args:
+        finding: what was found.
+        loggers: the run's.
+        step: the optimizer step at which it was found.
+    """
+    from lightning.pytorch.loggers import TensorBoardLogger
+
+    for logger in loggers:
+        logger.log_metrics({f"debugger/{finding.rule}": 1.0}, step)
+        if isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_text(f"debugger/{finding.rule}", line(finding), step)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,8 @@ from torch.nn import functional as F
 from sagehound.config import Debugger
 from sagehound.data.datamodule import PhotoDataModule
 from sagehound.data.loader import Batch
-from sagehound.debugger import preflight
+from sagehound.debugger import findings, preflight
 from sagehound.debugger.evaluator import Evaluator
-from sagehound.debugger.findings import NAME
 from sagehound.debugger.monitor import Monitor, act
 from sagehound.debugger.observers import Observer, Observers, reported
 from sagehound.debugger.rules.rule import Finding
@@ -88,7 +88,7 @@ class TensorHook(Callback):
         with reported("the checks before the first epoch are left out"):
             setting = preflight.Setting(model, data, trainer.optimizers[0], trainer.gradient_clip_val)
             for name, finding in preflight.run(setting, evaluator):
-                act(self.cfg, name, finding, self._on_finding)
+                act(self.cfg, name, finding, partial(self._on_finding, trainer))
 
     def _recorder(self, trainer: pl.Trainer, steps: tuple[int, int]) -> Observer | None:
         folder: Path | None = None
@@ -115,10 +115,15 @@ class TensorHook(Callback):
         if self.evaluator is None or not trainer.is_global_zero:
             return None
         with reported(Monitor.after_error):
-            return Monitor(self.cfg, self.evaluator, self.run / "debugger" / NAME, steps, self._on_finding)
+            file = self.run / "debugger" / findings.NAME
+            if trainer.global_step:  # of a resumed run
+                self.evaluator.earlier = findings.read(file)
+            return Monitor(self.cfg, self.evaluator, file, steps, partial(self._on_finding, trainer))
         return None
 
-    def _on_finding(self, finding: Finding, action: str) -> None:
+    def _on_finding(self, trainer: pl.Trainer, finding: Finding, action: str) -> None:
+        with reported("the finding is not logged"):
+            findings.log(finding, trainer.loggers, trainer.global_step)
         if action == "stop":
             console.info(f"debugger: training stops because of {finding.rule}; the best checkpoint so far is kept")
             self._should_stop = True

@@ -6,24 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from sagehound.config import Debugger
+from sagehound.config.machine_keys import COLLECTIONS
 from sagehound.debugger import require
 from sagehound.debugger.evaluator import Evaluator
 from sagehound.debugger.observation import Observed, Step
 from sagehound.debugger.rules import make
 from sagehound.debugger.rules.rule import Facts
 from sagehound.errors import InputError
-
-_COLLECTIONS = (
-    "losses",
-    "gradients",
-    "weights",
-    "biases",
-    "relu_input",
-    "relu_output",
-    "saturating_input",
-    "labels",
-    "predictions",
-)
 
 
 def folders(run: Path) -> list[Path]:
@@ -54,7 +43,7 @@ def steps(folder: Path) -> Iterator[Step]:
 
     try:
         trial = create_trial(str(folder))
-        members = {c: trial.tensor_names(collection=c) for c in _COLLECTIONS if c in trial.collections()}
+        members = {c: trial.tensor_names(collection=c) for c in COLLECTIONS if c in trial.collections()}
         numbers = trial.steps()
     except (SMDebugError, OSError) as error:
         raise InputError(f"{folder}: its tensors cannot be read: {error}") from error

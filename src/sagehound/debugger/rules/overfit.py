@@ -1,15 +1,15 @@
 """Overfit: the model learns the train photos by heart."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
-from sagehound.debugger.epoch_scores import Epoch, EpochScores
-from sagehound.debugger.observation import Step
-from sagehound.debugger.rules.rule import Finding, Rule, parameter
+from sagehound.debugger.epoch_scores import Epoch
+from sagehound.debugger.rules.epoch_rule import EpochRule
+from sagehound.debugger.rules.rule import Finding, parameter
 
 
 @dataclass
-class Overfit(Rule):
+class Overfit(EpochRule):
     """The mean valid loss exceeds the mean train loss by ``ratio_threshold``, for ``patience`` epochs.
 
     (valid - train) / train > ratio_threshold. AWS's default of 0.1 fires on nearly every small fine-tuning,
@@ -24,22 +24,14 @@ class Overfit(Rule):
     patience: int = parameter(1, 5, unit="epochs")
     ratio_threshold: float = parameter(0.1, 1.0, unit="share of the train loss")
     rise: float = parameter(0.0, 0.3, unit="share of the lowest valid loss")
-    _epochs: EpochScores = field(default_factory=EpochScores)
     _lowest: float = float("inf")
     _best: int = 0
     _bad: int = 0
 
-    def on_step(self, step: Step) -> Finding | None:
-        """Compare the losses when an epoch has ended."""
-        ended = self._epochs.add(step)
-        return self._check(ended) if ended and step.number >= self.start_step else None
-
-    def on_end(self) -> Finding | None:
-        """Compare the losses of the last epoch."""
-        ended = self._epochs.end()
-        return self._check(ended) if ended else None
-
-    def _check(self, epoch: Epoch) -> Finding | None:
+    def on_epoch(self, epoch: Epoch) -> Finding | None:
+        """Compare the losses."""
+        if epoch.last is None or epoch.last.number < self.start_step:
+            return None
         train, valid = epoch.train.loss, epoch.valid.loss
         if valid < self._lowest:
             self._lowest, self._best = valid, epoch.number

@@ -3,13 +3,13 @@
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from sagehound.debugger.epoch_scores import Epoch, EpochScores
-from sagehound.debugger.observation import Step
-from sagehound.debugger.rules.rule import Finding, Rule, parameter
+from sagehound.debugger.epoch_scores import Epoch
+from sagehound.debugger.rules.epoch_rule import EpochRule
+from sagehound.debugger.rules.rule import Finding, parameter
 
 
 @dataclass
-class Overtraining(Rule):
+class Overtraining(EpochRule):
     """Neither loss has fallen by ``delta`` for ``patience_train`` or ``patience_validation`` epochs."""
 
     name: ClassVar[str] = "Overtraining"
@@ -18,21 +18,11 @@ class Overtraining(Rule):
     patience_train: int = parameter(5, 10_000, unit="epochs")
     patience_validation: int = parameter(10, 30, unit="epochs")
     delta: float = parameter(0.01, unit="loss")
-    _epochs: EpochScores = field(default_factory=EpochScores)
     _lowest: list[float] = field(default_factory=lambda: [float("inf")] * 2)
     _waiting: list[int] = field(default_factory=lambda: [0, 0])
 
-    def on_step(self, step: Step) -> Finding | None:
-        """Compare the losses when an epoch has ended."""
-        ended = self._epochs.add(step)
-        return self._check(ended) if ended else None
-
-    def on_end(self) -> Finding | None:
-        """Compare the losses of the last epoch."""
-        ended = self._epochs.end()
-        return self._check(ended) if ended else None
-
-    def _check(self, epoch: Epoch) -> Finding | None:
+    def on_epoch(self, epoch: Epoch) -> Finding | None:
+        """Compare the losses."""
         limits = (self.patience_train, self.patience_validation)
         for i, (loss, limit) in enumerate(zip((epoch.train.loss, epoch.valid.loss), limits, strict=True)):
             improved = loss < self._lowest[i] - self.delta

@@ -1,16 +1,17 @@
 """TrainEvalGap: the model knows the train photos, and is worse than chance on the valid photos."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
-from sagehound.debugger.epoch_scores import Epoch, EpochScores
+from sagehound.debugger.epoch_scores import Epoch
 from sagehound.debugger.observation import Step
-from sagehound.debugger.rules.rule import Finding, Rule, parameter
+from sagehound.debugger.rules.epoch_rule import EpochRule
+from sagehound.debugger.rules.rule import Finding, parameter
 
 
 @dataclass
-class TrainEvalGap(Rule):
+class TrainEvalGap(EpochRule):
     """The valid loss exceeds ``ratio`` x ln(classes) while the train loss is below ln(classes).
 
     Overfitting takes many epochs; this shows within ``epochs``. So train and valid photos are read, labelled or
@@ -22,22 +23,16 @@ class TrainEvalGap(Rule):
 
     ratio: float = parameter(1.1, unit="ln(classes)")
     epochs: int = parameter(3, unit="epochs")
-    _epochs: EpochScores = field(default_factory=EpochScores)
     _classes: int = 0
 
     def on_step(self, step: Step) -> Finding | None:
-        """Compare the losses when an epoch has ended."""
+        """Count the classes, and judge the epoch that ends before this step."""
         logits = next(iter(step.of("predictions").values()), None)
         self._classes = logits.values.shape[1] if logits is not None else self._classes
-        ended = self._epochs.add(step)
-        return self._check(ended) if ended else None
+        return super().on_step(step)
 
-    def on_end(self) -> Finding | None:
-        """Compare the losses of the last epoch."""
-        ended = self._epochs.end()
-        return self._check(ended) if ended else None
-
-    def _check(self, epoch: Epoch) -> Finding | None:
+    def on_epoch(self, epoch: Epoch) -> Finding | None:
+        """Compare the losses."""
         chance = math.log(max(self._classes, 2))
         if epoch.number > self.epochs or epoch.train.loss >= chance or epoch.valid.loss <= self.ratio * chance:
             return None
