@@ -7,6 +7,7 @@ drawn photos are held out: no threshold was chosen with them. --cure trains each
 a head again with the override that its first finding prints.
 """
 
+import itertools
 import json
 import math
 import os
@@ -169,10 +170,11 @@ def main() -> None:
     sys.path.insert(0, str(ROOT / "benchmarks"))
     with scratch() as folder:
         os.environ["SAGEHOUND_CACHE"] = str(folder / "cache")
+        groups = [(*FAULTS, *HEALTHY), *([] if arguments.head else [(*FULL_FAULTS, *FULL_HEALTHY)])]
         cases = [
             (base, case)
-            for base in bases(arguments.data, arguments.weights, folder)
-            for case in (*FAULTS, *HEALTHY, *(() if arguments.head else (*FULL_FAULTS, *FULL_HEALTHY)))
+            for group, base in itertools.product(groups, bases(arguments.data, arguments.weights, folder))
+            for case in group
             if arguments.only in f"{base.name}: {case.name or 'healthy'}"
         ]
         outcomes = list(measure(cases, arguments.profile, arguments.cure, folder))
