@@ -35,7 +35,7 @@ def healthy(number: int, training: bool, seed: int = 0) -> dict[str, np.ndarray]
     }
 
 
-NAMES = {"saturating_input": "head.1.tanh_input_0"}
+NAMES = {"saturating_input": "head.1.tanh_input_0", "weights": "Classifier_head.0.weight"}
 
 
 def steps(change: Change | None = None, epochs: int = 3) -> list[Step]:
