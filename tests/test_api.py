@@ -203,6 +203,7 @@ print(train, load, Classifier, PhotoDataModule, Photo, Run, __version__)
     assert done.stdout.splitlines()[0] == "set()", "heavy imports would slow down every user"
 
 
+@pytest.mark.slow
 def test_training_in_threads_and_in_programs_that_use_hydra(tmp_path: Path, photos: Path, weights: Path) -> None:
     code = f"""
 from threading import Thread

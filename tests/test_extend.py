@@ -50,6 +50,7 @@ def hyper_parameters(folder: Path) -> dict[str, object]:
     return hparams
 
 
+@pytest.mark.slow
 def test_own_parts_train_through_the_command(command: Command, here: Path, photos: Path, weights: Path) -> None:
     flat = flatten(photos, here / "flat")
     own = ["optimizer=halved", "loss=hinge", "augment=blur", "data=by_name", f"data.root={flat}", "finetune=full"]
@@ -118,6 +119,7 @@ def test_a_wrong_part_is_refused_before_photos_are_read(
     assert not list(here.glob("run/*"))
 
 
+@pytest.mark.slow
 def test_the_command_reports_it_in_one_line(command: Command, here: Path, photos: Path, weights: Path) -> None:
     done = command("--config-dir", "options", *small(photos, weights), "optimizer=halved", "optimizer.nestrov=true")
     assert done.returncode == 2

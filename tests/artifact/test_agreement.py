@@ -192,6 +192,7 @@ def readers(run: Path, server: Server, tmp_path: Path) -> Readers:
     return Readers(run, server, tmp_path)
 
 
+@pytest.mark.slow
 def test_all_formats_and_mutations_are_read_or_refused_alike(readers: Readers) -> None:
     """Every format in every mode that it has, every orientation, mutation, name and suffix at least once."""
     rest: list[Callable[[int], object]] = [

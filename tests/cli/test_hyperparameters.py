@@ -15,7 +15,7 @@ VALUES = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), max_si
 )
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.dictionaries(KEYS, VALUES, max_size=6), st.booleans())
 def test_decoding_returns_the_encoded_overrides(given: dict[str, str], deletes: bool) -> None:
     assume(not any("${" in value or "_target_" in value for value in given.values()))

@@ -254,9 +254,10 @@ def test_compiled_layers_are_not_looked_between(config: Compose, tmp_path: Path)
             "raise ModuleNotFoundError(\"No module named 'smdebug'\", name='smdebug')",
             "which is not installed: pip install",
         ),
-        (
+        pytest.param(
             "raise TypeError('Descriptors cannot be created directly.\\nMore')",
             "(TypeError: Descriptors cannot be created",
+            marks=pytest.mark.slow,
         ),
     ],
 )
