@@ -28,7 +28,11 @@ class Hpo:
     max_jobs: int = key("trials in all", 20, at_least=1)
     max_parallel_jobs: int = key("trials that run at a time", 1, at_least=1)
     sampler: str = key("optuna: how it proposes", "tpe", choices=("tpe", "qmc", "random", "grid"))
-    pruner: str = key("optuna: ends trials that are worse than others", "none", choices=("none", "median", "hyperband"))
+    pruner: str = key(
+        "optuna: ends trials that are worse than others; diagnosis: whose debugger says that they cannot become good",
+        "none",
+        choices=("none", "median", "hyperband", "diagnosis"),
+    )
     objective: str = key("a number of metrics.json", "valid.loss")
     direction: str = key("minimize: a lower objective is better", "minimize", choices=("minimize", "maximize"))
     strategy: str = key("sagemaker: how it proposes", "Bayesian", choices=("Bayesian", "Random", "Grid", "Hyperband"))
@@ -54,7 +58,7 @@ class Hpo:
             yield ("hpo searches and does nothing after it: drop the other stages, then train with best=multirun/STUDY")
 
     def _of_sagemaker(self, cfg: "Launch") -> Iterator[str]:
-        if cfg.debugger:
+        if cfg.debugger and cfg.debugger.name == "sagemaker":
             yield "SageMaker's tuning jobs carry no debugger: drop debugger=..., and train the best with it"
         if self.pruner != "none":
             yield "hpo.pruner is Optuna's: with hpo=sagemaker give hpo.early_stopping=true or hpo.strategy=Hyperband"

@@ -46,7 +46,7 @@ def make_pruner(name: str, epochs: int) -> BasePruner:
 
     median: prunes a trial whose best is worse than the median of the others after as many epochs, once five trials and
     a fifth of the epochs are done. hyperband: a third of the trials continues after 1, 3, 9, ... epochs (Li et al.
-    2018), in brackets, some of which start later.
+    2018), in brackets, some of which start later. diagnosis: the debugger of each trial, see diagnosis.py.
     """
     if name == "median":
         return MedianPruner(n_startup_trials=5, n_warmup_steps=max(1, -(-epochs // 5)))

@@ -11,7 +11,7 @@ from sagehound.config import typed
 from sagehound.errors import ConfigError
 from sagehound.runs import run_folder
 from sagehound_launchers.config import Launch, schema
-from sagehound_launchers.search import pruning
+from sagehound_launchers.search import diagnosis, pruning
 
 schema.register()
 
@@ -28,4 +28,7 @@ def train_trial(composed: DictConfig) -> dict[str, Any]:
     tell = pruning.each_epoch(cfg.search.objective)
     if tell and choose(cfg.trainer, cfg.finetune).devices > 1:
         raise ConfigError(f"hpo.pruner={cfg.search.pruner} needs trials of one device: give trainer.devices=1")
-    return train(cfg, folder, tell, command.given_overrides()).metrics
+    if cfg.search.pruner == "diagnosis":
+        diagnosis.prepare(cfg)
+    with diagnosis.pruned():
+        return train(cfg, folder, tell, command.given_overrides()).metrics

@@ -16,7 +16,7 @@ from sagehound.debugger.evaluator import Evaluator
 from sagehound.debugger.observation import Observed, Step
 from sagehound.debugger.observers import Parameters
 from sagehound.debugger.rules import make
-from sagehound.debugger.rules.rule import Facts, Finding
+from sagehound.debugger.rules.rule import Facts, Finding, RuleFailed
 from sagehound.debugger.rules.stalled_training import StalledTraining
 from sagehound.errors import SagehoundError
 from sagehound.models.classifier import Classifier
@@ -135,13 +135,13 @@ def act(cfg: Debugger, name: str, finding: Finding, on_finding: Callable[[Findin
     """Print a finding, and do what the config says: ``action``, or the rule's own.
 
     Raises:
-        SagehoundError: the action is fail.
+        RuleFailed: the action is fail.
     """
     action = str((cfg.rules or {}).get(name, {}).get("action", cfg.action))
     findings.tell(finding)
     on_finding(finding, action)
     if action == "fail":
-        raise SagehoundError(f"debugger: {finding.rule}, and its action is fail: {findings.line(finding)}")
+        raise RuleFailed(f"debugger: {finding.rule}, and its action is fail: {findings.line(finding)}")
 
 
 class _Watch:

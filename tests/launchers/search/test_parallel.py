@@ -220,6 +220,22 @@ def test_a_trial_that_others_are_ahead_of_is_pruned(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("several", [1, 2])
+def test_a_trial_that_cannot_become_good_is_pruned_by_diagnosis(
+    launch: Command, photos: Path, weights: Path, tmp_path: Path, several: int
+) -> None:
+    done = launch(
+        *small(photos, weights), "-m", "hpo=optuna", "optimizer=sgd", "optimizer.lr=0.5,10000,0.3", "hpo.study=d",
+        "hpo.sampler=grid", "hpo.pruner=diagnosis", f"hpo.max_parallel_jobs={several}", "trainer.gradient_clip=null",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    states = {r["optimizer.lr"]: r["state"] for r in rows(tmp_path / "multirun/d")}
+    assert states == {"0.5": "complete", "10000": "pruned", "0.3": "complete"}
+    assert "pruned: debugger: LearningRateTooHigh" in done.stdout
+    assert "10000" not in (tmp_path / "multirun/d/best.yaml").read_text()
+
+
+@pytest.mark.slow
 def test_another_launcher_is_given_batches(
     launch: Command, photos: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

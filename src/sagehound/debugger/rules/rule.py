@@ -5,6 +5,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from sagehound.debugger.observation import Step
+from sagehound.errors import SagehoundError
+
+
+class RuleFailed(SagehoundError):
+    """A rule has found something, and its action is fail."""
 
 
 @dataclass(frozen=True)
