@@ -143,13 +143,14 @@ def write_weights(kind: str, base: Base, path: Path) -> tuple[str, ...]:
     import torch
     from safetensors.torch import save_file
 
-    from sagehound.models.backbone import find_weights
+    from sagehound.config import Backbone
+    from sagehound.models.backbone import build
 
     torch.manual_seed(0)
     state = timm.create_model(base.architecture).state_dict()
     if kind == "in_part":
-        good = timm.models.load_state_dict(str(find_weights(base.weights)))
-        state |= {name: good[name] for name in list(state)[: len(state) // 2]}
+        good = build(Backbone(base.architecture, True, base.weights)).state_dict()
+        state |= {name: good[name] for name in list(good)[: len(good) // 2]}
     save_file({name: value.contiguous() for name, value in state.items()}, path)
     return (f"backbone.weights='{path}'",)
 
