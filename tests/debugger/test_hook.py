@@ -274,7 +274,7 @@ def test_smdebug_is_needed(photos: Path, weights: Path, tmp_path: Path, smdebug:
     )
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
-    assert "debugger=sagemaker" in done.stderr
+    assert "debugger.save=true" in done.stderr
     assert message in done.stderr
     assert "pip install 'sagehound[debugger]'" in done.stderr
 
