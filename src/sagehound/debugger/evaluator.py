@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from sagehound.debugger.observation import Missing, Step
-from sagehound.debugger.rules.rule import Finding, Rule
+from sagehound.debugger.rules.rule import Facts, Finding, Rule
 
 IN_PROGRESS, NO_ISSUES, ISSUES = "InProgress", "NoIssuesFound", "IssuesFound"  # AWS's words
 ERROR, NOT_EVALUATED = "Error", "NotEvaluated"
@@ -33,10 +33,11 @@ class Evaluator:
 
     Args:
         rules: by their names in the config.
+        facts: what is known of the run.
     """
 
-    def __init__(self, rules: Mapping[str, Rule]) -> None:
-        self.rules = dict(rules)
+    def __init__(self, rules: Mapping[str, Rule], facts: Facts | None = None) -> None:
+        self.rules, self.facts = dict(rules), facts or Facts()
         self._statuses = {name: _Status() for name in rules}
         self.findings: list[Finding] = []  # in the order in which they were made
         self.earlier: list[dict[str, Any]] = []  # those of the run before it was resumed

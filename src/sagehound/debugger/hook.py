@@ -86,7 +86,7 @@ class TensorHook(Callback):
         assert isinstance(model, Classifier)
         assert isinstance(data, PhotoDataModule)
         with reported("the checks before the first epoch are left out"):
-            setting = preflight.Setting(model, data, trainer.optimizers[0], trainer.gradient_clip_val)
+            setting = preflight.Setting(model, data, trainer.optimizers[0], trainer.gradient_clip_val, evaluator.facts)
             for name, finding in preflight.run(setting, evaluator):
                 act(self.cfg, name, finding, partial(self._on_finding, trainer))
 

@@ -203,5 +203,7 @@ def prepare(cfg: Train, model: Classifier, data: PhotoDataModule) -> Evaluator |
         classes=len(model.classes),
         counts=tuple(int(n) for n in counts),
         frozen=cfg.finetune.name == "head",
+        weighted=cfg.loss.class_weights is not None,
+        callbacks=tuple(cfg.callbacks),
     )
-    return Evaluator(make(cfg.debugger.rules, cfg.debugger.profile, facts))
+    return Evaluator(make(cfg.debugger.rules, cfg.debugger.profile, facts), facts)

@@ -23,8 +23,7 @@ def loss_function(s: Setting) -> Iterator[Finding]:
     own = 0.0 if slope is None else float(slope.diagonal().mean())
     right = float(s.model.loss(20 * F.one_hot(labels, s.classes).float(), labels).mean().detach())
     wrong = float(s.model.loss(-20 * F.one_hot(labels, s.classes).float(), labels).mean().detach())
-    mine = "drop loss._target_" if not isinstance(s.model.given_loss, str) else ""
-    override = "loss=cross_entropy" if mine else ""
+    override = "loss._target_=null" if not isinstance(s.model.given_loss, str) else ""
     if own > 0 or wrong < right:
         yield finding(
             "WrongLoss",
@@ -69,7 +68,7 @@ def first_loss(s: Setting) -> Iterator[Finding]:
             math.inf,
             "the first predictions are not finite",
             "the weights or the photos hold NaN or infinity",
-            "backbone.pretrained=true",
+            s.without_callback,
         )
         return
     loss = float(F.cross_entropy(logits, s.batch[1]))
@@ -81,7 +80,7 @@ def first_loss(s: Setting) -> Iterator[Finding]:
             2.5 * s.chance,
             f"the first loss is {loss:.3g}; a model that knows nothing has {s.chance:.3g}",
             "the initial weights of the head are too large, or the photos are not prepared as the backbone expects",
-            "head.hidden=[]",
+            s.without_callback or "head.hidden=[]",
         )
 
 
@@ -163,6 +162,7 @@ def head_weights(s: Setting) -> Iterator[Finding]:
                 math.inf,
                 f"the first weights head.{name} are not finite",
                 "something has changed them before the training",
+                s.without_callback,
             )
             return
         if len(s.model.head) > 1 and parameter.ndim > 1 and not parameter.any():
@@ -173,6 +173,7 @@ def head_weights(s: Setting) -> Iterator[Finding]:
                 100,
                 f"the first weights head.{name} are all zero, so no gradient reaches the layers before them",
                 "something has changed them before the training",
+                s.without_callback,
             )
             return
     with torch.no_grad(), eval_mode(s.model):
@@ -188,6 +189,7 @@ def head_weights(s: Setting) -> Iterator[Finding]:
                     95,
                     f"{dead:.0%} of the neurons of head.{index} give zero for every photo",
                     "their first biases are far below zero",
+                    s.without_callback,
                 )
                 return
             x = layer(x)

@@ -5,7 +5,7 @@ import math
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from sagehound.data.datamodule import PhotoDataModule
 from sagehound.data.loader import Batch
-from sagehound.debugger.rules.rule import Finding
+from sagehound.debugger.rules.rule import Facts, Finding
 from sagehound.models.classifier import Classifier
 
 _BATCH = 32
@@ -34,12 +34,14 @@ class Setting:
         data: with its trainer.
         optimizer: of the model, before its first step.
         clip: largest norm of the gradient; None: it is not clipped.
+        facts: what is known of the run.
     """
 
     model: Classifier
     data: PhotoDataModule
     optimizer: torch.optim.Optimizer
     clip: float | None = None
+    facts: Facts = field(default_factory=Facts)
 
     @property
     def classes(self) -> int:
@@ -62,6 +64,17 @@ class Setting:
     def photos(self) -> Tensor:
         """Up to 64 train photos from all over the set, without augmentation: uint8, b x 3 x h x w."""
         return self.data.sample("train", 64)
+
+    @property
+    def without_callback(self) -> str:
+        """The override that leaves out the user's callback, if there is one."""
+        return f"~callbacks.{self.facts.callbacks[0]}" if self.facts.callbacks else ""
+
+    @property
+    def without_optimizer(self) -> str:
+        """The override that replaces a user's optimizer, or leaves out the user's callback."""
+        own = "optimizer._target_=null" if self.model.make_optimizer else ""
+        return own or self.without_callback or "optimizer=adamw"
 
     def inputs(self, batch: Batch) -> Tensor:
         """What the model's ``classify`` takes: normalised photos, or features."""

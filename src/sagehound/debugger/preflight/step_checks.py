@@ -70,7 +70,7 @@ def _frozen_parameters(s: Setting, steps: _Steps) -> Iterator[Finding]:
             0,
             f"{len(names)} of {len(head | backbone)} parameters that should learn do not change, such as {names[0]}",
             "they are not given to the optimizer" if missing else "their gradient or learning rate is zero",
-            "optimizer=adamw",
+            s.without_optimizer,
         )
     elif extra := sorted(changed - head - backbone):
         yield finding(
@@ -80,7 +80,7 @@ def _frozen_parameters(s: Setting, steps: _Steps) -> Iterator[Finding]:
             0,
             f"{len(extra)} parameters that should stay fixed change, such as {extra[0]}",
             "the optimizer has parameters of the frozen backbone",
-            "optimizer=adamw",
+            s.without_optimizer,
         )
 
 
@@ -97,7 +97,7 @@ def _judge(s: Setting, steps: _Steps) -> Iterator[Finding]:
                 0,
                 f"even tiny steps on one batch raise its loss from {small[0]:.6g} to {small[-1]:.6g}",
                 "the optimizer maximises the loss",
-                "optimizer=adamw",
+                s.without_optimizer,
             )
             return
         yield finding(

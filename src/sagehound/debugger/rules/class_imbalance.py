@@ -27,7 +27,7 @@ class ClassImbalance(Rule):
 
     def on_step(self, step: Step) -> Finding | None:
         """Count the labels of the step."""
-        if not step.is_training:
+        if not step.is_training or self.facts.weighted:
             return None
         if self.facts.counts and 0 not in self.facts.counts:
             return self._compare(step, max(self.facts.counts), min(self.facts.counts))

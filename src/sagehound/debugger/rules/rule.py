@@ -23,6 +23,8 @@ class Facts:
         classes: how many.
         counts: train photos of each class.
         frozen: whether the backbone is frozen for the whole run.
+        weighted: whether the loss weights the classes.
+        callbacks: names of the user's callbacks in the config.
     """
 
     lr: float | None = None
@@ -31,6 +33,8 @@ class Facts:
     classes: int | None = None
     counts: tuple[int, ...] = ()
     frozen: bool = False
+    weighted: bool = False
+    callbacks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
