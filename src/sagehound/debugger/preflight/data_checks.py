@@ -42,7 +42,7 @@ def own_transform(s: Setting) -> Iterator[Finding]:
             0.1,
             f"augment.transform makes {flat:.0%} of the photos one colour",
             "a wrong scale in the transform",
-            "augment.transform=null",
+            "~augment.transform._target_",
         )
         return
     a, b = (t.float().mean((2, 3)) for t in (plain, changed))
@@ -55,7 +55,7 @@ def own_transform(s: Setting) -> Iterator[Finding]:
             2 * swapped,
             "augment.transform swaps red and blue",
             "the transform works in BGR, as OpenCV does",
-            "augment.transform=null",
+            "~augment.transform._target_",
         )
     darker = float((b.mean() + 1) / (a.mean() + 1))
     if not 0.4 < darker < 2.5:
@@ -66,7 +66,7 @@ def own_transform(s: Setting) -> Iterator[Finding]:
             0.4,
             f"augment.transform changes the mean brightness by a factor of {darker:.2g}",
             "the transform scales or normalises photos, which the model does itself",
-            "augment.transform=null",
+            "~augment.transform._target_",
         )
 
 
