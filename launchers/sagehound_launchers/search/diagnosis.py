@@ -9,7 +9,7 @@ from sagehound_launchers.config import Launch
 from sagehound_launchers.search.pruning import Pruned
 
 # found before the first epoch or in its first steps
-_HOPELESS = ("learning_rate_too_high", "learning_rate_too_low", "exploding_tensor", "loss_not_decreasing")
+_FATAL = ("learning_rate_too_high", "learning_rate_too_low", "exploding_tensor", "loss_not_decreasing")
 
 
 def prepare(cfg: Launch) -> None:
@@ -21,7 +21,7 @@ def prepare(cfg: Launch) -> None:
             collections=["losses", "weights", "labels", "predictions"],
             train_interval=5,
             loss_interval=1,
-            rules={name: {"action": "fail"} for name in _HOPELESS},
+            rules={name: {"action": "fail"} for name in _FATAL},
         )
 
 
