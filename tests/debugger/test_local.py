@@ -215,11 +215,14 @@ def test_a_resumed_run_keeps_its_findings(config: Compose, tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-def test_two_processes(config: Compose, tmp_path: Path) -> None:
+def test_two_processes_stop_together(photos: Path, weights: Path, command: Command, tmp_path: Path) -> None:
     stop = "+debugger.rules.learning_rate_too_high.action=stop"
-    run = train(config(*LOCAL, *RISING, stop, "trainer.devices=2", "trainer.max_epochs=8"), tmp_path / "run")
-    assert "LearningRateTooHigh" in {finding["rule"] for finding in findings(run.folder)}
-    assert torch.load(run.folder / "checkpoints/last.ckpt", weights_only=True)["global_step"] < 24, "eight epochs"
+    given = [*small(photos, weights), *LOCAL, *RISING, stop, "trainer.devices=2", "trainer.max_epochs=8"]
+    done = command(*given, f"hydra.run.dir={tmp_path}/run")
+    assert done.returncode == 0, done.stderr
+    assert "LearningRateTooHigh" in {finding["rule"] for finding in findings(tmp_path / "run")}
+    assert "epoch 1/8" in done.stdout
+    assert "epoch 3/8" not in done.stdout, "both processes have stopped"
 
 
 @pytest.mark.slow

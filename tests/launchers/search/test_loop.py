@@ -44,7 +44,10 @@ def rows(folder: Path) -> list[dict[str, str]]:
             ["hpo=optuna", "hpo.pruner=median", "hpo.objective=valid.ece"],
             "choose hpo.objective=valid.loss or valid.top1",
         ),
-        (["hpo=optuna", "hpo.pruner=medin"], "hpo.pruner=medin: choose from none, median, hyperband, diagnosis (did you mean"),
+        (
+            ["hpo=optuna", "hpo.pruner=medin"],
+            "hpo.pruner=medin: choose from none, median, hyperband, diagnosis (did you mean",
+        ),
         (["hpo=optuna", "head.dropot=0.1,0.2"], "head.dropot: no such key (did you mean head.dropout?)"),
         (["hpo=optuna", "optimizer.lr=-1,2"], "optimizer.lr=-1.0: must be above 0"),
         (["hpo=optuna", "optimizer.lr=interval(2,1)"], "give two finite numbers, the smaller first"),
