@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import forked
 import pytest
 from helpers import ROOT, Command, Compose, Server, make_photos, small
 from hydra import compose, initialize_config_dir
@@ -115,22 +116,11 @@ def photo(run_photos: Path) -> bytes:
 @pytest.fixture
 def launch(tmp_path: Path) -> Command:
     """Run `python launch.py ...` in an empty folder, as a user would."""
-    return lambda *arguments, timeout=300: _python("launch.py", tmp_path, arguments, timeout)
+    return lambda *arguments, timeout=300: forked.run(ROOT / "launch.py", tmp_path, arguments, timeout)
 
 
 @pytest.fixture
 def command(tmp_path: Path) -> Command:
     """Run `python train.py ...` in an empty folder, as a user would."""
 
-    return lambda *arguments, timeout=300: _python("train.py", tmp_path, arguments, timeout)
-
-
-def _python(script: str, folder: Path, arguments: tuple[str, ...], timeout: float) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(ROOT / script), *arguments],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
+    return lambda *arguments, timeout=300: forked.run(ROOT / "train.py", tmp_path, arguments, timeout)

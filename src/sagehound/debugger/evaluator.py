@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from sagehound.debugger.observation import Missing, Step
 from sagehound.debugger.rules.rule import Facts, Finding, Rule
 
@@ -101,7 +103,8 @@ class Evaluator:
     def _judge(self, name: str, look: Any) -> Iterator[tuple[str, Finding]]:  # noqa: ANN401 - a bound method
         status = self._statuses[name]
         try:
-            finding = look()
+            with np.errstate(all="ignore"):  # tensors may hold NaN and infinity
+                finding = look()
         except Missing as error:
             status.set(NOT_EVALUATED, f"it needs {error}")
         except Exception as error:  # a rule may be the user's own

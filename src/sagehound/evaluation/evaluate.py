@@ -10,6 +10,7 @@ from sagehound.data.datamodule import PhotoDataModule
 from sagehound.data.folders import SPLITS
 from sagehound.data.photo_set import PhotoSet
 from sagehound.evaluation.tables import Predictions, describe_interval, wilson
+from sagehound.models.backbone import without_tf32
 from sagehound.models.classifier import Classifier
 from sagehound.system import console
 
@@ -22,7 +23,7 @@ def predict(model: Classifier, photos: PhotoDataModule, device: torch.device) ->
     """
     model = model.to(device).eval()
     predictions = {}
-    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # its 10 bits would be visible in probabilities
+    with without_tf32():
         for split in SPLITS:
             batches = photos.evaluation_dataloader(split)
             logits, labels = [], []

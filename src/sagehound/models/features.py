@@ -26,13 +26,13 @@ from sagehound.errors import ConfigError, SagehoundError
 from sagehound.inference.decode import decoder_versions
 from sagehound.inference.network import Normalise, features_of
 from sagehound.inference.preprocessing import Preprocessing
-from sagehound.models.backbone import CPU_CHUNK, for_inference
+from sagehound.models.backbone import CPU_CHUNK, for_inference, without_tf32
 from sagehound.storage.atomic import locked
 from sagehound.storage.blob_store import NotCached, Store
 from sagehound.system import console
 from sagehound.system.hardware import Compute
 
-_VERSION = 1  # of the cached features; raise it when decoding, resizing or the backbone's pass changes
+_VERSION = 2  # of the cached features; raise it when decoding, resizing or the backbone's pass changes
 _EXACT = "32-true"
 _HALVES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 _WORKERS = 8  # each holds the activations of a batch
@@ -207,7 +207,7 @@ class FeatureView:
         net = for_inference(net, preprocessing.size, _HALVES.get(self.precision, torch.float32))
 
         def run(x: Tensor) -> npt.NDArray[Any]:
-            with torch.no_grad(), autocast(accelerator, self.precision):
+            with torch.no_grad(), without_tf32(), autocast(accelerator, self.precision):
                 rows = net(normalise(x.to(device, non_blocking=True))).float().cpu().numpy()
             with np.errstate(over="ignore"):
                 return np.asarray(rows, self.dtype)

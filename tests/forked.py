@@ -1,0 +1,69 @@
+"""Runs train.py and launch.py in a fork of a process that has already imported their packages.
+
+The imports take seconds, and hundreds of tests run a command. The fork has its own folder, environment, arguments,
+streams and exit code. Tests of the start-up itself, and everything in tests/e2e, start a real process.
+"""
+
+import atexit
+import multiprocessing
+import os
+import runpy
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+_IMPORTED = [
+    "sagehound.training.train",
+    "sagehound.artifact.export",
+    "sagehound.cli.train_command",
+    "sagehound.cli.launch_command",
+    "sagehound_launchers.search.loop",
+    "boto3",
+    "optuna",
+    "tensorboard.backend.event_processing.event_accumulator",
+]
+_READ_LATER = ("SAGEHOUND_", "AWS_", "PYTEST_", "SM_", "HOME", "GIT_DIR", "OMP_", "TORCHINDUCTOR_")  # not when a package is imported
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(_IMPORTED)
+_environment = dict(os.environ)  # of the packages' import
+
+
+def run(script: Path, folder: Path, arguments: Sequence[str], timeout: float) -> subprocess.CompletedProcess[str]:
+    """Run a script to its end, with ``folder`` as the current one and the environment of the test.
+
+    Raises:
+        subprocess.TimeoutExpired: it took longer than ``timeout`` seconds.
+    """
+    command = [sys.executable, str(script), *arguments]
+    changed = {name for name in {*os.environ, *_environment} if os.environ.get(name) != _environment.get(name)}
+    if any(not name.startswith(_READ_LATER) for name in changed):
+        return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=timeout, check=False)
+    with tempfile.TemporaryDirectory() as streams:
+        outputs = [Path(streams, name) for name in ("stdout", "stderr")]
+        process = _context.Process(target=_main, args=(command[1:], folder, dict(os.environ), outputs))
+        process.start()
+        process.join(timeout)
+        if process.exitcode is None:
+            process.kill()
+            process.join()
+            raise subprocess.TimeoutExpired(command, timeout)
+        stdout, stderr = (file.read_text() if file.exists() else "" for file in outputs)
+    return subprocess.CompletedProcess(command, process.exitcode, stdout, stderr)
+
+
+def _main(arguments: list[str], folder: Path, environment: dict[str, str], outputs: list[Path]) -> None:
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    for number, (name, file) in enumerate(zip(("stdout", "stderr"), outputs, strict=True), 1):
+        os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+        setattr(sys, name, open(number, "w", buffering=1 if number == 2 else -1, closefd=False))  # noqa: PTH123, SIM115
+    sys.argv[:] = arguments
+    sys.path.insert(0, str(Path(arguments[0]).parent))
+    try:
+        runpy.run_path(arguments[0], run_name="__main__")
+    finally:
+        atexit._run_exitfuncs()  # which a process of multiprocessing leaves out
+        sys.stdout.flush()
