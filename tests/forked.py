@@ -24,7 +24,16 @@ _IMPORTED = [
     "optuna",
     "tensorboard.backend.event_processing.event_accumulator",
 ]
-_READ_LATER = ("SAGEHOUND_", "AWS_", "PYTEST_", "SM_", "HOME", "GIT_DIR", "OMP_", "TORCHINDUCTOR_")  # not when a package is imported
+_READ_LATER = (
+    "SAGEHOUND_",
+    "AWS_",
+    "PYTEST_",
+    "SM_",
+    "HOME",
+    "GIT_DIR",
+    "OMP_",
+    "TORCHINDUCTOR_",
+)  # not when a package is imported
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(_IMPORTED)
 _environment = dict(os.environ)  # of the packages' import
@@ -59,7 +68,7 @@ def _main(arguments: list[str], folder: Path, environment: dict[str, str], outpu
     os.environ.update(environment)
     for number, (name, file) in enumerate(zip(("stdout", "stderr"), outputs, strict=True), 1):
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
-        setattr(sys, name, open(number, "w", buffering=1 if number == 2 else -1, closefd=False))  # noqa: PTH123, SIM115
+        setattr(sys, name, open(number, "w", buffering=1 if number == 2 else -1, closefd=False))  # noqa: SIM115
     sys.argv[:] = arguments
     sys.path.insert(0, str(Path(arguments[0]).parent))
     try:

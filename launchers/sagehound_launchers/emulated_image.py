@@ -1,4 +1,4 @@
-"""The commands of Sagehound's image for the emulator, as the Dockerfile installs them."""
+"""The commands of Sagehound's image for the emulator, as the Dockerfile installs them, and of the debugger's rules."""
 
 import sys
 
@@ -6,3 +6,4 @@ COMMANDS = {
     verb: [sys.executable, "-P", "-c", f"from sagehound.cli.sagemaker_container import {verb}; {verb}()"]
     for verb in ("train", "serve")
 }
+RULES = [sys.executable, "-P", "-m", "sagehound.debugger.follow"]

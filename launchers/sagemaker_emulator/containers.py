@@ -14,6 +14,8 @@ from sagemaker_emulator.errors import JobFailed
 from sagemaker_emulator.identity import Identity
 from sagemaker_emulator.images import Images
 from sagemaker_emulator.reaper import Reaper
+from sagemaker_emulator.records import Record
+from sagemaker_emulator.rule_evaluation import RuleEvaluation
 from sagemaker_emulator.settings import Settings
 from sagemaker_emulator.tasks import Tasks, report
 
@@ -147,6 +149,12 @@ class Containers:
         given = {name: translate(value, opt_ml) for name, value in environment.items()}
         variables = host | {"PATH": os.pathsep.join(folders)} | self._identity.environment() | given
         return Container(command, opt_ml, variables | {OPT_ML: str(opt_ml)}, self._reaper, on_line)
+
+    def evaluate_rules(self, record: Record, opt_ml: Path) -> RuleEvaluation:
+        """Start to evaluate the rules of a training job over the tensors that it will write."""
+        hook = record.get("DebugHookConfig", {})
+        tensors = host_path(opt_ml, hook.get("LocalPath", "/opt/ml/output/tensors"))
+        return RuleEvaluation(record, tensors, opt_ml.parent / "rules", self._reaper)
 
 
 def translate(text: str, opt_ml: Path) -> str:

@@ -15,6 +15,7 @@ from sagemaker_emulator.control import Control
 from sagemaker_emulator.errors import STOPPED, JobFailed
 from sagemaker_emulator.opt_ml import Uploads, prepare
 from sagemaker_emulator.records import Record, Records
+from sagemaker_emulator.rule_evaluation import RuleEvaluation, close
 from sagemaker_emulator.transfers import Transfers
 
 _KIND = "training-job"
@@ -115,6 +116,7 @@ class TrainingRun:
         start = time.monotonic()
         containers: list[Container] = []
         why, failed = "Completed", None
+        rules = self._containers.evaluate_rules(self._record, hosts[0])
         try:
             for number, opt_ml in enumerate(hosts, 1):
                 containers.append(self._launch(opt_ml, number))
@@ -127,14 +129,24 @@ class TrainingRun:
                     break
                 if time.monotonic() - synced > self._containers.settings.sync:
                     uploads.sync()
+                    self._update(rules)
                     synced = time.monotonic()
         finally:
             codes = _end_all(containers, self._containers.grace())
+            rules.end(1.0 if self._containers.stopping else 120.0)
         self._seconds += time.monotonic() - start
         bad = next(((c.opt_ml, n) for c, n in zip(containers, codes, strict=True) if n), (None, 0))
         if failed:
             bad = next((c.opt_ml, n) for c, n in zip(containers, codes, strict=True) if c.opt_ml == failed)
         return bad[1], why, bad[0]
+
+    def _update(self, rules: RuleEvaluation) -> None:
+        """Show what the rules have found, and stop the job if the action of one is to stop it."""
+        with self._records.lock:
+            stops = rules.update()
+            self._records.save(_KIND, self.name, self._record)
+        if stops:
+            self.stop()
 
     def _reason_to_end(self, start: float, began: float) -> str:
         """The reason to stop the processes now; Completed without one."""
@@ -226,12 +238,7 @@ class TrainingRun:
             self._record["SecondaryStatusTransitions"][-1]["EndTime"] = now
             if more:
                 self._record["SecondaryStatusTransitions"][-1]["StatusMessage"] = more["FailureReason"]
-            for kind in ("Debug", "Profiler"):
-                for rule in self._record.get(f"{kind}RuleEvaluationStatuses", []):
-                    # the state that claims no finding
-                    rule["RuleEvaluationStatus"] = "Stopped"
-                    rule["StatusDetails"] = "the emulator evaluates no managed rules"
-                    rule["LastModifiedTime"] = now
+            close(self._record)
             times = {"TrainingTimeInSeconds": seconds, "BillableTimeInSeconds": billed}
             started = times if "TrainingStartTime" in self._record else {}
             self._records.change(_KIND, self.name, TrainingJobStatus=status, TrainingEndTime=now, **started, **more)

@@ -1,5 +1,6 @@
 """debugger=local: what a run reports, what it does about it, and that the model is the one without it."""
 
+import importlib
 import json
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 import torch
 from helpers import ROOT, Command, Compose, small
 from run_helpers import curves, same
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sagehound.config import Debugger
 from sagehound.debugger import rules, saved
@@ -126,6 +128,87 @@ def test_saved_tensors_give_the_same_verdicts(config: Compose, tmp_path: Path, p
         other = afterwards[finding["rule"]]
         assert (other.step, other.tensor) == (finding["step"], finding["tensor"])
         assert other.value == pytest.approx(float(finding["value"]), rel=1e-5, nan_ok=True)
+
+
+@pytest.mark.parametrize("profile", ["calibrated", "aws"])
+def test_saved_statistics_give_the_same_verdicts_or_none(config: Compose, tmp_path: Path, profile: str) -> None:
+    given = [*LOCAL, *RISING, "head.hidden=[8]", f"debugger.profile={profile}", "debugger.preflight=false"]
+    run = train(config(*given, "debugger.save=true", "debugger.reductions=true"), tmp_path / "run")
+    evaluator = saved.evaluate(run.folder, Debugger(name="local", profile=profile))
+    live = {finding["rule"]: finding for finding in findings(run.folder)}
+    afterwards = {status["RuleConfigurationName"]: status for status in evaluator.statuses()}
+    assert len(afterwards) == len(rules.registry())
+    judged = 0
+    for name, verdict in statuses(run.folder).items():
+        status = afterwards[name]
+        if status["RuleEvaluationStatus"] == "NotEvaluated":
+            assert "only statistics were saved" in status["StatusDetails"] or verdict == "NotEvaluated"
+            continue
+        assert status["RuleEvaluationStatus"] == verdict, name
+        judged += 1
+        for finding in status["Findings"]:
+            assert (finding["step"], finding["tensor"]) == (live[name]["step"], live[name]["tensor"])
+            assert finding["value"] == pytest.approx(float(live[name]["value"]), rel=1e-4, nan_ok=True)
+    assert judged >= 8, "losses are saved whole, and most other rules need statistics only"
+
+
+@pytest.mark.parametrize("name", ["ExplodingTensor", "LearningRateTooHigh", "Overfit"])
+def test_rules_are_classes_of_smdebug(config: Compose, tmp_path: Path, name: str) -> None:
+    """Run a rule as SageMaker's evaluator of custom rules does."""
+    from smdebug.exceptions import NoMoreData, RuleEvaluationConditionMet
+    from smdebug.rules.rule_invoker import invoke_rule
+    from smdebug.trials import create_trial
+
+    from sagehound.debugger import smdebug_rules
+
+    run = train(config(*LOCAL, *RISING, "debugger.preflight=false", "debugger.save=true"), tmp_path / "run")
+    rule = getattr(smdebug_rules, name)(create_trial(str(run.folder / "debugger/tensors")))
+    live = next((f for f in findings(run.folder) if f["rule"] == name), None)
+    with pytest.raises(RuleEvaluationConditionMet if live else NoMoreData):
+        invoke_rule(rule, raise_eval_cond=True)
+    assert bool(rule.report["RuleTriggered"]) == bool(live)
+    if live:
+        assert live["meaning"] in rule.report["Details"]["Finding"]
+
+
+def test_a_rule_of_your_own_as_a_class_of_smdebug(
+    config: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from smdebug.exceptions import RuleEvaluationConditionMet
+    from smdebug.rules.rule_invoker import invoke_rule
+    from smdebug.trials import create_trial
+
+    from sagehound.debugger.smdebug_rules import smdebug_rule
+
+    (tmp_path / "own_rules_of_smdebug.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    kind = importlib.import_module("own_rules_of_smdebug").LossBelow
+    run = train(config(*LOCAL, "debugger.save=true"), tmp_path / "run")
+    rule = smdebug_rule(kind)(create_trial(str(run.folder / "debugger/tensors")), limit=5)
+    with pytest.raises(RuleEvaluationConditionMet, match="LossBelow at step 0"):
+        invoke_rule(rule, raise_eval_cond=True)
+
+
+def test_histograms_are_logged_once_an_epoch(config: Compose, tmp_path: Path) -> None:
+    run = train(config(*LOCAL, "trainer.max_epochs=3"), tmp_path / "run")
+    events = EventAccumulator(str(run.folder / "tensorboard"), {"histograms": 0}).Reload()
+    tags = events.Tags()["histograms"]
+    assert {"weights/Classifier_head.0.weight", "gradients/gradient/Classifier_head.0.weight"} <= set(tags)
+    points = events.Histograms("weights/Classifier_head.0.weight")
+    assert len(points) == 3
+    shown = points[0].histogram_value
+    assert sum(shown.bucket) == shown.num > 0
+    assert shown.min < 0 < shown.max
+    without = train(config(*LOCAL, "debugger.histograms=false"), tmp_path / "without")
+    assert not EventAccumulator(str(without.folder / "tensorboard")).Reload().Tags()["histograms"]
+
+
+def test_the_archive_is_the_one_without_it(config: Compose, tmp_path: Path) -> None:
+    archives = [
+        (train(config(*given, "artifact=true"), tmp_path / name).folder / "model.tar.gz").read_bytes()
+        for name, given in {"plain": [], "debugged": LOCAL}.items()
+    ]
+    assert archives[0] == archives[1]
 
 
 def test_the_command_evaluates_saved_tensors(config: Compose, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from sagehound.cli.hyperparameters import encode
 from sagehound.config import Train
 from sagehound.errors import ConfigError
 from sagehound.metrics import of_epoch
-from sagehound.system.console import metric_regex
+from sagehound.system.console import FINDINGS_METRIC, metric_regex
 from sagehound_launchers.config import Launch
 from sagehound_launchers.config.schema import LaunchWithStages
 from sagehound_launchers.search.space import SearchSpace, to_sagemaker
@@ -87,10 +87,11 @@ def training_job(
         token: identifies the job as this command's.
         debugger: DebugHookConfig, DebugRuleConfigurations, ...
     """
+    findings = [FINDINGS_METRIC] if cfg.debugger and cfg.debugger.name == "local" else []
     return {
         "TrainingJobName": name,
         "HyperParameters": dict(given),
-        "AlgorithmSpecification": _algorithm(account, cfg, of_epoch()),
+        "AlgorithmSpecification": _algorithm(account, cfg, [*of_epoch(), *findings]),
         **_common(name, cfg, account, channels, token),
         **({"Tags": [{"Key": k, "Value": v} for k, v in cfg.aws.tags.items()]} if cfg.aws.tags else {}),
         **(debugger or {}),

@@ -141,6 +141,10 @@ class Debugger:
     reductions: bool = key(
         "write statistics of each tensor instead of its values, except for losses, labels and predictions", False
     )
+    histograms: bool = key(
+        "with debugger=local, log a histogram of each observed tensor once an epoch, to the loggers that have them",
+        True,
+    )
     workers: str = key("DDP processes that write tensors", "one", choices=("one", "all"))
     rules: dict[str, dict[str, Any]] | None = key(
         "rules with their parameters, and with action= or _target_=; null: no AWS rules, or all local ones", None

@@ -87,6 +87,14 @@ class Evaluator:
         """Note the status of a check that is not one of the rules."""
         self._statuses.setdefault(name, _Status()).set(status, details)
 
+    def status(self, name: str) -> tuple[str, str]:
+        """The status of one rule by its name in the config, and the details."""
+        return self._statuses[name].status, self._statuses[name].details
+
+    def of(self, name: str) -> list[Finding]:
+        """The findings of one rule, by its name in the config."""
+        return list(self._statuses[name].findings)
+
     def statuses(self) -> list[dict[str, Any]]:
         """In the vocabulary of DebugRuleEvaluationStatuses, with the findings of each rule."""
         return [

@@ -55,16 +55,21 @@ def tell(finding: Finding) -> None:
 
 
 def log(finding: Finding, loggers: "Sequence[Logger]", step: int) -> None:
-    """Mark a finding in every logger: a point named after the rule, and in TensorBoard a text.
+    """Mark a finding in every logger: a point named after the rule, and in those that have texts, a text.
 
     Args:
         finding: what was found.
         loggers: the run's.
         step: the optimizer step at which it was found.
     """
-    from lightning.pytorch.loggers import TensorBoardLogger
+    from lightning.pytorch.loggers import MLFlowLogger, TensorBoardLogger, WandbLogger
 
+    name = f"debugger/{finding.rule}"
     for logger in loggers:
-        logger.log_metrics({f"debugger/{finding.rule}": 1.0}, step)
+        logger.log_metrics({name: 1.0}, step)
         if isinstance(logger, TensorBoardLogger):
-            logger.experiment.add_text(f"debugger/{finding.rule}", line(finding), step)
+            logger.experiment.add_text(name, line(finding), step)
+        elif isinstance(logger, WandbLogger):
+            logger.experiment.summary[f"{name} text"] = line(finding)
+        elif isinstance(logger, MLFlowLogger):
+            logger.experiment.set_tag(logger.run_id, name, line(finding))

@@ -1,6 +1,6 @@
 """A callback that gives tensors of the training to observers. Between observed steps the model is unchanged."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,9 +16,10 @@ from torch.nn import functional as F
 from sagehound.config import Debugger
 from sagehound.data.datamodule import PhotoDataModule
 from sagehound.data.loader import Batch
-from sagehound.debugger import findings, preflight
+from sagehound.debugger import findings, histograms, preflight
 from sagehound.debugger.evaluator import Evaluator
 from sagehound.debugger.monitor import Monitor, act
+from sagehound.debugger.observation import Observed
 from sagehound.debugger.observers import Observer, Observers, reported
 from sagehound.debugger.rules.rule import Finding
 from sagehound.debugger.tensor_folder import unused, where
@@ -118,12 +119,18 @@ class TensorHook(Callback):
             file = self.run / "debugger" / findings.NAME
             if trainer.global_step:  # of a resumed run
                 self.evaluator.earlier = findings.read(file)
-            return Monitor(self.cfg, self.evaluator, file, steps, partial(self._on_finding, trainer))
+            log = partial(self._histograms, trainer) if self.cfg.histograms else None
+            return Monitor(self.cfg, self.evaluator, file, steps, partial(self._on_finding, trainer), log)
         return None
+
+    def _histograms(self, trainer: pl.Trainer, tensors: Mapping[str, Mapping[str, Observed]]) -> None:
+        with reported("these histograms are not logged"):
+            histograms.log(tensors, trainer.loggers, trainer.global_step)
 
     def _on_finding(self, trainer: pl.Trainer, finding: Finding, action: str) -> None:
         with reported("the finding is not logged"):
             findings.log(finding, trainer.loggers, trainer.global_step)
+        console.metric(console.FINDINGS_METRIC, len(self.evaluator.findings) if self.evaluator else 0)
         if action == "stop":
             console.info(f"debugger: training stops because of {finding.rule}; the best checkpoint so far is kept")
             self._should_stop = True

@@ -33,6 +33,7 @@ class Monitor:
         file: findings.json.
         steps: numbers of training and validation steps before this run.
         on_finding: called with each finding and its action, ``report``, ``stop`` or ``fail``.
+        on_tensors: called once an epoch with the weights, gradients and activations of a step.
     """
 
     after_error = "the rules are no longer evaluated"
@@ -44,7 +45,9 @@ class Monitor:
         file: Path,
         steps: tuple[int, int] = (0, 0),
         on_finding: Callable[[Finding, str], None] | None = None,
+        on_tensors: Callable[[Mapping[str, Mapping[str, Observed]]], None] | None = None,
     ) -> None:
+        self._on_tensors, self._is_new_epoch = on_tensors, True
         self._cfg, self._evaluator, self._file = cfg, evaluator, file
         self._numbers = {True: steps[0] - 1, False: steps[1] - 1}
         self._training = True
@@ -90,6 +93,10 @@ class Monitor:
         """Evaluate the rules on the step."""
         self._watch.touch()
         step = Step(self._training, self._numbers[self._training], self._tensors)
+        self._is_new_epoch = self._is_new_epoch or not self._training
+        if self._on_tensors and self._training and self._is_new_epoch and self._tensors.keys() - _SCORES:
+            self._is_new_epoch = False
+            self._on_tensors(self._tensors)
         if self._tensors:
             for name, finding in self._evaluator.on_step(step):
                 self._report(name, finding)

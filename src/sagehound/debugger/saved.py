@@ -37,25 +37,37 @@ def steps(folder: Path) -> Iterator[Step]:
         InputError: the folder holds no tensors.
     """
     require()
-    from smdebug import modes
     from smdebug.exceptions import SMDebugError
     from smdebug.trials import create_trial
 
     try:
         trial = create_trial(str(folder))
-        members = {c: trial.tensor_names(collection=c) for c in COLLECTIONS if c in trial.collections()}
         numbers = trial.steps()
     except (SMDebugError, OSError) as error:
         raise InputError(f"{folder}: its tensors cannot be read: {error}") from error
     for number in numbers:
-        mode, mode_step = trial.mode(number), trial.mode_step(number)
-        tensors: dict[str, dict[str, Observed]] = {}
-        for collection, names in members.items():
-            for name in names:
-                tensor = trial.tensor(name)
-                if mode_step in tensor.steps(mode=mode):
-                    tensors.setdefault(collection, {})[name] = _observed(tensor, mode_step, mode)
-        yield Step(mode == modes.TRAIN, mode_step, tensors)
+        yield step_of(trial, number)
+
+
+def step_of(trial: Any, number: int) -> Step:  # noqa: ANN401 - smdebug ships no types
+    """One step of smdebug's trial.
+
+    Args:
+        trial: what ``smdebug.trials.create_trial`` returns.
+        number: smdebug's number of the step, which counts training and validation steps together.
+    """
+    from smdebug import modes
+
+    mode, mode_step = trial.mode(number), trial.mode_step(number)
+    tensors: dict[str, dict[str, Observed]] = {}
+    for collection in COLLECTIONS:
+        if collection not in trial.collections():
+            continue
+        for name in trial.tensor_names(collection=collection):
+            tensor = trial.tensor(name)
+            if mode_step in tensor.steps(mode=mode):
+                tensors.setdefault(collection, {})[name] = _observed(tensor, mode_step, mode)
+    return Step(mode not in (modes.EVAL, modes.PREDICT), mode_step, tensors)  # scripts without modes only train
 
 
 def _observed(tensor: Any, step: int, mode: Any) -> Observed:  # noqa: ANN401 - smdebug ships no types

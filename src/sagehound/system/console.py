@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 METRIC_LINES = "SAGEHOUND_METRIC_LINES"  # set by the container's `train`
+FINDINGS_METRIC = "debugger.findings"  # how many the rules have made so far
 
 
 @cache

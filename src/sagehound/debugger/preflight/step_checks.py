@@ -12,6 +12,7 @@ from sagehound.debugger.rules.rule import Finding
 
 _SECONDS = 3.5  # for the steps
 _STEPS = 30
+_FACTORS = (10, 100, 1000)  # of a learning rate that is too low
 
 
 @dataclass
@@ -117,8 +118,17 @@ def _judge(s: Setting, steps: _Steps) -> Iterator[Finding]:
             0.8,
             f"in {len(losses) - 1} steps on one batch the loss only goes from {first:.3g} to {last:.3g}",
             "the learning rate is too low",
-            f"optimizer.lr={max(10 * lr, 0.002):.3g}",
+            f"optimizer.lr={_larger(s, lr):.3g}",
         )
+
+
+def _larger(s: Setting, lr: float) -> float:
+    """The smallest of 10, 100 and 1000 times the learning rate at which the loss falls; 0.002 if there is none."""
+    for factor in _FACTORS:
+        losses = _run(s, factor, _STEPS, _SECONDS / len(_FACTORS)).losses
+        if len(losses) > 5 and math.isfinite(losses[-1]) and _falls(s, losses):
+            return factor * lr
+    return max(_FACTORS[0] * lr, 0.002)
 
 
 def _run(s: Setting, factor: float, most: int, seconds: float) -> _Steps:

@@ -1,0 +1,36 @@
+"""The real command on a GPU; skipped where torch sees none."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import Command
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU here"),
+]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["debugger=local"],
+        ["finetune=full", "trainer.max_epochs=2", "debugger=local"],
+        ["finetune=full", "trainer.max_epochs=2", "trainer.precision=16-mixed"],
+        ["finetune=gradual", "finetune.head_epochs=1", "trainer.max_epochs=2", "trainer.ema=0.9"],
+    ],
+    ids=["head", "full", "fp16", "gradual"],
+)
+def test_a_model_of_a_gpu_predicts_the_same_on_a_cpu(
+    command: Command, real_data: Path, tmp_path: Path, given: list[str]
+) -> None:
+    """The artifact is verified in processes without a GPU."""
+    weights = real_data / "weights/mobilenetv2_100.safetensors"
+    model = ["backbone.name=mobilenetv2_100", f"backbone.weights={weights}"]
+    done = command("data=folder", f"data.root={real_data}/woof10", *model, *given, f"hydra.run.dir={tmp_path}/run")
+    assert done.returncode == 0, done.stderr
+    assert "compute: cuda" in done.stdout
+    assert "as the trained model does" in done.stdout
+    assert json.loads((tmp_path / "run/metrics.json").read_text())["test"]["top1"] > 0.8
