@@ -35,8 +35,8 @@ class RuleEvaluation:
         self._statuses = folder / "rule-statuses.json"
         self._process: subprocess.Popen[bytes] | None = None
         rules = record.get("DebugRuleConfigurations", [])
-        command = next((list(entry.load()) for entry in entry_points(group=GROUP)), None)
-        if not rules or command is None:
+        command = _command() if rules else []
+        if not command:
             return
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "rules.json", rules)
@@ -95,6 +95,14 @@ class RuleEvaluation:
                 record.update(
                     RuleEvaluationStatus="Error", StatusDetails=lines[-1][:1024], LastModifiedTime=time.time()
                 )
+
+
+def _command() -> list[str]:
+    """The command of an installed package; empty without one."""
+    for entry in entry_points(group=GROUP):
+        with suppress(ImportError):
+            return list(entry.load())
+    return []
 
 
 def close(record: Record) -> None:

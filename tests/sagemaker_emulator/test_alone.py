@@ -30,12 +30,15 @@ sm.create_training_job(
     OutputDataConfig={{"S3OutputPath": "s3://{BUCKET}/out"}},
     ResourceConfig={{"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 1}},
     StoppingCondition={{"MaxRuntimeInSeconds": 60}},
+    DebugHookConfig={{"S3OutputPath": "s3://{BUCKET}/debug"}},
+    DebugRuleConfigurations=[{{"RuleConfigurationName": "Overfit", "RuleEvaluatorImage": "rules"}}],
 )
 sm.get_waiter("training_job_completed_or_stopped").wait(
     TrainingJobName=name, WaiterConfig={{"Delay": 1, "MaxAttempts": 60}}
 )
 job = sm.describe_training_job(TrainingJobName=name)
 print(job["TrainingJobStatus"], job.get("FailureReason", ""))
+print(job["DebugRuleEvaluationStatuses"][0]["RuleEvaluationStatus"])
 print(s3.get_object(Bucket="{BUCKET}", Key=f"out/{{name}}/output/model.tar.gz")["ContentLength"] > 0)
 """
 
@@ -62,7 +65,7 @@ with Emulator(Path("state"), settings=Settings(images={{"^mine:": {{"train": [{s
     exec({JOB!r})
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert (done.stdout.split(), done.returncode) == (["Completed", "True"], 0), done.stderr
+    assert (done.stdout.split(), done.returncode) == (["Completed", "Stopped", "True"], 0), done.stderr
 
 
 def test_the_command_runs_an_environments_train_for_an_image(tmp_path: Path) -> None:
@@ -80,7 +83,7 @@ def test_the_command_runs_an_environments_train_for_an_image(tmp_path: Path) -> 
         done = subprocess.run(
             [sys.executable, "-c", JOB, url, "command"], capture_output=True, text=True, check=False, env=os.environ
         )
-        assert done.stdout.split() == ["Completed", "True"], done.stderr
+        assert done.stdout.split() == ["Completed", "Stopped", "True"], done.stderr
     finally:
         process.terminate()
         process.wait(20)

@@ -43,18 +43,23 @@ def check_labels(
             for the others.
     """
     n = len(labels)
-    x = _normalised(features, features)
-    y, shares = _targets(labels, classes)
-    kernel = x @ x.T
-    hat = kernel @ np.linalg.inv(kernel + strength * np.eye(n))
-    leverage = np.clip(np.diag(hat), 0, 1 - 1e-6)[:, None]
-    scores = shares + y - (y - hat @ y) / (1 - leverage)
+    scores = label_scores(features, labels, classes, strength=strength)
     own = scores[np.arange(n), labels]
     others = scores.copy()
     others[np.arange(n), labels] = -np.inf
     best = others.max(1)
     chance = np.bincount(labels, minlength=classes).max() / n
     return LabelCheck(float(np.mean(own > best)), float(chance), float(np.mean(best - own > margin)), n)
+
+
+def label_scores(features: Array, labels: Array, classes: int, *, strength: float = 0.1) -> Array:
+    """Leave-one-out scores of each class for each photo, n x c; arguments as above."""
+    x = _normalised(features, features)
+    y, shares = _targets(labels, classes)
+    kernel = x @ x.T
+    hat = kernel @ np.linalg.inv(kernel + strength * np.eye(len(x)))
+    leverage = np.clip(np.diag(hat), 0, 1 - 1e-6)[:, None]
+    return np.asarray(shares + y - (y - hat @ y) / (1 - leverage))
 
 
 def transfer(
