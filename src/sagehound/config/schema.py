@@ -41,6 +41,9 @@ class Train:
     artifact: bool = key(
         "write model.tar.gz, the file for serving, which takes some seconds; not written with results=scores", True
     )
+    report: bool = key(
+        "write report.html, which shows the run in one page, in two seconds; not written with results=scores", True
+    )
     audit_only: bool = key("check the photos and write audit.json and splits.csv, without training", False)
     seed: int = key("random seed; the same seed gives the same numbers on a CPU", 0, at_least=0, below=2**32)
     overwrite: bool = key(

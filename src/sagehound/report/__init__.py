@@ -1,22 +1,31 @@
 """report.html: what a run, a search or several runs show, in one file that needs no connection."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from sagehound.storage.atomic import write_csv, write_text
+from sagehound.system import console
+from sagehound.system.program import command
 
 if TYPE_CHECKING:
+    from sagehound.data.datamodule import PhotoDataModule
     from sagehound.models.classifier import Classifier
 
-NAME = "report.html"
+NAME, COMPARISON = "report.html", "comparison.html"
+
+Array = np.ndarray[Any, Any]
 
 
-def write(folder: Path, model: "Classifier | None" = None) -> Path:
+def write(folder: Path, model: "Classifier | None" = None, output: Path | None = None) -> Path:
     """Write report.html into a run's folder; returns its path.
 
     Args:
         folder: the run's.
         model: the trained model, for heat maps of mistakes; without it they are left out.
+        output: another file.
 
     Raises:
         InputError: the folder holds no finished run.
@@ -29,5 +38,62 @@ def write(folder: Path, model: "Classifier | None" = None) -> Path:
     if suspicious:
         rows = [[r["file"], r["label"], r["split"]] for r in run.predictions if r["file"] not in suspicious]
         write_csv(folder / next_actions.REVIEWED, ["file", "label", "split"], rows)
-    write_text(folder / NAME, run_report.page(run, model))
-    return folder / NAME
+    write_text(output or folder / NAME, run_report.page(run, model))
+    return output or folder / NAME
+
+
+def write_any(folders: Sequence[Path], output: Path | None = None) -> Path:
+    """Write the report of a run or a search, or the comparison of several runs; returns its path.
+
+    Args:
+        folders: of runs, or one of a search.
+        output: the file; None: report.html in the folder, or comparison.html in the current one.
+
+    Raises:
+        InputError: a folder holds no finished run and no search.
+        SagehoundError: the file cannot be written.
+    """
+    from sagehound.report import comparison, contents, search_report
+
+    if len(folders) > 1:
+        html, place = comparison.page([contents.read(folder) for folder in folders]), Path(COMPARISON)
+    elif (folders[0] / search_report.TRIALS).exists():
+        html, place = search_report.page(search_report.read(folders[0])), folders[0] / NAME
+    else:
+        return write(folders[0], _model(folders[0]), output)
+    write_text(output or place, html)
+    return output or place
+
+
+def _model(folder: Path) -> "Classifier | None":
+    """The trained model of a run's checkpoint; None without one."""
+    from sagehound.runs.trained_model import read_checkpoint
+
+    path = folder / "checkpoints" / "best.ckpt"
+    if not path.is_file():
+        console.info("the run has no checkpoint, so the report shows no heat maps")
+        return None
+    return read_checkpoint(path)
+
+
+def of_training(folder: Path, model: "Classifier", data: "PhotoDataModule") -> None:
+    """Write insights.json and report.html after a training. After an error, a warning is printed."""
+    from sagehound.report import insights
+
+    try:
+        if data.features:
+            (x, y, files), (z, w, _) = (_features(data, split) for split in ("train", "valid"))
+            insights.write(folder, (x, y), (z, w), files, data.photos.classes)
+        write(folder, model)
+    except Exception as error:  # the model is there, and the report can be written later
+        again = command(["report", str(folder)], ["sagehound"])
+        console.warn(f"report.html was not written ({type(error).__name__}: {error}); {again} tries again")
+
+
+def _features(data: "PhotoDataModule", split: str) -> tuple[Array, Array, list[str]]:
+    """Cached features of a split, n x f, labels, n, and files."""
+    assert data.features
+    photos = data.photos.split(split)
+    place = {name: i for i, name in enumerate(data.photos.classes)}
+    rows = data.features.centre[split]([(0, i) for i in range(len(photos))])
+    return rows, np.array([place[p.label] for p in photos]), [p.file for p in photos]

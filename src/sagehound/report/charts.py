@@ -16,7 +16,11 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from PIL import Image
 
 _BINS = 10  # of confidence, as the expected calibration error has
-_FIXED = {"svg.hashsalt": "sagehound", "svg.fonttype": "none", "font.family": "sans-serif"}  # the same bytes each time
+_FIXED: dict[Any, Any] = {
+    "svg.hashsalt": "sagehound",
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+}  # the same bytes each time
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,11 @@ def tiles(run: Contents, model: "Classifier | None") -> list[Tile]:
     return [
         Tile(
             thumbnail(root / row["file"]) if root else "",
-            [row["label"], f"predicted as {row['prediction']}, {float(row['probability']):.0%}", Path(row["file"]).name],
+            [
+                row["label"],
+                f"predicted as {row['prediction']}, {float(row['probability']):.0%}",
+                Path(row["file"]).name,
+            ],
             f"{row['label']}, predicted as {row['prediction']} with {float(row['probability']):.0%}",
             heats.get(row["file"], ""),
         )

@@ -156,18 +156,20 @@ def caveats(run: Contents) -> list[str]:
     sentences = []
     if high - low > 0.05:
         sentences.append(
-            f"{test.get('photos')} test photos give a wide interval: another {test.get('photos')} photos could give any "
-            f"accuracy from {low:.1%} to {high:.1%}."
+            f"{test.get('photos')} test photos give a wide interval: the accuracy on many photos of this kind is "
+            f"probably between {low:.1%} and {high:.1%}."
         )
     if leaks := run.metrics.get("test_without_leaks"):
         rest = f" Without them it is {leaks['top1']:.1%}." if "top1" in leaks else ""
         sentences.append(
-            f"{leaks['leaked']} test photos have a copy, near-duplicate or photo of their group in train or valid, which "
-            f"flatters the accuracy.{rest}"
+            f"Test photos with a copy, near-duplicate or photo of their group in train or valid: {leaks['leaked']}. "
+            f"They flatter the accuracy.{rest}"
         )
     few = [row["class"] for row in run.by_class if int(row["test"] or 0) < 10]
     if few:
-        which = "every class has" if len(few) == len(run.by_class) else f"{len(few)} of {len(run.by_class)} classes have"
+        which = (
+            "every class has" if len(few) == len(run.by_class) else f"{len(few)} of {len(run.by_class)} classes have"
+        )
         sentences.append(f"The accuracy of a single class is vague where {which} fewer than ten test photos.")
     if test.get("ece", 0) > _MISCALIBRATED:
         sentences.append(f"Probabilities are off by {test['ece']:.1%} on average; see Calibration.")

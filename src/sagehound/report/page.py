@@ -71,7 +71,7 @@ def render(title: str, subtitle: str, sections: Sequence[Section]) -> str:
     """The page as HTML; every text is escaped."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string((_HERE / "page.html").read_text(encoding="utf-8"))
-    style, script = (Markup((_HERE / name).read_text(encoding="utf-8")) for name in ("page.css", "page.js"))  # noqa: S704
+    style, script = (Markup((_HERE / name).read_text(encoding="utf-8")) for name in ("page.css", "page.js"))
     shown = [section for section in sections if section.parts]
     page = template.render(title=title, subtitle=subtitle, sections=shown, style=style, script=script)
     return page.encode("utf-8", "backslashreplace").decode()

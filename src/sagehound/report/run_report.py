@@ -102,7 +102,9 @@ def _insights(run: Contents, section: Section) -> None:
     curve = run.insights.get("learning_curve", [])
     if len(curve) > 1:
         text = "; ".join(f"{p['photos']} photos {p['top1']:.1%}" for p in curve)
-        section.picture(charts.vector(charts.learning_curve(curve), f"Valid accuracy by number of train photos: {text}"))
+        section.picture(
+            charts.vector(charts.learning_curve(curve), f"Valid accuracy by number of train photos: {text}")
+        )
 
 
 def _curves(run: Contents) -> Section:
@@ -168,7 +170,9 @@ def _calibration(run: Contents) -> Section:
     section, rows = Section("Calibration"), run.of_split("test")
     if rows:
         ece = run.metrics["test"].get("ece", float("nan"))
-        section.text(f"Expected calibration error {ece:.3f}: the mean distance of probability and accuracy in ten bins.")
+        section.text(
+            f"Expected calibration error {ece:.3f}: the mean distance of probability and accuracy in ten bins."
+        )
         figure = charts.reliability(
             [float(row["probability"]) for row in rows], [row["label"] == row["prediction"] for row in rows]
         )

@@ -17,6 +17,7 @@ MODEL = "model.tar.gz"  # same as archive.NAME, without the imports of that modu
 _SIGNS = ("config.yaml", "metrics.json", "checkpoints/*.ckpt")  # a folder with one of these contains a run
 _OF_ALL = (  # files that results=scores does not write
     *(MODEL, "predictions.csv", "per_class.csv", "confusions.csv", "history.csv"),
+    *("report.html", "insights.json", "without_suspicious.csv"),
     *(f"plots/{name}.png" for name in ("confusion", "accuracy_by_class_size", "worst_mistakes", "curves")),
 )
 _TENSORS = (

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,9 @@ from sagehound.errors import ConfigError, InputError
 from sagehound.inference.decode import BadPhoto, to_rgb
 from sagehound.inference.preprocessing import Pixels, Preprocessing, centre, prepare, to_pixels
 from sagehound.system.machine import cores
+
+if TYPE_CHECKING:
+    from sagehound.models.classifier import Classifier
 
 Photo = str | Path | bytes | Image.Image | npt.NDArray[np.uint8]  # a file, its content, or its pixels
 _Probabilities = npt.NDArray[np.float32]
@@ -148,20 +151,29 @@ def load(model: str | os.PathLike[str]) -> Model:
     return Model(predictor.card.classes, predictor.card.preprocessing, predictor)
 
 
-def _load_checkpoint(path: Path) -> Model:
-    import torch
+def read_checkpoint(path: Path) -> "Classifier":
+    """The classifier of a checkpoint, on the CPU.
 
+    Raises:
+        InputError: there is no such checkpoint, or it is broken.
+    """
     from sagehound.models.classifier import Classifier
 
     if not path.is_file():
         raise InputError(f"{path}: no such checkpoint (from {Path.cwd()})")
     try:
-        classifier = Classifier.load_from_checkpoint(path, map_location="cpu", weights_only=True, load_weights=False)
+        return Classifier.load_from_checkpoint(path, map_location="cpu", weights_only=True, load_weights=False)
     except (*_BROKEN, ConfigError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(
             f"{path}: not a checkpoint of a Classifier, or a broken one ({reason}); give another"
         ) from error
+
+
+def _load_checkpoint(path: Path) -> Model:
+    import torch
+
+    classifier = read_checkpoint(path)
     classifier.eval()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     classifier.to(device)

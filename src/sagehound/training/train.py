@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from sagehound import config, debugger
+from sagehound import config, debugger, report
 from sagehound.artifact import archive, export
 from sagehound.artifact.verify import FreshProcesses
 from sagehound.config import Train
@@ -76,9 +76,7 @@ def _train(
     overrides: Sequence[str] | None,
     fresh: FreshProcesses | None,
 ) -> Run:
-    config.check(cfg)
-    if cfg.debugger:
-        debugger.check(cfg.debugger)
+    _check(cfg)
     seconds: dict[str, float] = {}
     checkpoints = folder / "checkpoints"
     with (
@@ -117,8 +115,17 @@ def _train(
                     export.make(ready.model, data.preprocessing, cfg, data.photos, about, test, path, fresh)
         finally:  # whether the artifact is kept or not
             metrics = _write_metrics(folder, cfg, data.photos, predictions["test"], scores, best_epoch, seconds)
+        if cfg.report and with_tables:
+            report.of_training(folder, ready.model, data)
     _report(metrics, scores, folder, is_trial=cfg.results == "scores")
     return Run(folder, metrics)
+
+
+def _check(cfg: Train) -> None:
+    """Check the config, before any photo is read."""
+    config.check(cfg)
+    if cfg.debugger:
+        debugger.check(cfg.debugger)
 
 
 def _fit(
