@@ -88,8 +88,9 @@ def learning_curve(points: Sequence[Mapping[str, Any]]) -> Figure:
 
 def bars(values: Mapping[str, float], title: str, unit: str) -> Figure:
     """Draw a horizontal bar for each named value."""
-    figure = Figure(figsize=(7, 0.36 * len(values) + 1.1))
-    figure.subplots_adjust(0.24, 0.5 / (0.36 * len(values) + 1.1), 0.95, 1 - 0.4 / (0.36 * len(values) + 1.1))
+    height, margin = 0.36 * len(values) + 1.1, 0.085 * max(map(len, values)) + 0.3  # inches
+    figure = Figure(figsize=(7, height))
+    figure.subplots_adjust(margin / 7, 0.5 / height, 0.95, 1 - 0.4 / height)
     axes = figure.subplots()
     names = list(values)[::-1]
     drawn = axes.barh(names, [values[name] for name in names], color="C0")

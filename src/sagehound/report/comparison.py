@@ -110,5 +110,5 @@ def _scores(runs: Sequence[Contents], names: Sequence[str]) -> Section:
     seconds: list[list[object]] = [
         ["seconds in all", *(f"{sum(run.metrics.get('seconds', {}).values()):.1f}" for run in runs)]
     ]
-    section.table("Time", ["", *names], seconds)
+    section.table("Time", ["phase", *names], seconds)
     return section

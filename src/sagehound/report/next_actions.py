@@ -11,6 +11,7 @@ MOST = 3  # actions in a report
 REVIEWED = "without_suspicious.csv"  # the photos without those with a suspicious label
 _STEEP = 0.01  # valid accuracy gained by twice as many photos that is worth collecting them
 _GAP = 0.1  # train top-1 minus valid top-1, above which more varied photos help
+_HEAD_EPOCHS = 3  # of finetune=gradual by default, before the backbone is trained
 _MISCALIBRATED = 0.05  # expected calibration error beyond its noise
 _PLACES = ("hydra.run.dir", "hydra.sweep.dir", "overwrite", "resume", "best")  # of one command only
 
@@ -107,8 +108,9 @@ def _overfitted(run: Contents) -> Iterator[Action]:
     if train - valid < _GAP:
         return
     why = f"Train photos are right in {train:.1%}, valid photos in {valid:.1%}: varied train photos reduce the gap."
-    views = ["features.views=5"] if run.setting("finetune.name") == "head" else []
-    yield Action("Augment the train photos", why, repeat(run, "augment=strong", *views))
+    head = run.setting("finetune.name") == "head"
+    changes = ["augment=light", "features.views=5"] if head else ["augment=strong"]
+    yield Action("Augment the train photos", why, repeat(run, *changes))
 
 
 def _fine_tuning(run: Contents) -> Iterator[Action]:
@@ -118,7 +120,9 @@ def _fine_tuning(run: Contents) -> Iterator[Action]:
             f"The backbone was frozen, and {valid:.1%} of the valid photos are right. Photos unlike ImageNet's need a "
             "backbone that is trained as well; it takes longer, and compare the valid accuracy of both runs."
         )
-        yield Action("Fine-tune the backbone", why, repeat(run, "finetune=gradual"))
+        epochs = run.setting("trainer.max_epochs") or 10
+        few = [f"trainer.max_epochs={max(epochs, 2)}", "finetune.head_epochs=1"] if epochs <= _HEAD_EPOCHS else []
+        yield Action("Fine-tune the backbone", why, repeat(run, "finetune=gradual", *few))
 
 
 def _calibration(run: Contents) -> Iterator[Action]:

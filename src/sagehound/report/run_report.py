@@ -214,7 +214,7 @@ def _profile(run: Contents) -> Section:
         alt = "Milliseconds of a train step: " + ", ".join(f"{name} {ms:.2f}" for name, ms in steps.items())
         section.picture(charts.vector(charts.bars(steps, "Mean train step", "milliseconds"), alt))
     if use := run.profile.get("system"):
-        section.table("Use of the machine while training", ["", "median", "95th percentile"], use)
+        section.table("Use of the machine while training", ["of", "median", "95th percentile"], use)
     if findings := run.profile.get("findings"):
         rows = [[f["rule"], f["meaning"], f["cause"], f["override"]] for f in findings]
         section.table("What the profiler found", ["rule", "meaning", "likely cause", "setting"], rows)

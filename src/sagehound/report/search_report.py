@@ -94,7 +94,9 @@ def _best(search: Search) -> Section:
         section.text("No trial was completed.")
         return section
     section.parts.append(Part("answer", text=f"Best objective {float(best['objective']):.4f}, trial {best['trial']}"))
-    section.table("Hyperparameters of the best trial", ["key", "value"], [(key, best[key]) for key in search.keys])
+    section.table(
+        "Hyperparameters of the best trial", ["key", "value"], [(key, _short(best[key])) for key in search.keys]
+    )
     section.text("This command trains with them and tests the model:")
     start = command([f"best={search.folder.resolve()}"], words("train"))
     section.parts.append(Part("code", text=start))
@@ -108,7 +110,7 @@ def _best(search: Search) -> Section:
 def edge(search: Search, key: str) -> str:
     """A warning if the best value lies at the edge of the values that were tried; else empty."""
     numbers, best = _numbers(search, key), search.best_trial
-    if numbers is None or best is None or len(set(numbers)) < 3:
+    if numbers is None or best is None or len(set(numbers)) <= len(numbers) / 2:  # a few choices have no edge
         return ""
     values = np.log(numbers) if _is_log(numbers) else np.array(numbers)
     value = math.log(float(best[key])) if _is_log(numbers) else float(best[key])
@@ -211,6 +213,14 @@ def _scaled(search: Search, key: str) -> np.ndarray[Any, Any]:
 def _trials(search: Search) -> Section:
     section = Section("Trials")
     columns = list(search.trials[0])
-    rows = [[row[column] for column in columns] for row in search.trials]
+    rows = [[_short(row[column]) for column in columns] for row in search.trials]
     section.table("All trials; press a heading to sort", columns, rows, sortable=True)
     return section
+
+
+def _short(text: str) -> str:
+    """A number with four digits; other texts as they are."""
+    try:
+        return f"{float(text):.4g}"
+    except ValueError:
+        return text
