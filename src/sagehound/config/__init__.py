@@ -14,7 +14,7 @@ from sagehound.config.fields import (
     leaves,
     unknown_key,
 )
-from sagehound.config.machine_keys import Cache, Debugger, Features, Trainer, default_cache
+from sagehound.config.machine_keys import Cache, Debugger, Features, Profiler, Trainer, default_cache
 from sagehound.config.model_keys import Backbone, Finetune, Head
 from sagehound.config.optimization_keys import Loss, Optimizer, Schedule
 from sagehound.config.schema import Train
@@ -31,6 +31,7 @@ __all__ = [
     "Head",
     "Loss",
     "Optimizer",
+    "Profiler",
     "Schedule",
     "Train",
     "Trainer",

@@ -160,6 +160,15 @@ class Debugger:
 
 
 @dataclass
+class Profiler:
+    """Where the time of a run goes, and how the machine is used."""
+
+    name: str = key("who measures; local: this program", MISSING, choices=("local",))
+    interval: float = key("seconds between two samples of CPU, memory, disk, network and GPUs", 0.5, above=0)
+    num_steps: int = key("train steps whose operators are recorded by torch's profiler; 0: none", 10, at_least=0)
+
+
+@dataclass
 class Cache:
     """Files that later runs reuse; safe to delete at any time."""
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from sagehound.config.data_keys import Augment, Data
 from sagehound.config.fields import group, key
-from sagehound.config.machine_keys import Cache, Debugger, Features, Trainer
+from sagehound.config.machine_keys import Cache, Debugger, Features, Profiler, Trainer
 from sagehound.config.model_keys import Backbone, Finetune, Head
 from sagehound.config.optimization_keys import Loss, Optimizer, Schedule
 
@@ -33,6 +33,7 @@ class Train:
     logger: dict[str, Any] = key("Lightning loggers, each under a name of your choice with its _target_", {})
     callbacks: dict[str, Any] = key("Lightning callbacks, each under a name of your choice with its _target_", {})
     debugger: Debugger | None = None
+    profiler: Profiler | None = None
     results: str | None = key(
         "files that a run writes; scores: only metrics, curves and config; null: all, or scores in a sweep (-m)",
         None,

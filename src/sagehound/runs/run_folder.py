@@ -33,6 +33,7 @@ _WRITTEN = (
     *("checkpoints/*/*.ckpt",),  # of the user's callbacks
     *("tensorboard/events.out.tfevents.*", "tensorboard/hparams.yaml"),
     *("loggers.json", "csv/metrics.csv", "csv/hparams.yaml", "*-profile.txt"),
+    *(f"profile/{name}" for name in ("samples.csv", "summary.json", "findings.json", "trace.json.gz")),
     *("debugger/findings.json", "debugger/findings_saved.json"),
     *(f"debugger/{folder}/{name}" for folder in ("tensors", "tensors-[0-9]*") for name in _TENSORS),
 )

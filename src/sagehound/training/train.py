@@ -2,7 +2,6 @@
 
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from sagehound.artifact import archive, export
 from sagehound.artifact.verify import FreshProcesses
 from sagehound.config import Train
 from sagehound.data import splits
-from sagehound.data.datamodule import PhotoDataModule
+from sagehound.data.datamodule import PhotoDataModule, reading_threads
 from sagehound.data.photo_set import PhotoSet
 from sagehound.data.photos import find_photos, own_source
 from sagehound.debugger import monitor
@@ -26,6 +25,7 @@ from sagehound.evaluation import evaluate, history, loggers, plots, tables, tens
 from sagehound.evaluation.tables import Predictions
 from sagehound.models import features
 from sagehound.models.classifier import Classifier
+from sagehound.profiler.times import Times
 from sagehound.runs import run_folder
 from sagehound.runs.run import Run
 from sagehound.storage.atomic import write_json
@@ -77,22 +77,22 @@ def _train(
     fresh: FreshProcesses | None,
 ) -> Run:
     _check(cfg)
-    seconds: dict[str, float] = {}
     checkpoints = folder / "checkpoints"
     with (
         run_folder.opened(folder, cfg) as opened,
         signals_stop(checkpoints / "last.ckpt"),
         _removing(checkpoints, lambda: opened.begun and cfg.results == "scores"),
         nullcontext(fresh) if fresh else FreshProcesses() as fresh,
+        Times(cfg.profiler, folder) as times,
     ):
         tune_allocator()
         makers = loggers.check(cfg)  # a wrong config is refused before any photo is read
         given = extensions.of(cfg, folder)
-        ready = _prepare(cfg, seconds)
+        ready = _prepare(cfg, times)
         opened.begin(overrides)
         ready.photos.write(folder)
         console.info(f"model: {cfg.backbone.name}, finetune={cfg.finetune.name}\ncompute: {ready.machine}")
-        with _timed(seconds, "features"):
+        with times.phase("features"):
             data = _with_features(ready, cfg, folder)
         with_tables = cfg.results != "scores" and hardware.writes_results()
         with_artifact = cfg.artifact and with_tables
@@ -101,24 +101,33 @@ def _train(
         if with_artifact and data.head_alone:
             fresh.start()  # a head trains in seconds; longer trainings start them afterwards, to save memory
         with loggers.opened(cfg, folder, makers, is_dry=given.is_dev_run) as log:
-            _fit(ready, data, log, cfg, folder, each_epoch, given, seconds)
+            _fit(ready, data, log, cfg, folder, each_epoch, given, times)
             if given.is_dev_run or not hardware.writes_results():
                 return Run(folder, {})
             if with_artifact:
                 fresh.start()
-            with _timed(seconds, "evaluate"), hardware.threads(_threads(ready, data, cfg)):
+            with times.phase("evaluate"), hardware.threads(_threads(ready, data, cfg)):
                 predictions, scores, best_epoch = _evaluate(ready, data, log, cfg, opened)
         try:
             if with_artifact:
-                with _timed(seconds, "artifact"):
+                with times.phase("artifact"):
                     path, test, about = folder / archive.NAME, predictions["test"], scores | {"best_epoch": best_epoch}
                     export.make(ready.model, data.preprocessing, cfg, data.photos, about, test, path, fresh)
         finally:  # whether the artifact is kept or not
-            metrics = _write_metrics(folder, cfg, data.photos, predictions["test"], scores, best_epoch, seconds)
-        if cfg.report and with_tables:
-            report.of_training(folder, ready.model, data)
+            metrics = _write_metrics(folder, cfg, data.photos, predictions["test"], scores, best_epoch, times.seconds)
+        _write_profile_and_report(times, cfg, ready, data, folder)
     _report(metrics, scores, folder, is_trial=cfg.results == "scores")
     return Run(folder, metrics)
+
+
+def _write_profile_and_report(times: Times, cfg: Train, ready: "_Ready", data: PhotoDataModule, folder: Path) -> None:
+    if not hardware.writes_results():
+        return
+    if cfg.profiler:
+        size, threads = cfg.data.batch_size, reading_threads(cfg.data)
+        times.write(batch_size=size, workers=threads, reads_photos=not data.head_alone)
+    if cfg.report and cfg.results != "scores":
+        report.of_training(folder, ready.model, data)
 
 
 def _check(cfg: Train) -> None:
@@ -136,13 +145,13 @@ def _fit(
     folder: Path,
     each_epoch: EpochEnd | None,
     given: extensions.Extensions,
-    seconds: dict[str, float],
+    times: Times,
 ) -> None:
     """Train, unless the run that is resumed had ended early."""
-    with _timed(seconds, "train"), hardware.threads(_threads(ready, data, cfg)):
+    with times.phase("train"), hardware.threads(_threads(ready, data, cfg)):
         if ready.stopped_at is None or not checkpoint.ended_early(ready.stopped_at, cfg.trainer.patience):
             evaluator = monitor.prepare(cfg, ready.model, data) if cfg.debugger else None
-            fit(ready.model, data, ready.machine, log.all, cfg, folder, each_epoch, given, evaluator)
+            fit(ready.model, data, ready.machine, log.all, cfg, folder, each_epoch, given, evaluator, times)
     hardware.leave_group()
     if given.is_dev_run and hardware.writes_results():
         given.tell_dev_run(folder)
@@ -182,19 +191,19 @@ class _Ready:
     epoch: int  # from 0: where training starts
 
 
-def _prepare(cfg: Train, seconds: dict[str, float]) -> _Ready:
+def _prepare(cfg: Train, times: Times) -> _Ready:
     """Read the checkpoint, the weights and the photos. Everything is checked here, and nothing is written."""
-    with _timed(seconds, "model"):  # check before any photo is read or downloaded
+    with times.phase("model"):  # check before any photo is read or downloaded
         hardware.choose(cfg.trainer, cfg.finetune)
         stopped_at = checkpoint.read(cfg) if cfg.resume else None
         source, _ = own_source(cfg.data), from_config.transform(cfg)
         model = from_config.classifier(cfg)
-    with _timed(seconds, "data"):
+    with times.phase("data"):
         before = splits.of_run(Path(cfg.resume)) if cfg.resume else None
         photos = find_photos(cfg.data, Path(cfg.cache.dir).expanduser(), before, source)
         if photos.weights(photos.split("train")) and (cfg.augment.mixup or cfg.augment.cutmix):
             raise ConfigError("photos with weights cannot be blended: give augment.mixup=0 augment.cutmix=0")
-    with _timed(seconds, "model"):
+    with times.phase("model"):
         machine = hardware.choose(cfg.trainer, cfg.finetune, len(photos.split("valid")))
         if stopped_at:
             checkpoint.check_classes(cfg, stopped_at, photos.classes)
@@ -275,10 +284,3 @@ def _removing(checkpoints: Path, unwanted: Callable[[], bool]) -> Iterator[None]
     finally:
         if unwanted():
             shutil.rmtree(checkpoints, ignore_errors=True)
-
-
-@contextmanager
-def _timed(seconds: dict[str, float], phase: str) -> Iterator[None]:
-    start = time.perf_counter()
-    yield
-    seconds[phase] = seconds.get(phase, 0.0) + time.perf_counter() - start

@@ -15,6 +15,7 @@ from sagehound.data.datamodule import PhotoDataModule
 from sagehound.debugger.evaluator import Evaluator
 from sagehound.evaluation import tensorboard
 from sagehound.models.classifier import Classifier
+from sagehound.profiler.times import Times
 from sagehound.system import hardware
 from sagehound.training import extensions
 from sagehound.training.callbacks import AtomicFiles, EachEpoch, EpochEnd, KeepConfig, make_callbacks
@@ -31,6 +32,7 @@ def fit(
     each_epoch: EpochEnd | None = None,
     given: extensions.Extensions | None = None,
     evaluator: Evaluator | None = None,
+    times: Times | None = None,
 ) -> None:
     """Train; writes best.ckpt and last.ckpt.
 
@@ -41,6 +43,8 @@ def fit(
     arguments = _arguments(cfg, folder, machine, data.head_alone)
     arguments["logger"] = list(log) or False
     arguments["callbacks"] = [*_callbacks(cfg, folder, each_epoch, evaluator), *given.callbacks]
+    if times and times.steps:
+        arguments |= {"profiler": times.steps, "callbacks": [*arguments["callbacks"], *times.callbacks()]}
     try:
         trainer = pl.Trainer(**(arguments | given.trainer))
         trainer.fit(model, data, ckpt_path=cfg.resume, weights_only=True)

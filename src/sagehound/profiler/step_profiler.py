@@ -1,0 +1,74 @@
+"""How long each part of a train step takes, by Lightning's own profiler calls."""
+
+import time
+from collections import defaultdict
+from typing import Any
+
+import torch
+from lightning.pytorch.profilers import Profiler
+
+PHASES = ("data", "forward", "backward", "optimizer", "validation", "checkpoint", "other")
+_EVERY = 10  # steps between two whose parts are waited for on a GPU, which computes later than it is told
+_PARTS = {  # endings of Lightning's names of actions
+    ".train_dataloader_next": "data",
+    ".batch_to_device": "data",
+    ".training_step": "forward",
+    ".backward": "backward",
+    ".optimizer_step": "optimizer",
+}
+
+
+class StepProfiler(Profiler):
+    """Adds up the time of each part. The time of an action inside another one counts for the inner one only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds: dict[str, float] = defaultdict(float)  # of each of PHASES, over the training
+        self.steps: list[float] = []  # seconds of each step, with the wait for its batch
+        self.first_step: float | None = None  # time.time() of it
+        self._stack: list[tuple[str, str, float, float]] = []  # action, part, start, time of inner actions
+        self._waited = 0.0
+        self._is_cuda = torch.cuda.is_available()
+
+    def start(self, action_name: str) -> None:
+        """Begin an action."""
+        if action_name == "run_training_batch" and self.first_step is None:
+            self.first_step = time.time()
+        self._stack.append((action_name, part_of(action_name), time.perf_counter(), 0.0))
+
+    def stop(self, action_name: str) -> None:
+        """End an action."""
+        if not self._stack or self._stack[-1][0] != action_name:
+            return  # an action that an exception has interrupted
+        _, part, start, inner = self._stack.pop()
+        is_measured = part in ("forward", "backward", "optimizer")
+        if is_measured and self._is_cuda and len(self.steps) % _EVERY == 0:
+            torch.cuda.synchronize()
+        seconds = time.perf_counter() - start
+        self.seconds[part] += seconds - inner
+        if self._stack:
+            name, outer, began, so_far = self._stack[-1]
+            self._stack[-1] = (name, outer, began, so_far + seconds)
+        if action_name.endswith(".train_dataloader_next"):
+            self._waited = seconds
+        elif action_name == "run_training_batch":
+            self.steps.append(seconds + self._waited)
+
+    def summary(self) -> str:
+        """Nothing: the profile is written elsewhere."""
+        return ""
+
+    def state(self) -> dict[str, Any]:
+        """Milliseconds of each part of a mean step."""
+        count = max(len(self.steps), 1)
+        return {part: round(1000 * self.seconds[part] / count, 3) for part in PHASES if self.seconds[part]}
+
+
+def part_of(action: str) -> str:
+    """The part of a step to which one of Lightning's actions belongs."""
+    for ending, part in _PARTS.items():
+        if action.endswith(ending):
+            return part
+    if "validation" in action or ".val_next" in action or "_EvaluationLoop" in action:
+        return "validation"
+    return "checkpoint" if "Checkpoint" in action or "checkpoint" in action else "other"
