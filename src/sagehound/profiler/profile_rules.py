@@ -16,7 +16,8 @@ from sagehound.profiler.sampler import Sample
 
 _WORKING = ("features", "train")  # phases in which photos are read and the network computes
 _IDLE, _BUSY, _LOW = 10, 90, 70  # percent
-_SMALL = 16  # photos of a batch, below which the work around a step may cost more than the step
+_SMALL = 16  # photos of a batch
+_SHORT = 0.02  # seconds of a step
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Profile:
         batch_size: photos of a step.
         workers: threads that read photos.
         reads_photos: whether train steps read photos, not cached features.
+        own_transform: whether photos go through a transform of the user's, one at a time.
     """
 
     samples: Sequence[Sample] = ()
@@ -40,6 +42,7 @@ class Profile:
     batch_size: int = 64
     workers: int = 1
     reads_photos: bool = True
+    own_transform: bool = False
 
     def column(self, name: str, phases: Sequence[str] = _WORKING) -> npt.NDArray[np.float64]:
         """A column of the samples in some phases."""
@@ -91,22 +94,20 @@ def io_bottleneck(p: Profile) -> Finding | None:
 def batch_size(p: Profile) -> Finding | None:
     """CPU, GPU and GPU memory are all below 70 % (95th percentile); without a GPU: see below.
 
-    Without a GPU, a batch of fewer than 16 photos is too small if more than half of a step is neither reading nor
-    computing.
+    Without a GPU, a batch of fewer than 16 photos is too small if half of the steps take less than 20 ms: then the work
+    around a step, some milliseconds, is a large part of it.
     """
     larger = f"data.batch_size={max(4 * p.batch_size, 32)}"
     try:
         gpu = p.gpus[0]
     except Missing:
-        if not p.parts:
+        if not p.steps:
             raise
-        work = sum(p.parts.get(name, 0.0) for name in ("data", "forward", "backward", "optimizer"))
-        other = p.parts.get("other", 0.0)
-        share = other / max(work + other, 1e-9)
-        if p.batch_size >= _SMALL or share <= 0.5:
+        median = float(np.median(p.steps))
+        if p.batch_size >= _SMALL or median >= _SHORT:
             return None
-        meaning = f"{share:.0%} of a step of {p.batch_size} photos is neither reading nor computing"
-        return _made("BatchSize", "other", share, 0.5, meaning, "the batch is too small", larger)
+        meaning = f"a step of {p.batch_size} photos takes {1000 * median:.1f} ms, much of it around the computing"
+        return _made("BatchSize", "step", median, _SHORT, meaning, "the batch is too small", larger)
     highest = max(float(np.percentile(p.column(name), 95)) for name in ("cpu", gpu, f"{gpu}_memory"))
     if highest >= _LOW:
         return None
@@ -169,14 +170,17 @@ def data_bound(p: Profile) -> Finding | None:
     """More than 30 % of the time of train steps is spent waiting for photos; the rule is Sagehound's own."""
     if not p.parts or not p.reads_photos:
         raise Missing("train steps that read photos")
-    whole = sum(p.parts.get(name, 0.0) for name in ("data", "forward", "backward", "optimizer", "other"))
+    whole = sum(p.parts.get(name, 0.0) for name in ("data", "forward", "backward", "optimizer"))
     share = p.parts.get("data", 0.0) / max(whole, 1e-9)
     if share <= 0.3:
         return None
     cores = os.cpu_count() or 1
     override = f"data.workers={min(max(2 * cores, 4 * p.workers), 16)}" if p.workers < 16 else "data.cache=memmap"
     meaning = f"{share:.0%} of a train step is waiting for photos, read by {p.workers} threads"
-    return _made("DataBound", "data", share, 0.3, meaning, "photos are read slower than the network computes", override)
+    cause = "photos are read slower than the network computes"
+    if p.own_transform:
+        cause, override = "augment.transform takes long, and changes one photo at a time, so that seeds decide", ""
+    return _made("DataBound", "data", share, 0.3, meaning, cause, override)
 
 
 RULES: tuple[Callable[[Profile], Finding | None], ...] = (

@@ -9,6 +9,7 @@ from lightning.pytorch.profilers import Profiler
 
 PHASES = ("data", "forward", "backward", "optimizer", "validation", "checkpoint", "other")
 _EVERY = 10  # steps between two whose parts are waited for on a GPU, which computes later than it is told
+_HOOKS = (".on_train_batch_", ".on_before_", ".on_after_", ".configure_gradient_clipping", ".optimizer_zero_grad")
 _PARTS = {  # endings of Lightning's names of actions
     ".train_dataloader_next": "data",
     ".batch_to_device": "data",
@@ -71,4 +72,7 @@ def part_of(action: str) -> str:
             return part
     if "validation" in action or ".val_next" in action or "_EvaluationLoop" in action:
         return "validation"
-    return "checkpoint" if "Checkpoint" in action or "checkpoint" in action else "other"
+    if "Checkpoint" in action or "checkpoint" in action:
+        return "checkpoint"
+    is_of_step = action == "run_training_batch" or any(hook in action for hook in _HOOKS)
+    return "other" if is_of_step and "Operators" not in action else "around"  # the steps: setup, the profiler itself

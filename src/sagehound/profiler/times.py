@@ -76,7 +76,7 @@ class Times:
         """Lightning's callbacks that measure."""
         return [self._operators] if self._operators else []
 
-    def write(self, *, batch_size: int, workers: int, reads_photos: bool) -> None:
+    def write(self, *, batch_size: int, workers: int, reads_photos: bool, own_transform: bool) -> None:
         """Write samples.csv, summary.json and findings.json into ``profile``, and print the findings."""
         if not (self._sampler and self.steps and self._operators):
             return
@@ -92,6 +92,7 @@ class Times:
             batch_size,
             workers,
             reads_photos,
+            own_transform,
         )
         findings, missing = rules.evaluate(profile)
         for finding in findings:

@@ -124,8 +124,12 @@ def _write_profile_and_report(times: Times, cfg: Train, ready: "_Ready", data: P
     if not hardware.writes_results():
         return
     if cfg.profiler:
-        size, threads = cfg.data.batch_size, reading_threads(cfg.data)
-        times.write(batch_size=size, workers=threads, reads_photos=not data.head_alone)
+        times.write(
+            batch_size=cfg.data.batch_size,
+            workers=reading_threads(cfg.data),
+            reads_photos=not data.head_alone,
+            own_transform=bool(cfg.augment.transform),
+        )
     if cfg.report and cfg.results != "scores":
         report.of_training(folder, ready.model, data)
 
