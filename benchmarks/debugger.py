@@ -6,6 +6,7 @@ A head trains on features that a first run left in the cache. The rules alone ar
 """
 
 import statistics
+from argparse import Namespace
 from pathlib import Path
 
 from common import Row, metrics, parser, scratch, show, train
@@ -27,20 +28,34 @@ def measure(arguments: list[str] | None = None) -> list[Row]:
     p = parser(__doc__)
     p.add_argument("--kinds", default="head,gradual,full")
     a = p.parse_args(arguments)
-    model = [f"backbone.name={a.backbone}", f"backbone.weights={a.weights}", "artifact=false"]
+    names = {"rules": "the rules", "both": "the rules and the checks before the first epoch"}
+    promised = {"rules": "<= 1.03 x", "both": "<= 5 s more"}
+    return overhead(a, WAYS, names, promised)
+
+
+def overhead(a: Namespace, ways: dict[str, list[str]], names: dict[str, str], promised: dict[str, str]) -> list[Row]:
+    """Train each kind in each way, in turn; a row for each way but ``without``.
+
+    Args:
+        a: data, weights, backbone, rounds, kinds.
+        ways: overrides by name; one of them is ``without``.
+        names: of the ways, for the table.
+        promised: of the ways.
+    """
+    model = [f"backbone.name={a.backbone}", f"backbone.weights={a.weights}", "artifact=false", "report=false"]
     rows = []
     with scratch() as folder:
         for kind in a.kinds.split(","):
-            wall: dict[str, list[float]] = {way: [] for way in WAYS}
-            fit: dict[str, list[float]] = {way: [] for way in WAYS}
+            wall: dict[str, list[float]] = {way: [] for way in ways}
+            fit: dict[str, list[float]] = {way: [] for way in ways}
             for turn in range(-1 if kind == "head" else 0, a.rounds):  # the first fills the cache
-                for way, given in WAYS.items():
+                for way, given in ways.items():
                     run = folder / f"{kind}-{way}-{turn}"
                     seconds = train(a.data, folder / "cache", run, *model, *KINDS[kind], *given)
                     if turn >= 0:
                         wall[way].append(seconds)
                         fit[way].append(phase(run))
-            for way, name in (("rules", "the rules"), ("both", "the rules and the checks before the first epoch")):
+            for way, name in names.items():
                 medians = [statistics.median(wall[w]) for w in (way, "without")]
                 extra = statistics.median(fit[way]) - statistics.median(fit["without"])
                 rows.append(
@@ -49,9 +64,10 @@ def measure(arguments: list[str] | None = None) -> list[Row]:
                         f"{medians[0]:.1f} s ({extra:+.2f} s of training)",
                         f"{medians[1]:.1f} s",
                         f"{medians[0] / medians[1]:.3f} x",
-                        "<= 1.03 x" if way == "rules" else "<= 5 s more",
+                        promised[way],
                     )
                 )
+                print(rows[-1], flush=True)
     return rows
 
 
