@@ -102,7 +102,7 @@ def test_one_run(command: Command, photos: Path, weights: Path, tmp_path: Path, 
         }
         assert drawn == {"loss": ["train/loss", "valid/loss"], "top-1": ["train/top1", "valid/top1"]}
         images = board.get("plugin/images/tags").json()[run]
-        assert set(images) == {"curves", "confusion", "accuracy_by_class_size", "worst_mistakes"}
+        assert set(images) == {"curves", "confusion", "accuracy_by_class_size", "worst_mistakes", "reliability"}
         for name in images:
             (image,) = board.get("plugin/images/images", tag=name, run=run, sample=0).json()
             shown = Image.open(BytesIO(board.get(f"plugin/images/individualImage?{image['query']}").data))

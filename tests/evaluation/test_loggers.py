@@ -16,7 +16,7 @@ from sagehound.errors import ConfigError
 from sagehound.storage.atomic import read_csv
 from sagehound.training import train
 
-FIGURES = {"curves", "confusion", "accuracy_by_class_size", "worst_mistakes"}
+FIGURES = {"curves", "confusion", "accuracy_by_class_size", "worst_mistakes", "reliability"}
 OWN = '''
 import json
 import re

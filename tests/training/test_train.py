@@ -43,6 +43,8 @@ def test_a_run_learns_and_leaves_what_is_promised(
         "plots/confusion.png",
         "plots/accuracy_by_class_size.png",
         "plots/worst_mistakes.png",
+        "plots/reliability.png",
+        "report.html",
     } <= left
     assert not [p for p in left if p.endswith(".tmp")]
 
@@ -71,7 +73,7 @@ def test_a_run_learns_and_leaves_what_is_promised(
     assert len(drawn["valid/loss"]) == len(drawn["train/loss"]) == 8
     assert drawn["valid/loss"][-1][1] < drawn["valid/loss"][0][1]
     events = [EventAccumulator(str(p)).Reload().Tags() for p in (run.folder / "tensorboard").glob("events*")]
-    assert {"curves", "confusion", "accuracy_by_class_size", "worst_mistakes"} <= {
+    assert {"curves", "confusion", "accuracy_by_class_size", "worst_mistakes", "reliability"} <= {
         t for e in events for t in e["images"]
     }
     assert "config/text_summary" in {t for e in events for t in e["tensors"]}

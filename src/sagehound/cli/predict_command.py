@@ -41,6 +41,7 @@ def predict(program: str, argv: Sequence[str]) -> None:
     parser.add_argument("model", metavar="MODEL", help="a run's folder or a model.tar.gz")
     parser.add_argument("photos", metavar="PHOTO", nargs="+", help="a file; for a folder there is transform=local")
     parser.add_argument("--top-k", type=int, metavar="N", help="print the N most probable labels as well")
+    parser.add_argument("--explain", metavar="FOLDER", help="also write a picture of what the model looked at")
     with clear_errors():
         arguments = parser.parse_intermixed_args(argv)
         if arguments.top_k is not None and arguments.top_k < 1:
@@ -50,6 +51,8 @@ def predict(program: str, argv: Sequence[str]) -> None:
                 raise ConfigError(f"{photo}: did you mean --top-k {photo.partition('=')[2]}?")
         interrupts.restore_keyboard_interrupt()
         failed = 0
+        if arguments.explain:
+            _explain(Path(arguments.model).expanduser(), arguments.photos, Path(arguments.explain).expanduser())
         for name, result in _predictions(arguments.model, arguments.photos, arguments.top_k or 1):
             if isinstance(result, InputError):
                 failed += 1
@@ -60,6 +63,15 @@ def predict(program: str, argv: Sequence[str]) -> None:
         sys.stdout.flush()
     if failed:
         sys.exit(InputError.exit_code)
+
+
+def _explain(run: Path, photos: Sequence[str], folder: Path) -> None:
+    """Write the pictures; photos that cannot be read are named with the predictions."""
+    from sagehound.report import explanation  # which imports torch
+
+    for photo, picture in explanation.write(run, [Path(photo).expanduser() for photo in photos], folder):
+        if isinstance(picture, Path):
+            console.info(f"{_printable(str(photo))}: {_printable(str(picture))} shows what the model looked at")
 
 
 def _predictions(model: str, photos: Sequence[str], top_k: int) -> Iterator[tuple[str, PhotoResult | InputError]]:

@@ -18,7 +18,10 @@ _SIGNS = ("config.yaml", "metrics.json", "checkpoints/*.ckpt")  # a folder with 
 _OF_ALL = (  # files that results=scores does not write
     *(MODEL, "predictions.csv", "per_class.csv", "confusions.csv", "history.csv"),
     *("report.html", "insights.json", "without_suspicious.csv"),
-    *(f"plots/{name}.png" for name in ("confusion", "accuracy_by_class_size", "worst_mistakes", "curves")),
+    *(
+        f"plots/{name}.png"
+        for name in ("confusion", "accuracy_by_class_size", "worst_mistakes", "curves", "reliability")
+    ),
 )
 _TENSORS = (
     "collections/*/*_collections.json",

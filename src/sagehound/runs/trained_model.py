@@ -26,7 +26,7 @@ Photo = str | Path | bytes | Image.Image | npt.NDArray[np.uint8]  # a file, its 
 _Probabilities = npt.NDArray[np.float32]
 _ONE = (str, Path, bytes, bytearray, memoryview, Image.Image)
 _BATCH = 8  # photos per forward pass
-_CHECKPOINT = "checkpoints/best.ckpt"
+CHECKPOINT = "checkpoints/best.ckpt"
 # raised for a file that is not a checkpoint, or has other hyperparameters; AssertionError comes from timm
 _BROKEN = (
     *(OSError, RuntimeError, pickle.UnpicklingError, EOFError),
@@ -142,8 +142,8 @@ def load(model: str | os.PathLike[str]) -> Model:
     if path.suffix == ".ckpt":
         return _load_checkpoint(path)
     is_run = path.is_dir() and not (path / archive.NAME).exists() and not (path / "model.json").exists()
-    if is_run and (path / _CHECKPOINT).exists():
-        return _load_checkpoint(path / _CHECKPOINT)
+    if is_run and (path / CHECKPOINT).exists():
+        return _load_checkpoint(path / CHECKPOINT)
     from sagehound.serving.predictor import Predictor
 
     with archive.opened(path) as folder:

@@ -26,6 +26,7 @@ from sagehound.evaluation.tables import Predictions
 from sagehound.models import features
 from sagehound.models.classifier import Classifier
 from sagehound.profiler.times import Times
+from sagehound.report import charts
 from sagehound.runs import run_folder
 from sagehound.runs.run import Run
 from sagehound.storage.atomic import write_json
@@ -257,6 +258,7 @@ def _write_tables(
         "confusion": plots.confusion_matrix(confused, photos.classes),
         "accuracy_by_class_size": plots.accuracy_by_class_size(by_class, photos.independent("test")),
         "worst_mistakes": plots.worst_mistakes(predictions["test"], photos.classes, photos.root),
+        "reliability": charts.reliability(predictions["test"].probabilities.max(1), predictions["test"].correct),
     }
     files = {name: folder / "plots" / f"{name}.png" for name in figures}
     for name, figure in figures.items():
