@@ -16,6 +16,7 @@ from sagemaker_emulator.errors import STOPPED, JobFailed
 from sagemaker_emulator.opt_ml import Uploads, prepare
 from sagemaker_emulator.records import Record, Records
 from sagemaker_emulator.rule_evaluation import RuleEvaluation, close
+from sagemaker_emulator.system_metrics import SystemMetrics
 from sagemaker_emulator.transfers import Transfers
 
 _KIND = "training-job"
@@ -117,6 +118,7 @@ class TrainingRun:
         containers: list[Container] = []
         why, failed = "Completed", None
         rules = self._containers.evaluate_rules(self._record, hosts[0])
+        metrics = SystemMetrics(self._record, hosts[0] / "output" / "profiler")
         try:
             for number, opt_ml in enumerate(hosts, 1):
                 containers.append(self._launch(opt_ml, number))
@@ -133,6 +135,7 @@ class TrainingRun:
                     synced = time.monotonic()
         finally:
             codes = _end_all(containers, self._containers.grace())
+            metrics.close()
             rules.end(1.0 if self._containers.stopping else 120.0)
         self._seconds += time.monotonic() - start
         bad = next(((c.opt_ml, n) for c, n in zip(containers, codes, strict=True) if n), (None, 0))

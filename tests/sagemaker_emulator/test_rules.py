@@ -1,9 +1,11 @@
 """DebugRuleConfigurations of a request are evaluated while the job runs, over tensors of a script that uses smdebug."""
 
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
-from emulator_helpers import BUCKET, Client, ended, job, until
+from emulator_helpers import BUCKET, Client, content, ended, job, keys, until
 
 from sagemaker_emulator.server import Emulator
 
@@ -88,3 +90,25 @@ def test_a_job_that_writes_no_tensors(emulator: Emulator, sm: Client) -> None:
     result = statuses(ended(sm, "none"))
     assert result["Overfit"][0] == "Error"
     assert "no tensors of losses" in result["Overfit"][1]
+
+
+def test_system_metrics_are_those_that_smdebug_reads(
+    emulator: Emulator, sm: Client, s3: Client, tmp_path: Path
+) -> None:
+    from smdebug.profiler.system_metrics_reader import LocalSystemMetricsReader
+
+    config = {"S3OutputPath": f"s3://{BUCKET}/profile", "ProfilingIntervalInMilliseconds": 100}
+    sm.create_training_job(**job("sampled", "time.sleep(1)") | {"ProfilerConfig": config})
+    assert ended(sm, "sampled")["TrainingJobStatus"] == "Completed"
+    for key in keys(s3, "profile/sampled/profiler-output/system/"):
+        file = tmp_path / key.removeprefix("profile/sampled/profiler-output/")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content(s3, key))
+    reader = LocalSystemMetricsReader(str(tmp_path))
+    now = time.time() * 1e6
+    events = reader.get_events(now - 120e6, now + 60e6)
+    assert {"CPUUtilization", "MemoryUtilization", "IOThroughput"} <= {event.dimension for event in events}
+    assert all(0 <= event.value <= 100 for event in events if event.dimension == "CPUUtilization")
+    sm.create_training_job(**job("plain", "time.sleep(0.3)"))
+    assert ended(sm, "plain")["TrainingJobStatus"] == "Completed"
+    assert not keys(s3, "profile/plain")

@@ -50,7 +50,12 @@ def prepare(cloud: Cloud, work: Sequence[tuple[Launch, Sequence[str], Path]]) ->
         hyperparameters = requests.hyperparameters([*overrides, *_results_to_keep(cfg)])
         name, token = job_client.new_name("sagehound", 63), uuid.uuid4().hex
         is_managed = cfg.debugger is not None and cfg.debugger.name == "sagemaker"  # else the job evaluates the rules
-        debugger = _debugger(cloud, cfg, cfg.debugger) if cfg.debugger and is_managed else None
+        debugger = _debugger(cloud, cfg, cfg.debugger) if cfg.debugger and is_managed else {}
+        if cfg.profiler and cfg.profiler.name == "sagemaker":
+            debugger["ProfilerConfig"] = {
+                "S3OutputPath": _output(cloud, cfg),
+                "ProfilingIntervalInMilliseconds": round(1000 * cfg.profiler.interval),
+            }
         request = requests.training_job(name, cfg, cloud.account, hyperparameters, uploaded[needed], token, debugger)
         requests.check("CreateTrainingJob", request)
         request = (None if cfg.overwrite else _previous_request(folder, request)) or request
@@ -89,5 +94,9 @@ def _debugger(cloud: Cloud, cfg: Launch, debugger: Debugger) -> dict[str, Any]:
     from sagehound_launchers.sagemaker.debugger_request import notice, request_parts
 
     console.warn(notice())
-    base = f"s3://{cloud.account.bucket}/{cfg.aws.prefix}/jobs"
-    return request_parts(debugger, cloud.account.region, base)
+    return request_parts(debugger, cloud.account.region, _output(cloud, cfg))
+
+
+def _output(cloud: Cloud, cfg: Launch) -> str:
+    """Where AWS writes tensors and samples, below the name of the job."""
+    return f"s3://{cloud.account.bucket}/{cfg.aws.prefix}/jobs"

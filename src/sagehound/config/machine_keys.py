@@ -159,13 +159,26 @@ class Debugger:
             yield f"debugger.rules: action={wrong[0]}: choose from report, stop, fail"
 
 
+AWS_INTERVALS = (0.1, 0.2, 0.5, 1.0, 5.0, 60.0)  # seconds: CreateTrainingJob, ProfilingIntervalInMilliseconds
+
+
 @dataclass
 class Profiler:
     """Where the time of a run goes, and how the machine is used."""
 
-    name: str = key("who measures; local: this program", MISSING, choices=("local",))
+    name: str = key(
+        "who measures; local: this program; sagemaker: AWS's agent beside a job",
+        MISSING,
+        choices=("local", "sagemaker"),
+    )
     interval: float = key("seconds between two samples of CPU, memory, disk, network and GPUs", 0.5, above=0)
     num_steps: int = key("train steps whose operators are recorded by torch's profiler; 0: none", 10, at_least=0)
+
+    def conflicts(self, cfg: "Train") -> Iterator[str]:
+        """Yield a message for each setting that contradicts another."""
+        if self.name == "sagemaker" and self.interval not in AWS_INTERVALS:
+            choices = ", ".join(f"{s:g}" for s in AWS_INTERVALS)
+            yield f"profiler.interval={self.interval:g}: AWS's agent samples every {choices} seconds"
 
 
 @dataclass

@@ -18,11 +18,9 @@ class Mean:
 
     def add(self, step: Step) -> None:
         """Add a step's loss, and its labels and predictions if there are any."""
-        labels = next(iter(step.of("labels").values()), None)
-        logits = next(iter(step.of("predictions").values()), None)
-        if labels is not None and logits is not None:
-            n = len(labels.values)
-            self._right += float((logits.values.argmax(1) == labels.values).sum())
+        if step.right is not None:
+            right, n = step.right
+            self._right += right
         else:
             n, self.has_labels = 1, False
         self._loss += n * (step.loss or 0.0)

@@ -46,12 +46,12 @@ class Evaluator:
 
     def on_step(self, step: Step) -> Iterator[tuple[str, Finding]]:
         """Yield each new finding with the rule's name in the config."""
+        present = {c for c in step.tensors if step.of(c)}
         for name, rule in self.rules.items():
             status = self._statuses[name]
-            if status.status != IN_PROGRESS:
-                continue
-            status.seen |= {c for c in rule.needs if step.of(c)}
-            yield from self._judge(name, partial(rule.on_step, step))
+            if status.status == IN_PROGRESS:
+                status.seen.update(present.intersection(rule.needs))
+                yield from self._judge(name, partial(rule.on_step, step))
 
     def on_end(self) -> Iterator[tuple[str, Finding]]:
         """Yield the findings of the end, and close every rule."""

@@ -149,7 +149,7 @@ class TensorHook(Callback):
     ) -> None:
         """Observe the gradients, after mixed precision has unscaled them."""
         if self._step and "gradients" in self._step.wanted:
-            self._observers.gradients(trained(pl_module))
+            self._observers.gradients(partial(trained, pl_module))
 
     def on_train_batch_end(
         self,
@@ -219,7 +219,8 @@ class TensorHook(Callback):
     def _begin(self, model: pl.LightningModule, *, training: bool) -> None:
         if not self._observers:
             return
-        wanted = self._observers.begin(trained(model) if training else (), training=training)
+        parameters = partial(trained, model) if training else tuple
+        wanted = self._observers.begin(parameters, training=training)
         self._step = _Step(training, wanted)
         if wanted & _ACTIVATIONS:
             self._step.undo.enter_context(self._observed_layers(model))

@@ -51,6 +51,7 @@ class Monitor:
         self._cfg, self._evaluator, self._file = cfg, evaluator, file
         self._numbers = {True: steps[0] - 1, False: steps[1] - 1}
         self._training = True
+        self._current: set[str] = set()  # collections that are wanted of the step
         self._tensors: dict[str, dict[str, Observed]] = {}
         self._on_finding = on_finding or (lambda finding, action: None)
         self._watch = _Watch(evaluator, self._report)
@@ -61,12 +62,12 @@ class Monitor:
         """Begin the next step; copy the weights if the step is one of the interval."""
         self._training, self._tensors = training, {}
         self._numbers[training] += 1
-        wanted = self._wanted(training)
-        for name, parameter in parameters:
-            collection = "biases" if name.endswith("bias") else "weights" if "weight" in name else None
-            if collection in wanted:
+        self._current = self._wanted(training)
+        if self._current & {"weights", "biases"}:
+            for name, parameter in parameters():
+                collection = "biases" if name.endswith("bias") else "weights" if "weight" in name else ""
                 self._add(collection, f"Classifier_{name}", parameter)
-        return wanted
+        return self._current
 
     def activation(self, name: str, inputs: tuple[Any, ...], output: Tensor) -> None:
         """Copy a layer's inputs and output."""
@@ -79,7 +80,7 @@ class Monitor:
 
     def gradients(self, parameters: Parameters) -> None:
         """Copy the gradients."""
-        for name, parameter in parameters:
+        for name, parameter in parameters():
             if parameter.grad is not None:
                 self._add("gradients", f"gradient/Classifier_{name}", parameter.grad)
 
@@ -124,7 +125,7 @@ class Monitor:
         return {c for c in chosen if (small if c in _SCORES else large)}
 
     def _add(self, collection: str, name: str, tensor: Tensor) -> None:
-        if collection in self._wanted(self._training):
+        if collection in self._current:
             self._tensors.setdefault(collection, {})[name] = Observed(_copy(tensor))
 
     def _report(self, name: str, finding: Finding) -> None:

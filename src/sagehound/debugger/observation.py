@@ -82,9 +82,22 @@ class Step:
 
     def of(self, collection: str) -> Tensors:
         """The tensors of a collection in the order of their names; empty if none was observed."""
-        return dict(sorted(self.tensors.get(collection, {}).items()))
+        return self._sorted.get(collection, {})
 
-    @property
+    @cached_property
+    def _sorted(self) -> dict[str, Tensors]:
+        return {name: dict(sorted(tensors.items())) for name, tensors in self.tensors.items()}
+
+    @cached_property
+    def right(self) -> tuple[int, int] | None:
+        """How many photos are predicted rightly, and how many there are; None without labels or predictions."""
+        labels = next(iter(self.of("labels").values()), None)
+        logits = next(iter(self.of("predictions").values()), None)
+        if labels is None or logits is None:
+            return None
+        return int((logits.values.argmax(1) == labels.values).sum()), len(labels.values)
+
+    @cached_property
     def loss(self) -> float | None:
         """The mean loss of the step's photos."""
         for observed in self.of("losses").values():

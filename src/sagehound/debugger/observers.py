@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from sagehound.errors import SagehoundError
 from sagehound.system import console
 
-Parameters = Iterable[tuple[str, nn.Parameter]]
+Parameters = Callable[[], Iterable[tuple[str, nn.Parameter]]]  # called only if they are wanted: it takes a millisecond
 
 
 class Observer(Protocol):
@@ -56,7 +56,6 @@ class Observers:
 
     def begin(self, parameters: Parameters, *, training: bool) -> set[str]:
         """Begin the next step; returns the collections that any of them wants."""
-        parameters = list(parameters)
         self._wanted = {}
 
         def begin(observer: Observer) -> None:
@@ -72,7 +71,6 @@ class Observers:
 
     def gradients(self, parameters: Parameters) -> None:
         """Give them the gradients."""
-        parameters = list(parameters)
         self._each(lambda o: o.gradients(parameters), {"gradients"})
 
     def scores(self, logits: Tensor, labels: Tensor, loss: Tensor) -> None:

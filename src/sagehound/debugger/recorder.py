@@ -2,6 +2,7 @@
 
 import atexit
 import contextlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from smdebug.core.tfevent.event_file_writer import EventFileWriter
 from smdebug.core.tfevent.events_writer import EventsWriter
 from smdebug.core.utils import get_relative_event_file_path, parse_worker_name_from_file
 from smdebug.pytorch import Hook, ReductionConfig, SaveConfig, SaveConfigMode, modes
-from torch import Tensor
+from torch import Tensor, nn
 
 from sagehound.config import Debugger
 from sagehound.debugger import LOSS, collections
@@ -68,7 +69,7 @@ class Recorder:
 
     def gradients(self, parameters: Parameters) -> None:
         """Write the gradients."""
-        for name, parameter in parameters:
+        for name, parameter in parameters():
             if parameter.grad is not None:
                 self._hook.backward_hook(f"{_Network.kind}_{name}")(_plain(parameter.grad))
 
@@ -154,8 +155,8 @@ class _Network:
     def _get_name(self) -> str:
         return self.kind
 
-    def named_parameters(self) -> Parameters:
-        return self._parameters
+    def named_parameters(self) -> Iterable[tuple[str, nn.Parameter]]:
+        return self._parameters()
 
 
 def _plain(tensor: Tensor) -> Tensor:

@@ -43,7 +43,8 @@ class Times:
 
     def __init__(self, cfg: Profiler | None, folder: Path) -> None:
         self.seconds: dict[str, float] = {}
-        self._cfg, self._folder, self._now = cfg, folder, "start"
+        self._cfg = cfg if cfg and cfg.name == "local" else None
+        self._folder, self._now = folder, "start"
         self._sampler: Sampler | None = None
         self.steps: StepProfiler | None = None
         self._operators: Operators | None = None

@@ -54,7 +54,7 @@ def raster(figure: Figure, alt: str, dpi: int = 90) -> Picture:
     return Picture("data:image/png;base64," + base64.b64encode(content.getvalue()).decode(), alt)
 
 
-def reliability(confidence: Sequence[float], correct: Sequence[bool]) -> Figure:
+def reliability(confidence: Any, correct: Any) -> Figure:  # noqa: ANN401 - array-like, n
     """Draw the accuracy of photos by the probability of their prediction, in ten bins, and how many each bin has."""
     p, right = np.asarray(confidence, float), np.asarray(correct, bool)
     index = np.clip(np.ceil(p * _BINS) - 1, 0, _BINS - 1).astype(int)
