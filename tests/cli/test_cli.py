@@ -191,8 +191,6 @@ COMPLETIONS: list[tuple[str, set[str], set[str]]] = [  # a line, completions tha
     ("sagehound tr", {"train"}, {"launch"}),
     ("sagehound train back", {"backbone="}, {"deploy="}),
     ("sagehound train data=demo backbone=res", {"backbone=resnet18", "backbone=resnet34"}, {"backbone=mobilenetv2"}),
-    ("sagehound train optimizer.l", {"optimizer.lr="}, set()),
-    ("sagehound launch dep", {"deploy="}, set()),
     ("sagehound launch deploy=local deploy.p", {"deploy.port="}, set()),
     ("sagehound serve run deploy.p", {"deploy.port="}, set()),
     ("sagehound serve run deploy.port=1 ", {"backbone=", "deploy."}, {"resnet18"}),

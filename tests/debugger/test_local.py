@@ -130,7 +130,7 @@ def test_saved_tensors_give_the_same_verdicts(config: Compose, tmp_path: Path, p
         assert other.value == pytest.approx(float(finding["value"]), rel=1e-5, nan_ok=True)
 
 
-@pytest.mark.parametrize("profile", ["calibrated", "aws"])
+@pytest.mark.parametrize("profile", ["calibrated", pytest.param("aws", marks=pytest.mark.slow)])
 def test_saved_statistics_give_the_same_verdicts_or_none(config: Compose, tmp_path: Path, profile: str) -> None:
     given = [*LOCAL, *RISING, "head.hidden=[8]", f"debugger.profile={profile}", "debugger.preflight=false"]
     run = train(config(*given, "debugger.save=true", "debugger.reductions=true"), tmp_path / "run")
@@ -152,7 +152,7 @@ def test_saved_statistics_give_the_same_verdicts_or_none(config: Compose, tmp_pa
     assert judged >= 8, "losses are saved whole, and most other rules need statistics only"
 
 
-@pytest.mark.parametrize("name", ["ExplodingTensor", "LearningRateTooHigh", "Overfit"])
+@pytest.mark.parametrize("name", ["LearningRateTooHigh", pytest.param("ExplodingTensor", marks=pytest.mark.slow)])
 def test_rules_are_classes_of_smdebug(config: Compose, tmp_path: Path, name: str) -> None:
     """Run a rule as SageMaker's evaluator of custom rules does."""
     from smdebug.exceptions import NoMoreData, RuleEvaluationConditionMet
@@ -203,6 +203,7 @@ def test_histograms_are_logged_once_an_epoch(config: Compose, tmp_path: Path) ->
     assert not EventAccumulator(str(without.folder / "tensorboard")).Reload().Tags()["histograms"]
 
 
+@pytest.mark.slow
 def test_the_archive_is_the_one_without_it(config: Compose, tmp_path: Path) -> None:
     archives = [
         (train(config(*given, "artifact=true"), tmp_path / name).folder / "model.tar.gz").read_bytes()

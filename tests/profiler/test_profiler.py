@@ -69,6 +69,7 @@ def test_a_run_leaves_its_profile_and_is_otherwise_the_same(config: Compose, tmp
     assert "Use of the machine while training" in html
 
 
+@pytest.mark.slow
 def test_a_slow_disk_is_named_and_its_override_helps(
     config: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

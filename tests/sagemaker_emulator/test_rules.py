@@ -51,6 +51,7 @@ def statuses(description: dict[str, Any]) -> dict[str, tuple[str, str]]:
     }
 
 
+@pytest.mark.slow
 def test_rules_are_evaluated_over_a_jobs_tensors(emulator: Emulator, sm: Client) -> None:
     rules = {
         "ExplodingTensor": {"tensor_regex": ".*"},

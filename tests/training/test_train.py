@@ -455,9 +455,8 @@ def test_more_gpus_than_there_are(config: Compose, tmp_path: Path) -> None:
     "overrides",
     [
         ["trainer.precision=bf16-mixed"],
-        ["trainer.channels_last=false"],
-        ["head.hidden=[16,8]"],
-        ["trainer.gradient_clip=null"],
+        pytest.param(["trainer.channels_last=false"], marks=pytest.mark.slow),
+        ["head.hidden=[16,8]", "trainer.gradient_clip=null"],
     ],
     ids=str,
 )
