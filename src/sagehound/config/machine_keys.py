@@ -138,6 +138,11 @@ class Debugger:
         "train_interval and eval_interval of losses, labels and predictions, which are small", 5, at_least=1
     )
     photos: int = key("photos per batch whose activations are observed", 8, at_least=1)
+    positions: int | None = key(
+        "largest height and width of observed activations, at evenly spaced positions; null: every position",
+        None,
+        at_least=1,
+    )
     reductions: bool = key(
         "write statistics of each tensor instead of its values, except for losses, labels and predictions", False
     )

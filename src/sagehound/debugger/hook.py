@@ -248,8 +248,8 @@ class TensorHook(Callback):
 
             def observed(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
                 if passes[part] == 1:
-                    n = self.cfg.photos
-                    self._observers.activation(f"{name}.{kind}", tuple(t[:n] for t in inputs), output[:n])
+                    tensors = [self._some(t) for t in (*inputs, output)]
+                    self._observers.activation(f"{name}.{kind}", tuple(tensors[:-1]), tensors[-1])
 
             return observed
 
@@ -266,6 +266,14 @@ class TensorHook(Callback):
                 handle.remove()
             for module in in_place:
                 module.inplace = True  # type: ignore[assignment]
+
+    def _some(self, activation: Tensor) -> Tensor:
+        """The first photos of an activation, b x ..., at evenly spaced positions."""
+        some, most = activation[: self.cfg.photos], self.cfg.positions
+        if most is None or some.ndim != 4:
+            return some
+        stride = -(-max(some.shape[2:]) // most)
+        return some[:, :, ::stride, ::stride]
 
     def _end(self) -> None:
         step, self._step = self._step, None

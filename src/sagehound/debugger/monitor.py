@@ -192,8 +192,9 @@ class _Watch:
 def _copy(tensor: Tensor) -> np.ndarray[Any, Any]:
     """On the CPU, as float if it is one: numpy has no bfloat16, and training changes the tensor."""
     tensor = tensor.detach()
-    plain: np.ndarray[Any, Any] = (tensor.float() if tensor.is_floating_point() else tensor).cpu().numpy().copy()
-    return plain
+    plain = (tensor.float() if tensor.is_floating_point() else tensor).cpu().contiguous()
+    array: np.ndarray[Any, Any] = (plain.clone() if plain.data_ptr() == tensor.data_ptr() else plain).numpy()
+    return array
 
 
 def prepare(cfg: Train, model: Classifier, data: PhotoDataModule) -> Evaluator | None:
