@@ -315,3 +315,12 @@ def test_the_real_command(photos: Path, weights: Path, command: Command, tmp_pat
     assert done.returncode == 0, done.stderr
     assert "warning: debugger: LearningRateTooHigh" in done.stdout
     assert findings(tmp_path / "run")
+
+
+def test_the_config_names_every_check(config: Compose, tmp_path: Path) -> None:
+    from sagehound.config.machine_keys import CHECKS
+    from sagehound.debugger import preflight
+
+    assert tuple(check.__name__ for check in preflight.CHECKS) == CHECKS
+    run = train(config(*LOCAL, "debugger.checks=[one_batch]", "trainer.max_epochs=1"), tmp_path / "run")
+    assert {name for name in statuses(run.folder) if name.startswith("Preflight/")} == {"Preflight/one_batch"}

@@ -10,6 +10,8 @@ from sagehound_launchers.search.pruning import Pruned
 
 # found before the first epoch or in its first steps
 _FATAL = ("learning_rate_too_high", "learning_rate_too_low", "exploding_tensor", "loss_not_decreasing")
+# of what differs between trials; photos and weights are the same in all of them
+_CHECKS = ("first_loss", "head_weights", "one_batch")
 
 
 def prepare(cfg: Launch) -> None:
@@ -21,6 +23,8 @@ def prepare(cfg: Launch) -> None:
             collections=["losses", "weights", "labels", "predictions"],
             train_interval=5,
             loss_interval=1,
+            histograms=False,
+            checks=list(_CHECKS),
             rules={name: {"action": "fail"} for name in _FATAL},
         )
 

@@ -89,6 +89,10 @@ class Features:
             )
 
 
+CHECKS = (  # before the first epoch; functions of debugger.preflight
+    *("loss_function", "first_loss", "backbone_weights", "normalisation", "photos_seen", "own_transform"),
+    *("labels", "leaks", "batches", "head_weights", "one_batch"),
+)
 COLLECTIONS = (
     "losses",
     "gradients",
@@ -112,6 +116,7 @@ class Debugger:
         choices=("local", "sagemaker"),
     )
     preflight: bool = key("before the first epoch, check photos, labels, weights and loss; for debugger=local", True)
+    checks: list[str] | None = key("the checks before the first epoch; null: all", None, choices=CHECKS)
     profile: str = key(
         "parameters of the rules; aws: AWS's documented defaults, which fire on nearly every small fine-tuning",
         "calibrated",

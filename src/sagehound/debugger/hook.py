@@ -18,6 +18,7 @@ from sagehound.data.datamodule import PhotoDataModule
 from sagehound.data.loader import Batch
 from sagehound.debugger import findings, histograms, preflight
 from sagehound.debugger.evaluator import Evaluator
+from sagehound.debugger.layers import activations, trained
 from sagehound.debugger.monitor import Monitor, act
 from sagehound.debugger.observation import Observed
 from sagehound.debugger.observers import Observer, Observers, reported
@@ -29,7 +30,6 @@ from sagehound.system import console
 
 _SCORES = {"losses", "labels", "predictions"}
 _ACTIVATIONS = {"relu_input", "relu_output", "saturating_input"}
-_KINDS: dict[type[nn.Module], str] = {nn.ReLU: "relu", nn.ReLU6: "relu", nn.Tanh: "tanh", nn.Sigmoid: "sigmoid"}
 
 
 @dataclass
@@ -88,7 +88,7 @@ class TensorHook(Callback):
         assert isinstance(data, PhotoDataModule)
         with reported("the checks before the first epoch are left out"):
             setting = preflight.Setting(model, data, trainer.optimizers[0], trainer.gradient_clip_val, evaluator.facts)
-            for name, finding in preflight.run(setting, evaluator):
+            for name, finding in preflight.run(setting, evaluator, self.cfg.checks):
                 act(self.cfg, name, finding, partial(self._on_finding, trainer))
 
     def _recorder(self, trainer: pl.Trainer, steps: tuple[int, int]) -> Observer | None:
@@ -289,17 +289,3 @@ class TensorHook(Callback):
         if step is not None:
             step.undo.close()  # remove the hooks from the model
         self._observers.close()
-
-
-def trained(model: pl.LightningModule) -> Iterator[tuple[str, nn.Parameter]]:
-    """The parameters that are trained now, by name."""
-    assert isinstance(model, Classifier)
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad and not (model.frozen and name.startswith("backbone.")):
-            yield name, parameter
-
-
-def activations(model: nn.Module) -> dict[str, str]:
-    """The activation layers that are observed, by name: relu, tanh or sigmoid."""
-    kinds = ((name, _KINDS.get(type(module))) for name, module in model.named_modules())
-    return {name: kind for name, kind in kinds if kind}

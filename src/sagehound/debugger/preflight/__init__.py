@@ -4,7 +4,7 @@ With the default ``finetune=head`` the backbone gets no gradients, so most fault
 function that yields findings. It works on copies, or restores what it has changed: the training is the one without it.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
@@ -28,9 +28,11 @@ CHECKS: tuple[Callable[[Setting], Iterator[Finding]], ...] = (
 )
 
 
-def run(setting: Setting, evaluator: Evaluator) -> Iterator[tuple[str, Finding]]:
-    """Make every check; yield each finding with the name of its rule, once for each rule."""
+def run(setting: Setting, evaluator: Evaluator, chosen: Sequence[str] | None = None) -> Iterator[tuple[str, Finding]]:
+    """Make the chosen checks, or all; yield each finding with the name of its rule, once for each rule."""
     for check in CHECKS:
+        if chosen is not None and check.__name__ not in chosen:
+            continue
         name = f"Preflight/{check.__name__}"
         try:
             with same_random_numbers(), torch.random.fork_rng(devices=[]):
