@@ -87,7 +87,7 @@ def _counters() -> tuple[float, float, float]:
 def _gpus() -> Iterator[Callable[[], tuple[float, float, float]]]:
     """For each GPU of NVIDIA, a function that returns its use in percent, and its used and whole memory in bytes."""
     try:
-        import pynvml  # type: ignore[import-not-found] # the extra gpu
+        import pynvml  # type: ignore[import-untyped] # the extra gpu
     except ImportError:
         return
     try:
