@@ -2,7 +2,7 @@ import pytest
 from helpers import ROOT, Compose
 from hydra import compose, initialize_config_dir
 
-from sagehound.config import Debugger, Train, register, typed
+from sagehound.config import Debugger, Profiler, Train, register, typed
 from sagehound.errors import ConfigError
 from sagehound_launchers.config.schema import LaunchWithStages
 from sagehound_launchers.config.schema import register as register_launch
@@ -97,7 +97,9 @@ def test_no_yaml_repeats_a_default_of_the_schema() -> None:
     from omegaconf import OmegaConf
 
     defaults = OmegaConf.structured(
-        LaunchWithStages(debugger=Debugger(), **{stage.name: stage.config() for stage in registry()})
+        LaunchWithStages(
+            debugger=Debugger(), profiler=Profiler(), **{stage.name: stage.config() for stage in registry()}
+        )
     )
     for path in (ROOT / "conf").glob("*/*.yaml"):
         values = OmegaConf.load(path)

@@ -73,7 +73,13 @@ def folder(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     register()
     with pytest.MonkeyPatch.context() as patch, initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         patch.setenv("SAGEHOUND_CACHE", str(here / "cache"))
-        overrides = [*small(photos, weights), "debugger=local", "debugger.preflight=false", "trainer.max_epochs=3"]
+        overrides = [
+            *small(photos, weights),
+            "report=true",
+            "debugger=local",
+            "debugger.preflight=false",
+            "trainer.max_epochs=3",
+        ]
         train(typed(compose("train", overrides=overrides)), here / "run", overrides=overrides)
     return here / "run"
 
@@ -329,7 +335,7 @@ def test_a_report_that_fails_does_not_fail_the_run(
         raise InputError("no ink")
 
     monkeypatch.setattr(report, "write", broken)
-    run = train(config(), tmp_path / "run")
+    run = train(config("report=true"), tmp_path / "run")
     assert run.metrics["test"]
     assert "warning: report.html was not written (InputError: no ink); sagehound report" in capsys.readouterr().out
     assert not (train(config("report=false"), tmp_path / "none").folder / "report.html").exists()
