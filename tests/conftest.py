@@ -61,7 +61,7 @@ def config(photos: Path, weights: Path) -> Compose:
     def composed(*overrides: str) -> Train:
         register()
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-            config: Train = typed(compose("train", overrides=[*small(photos, weights), *overrides]))
+            config: Train = typed(compose("train", overrides=[*small(photos, weights), "results=tables", *overrides]))
             return config
 
     return composed

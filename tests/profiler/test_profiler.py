@@ -46,7 +46,7 @@ def findings(run: Path) -> dict[str, str]:
 def test_a_run_leaves_its_profile_and_is_otherwise_the_same(config: Compose, tmp_path: Path) -> None:
     given = ["finetune=full", "trainer.max_epochs=4"]
     plain = train(config(*given), tmp_path / "plain")
-    run = train(config(*given, *LOCAL, "report=true"), tmp_path / "run")
+    run = train(config(*given, *LOCAL, "report=true", "results=all"), tmp_path / "run")
     assert same(plain, run)
     summary = profile(run.folder)
     assert set(summary["phases"]) == {"model", "data", "features", "train", "evaluate"}

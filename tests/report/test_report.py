@@ -335,7 +335,7 @@ def test_a_report_that_fails_does_not_fail_the_run(
         raise InputError("no ink")
 
     monkeypatch.setattr(report, "write", broken)
-    run = train(config("report=true"), tmp_path / "run")
+    run = train(config("report=true", "results=all"), tmp_path / "run")
     assert run.metrics["test"]
     assert "warning: report.html was not written (InputError: no ink); sagehound report" in capsys.readouterr().out
     assert not (train(config("report=false"), tmp_path / "none").folder / "report.html").exists()

@@ -26,7 +26,14 @@ def test_a_run_learns_and_leaves_what_is_promised(
     config: Compose, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = train(
-        config("finetune=full", "trainer.max_epochs=8", "optimizer.lr=0.01", "finetune.backbone_lr=1", "report=true"),
+        config(
+            "finetune=full",
+            "trainer.max_epochs=8",
+            "optimizer.lr=0.01",
+            "finetune.backbone_lr=1",
+            "report=true",
+            "results=all",
+        ),
         tmp_path / "run",
     )
     left = {p.relative_to(run.folder).as_posix() for p in run.folder.rglob("*") if p.is_file()}

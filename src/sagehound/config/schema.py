@@ -35,15 +35,16 @@ class Train:
     debugger: Debugger | None = None
     profiler: Profiler | None = None
     results: str | None = key(
-        "files that a run writes; scores: only metrics, curves and config; null: all, or scores in a sweep (-m)",
+        "files that a run writes; tables: no plots and no report; scores: only metrics, curves and config; null: all, "
+        "or scores in a sweep (-m)",
         None,
-        choices=("all", "scores"),
+        choices=("all", "tables", "scores"),
     )
     artifact: bool = key(
         "write model.tar.gz, the file for serving, which takes some seconds; not written with results=scores", True
     )
     report: bool = key(
-        "write report.html, which shows the run in one page, in two seconds; not written with results=scores", True
+        "write report.html, which shows the run in one page, in two seconds; only with results=all", True
     )
     audit_only: bool = key("check the photos and write audit.json and splits.csv, without training", False)
     seed: int = key("random seed; the same seed gives the same numbers on a CPU", 0, at_least=0, below=2**32)

@@ -15,14 +15,15 @@ from sagehound.system import console, interrupts
 
 MODEL = "model.tar.gz"  # same as archive.NAME, without the imports of that module
 _SIGNS = ("config.yaml", "metrics.json", "checkpoints/*.ckpt")  # a folder with one of these contains a run
-_OF_ALL = (  # files that results=scores does not write
-    *(MODEL, "predictions.csv", "per_class.csv", "confusions.csv", "history.csv"),
+_PICTURES = (  # files that only results=all writes
     *("report.html", "insights.json", "without_suspicious.csv"),
     *(
         f"plots/{name}.png"
         for name in ("confusion", "accuracy_by_class_size", "worst_mistakes", "curves", "reliability")
     ),
 )
+# files that results=scores does not write
+_OF_ALL = (MODEL, "predictions.csv", "per_class.csv", "confusions.csv", "history.csv", *_PICTURES)
 _TENSORS = (
     "collections/*/*_collections.json",
     "events/*/*_*.tfevents",
@@ -76,13 +77,14 @@ class RunFolder:
 
     def remove_stale(self) -> None:
         """Remove files of the run's earlier epochs that this run does not replace."""
-        scores = self._cfg.results == "scores"
-        stale = [self.path / name for name in (_OF_ALL if scores else (MODEL,)) if (self.path / name).exists()]
+        kind = str(self._cfg.results)
+        replaced = {"scores": _OF_ALL, "tables": (MODEL, *_PICTURES)}.get(kind, (MODEL,))
+        stale = [self.path / name for name in replaced if (self.path / name).exists()]
         for path in stale:
             path.unlink()
-        if stale and (scores or not self._cfg.artifact):
+        if stale and (kind in ("scores", "tables") or not self._cfg.artifact):
             names = ", ".join(path.name for path in stale)
-            why = "results=scores" if scores else "artifact=false"
+            why = f"results={kind}" if kind in ("scores", "tables") else "artifact=false"
             console.info(f"removed {names}, made with older weights: {why} writes no new files")
 
 

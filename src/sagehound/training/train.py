@@ -131,7 +131,7 @@ def _write_profile_and_report(times: Times, cfg: Train, ready: "_Ready", data: P
             reads_photos=not data.head_alone,
             own_transform=bool(cfg.augment.transform),
         )
-    if cfg.report and cfg.results != "scores":
+    if cfg.report and cfg.results not in ("tables", "scores"):
         report.of_training(folder, ready.model, data)
 
 
@@ -240,25 +240,28 @@ def _evaluate(
     opened.remove_stale()
     log.scores(cfg, scores, best_epoch)
     if cfg.results != "scores":
-        log.figures(_write_tables(opened.path, data.photos, predictions, best_epoch), cfg)
+        _write_tables(opened.path, data.photos, predictions)
+    if cfg.results not in ("tables", "scores"):
+        log.figures(_draw(opened.path, data.photos, predictions, best_epoch), cfg)
     return predictions, scores, best_epoch
 
 
-def _write_tables(
-    folder: Path, photos: PhotoSet, predictions: dict[str, Predictions], best_epoch: int
-) -> dict[str, Path]:
-    """Write predictions.csv, per_class.csv, confusions.csv and the plots; returns the plots' files by name."""
-    by_class = tables.per_class(photos.classes, predictions)
+def _write_tables(folder: Path, photos: PhotoSet, predictions: dict[str, Predictions]) -> None:
+    """Write predictions.csv, per_class.csv and confusions.csv."""
     tables.write_predictions(folder / "predictions.csv", photos.classes, predictions)
-    tables.write_per_class(folder / "per_class.csv", by_class)
-    confused = tables.confusion(predictions["test"])
-    tables.write_confusions(folder / "confusions.csv", photos.classes, confused)
+    tables.write_per_class(folder / "per_class.csv", tables.per_class(photos.classes, predictions))
+    tables.write_confusions(folder / "confusions.csv", photos.classes, tables.confusion(predictions["test"]))
+
+
+def _draw(folder: Path, photos: PhotoSet, predictions: dict[str, Predictions], best_epoch: int) -> dict[str, Path]:
+    """Write the plots, which takes a second; returns their files by name."""
+    test, by_class = predictions["test"], tables.per_class(photos.classes, predictions)
     figures = {
         "curves": plots.curves(history.read(folder / history.NAME), best_epoch),
-        "confusion": plots.confusion_matrix(confused, photos.classes),
+        "confusion": plots.confusion_matrix(tables.confusion(test), photos.classes),
         "accuracy_by_class_size": plots.accuracy_by_class_size(by_class, photos.independent("test")),
-        "worst_mistakes": plots.worst_mistakes(predictions["test"], photos.classes, photos.root),
-        "reliability": charts.reliability(predictions["test"].probabilities.max(1), predictions["test"].correct),
+        "worst_mistakes": plots.worst_mistakes(test, photos.classes, photos.root),
+        "reliability": charts.reliability(test.probabilities.max(1), test.correct),
     }
     files = {name: folder / "plots" / f"{name}.png" for name in figures}
     for name, figure in figures.items():
