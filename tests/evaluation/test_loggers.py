@@ -234,7 +234,7 @@ def test_a_server_that_does_not_answer_is_one_line(
 
 @pytest.mark.parametrize("given", ["none", "[]"])
 def test_no_logger(config: Compose, tmp_path: Path, given: str) -> None:
-    run = train.train(config(f"logger={given}"), tmp_path / "run")
+    run = train.train(config(f"logger={given}", "results=all"), tmp_path / "run")
     assert run.metrics["test"]
     assert not (tmp_path / "run/tensorboard").exists()
     assert (tmp_path / "run/plots/confusion.png").exists()

@@ -83,7 +83,7 @@ def test_a_resume_without_artifact_removes_the_old_model(
     config: Compose, mine: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = ["finetune=full", "optimizer.lr=0.01", "trainer.max_epochs=5", "schedule=cosine"]
-    train(config(*given, f"resume={mine}/checkpoints/last.ckpt"), mine)
+    train(config(*given, "results=all", f"resume={mine}/checkpoints/last.ckpt"), mine)
     assert "removed model.tar.gz" in capsys.readouterr().out
     assert not (mine / "model.tar.gz").exists()
     train(config(*given, "results=scores", f"resume={mine}/checkpoints/last.ckpt"), mine)
@@ -92,6 +92,18 @@ def test_a_resume_without_artifact_removes_the_old_model(
     left = {p.name for p in mine.rglob("*") if p.is_file() and not p.name.startswith("events")}
     written = {"audit.json", "splits.csv", "config.yaml", "overrides.yaml", "metrics.json", "hparams.yaml"}
     assert left == {".lock", *written}
+
+
+def test_a_resume_without_plots_removes_the_old_ones(
+    config: Compose, mine: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["finetune=full", "optimizer.lr=0.01", "trainer.max_epochs=5", "schedule=cosine", "results=tables"]
+    train(config(*given, f"resume={mine}/checkpoints/last.ckpt"), mine)
+    assert "curves.png, reliability.png, made with older weights: results=tables writes no new files" in (
+        capsys.readouterr().out
+    )
+    assert not list(mine.glob("plots/*"))
+    assert (mine / "predictions.csv").exists()
 
 
 def test_another_run_is_refused_or_overwritten(config: Compose, mine: Path, tmp_path: Path) -> None:
