@@ -80,7 +80,7 @@ def page() -> Iterator[Page]:
 
 
 def test_one_run(command: Command, photos: Path, weights: Path, tmp_path: Path, page: Page) -> None:
-    done = command(*small(photos, weights), "optimizer.lr=0.01")
+    done = command(*small(photos, weights), "profiler=local", "optimizer.lr=0.01")
     assert done.returncode == 0, done.stderr
     with started(tmp_path / "outputs") as board:
         (run,) = board.get("runs").json()
@@ -102,11 +102,15 @@ def test_one_run(command: Command, photos: Path, weights: Path, tmp_path: Path, 
         }
         assert drawn == {"loss": ["train/loss", "valid/loss"], "top-1": ["train/top1", "valid/top1"]}
         images = board.get("plugin/images/tags").json()[run]
-        assert set(images) == {"curves", "confusion", "accuracy_by_class_size", "worst_mistakes", "reliability"}
+        figures = {"curves", "confusion", "accuracy_by_class_size", "worst_mistakes", "reliability"}
+        assert set(images) == figures
         for name in images:
             (image,) = board.get("plugin/images/images", tag=name, run=run, sample=0).json()
             shown = Image.open(BytesIO(board.get(f"plugin/images/individualImage?{image['query']}").data))
             assert shown.size == Image.open(folder.parent / "plots" / f"{name}.png").size, "not decimated"
+        assert "profile/text_summary" in board.get("plugin/text/tags").json()[run]
+        (text,) = board.get("plugin/text/text", tag="profile/text_summary", run=run).json()
+        assert "profile/step_ms/forward" in text["text"]
         scores = json.loads((folder.parent / "metrics.json").read_text())
         (row,) = board.rows()
         assert row["test.top1"] == scores["test"]["top1"]

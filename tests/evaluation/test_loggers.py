@@ -85,7 +85,7 @@ def test_a_users_own_logger_and_callback(
         (options / group / "mine.yaml").write_text(text)
     done = command(
         *("--config-dir", "options", *small(photos, weights), "logger=[mine,csv]", "callbacks=mine"),
-        *("hydra.run.dir=run", "trainer.extra.limit_train_batches=2", f"trainer.devices={devices}"),
+        *("hydra.run.dir=run", "profiler=local", "trainer.extra.limit_train_batches=2", f"trainer.devices={devices}"),
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert (tmp_path / "steps.txt").read_text() == "4"
@@ -103,6 +103,8 @@ def test_a_users_own_logger_and_callback(
     for split in ("train", "valid", "test"):
         assert final[f"final/{split}/loss"] == metrics[split]["loss"]
     assert final["final/best_epoch"] == metrics["best_epoch"]
+    steps = [line["profile/step_ms/forward"] for line in lines if "profile/step_ms/forward" in line]
+    assert steps[-1] > 0 if devices == 1 else not steps, "the parts of steps are measured in one process"
     assert {line["image"] for line in lines if "image" in line} == FIGURES
     assert lines[-1] == {"status": "success"}
     rows = read_csv(tmp_path / "run/csv/metrics.csv")
@@ -137,7 +139,7 @@ def test_mlflow_and_wandb(
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
     done = command(
-        *(*small(photos, weights), "logger=[tensorboard,mlflow,wandb]", "hydra.run.dir=run"),
+        *(*small(photos, weights), "logger=[tensorboard,mlflow,wandb]", "profiler=local", "hydra.run.dir=run"),
         f"trainer.devices={devices}",
     )
     assert (done.returncode, done.stderr) == (0, "")
@@ -148,11 +150,11 @@ def test_mlflow_and_wandb(
     history = [float(epoch["valid_loss"]) for epoch in read_csv(tmp_path / "run/history.csv")]
     assert len(history) == 3
     assert list((tmp_path / "run/tensorboard").glob("events*"))
-    _check_mlflow(tmp_path, metrics, history)
-    _check_wandb(tmp_path, metrics, history)
+    _check_mlflow(tmp_path, metrics, history, devices)
+    _check_wandb(tmp_path, metrics, history, devices)
 
 
-def _check_mlflow(folder: Path, metrics: dict[str, Any], history: list[float]) -> None:
+def _check_mlflow(folder: Path, metrics: dict[str, Any], history: list[float], devices: int) -> None:
     from mlflow import MlflowClient
 
     client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
@@ -167,11 +169,14 @@ def _check_mlflow(folder: Path, metrics: dict[str, Any], history: list[float]) -
     assert found == pytest.approx(history, rel=1e-5)
     assert {"train/loss", "train/top1", "valid/top1", "train/loss_step", "lr"} <= set(run.data.metrics)
     assert run.data.metrics["final/test/top1"] == metrics["test"]["top1"]
+    if devices == 1:
+        assert run.data.metrics["profile/step_ms/forward"] > 0
+        assert run.data.metrics["profile/seconds/train"] > 0
     images = {a.path for a in client.list_artifacts(run.info.run_id, "plots")}
     assert images == {f"plots/{name}.png" for name in FIGURES}
 
 
-def _check_wandb(folder: Path, metrics: dict[str, Any], history: list[float]) -> None:
+def _check_wandb(folder: Path, metrics: dict[str, Any], history: list[float], devices: int) -> None:
     runs = sorted((folder / "run/wandb").glob("offline-run-*"))
     assert len({run.name.rpartition("-")[2] for run in runs}) == 1, "one run, in two parts"
     rows, config = [], {}
@@ -187,6 +192,8 @@ def _check_wandb(folder: Path, metrics: dict[str, Any], history: list[float]) ->
     assert [row["valid/loss"] for row in rows if "valid/loss" in row] == pytest.approx(history, rel=1e-5)
     assert [row["lr"] for row in rows if "lr" in row]
     assert [row["final/test/top1"] for row in rows if "final/test/top1" in row][-1] == metrics["test"]["top1"]
+    if devices == 1:
+        assert [row["profile/step_ms/forward"] for row in rows if "profile/step_ms/forward" in row][-1] > 0
     assert {key.partition("/")[0] for row in rows for key in row if key.endswith("/_type")} == FIGURES
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import Compose
+from helpers import Command, Compose, small
 from PIL import Image
 from run_helpers import same
 
@@ -18,6 +18,7 @@ from sagehound.data.sources import Files
 from sagehound.profiler.operators import table_of
 from sagehound.profiler.profile_rules import Profile, evaluate
 from sagehound.profiler.sampler import Sample
+from sagehound.system.machine import cores
 from sagehound.training.train import train
 
 LOCAL = ["profiler=local", "profiler.interval=0.05"]
@@ -113,15 +114,32 @@ def test_a_batch_of_one_is_named_and_its_override_helps(config: Compose, tmp_pat
     assert seconds[1] < seconds[0]
 
 
-def samples(count: int = 40, **columns: float | list[float]) -> list[Sample]:
-    """Samples of the training; a list alternates."""
-    usual: dict[str, float | list[float]] = {"cpu": 50, "iowait": 0, "gpu0": 95, "gpu0_memory": 80}
+@pytest.mark.slow
+def test_one_thread_is_named_and_its_override_helps(
+    photos: Path, weights: Path, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    if cores() < 2:
+        pytest.skip("one core")
+    given = [*small(photos, weights), *LOCAL, "finetune=full", "trainer.max_epochs=4"]
+    run = command(*given, "hydra.run.dir=run")
+    assert run.returncode == 0, run.stderr
+    override = findings(tmp_path / "run")["FewThreads"]
+    assert override == f"trainer.threads={cores()}"
+    better = command(*given, "hydra.run.dir=better", override)
+    assert better.returncode == 0, better.stderr
+    assert "FewThreads" not in findings(tmp_path / "better")
+
+
+def samples(count: int = 40, **columns: float | list[float] | None) -> list[Sample]:
+    """Samples of the training; a list alternates, and None drops a column."""
+    usual: dict[str, float | list[float] | None] = {"cpu": 50, "iowait": 0, "gpu0": 95, "gpu0_memory": 80}
     values = usual | columns
     return [
         {
             "phase": "train",
             "time": i,
-            **{k: v[i * len(v) // count] if isinstance(v, list) else v for k, v in values.items()},
+            **{k: v[i * len(v) // count] if isinstance(v, list) else v for k, v in values.items() if v is not None},
         }
         for i in range(count)
     ]
@@ -138,6 +156,11 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "decoding takes all cores": ({"gpu0": 5, "cpu": 98}, {}, "CPUBottleneck"),
     "a slow disk": ({"gpu0": 5, "iowait": 70}, {}, "IOBottleneck"),
     "nothing is used": ({"gpu0": 60, "cpu": 30, "gpu0_memory": 10}, {}, "BatchSize"),
+    "one thread": (
+        {"gpu0": None, "gpu0_memory": None, "process_cpu": 30},
+        {"threads": 1, "cores": 4},
+        "FewThreads",
+    ),
     "memory grows": ({"gpu0_memory": [50, 55, 60, 65, 70, 75, 80, 85]}, {}, "GPUMemoryIncrease"),
     "one of two GPUs works": ({"gpu1": 5, "gpu1_memory": 80}, {}, "LoadBalancing"),
     "ten slow steps": ({}, {"steps": [0.1] * 500 + [2.0] * 11}, "StepOutlier"),

@@ -78,6 +78,7 @@ def folder(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             "report=true",
             "debugger=local",
             "debugger.preflight=false",
+            "debugger.save=true",
             "trainer.max_epochs=3",
         ]
         train(typed(compose("train", overrides=overrides)), here / "run", overrides=overrides)
@@ -92,7 +93,10 @@ def test_a_run_writes_a_page_that_a_person_can_read(folder: Path, browser: Brows
     headings = page.get_by_role("heading", level=2).all_inner_texts()
     assert headings[0] == "Result"
     assert {"Photos", "Training", "Confusion", "Classes", "Calibration", "Debugger", "Time"} <= set(headings)
-    assert all(image.get_attribute("alt") for image in page.locator("img").all())
+    alts = [image.get_attribute("alt") or "" for image in page.locator("img").all()]
+    assert all(alts)
+    (losses,) = [alt for alt in alts if alt.startswith("Loss of the saved tensors by train step. Last: train ")]
+    assert ", valid " in losses
     page.close()
 
 

@@ -39,6 +39,11 @@ class Trainer:
         "auto",
         choices=("auto", "32-true", "bf16-mixed", "16-mixed"),
     )
+    threads: int | None = key(
+        "threads that compute an operator on the CPU; null: torch's number, one per core unless OMP_NUM_THREADS is set",
+        None,
+        at_least=1,
+    )
     channels_last: bool = key("use the channels-last memory format, in which convolutions are faster", True)
     compile: bool = key("use torch.compile: starting takes minutes, each step is faster; for long runs on a GPU", False)
     gradient_clip: float | None = key("largest gradient norm of a step; null: no clipping", 1.0, above=0)

@@ -1,7 +1,7 @@
 """Evaluates rules over the tensors that a run has saved."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,8 @@ def folders(run: Path) -> list[Path]:
     return found
 
 
-def steps(folder: Path) -> Iterator[Step]:
-    """The steps of a folder of tensors, in the order in which they were computed.
+def steps(folder: Path, collections: Sequence[str] = COLLECTIONS) -> Iterator[Step]:
+    """The steps of a folder of tensors, in the order in which they were computed, with their tensors of collections.
 
     Raises:
         ConfigError: smdebug is not installed.
@@ -46,21 +46,26 @@ def steps(folder: Path) -> Iterator[Step]:
     except (SMDebugError, OSError) as error:
         raise InputError(f"{folder}: its tensors cannot be read: {error}") from error
     for number in numbers:
-        yield step_of(trial, number)
+        yield step_of(trial, number, collections)
 
 
-def step_of(trial: Any, number: int) -> Step:  # noqa: ANN401 - smdebug ships no types
+def step_of(
+    trial: Any,  # noqa: ANN401 - smdebug ships no types
+    number: int,
+    collections: Sequence[str] = COLLECTIONS,
+) -> Step:
     """One step of smdebug's trial.
 
     Args:
         trial: what ``smdebug.trials.create_trial`` returns.
         number: smdebug's number of the step, which counts training and validation steps together.
+        collections: whose tensors are read.
     """
     from smdebug import modes
 
     mode, mode_step = trial.mode(number), trial.mode_step(number)
     tensors: dict[str, dict[str, Observed]] = {}
-    for collection in COLLECTIONS:
+    for collection in collections:
         if collection not in trial.collections():
             continue
         for name in trial.tensor_names(collection=collection):
@@ -97,6 +102,25 @@ def facts_of(run: Path) -> Facts:
         counts=counts,
         frozen=OmegaConf.select(config, "finetune.name") == "head",
     )
+
+
+def losses(run: Path) -> dict[str, list[tuple[int, float]]]:
+    """The saved losses of a run: ``train`` and ``valid``, each a list of (train step, loss).
+
+    A loss of valid photos is at the train step before it. Several losses of one step are averaged.
+
+    Raises:
+        ConfigError: smdebug is not installed.
+        InputError: there are no saved tensors.
+    """
+    series: dict[str, list[tuple[int, float]]] = {"train": [], "valid": []}
+    now = 0
+    for folder in folders(run):
+        for step in steps(folder, ("losses",)):
+            now = step.number if step.is_training else now
+            if values := [loss.statistic("mean") for loss in step.tensors.get("losses", {}).values()]:
+                series["train" if step.is_training else "valid"].append((now, sum(values) / len(values)))
+    return series
 
 
 def evaluate(run: Path, cfg: Debugger) -> Evaluator:

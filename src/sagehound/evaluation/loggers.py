@@ -163,6 +163,17 @@ class Loggers:
                 logger.log_metrics(numbers | {"final/best_epoch": float(best_epoch)})
                 logger.save()
 
+    def profile(self, phases: Mapping[str, float], step: Mapping[str, float]) -> None:
+        """Log seconds of each phase so far and milliseconds of the parts of a mean step: profile/step_ms/data, ..."""
+        numbers = {f"profile/seconds/{name}": seconds for name, seconds in phases.items()}
+        numbers |= {f"profile/step_ms/{name}": ms for name, ms in step.items()}
+        for board in self._boards:
+            tensorboard.show_table(board, "profile", ("of", "value"), numbers)
+        for name, logger in self._others.items():
+            with _not_fatal(name):
+                logger.log_metrics(numbers)
+                logger.save()
+
     def figures(self, files: dict[str, Path], cfg: Train) -> None:
         """Log the figures, PNG files by name."""
         for board in self._boards:

@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,12 @@ def show_figures(logger: TensorBoardLogger, figures: dict[str, Path], cfg: Train
         # add_image would compress the pixels again
         board._get_file_writer().add_summary(Summary(value=[Summary.Value(tag=name, image=picture)]))
     board.add_text("config", "```yaml\n" + OmegaConf.to_yaml(OmegaConf.create(as_dict(cfg))) + "```")
+
+
+def show_table(logger: TensorBoardLogger, name: str, columns: tuple[str, str], numbers: Mapping[str, float]) -> None:
+    """Show numbers by name as a table, on the tab Text; a curve of one point would hide those of other names."""
+    rows = [f"| {' | '.join(columns)} |", "|---|---|", *(f"| {key} | {value:.4g} |" for key, value in numbers.items())]
+    logger.experiment.add_text(name, "\n".join(rows))
 
 
 def log_hyperparameters(logger: TensorBoardLogger, cfg: Train, scores: dict[str, dict[str, Any]], folder: Path) -> None:

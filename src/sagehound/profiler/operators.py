@@ -83,7 +83,7 @@ class Operators(Callback):
                 content = trace.read_bytes()
             self.folder.mkdir(parents=True, exist_ok=True)
             with replacing(self.folder / NAME) as temporary:
-                temporary.write_bytes(gzip.compress(content, 5))
+                temporary.write_bytes(gzip.compress(content, 1))
             self.table = table_of(json.loads(content))
 
 

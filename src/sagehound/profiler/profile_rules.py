@@ -1,6 +1,7 @@
-"""Rules over the profile of a run, with AWS's names and documented thresholds, and ``DataBound``.
+"""Rules over the profile of a run, with AWS's names and documented thresholds.
 
 A rule is a function from a ``Profile`` to a finding or None; it raises ``Missing`` if it lacks what it needs.
+``DataBound`` and ``FewThreads`` are Sagehound's own.
 """
 
 import os
@@ -33,6 +34,8 @@ class Profile:
         workers: threads that read photos.
         reads_photos: whether train steps read photos, not cached features.
         own_transform: whether photos go through a transform of the user's, one at a time.
+        threads: that compute an operator on the CPU.
+        cores: of the CPU, which this process may use.
     """
 
     samples: Sequence[Sample] = ()
@@ -43,6 +46,8 @@ class Profile:
     workers: int = 1
     reads_photos: bool = True
     own_transform: bool = False
+    threads: int = 1
+    cores: int = 1
 
     def column(self, name: str, phases: Sequence[str] = _WORKING) -> npt.NDArray[np.float64]:
         """A column of the samples in some phases."""
@@ -139,7 +144,27 @@ def load_balancing(p: Profile) -> Finding | None:
     if share <= 0.5:
         return None
     meaning = f"for {share:.0%} of the time the GPUs differ by more than 50 %"
-    return _made("LoadBalancing", "gpu", share, 0.5, meaning, "one process has more work than the others", "")
+    return _made(
+        "LoadBalancing", "gpu", share, 0.5, meaning, "one process has more work than the others", "trainer.devices=1"
+    )
+
+
+def few_threads(p: Profile) -> Finding | None:
+    """Without a GPU, operators use at most half of the cores, and this process half of the time less than 70 % of them.
+
+    The rule is Sagehound's own.
+    """
+    cpu = p.column("process_cpu")
+    if not len(cpu) or any(name.startswith("gpu") for name in p.samples[-1]):
+        raise Missing("samples of a machine without a GPU")
+    used = float(np.median(cpu))
+    if 2 * p.threads > p.cores or used >= _LOW:
+        return None
+    meaning = (
+        f"operators are computed by {p.threads} threads on {p.cores} cores, of which this program uses {used:.0f} %"
+    )
+    cause = "OMP_NUM_THREADS or trainer.threads is low"
+    return _made("FewThreads", "process_cpu", used, _LOW, meaning, cause, f"trainer.threads={p.cores}")
 
 
 def step_outlier(p: Profile) -> Finding | None:
@@ -163,7 +188,15 @@ def max_initialization_time(p: Profile) -> Finding | None:
     if p.started <= 1200:
         return None
     meaning = f"the first train step began after {p.started / 60:.0f} minutes"
-    return _made("MaxInitializationTime", "start", p.started, 1200, meaning, "photos are read or features computed", "")
+    return _made(
+        "MaxInitializationTime",
+        "start",
+        p.started,
+        1200,
+        meaning,
+        "photos are read or features computed",
+        f"data.workers={min(max(16, 2 * p.workers), 32)}",
+    )
 
 
 def data_bound(p: Profile) -> Finding | None:
@@ -189,6 +222,7 @@ RULES: tuple[Callable[[Profile], Finding | None], ...] = (
     cpu_bottleneck,
     io_bottleneck,
     batch_size,
+    few_threads,
     gpu_memory_increase,
     load_balancing,
     step_outlier,

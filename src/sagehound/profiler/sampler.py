@@ -16,9 +16,9 @@ class Sampler:
     """Takes a sample at each interval until it is closed.
 
     A sample has ``time`` (seconds since the start), ``phase``, ``cpu`` (percent of all cores), ``core0``, ...,
-    ``iowait`` (percent), ``memory`` (percent of the machine's), ``rss_mb`` (of this process), ``disk_read_mb_s``,
-    ``disk_write_mb_s``, ``network_mb_s``, and for each GPU of NVIDIA ``gpu0``, ``gpu0_memory`` (percent) and
-    ``gpu0_mb``.
+    ``process_cpu`` (percent of all cores that this process uses), ``iowait`` (percent), ``memory`` (percent of the
+    machine's), ``rss_mb`` (of this process), ``disk_read_mb_s``, ``disk_write_mb_s``, ``network_mb_s``, and for each
+    GPU of NVIDIA ``gpu0``, ``gpu0_memory`` (percent) and ``gpu0_mb``.
 
     Args:
         interval: seconds between two samples.
@@ -34,6 +34,7 @@ class Sampler:
         self._before = (self._start, *_counters())
         psutil.cpu_percent(percpu=True)  # the first call returns no use
         psutil.cpu_times_percent()
+        self._process.cpu_percent()
         self._gpus = list(_gpus())
         self._thread = threading.Thread(target=self._run, daemon=True, name="sagehound-sampler")
         self._thread.start()
@@ -60,6 +61,7 @@ class Sampler:
             "phase": self._phase(),
             "cpu": round(sum(cores) / len(cores), 1),
             **{f"core{i}": use for i, use in enumerate(cores)},
+            "process_cpu": round(self._process.cpu_percent() / len(cores), 1),
             "iowait": getattr(psutil.cpu_times_percent(), "iowait", 0.0),
             "memory": psutil.virtual_memory().percent,
             "rss_mb": round(self._process.memory_info().rss / _MB, 1),

@@ -1,5 +1,6 @@
 """How long each part of a train step takes, by Lightning's own profiler calls."""
 
+import functools
 import time
 from collections import defaultdict
 from typing import Any
@@ -65,6 +66,7 @@ class StepProfiler(Profiler):
         return {part: round(1000 * self.seconds[part] / count, 3) for part in PHASES if self.seconds[part]}
 
 
+@functools.cache
 def part_of(action: str) -> str:
     """The part of a step to which one of Lightning's actions belongs."""
     for ending, part in _PARTS.items():

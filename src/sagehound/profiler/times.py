@@ -16,6 +16,7 @@ from sagehound.config import Profiler
 from sagehound.debugger.findings import line
 from sagehound.storage.atomic import write_json, write_text
 from sagehound.system import console
+from sagehound.system.machine import cores
 
 if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Callback
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 FOLDER = "profile"
 _SHOWN = {
     "cpu": "CPU, %",
+    "process_cpu": "CPU of the process, %",
     "memory": "memory, %",
     "rss_mb": "memory of the process, MB",
     "iowait": "waiting for disks, %",
@@ -77,10 +79,17 @@ class Times:
         """Lightning's callbacks that measure."""
         return [self._operators] if self._operators else []
 
+    @property
+    def parts(self) -> dict[str, float]:
+        """Milliseconds of each part of a mean train step; empty if steps are not measured."""
+        return self.steps.state() if self.steps else {}
+
     def write(self, *, batch_size: int, workers: int, reads_photos: bool, own_transform: bool) -> None:
         """Write samples.csv, summary.json and findings.json into ``profile``, and print the findings."""
         if not (self._sampler and self.steps and self._operators):
             return
+        import torch
+
         from sagehound.profiler import profile_rules as rules
 
         start = _process_start()
@@ -88,12 +97,14 @@ class Times:
         profile = rules.Profile(
             list(self._sampler.samples),
             list(self.steps.steps),
-            self.steps.state(),
+            self.parts,
             None if first is None else first - start,
             batch_size,
             workers,
             reads_photos,
             own_transform,
+            torch.get_num_threads(),
+            cores(),
         )
         findings, missing = rules.evaluate(profile)
         for finding in findings:

@@ -100,13 +100,22 @@ def bars(values: Mapping[str, float], title: str, unit: str) -> Figure:
     return figure
 
 
-def lines(series: Mapping[str, Sequence[tuple[float, float]]], title: str, x: str, y: str) -> Figure:
-    """Draw several named lines of (x, y) points."""
+def lines(
+    series: Mapping[str, Sequence[tuple[float, float]]],
+    title: str,
+    x: str,
+    y: str,
+    marks: Mapping[float, str] | None = None,
+) -> Figure:
+    """Draw several named lines of (x, y) points, and a vertical line with a text at each mark."""
     figure = Figure(figsize=(7, 3.8))
     figure.subplots_adjust(0.11, 0.15, 0.97, 0.9)
     axes = figure.subplots()
     for name, points in series.items():
         axes.plot([p[0] for p in points], [p[1] for p in points], ".-", label=name)
+    for at, text in (marks or {}).items():
+        axes.axvline(at, color="C3", linestyle=":")
+        axes.text(at, 0.98, f" {text}", color="C3", fontsize=8, va="top", transform=axes.get_xaxis_transform())
     axes.set(xlabel=x, ylabel=y, title=title)
     axes.legend(frameon=False, fontsize=8)
     return figure

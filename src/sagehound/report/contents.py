@@ -10,7 +10,8 @@ import numpy as np
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from sagehound.errors import InputError
+from sagehound.debugger import saved
+from sagehound.errors import ConfigError, InputError
 from sagehound.report.insights import NAME as INSIGHTS
 from sagehound.runs.run import Run
 
@@ -33,6 +34,7 @@ class Contents:
         findings: of the debugger, in the order of time.
         insights: learning curve and suspicious labels, see ``insights``.
         profile: profile/summary.json.
+        losses: of saved tensors, see ``debugger.saved.losses``.
     """
 
     folder: Path
@@ -46,6 +48,7 @@ class Contents:
     findings: list[dict[str, Any]] = field(default_factory=list)
     insights: dict[str, Any] = field(default_factory=dict)
     profile: dict[str, Any] = field(default_factory=dict)
+    losses: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -105,7 +108,15 @@ def read(folder: Path) -> Contents:
         _json(folder / "debugger" / "findings.json").get("findings", []),
         _json(folder / INSIGHTS),
         _json(folder / "profile" / "summary.json"),
+        _losses(folder),
     )
+
+
+def _losses(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    try:
+        return saved.losses(folder)
+    except (ConfigError, InputError):  # none were saved, or smdebug is not installed
+        return {}
 
 
 def _csv(path: Path) -> list[Row]:

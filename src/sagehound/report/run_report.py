@@ -201,6 +201,17 @@ def _debugger(run: Contents) -> Section:
         section.table("Findings in the order of time", ["rule", "step", "meaning", "likely cause", "setting"], rows)
     elif run.setting("debugger.name") == "local":
         section.text("The rules found no fault.")
+    if any(run.losses.values()):
+        marks: dict[float, str] = {}
+        for finding in run.findings:
+            if finding["step"] is not None:
+                marks[finding["step"]] = ", ".join(filter(None, (marks.get(finding["step"]), finding["rule"])))
+        last = ", ".join(f"{name} {points[-1][1]:.3g}" for name, points in run.losses.items() if points)
+        found = "; ".join(f"{rule} at step {step}" for step, rule in marks.items())
+        alt = f"Loss of the saved tensors by train step. Last: {last}.{f' Found: {found}.' if found else ''}"
+        section.picture(
+            charts.vector(charts.lines(run.losses, "Loss of the saved tensors", "step", "loss", marks), alt)
+        )
     return section
 
 

@@ -85,6 +85,7 @@ def _train(
         _removing(checkpoints, lambda: opened.begun and cfg.results == "scores"),
         nullcontext(fresh) if fresh else FreshProcesses() as fresh,
         Times(cfg.profiler, folder) as times,
+        hardware.threads(cfg.trainer.threads),
     ):
         tune_allocator()
         makers = loggers.check(cfg)  # a wrong config is refused before any photo is read
@@ -108,7 +109,7 @@ def _train(
             if with_artifact:
                 fresh.start()
             with times.phase("evaluate"), hardware.threads(_threads(ready, data, cfg)):
-                predictions, scores, best_epoch = _evaluate(ready, data, log, cfg, opened)
+                predictions, scores, best_epoch = _evaluate(ready, data, log, cfg, opened, times)
         try:
             if with_artifact:
                 with times.phase("artifact"):
@@ -231,13 +232,15 @@ def _with_features(ready: _Ready, cfg: Train, folder: Path) -> PhotoDataModule:
 
 
 def _evaluate(
-    ready: _Ready, data: PhotoDataModule, log: loggers.Loggers, cfg: Train, opened: run_folder.RunFolder
+    ready: _Ready, data: PhotoDataModule, log: loggers.Loggers, cfg: Train, opened: run_folder.RunFolder, times: Times
 ) -> tuple[dict[str, Predictions], dict[str, dict[str, Any]], int]:
     """Predict all photos with the best weights and write the results; returns predictions, scores, best epoch."""
     best_epoch = checkpoint.load_best(ready.model, opened.path / "checkpoints" / "best.ckpt")
     predictions = evaluate.predict(ready.model, data, torch.device(ready.machine.accelerator))
     scores = {split: evaluate.score(p, data.photos.independent(split), split) for split, p in predictions.items()}
     opened.remove_stale()
+    if times.parts:
+        log.profile(times.seconds, times.parts)
     log.scores(cfg, scores, best_epoch)
     if cfg.results != "scores":
         _write_tables(opened.path, data.photos, predictions)
