@@ -2,6 +2,8 @@
 
 import argparse
 import json
+import re
+import shlex
 import signal
 import sys
 import threading
@@ -9,11 +11,12 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from sagemaker_emulator.client_setup import exports
 from sagemaker_emulator.errors import EmulatorError
-from sagemaker_emulator.identity import KEYS
 from sagemaker_emulator.settings import REGION, Settings
 
-_VERBS = ("train", "serve", "process")
+_FOLDER = Path(".emulator")
+_VERBS = ("train", "serve", "process", "python")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -26,12 +29,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
         SystemExit: with an exit code, after one line that says why.
     """
     given = _parser().parse_args(arguments)
+    if given.command == "env":
+        try:
+            print(exports(given.folder))
+        except EmulatorError as error:
+            print(f"sagemaker-emulator: {error}", file=sys.stderr)
+            sys.exit(1)
+        return
     try:
         settings = Settings(
             region=given.region,
             grace=given.grace,
             images=dict(given.image),
             variables=tuple(given.variable),
+            namespaces=not given.no_namespaces,
         )
         from sagemaker_emulator.server import Emulator  # after --help: importing moto takes seconds
 
@@ -39,12 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
         with Emulator(given.folder, given.port, settings) as emulator:
+            where = "" if given.folder == _FOLDER else f" --folder {shlex.quote(str(given.folder))}"
             print(f"emulator: {emulator.url}, state in {given.folder}; Ctrl-C ends it and its jobs")
-            exports = {"AWS_ENDPOINT_URL": emulator.url, "AWS_DEFAULT_REGION": given.region}
-            exports |= {name.upper(): value for name, value in KEYS.items()}
-            for name, value in exports.items():
-                print(f"export {name}={value}")
-            sys.stdout.flush()
+            print(f'In the shell that runs your code: eval "$(sagemaker-emulator env{where})"', flush=True)
             stop.wait()
     except EmulatorError as error:
         print(f"sagemaker-emulator: {error}", file=sys.stderr)
@@ -57,8 +65,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _parser() -> argparse.ArgumentParser:
     about = "SageMaker and S3 on this machine: jobs really run, as processes, without Docker and without an account."
     parser = argparse.ArgumentParser(prog="sagemaker-emulator", description=about)
+    parser.add_argument(
+        "command",
+        nargs="?",
+        choices=("run", "env"),
+        default="run",
+        help="run (default): run an emulator; env: print what sets up a shell for the one that runs",
+    )
     parser.add_argument("--port", type=int, default=0, help="port on 127.0.0.1; 0 (default): a free one")
-    parser.add_argument("--folder", type=Path, default=Path(".emulator"), help="its state (default: .emulator)")
+    parser.add_argument("--folder", type=Path, default=_FOLDER, help="its state (default: .emulator)")
     parser.add_argument("--region", default=REGION, help=f"AWS's name of the region (default: {REGION})")
     parser.add_argument(
         "--grace", type=float, default=120.0, help="seconds from SIGTERM to SIGKILL (default: AWS's 120)"
@@ -69,10 +84,16 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="REGEX=FOLDER",
-        help="run images whose name matches REGEX by FOLDER/bin/train, FOLDER/bin/serve and FOLDER/bin/process",
+        help="run images whose name matches REGEX in the Python environment FOLDER: scripts of estimators and models "
+        "by FOLDER/bin/python; FOLDER/bin/train, bin/serve and bin/process are run instead where they exist",
     )
     parser.add_argument(
         "--variable", action="append", default=[], metavar="NAME", help="an environment variable that jobs get too"
+    )
+    parser.add_argument(
+        "--no-namespaces",
+        action="store_true",
+        help="replace /opt/ml by a folder's path also where Linux could show each container one of its own",
     )
     try:
         number = version("sagehound")
@@ -89,8 +110,13 @@ def _image(text: str) -> tuple[str, dict[str, list[str]]]:
     files = {verb: [str(path)] for verb, path in commands.items() if path.is_file()}
     if not regex or not files:
         raise argparse.ArgumentTypeError(
-            f"{json.dumps(text)}: give REGEX=FOLDER, where FOLDER holds bin/train, bin/serve or bin/process"
+            f"{json.dumps(text)}: give REGEX=FOLDER, where FOLDER is a Python environment with bin/python, or holds "
+            "bin/train, bin/serve or bin/process"
         )
+    try:
+        re.compile(regex)
+    except re.error as error:
+        raise argparse.ArgumentTypeError(f"{json.dumps(regex)} is no regular expression: {error}") from error
     return regex, files
 
 

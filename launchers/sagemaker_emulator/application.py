@@ -17,6 +17,7 @@ from typing import Any
 
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
+from sagemaker_emulator.account_answers import answer
 from sagemaker_emulator.control import Control
 from sagemaker_emulator.errors import ApiError
 from sagemaker_emulator.object_store import ObjectStore
@@ -103,7 +104,7 @@ class Application:
         elif protocol == "s3":
             response = self._s3(call, environ)
         else:
-            response = self._by_moto(environ)
+            response = answer(operation, call.body) or self._by_moto(environ)
         return self._fault(protocol, fault.kind, fault.seconds) if fault else response
 
     def _fault(self, protocol: str, kind: str, seconds: float | None) -> Response:

@@ -1,7 +1,11 @@
-"""Containers without Docker: a command runs in a process group of its own, with a folder that stands for /opt/ml."""
+"""Containers without Docker: a command runs in namespaces of its own, where a folder is /opt/ml.
+
+Where the system allows no namespaces, it runs in a process group of its own, and the folder stands for /opt/ml.
+"""
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +14,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from sagemaker_emulator import namespaces
 from sagemaker_emulator.errors import JobFailed
 from sagemaker_emulator.identity import Identity
 from sagemaker_emulator.images import Images
@@ -22,6 +27,7 @@ from sagemaker_emulator.tasks import Tasks, report
 OPT_ML = "SAGEMAKER_EMULATOR_OPT_ML"  # the variable that names the folder which stands for /opt/ml
 # variables of the emulator that a container gets too
 _FROM_HOST = ("HOME", "LANG", "TMPDIR", "OMP_NUM_THREADS")
+_ML = "/opt/ml"
 _OPT_ML = re.compile(r"/opt/ml(?![\w.-])")
 
 
@@ -41,7 +47,7 @@ class Container:
         self._reaper = reaper
         try:
             self._process = subprocess.Popen(
-                [translate(word, opt_ml) for word in command],
+                command,
                 cwd=opt_ml.parent,
                 env=dict(environment),
                 stdin=subprocess.DEVNULL,
@@ -117,6 +123,13 @@ class Containers:
     ) -> None:
         self.folder, self.settings, self.images = folder, settings, images
         self._identity, self._tasks, self._reaper = identity, tasks, reaper
+        refusal = namespaces.refusal() if settings.namespaces else "they are switched off"
+        self._literal = not refusal
+        if settings.namespaces and refusal:
+            report(
+                f"no namespaces for containers ({refusal}): /opt/ml is replaced by a folder's path in commands, "
+                "variables and configuration, but not inside of scripts"
+            )
 
     @property
     def stopping(self) -> bool:
@@ -128,13 +141,19 @@ class Containers:
         return 1.0 if self.stopping else min(self.settings.grace, most)
 
     def start(
-        self, command: list[str], opt_ml: Path, environment: Mapping[str, str], on_line: Callable[[str], None]
+        self,
+        image: str,
+        command: list[str],
+        opt_ml: Path,
+        environment: Mapping[str, str],
+        on_line: Callable[[str], None],
     ) -> Container:
         """Start a container.
 
         Args:
-            command: what to run; /opt/ml in its words and in the values of the environment becomes ``opt_ml``.
-            opt_ml: an existing folder that stands for /opt/ml; its parent is the working folder.
+            image: its name; the folder of its Python comes first on the PATH.
+            command: what to run.
+            opt_ml: an existing folder that is or stands for /opt/ml; its parent is the working folder.
             environment: variables that SageMaker and the request set.
             on_line: called in a thread with each line that the container prints, without the line end.
 
@@ -143,12 +162,20 @@ class Containers:
         """
         passed = (*_FROM_HOST, *self.settings.variables)
         host = {name: os.environ[name] for name in passed if name in os.environ}
-        folders = [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
+        folders = [*self.images.folders(image), str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
         if Path(command[0]).is_absolute():
             folders.insert(0, str(Path(command[0]).parent))
-        given = {name: translate(value, opt_ml) for name, value in environment.items()}
+        given = {name: self.translate(value, opt_ml) for name, value in environment.items()}
         variables = host | {"PATH": os.pathsep.join(folders)} | self._identity.environment() | given
-        return Container(command, opt_ml, variables | {OPT_ML: str(opt_ml)}, self._reaper, on_line)
+        words = [self.translate(word, opt_ml) for word in command]
+        if self._literal:
+            _check_command(words[0], opt_ml, variables["PATH"])
+            words = namespaces.wrap(words, opt_ml)
+        return Container(words, opt_ml, variables | {OPT_ML: self.translate(_ML, opt_ml)}, self._reaper, on_line)
+
+    def translate(self, text: str, opt_ml: Path) -> str:
+        """A text as the container must see it: without namespaces, /opt/ml in it is replaced by the folder's path."""
+        return text if self._literal else _OPT_ML.sub(lambda _: str(opt_ml), text)
 
     def evaluate_rules(self, record: Record, opt_ml: Path) -> RuleEvaluation:
         """Start to evaluate the rules of a training job over the tensors that it will write."""
@@ -157,9 +184,14 @@ class Containers:
         return RuleEvaluation(record, tensors, opt_ml.parent / "rules", self._reaper)
 
 
-def translate(text: str, opt_ml: Path) -> str:
-    """Replace /opt/ml in a text by the container's folder."""
-    return _OPT_ML.sub(lambda _: str(opt_ml), text)
+def _check_command(name: str, opt_ml: Path, path: str) -> None:
+    """Refuse a command that does not exist, which the container itself could report only in its log.
+
+    Raises:
+        JobFailed: there is no such command.
+    """
+    if "\0" in name or not shutil.which(_OPT_ML.sub(lambda _: str(opt_ml), name), path=path):
+        raise JobFailed(f"ClientError: the container could not be started: {name}: there is no such command")
 
 
 def host_path(opt_ml: Path, path: str) -> Path:

@@ -118,12 +118,16 @@ class Models:
             raise invalid("ModelDataUrl must be given where Mode is MultiModel.")
         if uri is not None:
             prefix = many or bool(source and source["S3DataType"] == "S3Prefix")
-            self._check_artefact(uri, prefix, role)
+            self._check_access(uri, role)
+            bucket, key = split_uri(uri)
+            there = self._transfers.keys(bucket, key) if prefix else self._transfers.path(f"s3://{bucket}/{key}")
+            if not (there or many):  # models may be added to a multi-model endpoint later
+                raise invalid(f"Could not find model data at {uri}.")
 
-    def _check_artefact(self, uri: str, prefix: bool, role: str | None) -> None:
+    def _check_access(self, uri: str, role: str | None) -> None:
         if not uri.startswith("s3://"):
             raise invalid(f"{uri}: the emulator reads only s3:// addresses.")
-        bucket, key = split_uri(uri)
+        bucket, _ = split_uri(uri)
         if role is None or not self._aws.has_role(role) or not self._transfers.has_bucket(bucket):
             raise invalid(
                 f'Could not access model data at {uri}. Please ensure that the role "{role}" exists and that its trust '
@@ -132,9 +136,6 @@ class Models:
                 f"object is located in {self._identity.region}. If your Model uses multiple models or uncompressed "
                 'models, please ensure that the role has "s3:ListBucket" permission.'
             )
-        there = self._transfers.keys(bucket, key) if prefix else self._transfers.path(f"s3://{bucket}/{key}")
-        if not there:
-            raise invalid(f"Could not find model data at {uri}.")
 
 
 class EndpointConfigs:

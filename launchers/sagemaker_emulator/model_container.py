@@ -162,7 +162,7 @@ class ModelContainer:
             command = self._containers.images.command(self.model["Image"], "serve")
             own = self.model.get("Environment", {})
             variables = given | dict(self._environment) | own
-            self._container = self._containers.start(command, self._opt_ml, variables, self._log)
+            self._container = self._containers.start(self.model["Image"], command, self._opt_ml, variables, self._log)
             self._pool = urllib3.HTTPConnectionPool("127.0.0.1", port, maxsize=_AT_ONCE)
 
     def _wait(self, seconds: float, given_up: Callable[[], bool]) -> None:

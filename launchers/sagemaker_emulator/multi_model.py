@@ -98,7 +98,8 @@ class MultiModelContainer(ModelContainer):
         folder = self._opt_ml / "models" / name / "model"
         if not folder.exists():
             _download(self._transfers, uri, folder)
-        request = json.dumps({"model_name": name, "url": str(folder)}).encode()
+        url = self._containers.translate(f"/opt/ml/models/{name}/model", self._opt_ml)
+        request = json.dumps({"model_name": name, "url": url}).encode()
         headers = {"Content-Type": "application/json", _TARGET: model}
         while True:
             try:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sagemaker_emulator.atomic_files import write_json
-from sagemaker_emulator.containers import host_path
+from sagemaker_emulator.containers import Containers, host_path
 from sagemaker_emulator.errors import JobFailed
 from sagemaker_emulator.records import Record
 from sagemaker_emulator.transfers import Transfers, join_uri, split_uri
@@ -12,11 +12,14 @@ from sagemaker_emulator.transfers import Transfers, join_uri, split_uri
 _FOLDERS = ("input/config", "input/data", "model", "output/data", "output/tensors", "checkpoints", "code")
 
 
-def prepare(transfers: Transfers, record: Record, folder: Path, enter: Callable[[str], None]) -> list[Path]:
+def prepare(
+    transfers: Transfers, containers: Containers, record: Record, folder: Path, enter: Callable[[str], None]
+) -> list[Path]:
     """Make one /opt/ml per instance, with configuration, channels and checkpoints.
 
     Args:
         transfers: downloads the channels and checkpoints.
+        containers: will run the job.
         record: of the job.
         folder: a new folder for them.
         enter: called with the job's secondary status.
@@ -37,7 +40,7 @@ def prepare(transfers: Transfers, record: Record, folder: Path, enter: Callable[
     for number, opt_ml in enumerate(hosts):
         for name in _FOLDERS:
             (opt_ml / name).mkdir(parents=True)
-        _configure(record, opt_ml, names, names[number])
+        _configure(record, opt_ml, names, names[number], containers)
         for channel in record.get("InputDataConfig", []):
             _download(transfers, channel, opt_ml / "input" / "data" / channel["ChannelName"], number, count)
         if checkpoints := record.get("CheckpointConfig"):
@@ -53,7 +56,7 @@ def prepare(transfers: Transfers, record: Record, folder: Path, enter: Callable[
     return hosts
 
 
-def _configure(record: Record, opt_ml: Path, names: list[str], name: str) -> None:
+def _configure(record: Record, opt_ml: Path, names: list[str], name: str, containers: Containers) -> None:
     """Write /opt/ml/input/config."""
     algorithm, instance = record["AlgorithmSpecification"], record["ResourceConfig"]["InstanceType"]
     group = {"instance_group_name": "homogeneousCluster", "instance_type": instance, "hosts": names}
@@ -78,10 +81,11 @@ def _configure(record: Record, opt_ml: Path, names: list[str], name: str) -> Non
         },
     }
     if hook := record.get("DebugHookConfig"):
-        local = host_path(opt_ml, hook.get("LocalPath", "/opt/ml/output/tensors"))
-        config["debughookconfig"] = hook | {"LocalPath": str(local)}
+        local = hook.get("LocalPath", "/opt/ml/output/tensors")
+        host_path(opt_ml, local)
+        config["debughookconfig"] = hook | {"LocalPath": containers.translate(local, opt_ml)}
     if profiler := record.get("ProfilerConfig"):
-        config["profilerconfig"] = profiler | {"LocalPath": str(opt_ml / "output" / "profiler")}
+        config["profilerconfig"] = profiler | {"LocalPath": containers.translate("/opt/ml/output/profiler", opt_ml)}
     for file, content in config.items():
         write_json(opt_ml / "input" / "config" / f"{file}.json", content)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from sagemaker_emulator.atomic_files import write_json, write_text
 from sagemaker_emulator.aws_services import AwsServices
 from sagemaker_emulator.batch_jobs import BatchJobs
-from sagemaker_emulator.containers import Container, Containers, host_path, translate
+from sagemaker_emulator.containers import Container, Containers, host_path
 from sagemaker_emulator.control import Control
 from sagemaker_emulator.errors import ApiError, JobFailed
 from sagemaker_emulator.identity import Identity
@@ -117,7 +117,8 @@ class ProcessingJobs(BatchJobs):
         for local, _, _ in _outputs(record):
             host_path(opt_ml, local).mkdir(parents=True, exist_ok=True)
         described = {k: v for k, v in record.items() if k in _TOLD}
-        write_text(opt_ml / "config" / "processingjobconfig.json", translate(json.dumps(described, indent=2), opt_ml))
+        text = self._containers.translate(json.dumps(described, indent=2), opt_ml)
+        write_text(opt_ml / "config" / "processingjobconfig.json", text)
         write_json(opt_ml / "config" / "resourceconfig.json", {"current_host": names[number], "hosts": names})
 
     def _run_all(self, record: Record, hosts: list[Path], stop: threading.Event, uploads: "_Uploads") -> int:
@@ -152,7 +153,7 @@ class ProcessingJobs(BatchJobs):
             self._aws.log(_LOGS, stream, [(int(time.time() * 1000), line)])
 
         words = [*command, *what.get("ContainerArguments", [])]
-        return self._containers.start(words, opt_ml, record.get("Environment", {}), on_line)
+        return self._containers.start(what["ImageUri"], words, opt_ml, record.get("Environment", {}), on_line)
 
     def _wrong(self, request: Record) -> list[str]:
         """Problems of a request that AWS's model does not show, and features that the emulator lacks."""

@@ -87,7 +87,7 @@ class Emulator:
                 ends.callback(self._tasks.close)
                 ends.callback(application.close)
                 application.recover()
-            write_json(address, {"url": self.url, "pid": os.getpid()})
+            write_json(address, {"url": self.url, "pid": os.getpid(), "region": region})
             self._ends = ends.pop_all()
         return self
 

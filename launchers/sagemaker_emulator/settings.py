@@ -11,9 +11,11 @@ class Settings:
     """What a user or a test may choose."""
 
     region: str = REGION
-    # commands by a regex of the image's name: {"/my-image:": {"train": ["python", "train.py"], "serve": [...]}}
+    # commands by a regex of the image's name: {"/my-image:": {"train": ["python", "train.py"], "serve": [...]}}; with
+    # {"python": ["/environment/bin/python"]}, that Python runs the scripts of estimators and models
     images: Mapping[str, Mapping[str, list[str]]] = field(default_factory=dict)
     variables: tuple[str, ...] = ()  # names of environment variables of the emulator that containers get too
+    namespaces: bool = True  # give each container a literal /opt/ml, if the system allows it
     grace: float = 120.0  # seconds between SIGTERM and SIGKILL; AWS's own
     sync: float = 1.0  # seconds between two uploads of a job's checkpoints
     hang: float = 60.0  # seconds that a fault of kind timeout takes

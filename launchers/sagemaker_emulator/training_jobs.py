@@ -21,6 +21,11 @@ from sagemaker_emulator.transfers import Transfers, join_uri, split_uri
 
 KIND = "training-job"
 RUNNING = ("InProgress", "Stopping")
+_FLAGS = (
+    "EnableNetworkIsolation",
+    "EnableInterContainerTrafficEncryption",
+    "EnableManagedSpotTraining",
+)  # that a description always has
 _SUMMARY = (
     "TrainingJobName",
     "TrainingJobArn",
@@ -176,6 +181,8 @@ def _record(request: Record, arn: str) -> Record:
     now = time.time()
     record = {k: v for k, v in request.items() if k != "Tags"}
     output = request["OutputDataConfig"]
+    record["OutputDataConfig"] = {"KmsKeyId": "", "CompressionType": "GZIP"} | output  # as AWS describes them
+    record = dict.fromkeys(_FLAGS, False) | record
     artifact = "model/" if output.get("CompressionType") == "NONE" else "model.tar.gz"
     record |= {
         "TrainingJobArn": arn,

@@ -97,7 +97,8 @@ class TrainingRun:
             attempt += 1
             self._interrupted.clear()
             self._enter("Starting")
-            hosts = prepare(self._transfers, self._record, self._folder / f"attempt-{attempt}", self._enter)
+            folder = self._folder / f"attempt-{attempt}"
+            hosts = prepare(self._transfers, self._containers, self._record, folder, self._enter)
             uploads = Uploads(self._transfers, self._record, hosts)
             if "TrainingStartTime" not in self._record:
                 self._records.change(_KIND, self.name, TrainingStartTime=time.time())
@@ -182,7 +183,13 @@ class TrainingRun:
 
         self._aws.log(_GROUP, stream, [])
         words = [*command, *algorithm.get("ContainerArguments", [])]
-        return self._containers.start(words, opt_ml, environment | self._record.get("Environment", {}), on_line)
+        return self._containers.start(
+            algorithm.get("TrainingImage", ""),
+            words,
+            opt_ml,
+            environment | self._record.get("Environment", {}),
+            on_line,
+        )
 
     def _measure(self, line: str) -> None:
         """Record the metrics in a line; the last value of each is its final one."""

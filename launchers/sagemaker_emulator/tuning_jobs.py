@@ -12,7 +12,7 @@ from sagemaker_emulator.sampling import combinations, wrong_ranges
 from sagemaker_emulator.tags import Tags
 from sagemaker_emulator.tasks import Tasks
 from sagemaker_emulator.training_jobs import TrainingJobs
-from sagemaker_emulator.tuning_run import KIND, TuningRun, best, child_request, summaries
+from sagemaker_emulator.tuning_run import KIND, TuningRun, best, child_request, resource_config, summaries
 
 _MOST = 10_000  # training jobs of a grid; AWS's quotas are lower
 RUNNING = ("InProgress", "Stopping")
@@ -60,7 +60,12 @@ class TuningJobs:
         self._training_jobs.check(child)
         now = time.time()
         self._tags.put(arn, request.get("Tags", []))
+        definition = request["TrainingJobDefinition"]
+        objective = request["HyperParameterTuningJobConfig"]["HyperParameterTuningJobObjective"]["MetricName"]
+        static = definition.get("StaticHyperParameters", {}) | {"_tuning_objective_metric": objective}
         record = {k: v for k, v in request.items() if k != "Tags"} | {
+            # as AWS describes it; HyperparameterTuner.attach of SDK 2 relies on it
+            "TrainingJobDefinition": definition | resource_config(definition) | {"StaticHyperParameters": static},
             "HyperParameterTuningJobArn": arn,
             "HyperParameterTuningJobStatus": "InProgress",
             "CreationTime": now,

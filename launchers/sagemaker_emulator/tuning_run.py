@@ -18,6 +18,7 @@ from sagemaker_emulator.transfers import join_uri
 KIND = "tuning-job"
 _POLL = 0.05  # seconds between two polls of the training jobs
 _GIVE_UP_AFTER = 5  # AWS gives up after this many training jobs without an objective
+_RESOURCES = ("InstanceType", "InstanceCount", "VolumeSizeInGB", "VolumeKmsKeyId")
 _CHILD = (
     "RoleArn",
     "InputDataConfig",
@@ -161,12 +162,25 @@ def child_request(tuning: Record, name: str, point: Point) -> Record:
     definition = tuning["TrainingJobDefinition"]
     objective = tuning["HyperParameterTuningJobConfig"]["HyperParameterTuningJobObjective"]["MetricName"]
     request: Record = {k: definition[k] for k in _CHILD if k in definition} | {"TrainingJobName": name}
+    request |= resource_config(definition)
     static = definition.get("StaticHyperParameters", {})
     request["HyperParameters"] = static | point | {"_tuning_objective_metric": objective}
     if checkpoints := definition.get("CheckpointConfig"):
         # each training job has its own checkpoints
         request["CheckpointConfig"] = checkpoints | {"S3Uri": join_uri(checkpoints["S3Uri"], name)}
     return request
+
+
+def resource_config(definition: Record) -> Record:
+    """The ResourceConfig of a definition's training jobs; empty if it has no HyperParameterTuningResourceConfig.
+
+    Of several InstanceConfigs AWS takes one for which it has instances; here it is the first.
+    """
+    resources = definition.get("HyperParameterTuningResourceConfig")
+    if not resources:
+        return {}
+    first = (resources.get("InstanceConfigs") or [{}])[0]
+    return {"ResourceConfig": {k: v for k, v in resources.items() if k in _RESOURCES} | first}
 
 
 def summaries(records: Records, tuning: Record) -> list[Record]:

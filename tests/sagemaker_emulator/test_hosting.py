@@ -439,7 +439,6 @@ def test_a_models_role_image_and_artefact_must_be_there(emulator: Emulator, sm: 
             ROLE,
             "Could not access model data at s3://nowhere/n.tar.gz.",
         ),
-        (here | {"ModelDataUrl": f"s3://{BUCKET}/x/", "Mode": "MultiModel"}, ROLE, "Could not find model data"),
         (here, ROLE + "x", f'Please ensure that the role "{ROLE}x" exists'),
         (here | {"Image": "python:3.11"}, ROLE, 'Using non-ECR image "python:3.11" without Vpc'),
         ({"ModelDataUrl": here["ModelDataUrl"]}, ROLE, "Image"),

@@ -13,7 +13,21 @@ from pathlib import Path
 import pytest
 import urllib3
 from botocore.exceptions import ClientError, ConnectionClosedError, ReadTimeoutError
-from emulator_helpers import BUCKET, ROLE, TRAIN, Client, client, content, control, ended, job, keys, log_of, until
+from emulator_helpers import (
+    BUCKET,
+    ROLE,
+    TRAIN,
+    Client,
+    client,
+    content,
+    control,
+    ended,
+    job,
+    keys,
+    log_of,
+    processes,
+    until,
+)
 
 from sagemaker_emulator.errors import EmulatorError
 from sagemaker_emulator.server import Emulator
@@ -164,9 +178,11 @@ def test_jobs_and_logs_survive_a_restart_and_running_jobs_fail(tmp_path: Path) -
         sm = client(emulator, "sagemaker")
         sm.create_training_job(**job("done", "print('hello'); print('')", Tags=[{"Key": "k", "Value": "v"}]))
         before = ended(sm, "done")
-        sm.create_training_job(**job("running", "print('pid', os.getpid()); time.sleep(600)"))
-        (line,) = until(lambda: log_of(emulator, "running"), bool)
-    assert not Path("/proc", line.split()[1]).exists(), "the job ended with the emulator"
+        marker = {"MARKER": str(tmp_path)}
+        sm.create_training_job(**job("running", "print('here'); time.sleep(600)", Environment=marker))
+        until(lambda: log_of(emulator, "running"), bool)
+        assert processes(str(tmp_path))
+    assert not processes(str(tmp_path)), "the job ended with the emulator"
     with Emulator(tmp_path, settings=settings) as emulator:
         sm = client(emulator, "sagemaker")
         after = sm.describe_training_job(TrainingJobName="done")
@@ -221,23 +237,22 @@ def start(folder: Path, *arguments: str) -> tuple[subprocess.Popen[str], dict[st
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     until(lambda: (folder / "address.json").exists() or process.poll() is not None, bool)
     assert process.stdout is not None
-    lines = [process.stdout.readline().strip() for _ in range(5)] if process.poll() is None else []
-    return process, dict(line.removeprefix("export ").split("=", 1) for line in lines[1:])
+    if process.poll() is not None:
+        return process, {}
+    assert 'eval "$(sagemaker-emulator env' in process.stdout.readline() + process.stdout.readline()
+    return process, {"AWS_ENDPOINT_URL": json.loads((folder / "address.json").read_text())["url"]}
 
 
 def test_the_command_says_what_a_shell_needs_and_ends_cleanly(tmp_path: Path) -> None:
     process, exports = start(tmp_path / "e")
     address = json.loads((tmp_path / "e/address.json").read_text())
-    assert address == {"url": exports["AWS_ENDPOINT_URL"], "pid": process.pid}
-    assert set(exports) == {
-        "AWS_ENDPOINT_URL",
-        "AWS_DEFAULT_REGION",
-        "AWS_ACCESS_KEY_ID",
-        "AWS_SECRET_ACCESS_KEY",
-    }
-    code = "import boto3; print(boto3.client('sts').get_caller_identity()['Account'])"
-    said = subprocess.run([sys.executable, "-c", code], env=os.environ | exports, capture_output=True, text=True)
-    assert said.stdout.strip() == "123456789012", said.stderr
+    assert address == {"url": exports["AWS_ENDPOINT_URL"], "pid": process.pid, "region": "us-west-2"}
+    # as SageMaker's SDKs do it
+    sts = "boto3.client('sts', endpoint_url='https://sts.us-west-2.amazonaws.com').get_caller_identity()['Arn']"
+    code = f"import boto3; print({sts})"
+    shell = f'eval "$({sys.executable} -m sagemaker_emulator env --folder {tmp_path}/e)"; {sys.executable} -c "{code}"'
+    said = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, env=os.environ)
+    assert said.stdout.strip() == "arn:aws:sts::123456789012:assumed-role/SageMakerRole/emulator", said.stderr
     second = subprocess.run(
         [sys.executable, "-m", "sagemaker_emulator", "--folder", str(tmp_path / "e")],
         capture_output=True,
@@ -259,17 +274,19 @@ def test_jobs_do_not_outlive_an_emulator_that_is_killed(tmp_path: Path) -> None:
 
     sm, s3 = client(Address, "sagemaker"), client(Address, "s3")  # type: ignore[arg-type]
     s3.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": "us-west-2"})
-    request = job("orphan", "")
-    request["AlgorithmSpecification"]["ContainerEntrypoint"] = ["bash", "-c", "echo $$; trap '' TERM; sleep 600; true"]
+    request = job("orphan", "", Environment={"MARKER": str(tmp_path)})
+    script = "echo here; trap '' TERM; setsid sleep 600 & sleep 600; true"
+    request["AlgorithmSpecification"]["ContainerEntrypoint"] = ["bash", "-c", script]
     sm.create_training_job(**request)
-    (pid,) = until(lambda: log_of(Address, "orphan"), bool)  # type: ignore[arg-type]
+    until(lambda: log_of(Address, "orphan"), bool)  # type: ignore[arg-type]
+    assert processes(str(tmp_path))
     process.kill()
     process.wait()
-    until(lambda: Path("/proc", pid).exists(), lambda lives: not lives)
+    until(lambda: processes(str(tmp_path)), lambda left: not left, 2)
     with Emulator(tmp_path / "e") as emulator:
         found = client(emulator, "sagemaker").describe_training_job(TrainingJobName="orphan")
         assert found["FailureReason"] == "InternalServerError: the emulator was stopped"
-        assert log_of(emulator, "orphan") == [pid]
+        assert log_of(emulator, "orphan") == ["here"]
         assert not (tmp_path / "e/jobs").exists()
 
 

@@ -1,24 +1,32 @@
 """Training jobs of the emulator really run: what they are given, what they leave, and how they end."""
 
-import io
 import json
 import os
 import subprocess
 import sys
-import tarfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from emulator_helpers import BUCKET, ROLE, Client, channel, client, content, control, ended, job, keys, log_of, until
+from emulator_helpers import (
+    BUCKET,
+    ROLE,
+    Client,
+    channel,
+    client,
+    content,
+    control,
+    ended,
+    job,
+    keys,
+    log_of,
+    members,
+    processes,
+    until,
+)
 
 from sagemaker_emulator.server import Emulator
-
-
-def members(archive: bytes) -> dict[str, bytes]:
-    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
-        return {m.name: tar.extractfile(m).read() for m in tar.getmembers() if m.isfile()}  # type: ignore[union-attr]
 
 
 def test_a_job_gets_its_inputs_and_leaves_a_model(emulator: Emulator, sm: Client, s3: Client) -> None:
@@ -204,25 +212,19 @@ while True: time.sleep(0.05)
         sm.stop_training_job(TrainingJobName="live")
 
 
-def test_a_job_that_does_not_listen_is_killed_with_all_it_started(emulator: Emulator, sm: Client) -> None:
+def test_a_job_that_does_not_listen_is_killed_with_all_it_started(sm: Client, tmp_path: Path) -> None:
     code = """
 import subprocess
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
-child = subprocess.Popen(["sleep", "600"])
-print(child.pid)
+subprocess.Popen(["sleep", "600"])
 time.sleep(600)
 """
-    sm.create_training_job(**job("deaf", code, StoppingCondition={"MaxRuntimeInSeconds": 1}))
+    limit, marker = {"MaxRuntimeInSeconds": 1}, {"MARKER": str(tmp_path)}
+    sm.create_training_job(**job("deaf", code, StoppingCondition=limit, Environment=marker))
+    until(lambda: processes(str(tmp_path)), bool)
     found = ended(sm, "deaf")
     assert (found["TrainingJobStatus"], found["SecondaryStatus"]) == ("Stopped", "MaxRuntimeExceeded")
-    (child,) = log_of(emulator, "deaf")
-    until(lambda: alive(int(child)), lambda lives: not lives)
-
-
-def alive(pid: int) -> bool:
-
-    status = Path(f"/proc/{pid}/status")
-    return status.exists() and "\nState:\tZ" not in status.read_text()
+    until(lambda: processes(str(tmp_path)), lambda left: not left)
 
 
 def test_several_instances_are_processes_that_know_of_each_other(emulator: Emulator, sm: Client, s3: Client) -> None:
