@@ -59,3 +59,9 @@ $(INSTALLED): requirements.lock pyproject.toml
 	$(BIN)/uv pip sync --quiet --require-hashes --compile-bytecode --python $(BIN)/python requirements.lock
 	$(BIN)/uv pip install --quiet --no-deps --python $(BIN)/python --editable .
 	touch $@
+
+# an environment with SageMaker's SDK 2, whose programs the tests of the emulator run
+.venv-sdk2/.installed: $(INSTALLED)
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-sdk2
+	$(BIN)/uv pip install --quiet --python .venv-sdk2/bin/python "sagemaker==2.257.7" numpy pip
+	touch $@

@@ -20,7 +20,7 @@ _SIGNED = "AWS4-HMAC-SHA256 Credential={}/20260101/us-west-2/s3/aws4_request"
 
 
 class CodeError(Exception):
-    """The code, or what it requires, cannot be had."""
+    """The code, or what it requires, is not available."""
 
 
 def fetch(uri: str, folder: Path) -> Path:

@@ -7,7 +7,7 @@ import random
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--lr", type=float)
-parser.add_argument("--batch-size", type=int)
+parser.add_argument("--batch-size", "--batch_size", type=int)
 parser.add_argument("--depth", type=int, default=1)
 parser.add_argument("--epochs", type=int, default=2)
 parser.add_argument("--model-dir", type=str, default=os.environ["SM_MODEL_DIR"])
