@@ -116,7 +116,7 @@ def _image(text: str) -> tuple[str, dict[str, list[str]]]:
     try:
         re.compile(regex)
     except re.error as error:
-        raise argparse.ArgumentTypeError(f"{json.dumps(regex)} is no regular expression: {error}") from error
+        raise argparse.ArgumentTypeError(f"{json.dumps(regex)} is not a regular expression: {error}") from error
     return regex, files
 
 

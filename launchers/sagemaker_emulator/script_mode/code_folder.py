@@ -96,7 +96,7 @@ def install(requirements: Path) -> str:
     if not missing:
         return ""
     print(f"installing {' '.join(one['metadata']['name'] for one in missing)}", flush=True)
-    folder = tempfile.mkdtemp(prefix="requirements-", dir=ML.parent if Path("/opt/ml") != ML else None)
+    folder = tempfile.mkdtemp(prefix="requirements-", dir=ML)  # removed with the folder of the container
     _run([*pip, "--no-deps", "--target", folder, *(one["download_info"]["url"] for one in missing)], requirements)
     return folder
 

@@ -112,6 +112,7 @@ def losses(run: Path) -> dict[str, list[tuple[int, float]]]:
     Raises:
         ConfigError: smdebug is not installed.
         InputError: there are no saved tensors.
+        Missing: only statistics without the mean were saved.
     """
     series: dict[str, list[tuple[int, float]]] = {"train": [], "valid": []}
     now = 0

@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from sagehound.debugger import saved
+from sagehound.debugger.observation import Missing
 from sagehound.errors import ConfigError, InputError
 from sagehound.report.insights import NAME as INSIGHTS
 from sagehound.runs.run import Run
@@ -115,7 +116,7 @@ def read(folder: Path) -> Contents:
 def _losses(folder: Path) -> dict[str, list[tuple[int, float]]]:
     try:
         return saved.losses(folder)
-    except (ConfigError, InputError):  # none were saved, or smdebug is not installed
+    except (ConfigError, InputError, Missing):  # none were saved, only other statistics were, or smdebug is missing
         return {}
 
 

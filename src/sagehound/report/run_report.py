@@ -207,8 +207,8 @@ def _debugger(run: Contents) -> Section:
             if finding["step"] is not None:
                 marks[finding["step"]] = ", ".join(filter(None, (marks.get(finding["step"]), finding["rule"])))
         last = ", ".join(f"{name} {points[-1][1]:.3g}" for name, points in run.losses.items() if points)
-        found = "; ".join(f"{rule} at step {step}" for step, rule in marks.items())
-        alt = f"Loss of the saved tensors by train step. Last: {last}.{f' Found: {found}.' if found else ''}"
+        marked = "; ".join(f"{rule} at step {step}" for step, rule in marks.items())
+        alt = f"Loss of the saved tensors by train step. Last: {last}.{f' Findings: {marked}.' if marked else ''}"
         section.picture(
             charts.vector(charts.lines(run.losses, "Loss of the saved tensors", "step", "loss", marks), alt)
         )
