@@ -10,8 +10,8 @@ from urllib.parse import quote
 from moto.backends import get_backend
 
 from sagemaker_emulator.account_answers import ROLE
-from sagemaker_emulator.atomic_files import write_text
 from sagemaker_emulator.identity import ACCOUNT
+from sagemaker_emulator.storage.atomic_files import write_text
 
 _TRUST = {
     "Version": "2012-10-17",

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sagemaker_emulator.atomic_files import write_text
 from sagemaker_emulator.errors import EmulatorError
 from sagemaker_emulator.identity import Identity
 from sagemaker_emulator.sdk_setup import amazon_addresses
+from sagemaker_emulator.storage.atomic_files import write_text
 
 if TYPE_CHECKING:
     from sagemaker_emulator.server import Emulator

@@ -9,21 +9,21 @@ from typing import Self
 from moto.core.base_backend import BackendDict
 from werkzeug.serving import make_server
 
-from sagemaker_emulator.application import Application
-from sagemaker_emulator.atomic_files import locked, write_json
 from sagemaker_emulator.aws_services import AwsServices
-from sagemaker_emulator.containers import Containers
 from sagemaker_emulator.control import Control
 from sagemaker_emulator.errors import EmulatorError
+from sagemaker_emulator.http_api.application import Application
 from sagemaker_emulator.identity import Identity
-from sagemaker_emulator.images import Images
-from sagemaker_emulator.object_store import ObjectStore
-from sagemaker_emulator.reaper import Reaper
-from sagemaker_emulator.records import Records
+from sagemaker_emulator.processes.containers import Containers
+from sagemaker_emulator.processes.images import Images
+from sagemaker_emulator.processes.reaper import Reaper
+from sagemaker_emulator.processes.tasks import Tasks
 from sagemaker_emulator.services import make_services
 from sagemaker_emulator.settings import Settings
-from sagemaker_emulator.tasks import Tasks
-from sagemaker_emulator.transfers import Transfers
+from sagemaker_emulator.storage.atomic_files import locked, write_json
+from sagemaker_emulator.storage.object_store import ObjectStore
+from sagemaker_emulator.storage.records import Records
+from sagemaker_emulator.storage.transfers import Transfers
 from sagemaker_emulator.web import Handler
 
 _one_at_a_time = threading.Lock()  # moto's state belongs to the process

@@ -3,15 +3,15 @@
 import inspect
 from typing import Any
 
-from sagemaker_emulator.endpoints import Endpoints
-from sagemaker_emulator.hosting import EndpointConfigs, Models
-from sagemaker_emulator.invoke import Runtime
-from sagemaker_emulator.model_registry import ModelRegistry
-from sagemaker_emulator.processing_jobs import ProcessingJobs
-from sagemaker_emulator.tags import Tags
-from sagemaker_emulator.training_jobs import TrainingJobs
-from sagemaker_emulator.transform_jobs import TransformJobs
-from sagemaker_emulator.tuning_jobs import TuningJobs
+from sagemaker_emulator.hosting.endpoints import Endpoints
+from sagemaker_emulator.hosting.model_registry import ModelRegistry
+from sagemaker_emulator.hosting.models import EndpointConfigs, Models
+from sagemaker_emulator.hosting.runtime import Runtime
+from sagemaker_emulator.jobs.processing_jobs import ProcessingJobs
+from sagemaker_emulator.jobs.training_jobs import TrainingJobs
+from sagemaker_emulator.jobs.transform_jobs import TransformJobs
+from sagemaker_emulator.jobs.tuning_jobs import TuningJobs
+from sagemaker_emulator.storage.tags import Tags
 
 # in an order in which each may use those before it
 SERVICES: tuple[type, ...] = (

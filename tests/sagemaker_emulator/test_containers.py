@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from emulator_helpers import BUCKET, Client, client, content, ended, job, log_of, members, processes, until
 
-from sagemaker_emulator import namespaces
+from sagemaker_emulator.processes import namespaces
 from sagemaker_emulator.server import Emulator
 from sagemaker_emulator.settings import Settings
 
@@ -109,13 +109,13 @@ def test_another_user_than_root(tmp_path: Path) -> None:
     allowed = subprocess.run([*as_nobody, "unshare", "--user", "--map-root-user", "true"], capture_output=True)
     if allowed.returncode:
         pytest.skip("this system has no user namespaces")
-    program = "from sagemaker_emulator import namespaces as n; from pathlib import Path; import subprocess\n"
+    program = "from sagemaker_emulator.processes import namespaces as n; from pathlib import Path; import subprocess\n"
     program += f"subprocess.run(n.wrap(['ls', '/opt/ml'], Path({str(folder)!r})), check=True)"
     done = subprocess.run(
         [*as_nobody, "/usr/bin/python3" if Path("/usr/bin/python3").exists() else sys.executable, "-c", program],
         capture_output=True,
         text=True,
-        env=os.environ | {"PYTHONPATH": str(Path(namespaces.__file__).parents[1])},
+        env=os.environ | {"PYTHONPATH": str(Path(namespaces.__file__).parents[2])},
     )
     if "Permission denied" in done.stderr:
         pytest.skip("the interpreter is out of reach of other users")

@@ -13,7 +13,7 @@ import pytest
 from botocore.exceptions import ClientError
 from emulator_helpers import BUCKET, ROLE, Client, archive, channel, client, content, ended, job, log_of, members, until
 
-from sagemaker_emulator import namespaces
+from sagemaker_emulator.processes import namespaces
 from sagemaker_emulator.server import Emulator
 from sagemaker_emulator.settings import Settings
 

@@ -7,8 +7,8 @@ import pytest
 from botocore.exceptions import ClientError
 from emulator_helpers import BUCKET, IMAGE, ROLE, Client, ended, job, log_of, until
 
-from sagemaker_emulator.early_stopping import out_of_the_third, worse_than_median
-from sagemaker_emulator.sampling import Sampler, grid, numbers
+from sagemaker_emulator.jobs.early_stopping import out_of_the_third, worse_than_median
+from sagemaker_emulator.jobs.sampling import Sampler, grid, numbers
 from sagemaker_emulator.server import Emulator
 
 LR = {"Name": "lr", "MinValue": "0.001", "MaxValue": "1", "ScalingType": "Logarithmic"}

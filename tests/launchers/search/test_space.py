@@ -21,7 +21,7 @@ from sagehound.config import register, typed
 from sagehound.errors import ConfigError
 from sagehound_launchers.sagemaker.tuning import point
 from sagehound_launchers.search.space import Choice, Interval, overrides, parse, to_optuna, to_sagemaker
-from sagemaker_emulator.sampling import Sampler
+from sagemaker_emulator.jobs.sampling import Sampler
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 from sagemaker_emulator.errors import JobFailed
-from sagemaker_emulator.object_store import ObjectStore
+from sagemaker_emulator.storage.object_store import ObjectStore
 
 Listing = list[tuple[str, str]]  # objects as (URI, name beneath the prefix)
 

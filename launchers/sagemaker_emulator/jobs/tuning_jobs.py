@@ -5,14 +5,14 @@ from collections.abc import Iterator
 
 from sagemaker_emulator.errors import STOPPED, ApiError
 from sagemaker_emulator.identity import Identity
-from sagemaker_emulator.listing import page, pick, select
-from sagemaker_emulator.records import Record, Records
+from sagemaker_emulator.jobs.sampling import combinations, wrong_ranges
+from sagemaker_emulator.jobs.training_jobs import TrainingJobs
+from sagemaker_emulator.jobs.tuning_run import KIND, TuningRun, best, child_request, resource_config, summaries
+from sagemaker_emulator.processes.tasks import Tasks
 from sagemaker_emulator.request_validation import problems
-from sagemaker_emulator.sampling import combinations, wrong_ranges
-from sagemaker_emulator.tags import Tags
-from sagemaker_emulator.tasks import Tasks
-from sagemaker_emulator.training_jobs import TrainingJobs
-from sagemaker_emulator.tuning_run import KIND, TuningRun, best, child_request, resource_config, summaries
+from sagemaker_emulator.storage.listing import page, pick, select
+from sagemaker_emulator.storage.records import Record, Records
+from sagemaker_emulator.storage.tags import Tags
 
 _MOST = 10_000  # training jobs of a grid; AWS's quotas are lower
 RUNNING = ("InProgress", "Stopping")

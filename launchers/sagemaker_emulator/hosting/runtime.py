@@ -4,14 +4,14 @@ import json
 import uuid
 from typing import ClassVar
 
-from sagemaker_emulator.containers import Containers
-from sagemaker_emulator.deployment import LOGS
-from sagemaker_emulator.endpoints import Endpoints
 from sagemaker_emulator.errors import ApiError
+from sagemaker_emulator.hosting.deployment import LOGS
+from sagemaker_emulator.hosting.endpoints import Endpoints
+from sagemaker_emulator.hosting.model_container import NoReply, Reply, TimedOut
+from sagemaker_emulator.hosting.multi_model import LoadFailed
 from sagemaker_emulator.identity import Identity
-from sagemaker_emulator.model_container import NoReply, Reply, TimedOut
-from sagemaker_emulator.multi_model import LoadFailed
-from sagemaker_emulator.records import Record
+from sagemaker_emulator.processes.containers import Containers
+from sagemaker_emulator.storage.records import Record
 from sagemaker_emulator.web import Request, Response
 
 _MOST = 25 * 2**20  # bytes of a request's body

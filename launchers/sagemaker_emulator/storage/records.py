@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 from urllib.parse import quote, unquote
 
-from sagemaker_emulator.atomic_files import write_json
+from sagemaker_emulator.storage.atomic_files import write_json
 
 Record: TypeAlias = dict[str, Any]
 

@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 
 from sagemaker_emulator.errors import JobFailed
-from sagemaker_emulator.model_container import ModelContainer, NoReply, Reply, TimedOut
-from sagemaker_emulator.records import Record
-from sagemaker_emulator.transfers import Transfers, join_uri, split_uri
+from sagemaker_emulator.hosting.model_container import ModelContainer, NoReply, Reply, TimedOut
+from sagemaker_emulator.storage.records import Record
+from sagemaker_emulator.storage.transfers import Transfers, join_uri, split_uri
 
 _CONCURRENT, _PAYLOAD, _STRATEGY = "MaxConcurrentTransforms", "MaxPayloadInMB", "BatchStrategy"
 _DEFAULTS = {_CONCURRENT: 1, _PAYLOAD: 6, _STRATEGY: "MultiRecord"}  # AWS's own

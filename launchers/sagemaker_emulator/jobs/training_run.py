@@ -10,14 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sagemaker_emulator.aws_services import AwsServices
-from sagemaker_emulator.containers import Container, Containers
 from sagemaker_emulator.control import Control
 from sagemaker_emulator.errors import STOPPED, JobFailed
-from sagemaker_emulator.opt_ml import Uploads, prepare
-from sagemaker_emulator.records import Record, Records
-from sagemaker_emulator.rule_evaluation import RuleEvaluation, close
-from sagemaker_emulator.system_metrics import SystemMetrics
-from sagemaker_emulator.transfers import Transfers
+from sagemaker_emulator.processes.containers import Container, Containers
+from sagemaker_emulator.processes.opt_ml import Uploads, prepare
+from sagemaker_emulator.processes.rule_evaluation import RuleEvaluation, close
+from sagemaker_emulator.processes.system_metrics import SystemMetrics
+from sagemaker_emulator.storage.records import Record, Records
+from sagemaker_emulator.storage.transfers import Transfers
 
 _KIND = "training-job"
 _GROUP = "/aws/sagemaker/TrainingJobs"

@@ -8,18 +8,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from sagemaker_emulator.aws_services import AwsServices
-from sagemaker_emulator.containers import Containers
 from sagemaker_emulator.control import Control
-from sagemaker_emulator.deployment import Deployment
 from sagemaker_emulator.errors import ApiError, JobFailed, invalid
-from sagemaker_emulator.hosting import EndpointConfigs, Models
+from sagemaker_emulator.hosting.deployment import Deployment
+from sagemaker_emulator.hosting.models import EndpointConfigs, Models
 from sagemaker_emulator.identity import Identity
-from sagemaker_emulator.listing import page, pick, select
+from sagemaker_emulator.processes.containers import Containers
+from sagemaker_emulator.processes.tasks import Tasks
 from sagemaker_emulator.quotas import check_quota
-from sagemaker_emulator.records import Record, Records
-from sagemaker_emulator.tags import Tags
-from sagemaker_emulator.tasks import Tasks
-from sagemaker_emulator.transfers import Transfers
+from sagemaker_emulator.storage.listing import page, pick, select
+from sagemaker_emulator.storage.records import Record, Records
+from sagemaker_emulator.storage.tags import Tags
+from sagemaker_emulator.storage.transfers import Transfers
 
 KIND = "endpoint"
 _SUMMARY = ("EndpointName", "EndpointArn", "CreationTime", "LastModifiedTime", "EndpointStatus")

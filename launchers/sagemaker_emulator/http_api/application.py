@@ -20,12 +20,12 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_ba
 from sagemaker_emulator.account_answers import answer
 from sagemaker_emulator.control import Control
 from sagemaker_emulator.errors import ApiError
-from sagemaker_emulator.object_store import ObjectStore
-from sagemaker_emulator.protocol import error_response, fault_response, operation_of
-from sagemaker_emulator.records import Records
+from sagemaker_emulator.http_api.protocol import error_response, fault_response, operation_of
+from sagemaker_emulator.processes.tasks import Tasks
 from sagemaker_emulator.request_validation import problems, service_model
 from sagemaker_emulator.settings import Settings
-from sagemaker_emulator.tasks import Tasks
+from sagemaker_emulator.storage.object_store import ObjectStore
+from sagemaker_emulator.storage.records import Records
 from sagemaker_emulator.web import Request, Response
 
 

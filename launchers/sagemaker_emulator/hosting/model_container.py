@@ -15,10 +15,10 @@ from pathlib import Path
 
 import urllib3
 
-from sagemaker_emulator.containers import Container, Containers
 from sagemaker_emulator.errors import JobFailed
-from sagemaker_emulator.records import Record
-from sagemaker_emulator.transfers import Transfers
+from sagemaker_emulator.processes.containers import Container, Containers
+from sagemaker_emulator.storage.records import Record
+from sagemaker_emulator.storage.transfers import Transfers
 
 _POLL = 0.05  # seconds between two polls of a container
 _PING = 2.0  # SageMaker's timeout of /ping, in seconds

@@ -8,9 +8,9 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from sagemaker_emulator.atomic_files import write_json
-from sagemaker_emulator.reaper import Reaper
-from sagemaker_emulator.records import Record
+from sagemaker_emulator.processes.reaper import Reaper
+from sagemaker_emulator.storage.atomic_files import write_json
+from sagemaker_emulator.storage.records import Record
 
 GROUP = "sagemaker_emulator.rules"  # entry points: a command that evaluates rules
 _PRIORITY = {"Error": 1, "NoIssuesFound": 2, "IssuesFound": 3}  # of several attempts

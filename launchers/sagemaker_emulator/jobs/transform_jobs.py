@@ -7,18 +7,18 @@ from functools import partial
 from pathlib import Path
 
 from sagemaker_emulator.aws_services import AwsServices
-from sagemaker_emulator.batch_jobs import BatchJobs
-from sagemaker_emulator.containers import Containers
 from sagemaker_emulator.control import Control
 from sagemaker_emulator.errors import ApiError, JobFailed
-from sagemaker_emulator.hosting import Models
+from sagemaker_emulator.hosting.model_container import ModelContainer, NotReady, instance_id
+from sagemaker_emulator.hosting.models import Models
 from sagemaker_emulator.identity import Identity
-from sagemaker_emulator.model_container import ModelContainer, NotReady, instance_id
-from sagemaker_emulator.records import Record, Records
-from sagemaker_emulator.tags import Tags
-from sagemaker_emulator.tasks import Tasks
-from sagemaker_emulator.transfers import Transfers, split_uri
-from sagemaker_emulator.transform_run import TransformRun, environment, inputs
+from sagemaker_emulator.jobs.batch_jobs import BatchJobs
+from sagemaker_emulator.jobs.transform_run import TransformRun, environment, inputs
+from sagemaker_emulator.processes.containers import Containers
+from sagemaker_emulator.processes.tasks import Tasks
+from sagemaker_emulator.storage.records import Record, Records
+from sagemaker_emulator.storage.tags import Tags
+from sagemaker_emulator.storage.transfers import Transfers, split_uri
 
 _LOGS = "/aws/sagemaker/TransformJobs"
 _MOST_MB = 100  # limit of MaxPayloadInMB, and of its product with MaxConcurrentTransforms

@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from sagemaker_emulator.atomic_files import write_json
-from sagemaker_emulator.containers import Containers, host_path
 from sagemaker_emulator.errors import JobFailed
-from sagemaker_emulator.records import Record
-from sagemaker_emulator.transfers import Transfers, join_uri, split_uri
+from sagemaker_emulator.processes.containers import Containers, host_path
+from sagemaker_emulator.storage.atomic_files import write_json
+from sagemaker_emulator.storage.records import Record
+from sagemaker_emulator.storage.transfers import Transfers, join_uri, split_uri
 
 _FOLDERS = ("input/config", "input/data", "model", "output/data", "output/tensors", "checkpoints", "code")
 

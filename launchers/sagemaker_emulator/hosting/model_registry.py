@@ -4,9 +4,9 @@ import time
 
 from sagemaker_emulator.errors import ApiError, invalid
 from sagemaker_emulator.identity import Identity
-from sagemaker_emulator.listing import page, pick, select
-from sagemaker_emulator.records import Record, Records
-from sagemaker_emulator.tags import Tags
+from sagemaker_emulator.storage.listing import page, pick, select
+from sagemaker_emulator.storage.records import Record, Records
+from sagemaker_emulator.storage.tags import Tags
 
 GROUP = "model-package-group"
 PACKAGE = "model-package"

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from sagemaker_emulator.errors import ApiError
-from sagemaker_emulator.records import Record
+from sagemaker_emulator.storage.records import Record
 
 _PAGE = 10  # AWS's default of MaxResults
 

@@ -10,11 +10,11 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from sagemaker_emulator.containers import Containers
 from sagemaker_emulator.errors import ApiError, JobFailed
-from sagemaker_emulator.model_container import ModelContainer, NoReply, Reply, unpack
-from sagemaker_emulator.records import Record
-from sagemaker_emulator.transfers import Transfers, join_uri, split_uri
+from sagemaker_emulator.hosting.model_container import ModelContainer, NoReply, Reply, unpack
+from sagemaker_emulator.processes.containers import Containers
+from sagemaker_emulator.storage.records import Record
+from sagemaker_emulator.storage.transfers import Transfers, join_uri, split_uri
 
 _TARGET = "X-Amzn-SageMaker-Target-Model"
 

@@ -1,6 +1,6 @@
 """Tags of resources, by ARN."""
 
-from sagemaker_emulator.records import Record, Records
+from sagemaker_emulator.storage.records import Record, Records
 
 _KIND = "tags"
 

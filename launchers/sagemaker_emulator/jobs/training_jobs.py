@@ -7,17 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sagemaker_emulator.aws_services import AwsServices
-from sagemaker_emulator.containers import Containers, host_path
 from sagemaker_emulator.control import Control
 from sagemaker_emulator.errors import STOPPED, ApiError, JobFailed
 from sagemaker_emulator.identity import Identity
-from sagemaker_emulator.listing import page, pick, select
+from sagemaker_emulator.jobs.training_run import TrainingRun
+from sagemaker_emulator.processes.containers import Containers, host_path
+from sagemaker_emulator.processes.tasks import Tasks
 from sagemaker_emulator.quotas import check_quota
-from sagemaker_emulator.records import Record, Records
-from sagemaker_emulator.tags import Tags
-from sagemaker_emulator.tasks import Tasks
-from sagemaker_emulator.training_run import TrainingRun
-from sagemaker_emulator.transfers import Transfers, join_uri, split_uri
+from sagemaker_emulator.storage.listing import page, pick, select
+from sagemaker_emulator.storage.records import Record, Records
+from sagemaker_emulator.storage.tags import Tags
+from sagemaker_emulator.storage.transfers import Transfers, join_uri, split_uri
 
 KIND = "training-job"
 RUNNING = ("InProgress", "Stopping")

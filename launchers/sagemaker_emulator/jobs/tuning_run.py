@@ -5,15 +5,15 @@ import time
 import uuid
 from collections.abc import Sequence
 
-from sagemaker_emulator.early_stopping import out_of_the_third, worse_than_median
 from sagemaker_emulator.errors import STOPPED, ApiError
-from sagemaker_emulator.records import Record, Records
-from sagemaker_emulator.sampling import Point, Sampler, grid
-from sagemaker_emulator.tasks import Tasks
-from sagemaker_emulator.training_jobs import KIND as TRAINING
-from sagemaker_emulator.training_jobs import TrainingJobs
-from sagemaker_emulator.training_run import TrainingRun
-from sagemaker_emulator.transfers import join_uri
+from sagemaker_emulator.jobs.early_stopping import out_of_the_third, worse_than_median
+from sagemaker_emulator.jobs.sampling import Point, Sampler, grid
+from sagemaker_emulator.jobs.training_jobs import KIND as TRAINING
+from sagemaker_emulator.jobs.training_jobs import TrainingJobs
+from sagemaker_emulator.jobs.training_run import TrainingRun
+from sagemaker_emulator.processes.tasks import Tasks
+from sagemaker_emulator.storage.records import Record, Records
+from sagemaker_emulator.storage.transfers import join_uri
 
 KIND = "tuning-job"
 _POLL = 0.05  # seconds between two polls of the training jobs

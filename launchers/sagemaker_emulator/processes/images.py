@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sagemaker_emulator.errors import JobFailed
 
-_FOLDER = Path(__file__).parent / "script_mode"
+_FOLDER = Path(__file__).parents[1] / "script_mode"
 _SCRIPTS = {"train": _FOLDER / "run_script.py", "serve": _FOLDER / "serve_script.py"}
 GROUP = "sagemaker_emulator.images"  # entry points: a regex of the image's name, and what to run for it
 

@@ -9,13 +9,13 @@ from functools import partial
 from pathlib import Path
 
 from sagemaker_emulator.aws_services import AwsServices
-from sagemaker_emulator.containers import Containers
 from sagemaker_emulator.errors import ApiError, JobFailed
-from sagemaker_emulator.model_container import ModelContainer, NotReady, instance_id
-from sagemaker_emulator.multi_model import MultiModelContainer
-from sagemaker_emulator.records import Record
-from sagemaker_emulator.tasks import Tasks
-from sagemaker_emulator.transfers import Transfers
+from sagemaker_emulator.hosting.model_container import ModelContainer, NotReady, instance_id
+from sagemaker_emulator.hosting.multi_model import MultiModelContainer
+from sagemaker_emulator.processes.containers import Containers
+from sagemaker_emulator.processes.tasks import Tasks
+from sagemaker_emulator.storage.records import Record
+from sagemaker_emulator.storage.transfers import Transfers
 
 LOGS = "/aws/sagemaker/Endpoints"
 

@@ -6,15 +6,15 @@ import time
 from pathlib import Path
 from typing import ClassVar
 
-from sagemaker_emulator.containers import Containers
 from sagemaker_emulator.control import Control
 from sagemaker_emulator.errors import STOPPED, ApiError, JobFailed
 from sagemaker_emulator.identity import Identity
-from sagemaker_emulator.listing import page, pick, select
+from sagemaker_emulator.processes.containers import Containers
+from sagemaker_emulator.processes.tasks import Tasks
 from sagemaker_emulator.quotas import check_quota
-from sagemaker_emulator.records import Record, Records
-from sagemaker_emulator.tags import Tags
-from sagemaker_emulator.tasks import Tasks
+from sagemaker_emulator.storage.listing import page, pick, select
+from sagemaker_emulator.storage.records import Record, Records
+from sagemaker_emulator.storage.tags import Tags
 
 _RUNNING = ("InProgress", "Stopping")
 

@@ -5,7 +5,7 @@ import re
 from urllib.parse import parse_qs
 from xml.sax.saxutils import escape
 
-from sagemaker_emulator.s3_operations import s3_operation
+from sagemaker_emulator.http_api.s3_operations import s3_operation
 from sagemaker_emulator.web import Request, Response
 
 _SCOPE = re.compile(r"Credential=[^/]+/\d+/[^/]+/([^/]+)/aws4_request")

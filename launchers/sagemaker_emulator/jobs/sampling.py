@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from sagemaker_emulator.records import Record
+from sagemaker_emulator.storage.records import Record
 
 Point: TypeAlias = dict[str, str]  # every value is text, as in the job
 

@@ -14,15 +14,15 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from sagemaker_emulator import namespaces
 from sagemaker_emulator.errors import JobFailed
 from sagemaker_emulator.identity import Identity
-from sagemaker_emulator.images import Images
-from sagemaker_emulator.reaper import Reaper
-from sagemaker_emulator.records import Record
-from sagemaker_emulator.rule_evaluation import RuleEvaluation
+from sagemaker_emulator.processes import namespaces
+from sagemaker_emulator.processes.images import Images
+from sagemaker_emulator.processes.reaper import Reaper
+from sagemaker_emulator.processes.rule_evaluation import RuleEvaluation
+from sagemaker_emulator.processes.tasks import Tasks, report
 from sagemaker_emulator.settings import Settings
-from sagemaker_emulator.tasks import Tasks, report
+from sagemaker_emulator.storage.records import Record
 
 OPT_ML = "SAGEMAKER_EMULATOR_OPT_ML"  # the variable that names the folder which stands for /opt/ml
 # variables of the emulator that a container gets too

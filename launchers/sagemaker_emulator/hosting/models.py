@@ -6,12 +6,12 @@ from typing import Any
 
 from sagemaker_emulator.aws_services import AwsServices
 from sagemaker_emulator.errors import invalid
+from sagemaker_emulator.hosting.model_registry import ModelRegistry
 from sagemaker_emulator.identity import Identity
-from sagemaker_emulator.listing import page, pick, select
-from sagemaker_emulator.model_registry import ModelRegistry
-from sagemaker_emulator.records import Record, Records
-from sagemaker_emulator.tags import Tags
-from sagemaker_emulator.transfers import Transfers, split_uri
+from sagemaker_emulator.storage.listing import page, pick, select
+from sagemaker_emulator.storage.records import Record, Records
+from sagemaker_emulator.storage.tags import Tags
+from sagemaker_emulator.storage.transfers import Transfers, split_uri
 
 MODEL = "model"
 CONFIG = "endpoint-config"

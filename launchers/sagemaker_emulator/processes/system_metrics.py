@@ -10,7 +10,7 @@ from typing import Any
 
 import psutil
 
-from sagemaker_emulator.records import Record
+from sagemaker_emulator.storage.records import Record
 
 _INTERVAL = 500  # milliseconds; AWS's default
 

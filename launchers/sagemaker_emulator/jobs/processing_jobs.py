@@ -6,17 +6,17 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from sagemaker_emulator.atomic_files import write_json, write_text
 from sagemaker_emulator.aws_services import AwsServices
-from sagemaker_emulator.batch_jobs import BatchJobs
-from sagemaker_emulator.containers import Container, Containers, host_path
 from sagemaker_emulator.control import Control
 from sagemaker_emulator.errors import ApiError, JobFailed
 from sagemaker_emulator.identity import Identity
-from sagemaker_emulator.records import Record, Records
-from sagemaker_emulator.tags import Tags
-from sagemaker_emulator.tasks import Tasks
-from sagemaker_emulator.transfers import Transfers, split_uri
+from sagemaker_emulator.jobs.batch_jobs import BatchJobs
+from sagemaker_emulator.processes.containers import Container, Containers, host_path
+from sagemaker_emulator.processes.tasks import Tasks
+from sagemaker_emulator.storage.atomic_files import write_json, write_text
+from sagemaker_emulator.storage.records import Record, Records
+from sagemaker_emulator.storage.tags import Tags
+from sagemaker_emulator.storage.transfers import Transfers, split_uri
 
 _LOGS = "/aws/sagemaker/ProcessingJobs"
 _LOCAL = "/opt/ml/processing/"

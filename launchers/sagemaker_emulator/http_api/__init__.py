@@ -1,0 +1,1 @@
+"""HTTP requests: from a client's bytes to an operation."""

@@ -1,0 +1,1 @@
+"""Training, tuning, processing and transform jobs."""

@@ -1,0 +1,1 @@
+"""Jobs and models as processes: their folders, namespaces and signals."""

@@ -1,0 +1,1 @@
+"""What the emulator stores: records, objects, and their transfer."""
