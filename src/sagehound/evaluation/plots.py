@@ -115,10 +115,14 @@ def _pairs(counts: npt.NDArray[np.int64], classes: list[str], most: int = 20) ->
 
 
 def clustered(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """An order of the classes in which often confused ones are neighbours; counts, c x c.
+    """An order of the classes in which classes that are often confused are neighbours.
 
-    Leaves of an average-linkage tree with the distance 1 - the share of photos that two classes exchange, ordered so
-    that neighbours are close (Bar-Joseph et al. 2001).
+    It is the order of the leaves of an average-linkage tree. The distance of two classes is 1 minus the mean share of
+    their photos that are predicted as the other class. Up to the number of classes whose names a plot shows, leaves
+    are ordered so that neighbours are as close as possible (Bar-Joseph et al. 2001); above it, that takes too long.
+
+    Args:
+        counts: photos by label and prediction, c x c.
     """
     from scipy.cluster.hierarchy import leaves_list, linkage  # slow to import, and not needed for few classes
     from scipy.spatial.distance import squareform

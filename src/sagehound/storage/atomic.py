@@ -34,7 +34,10 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text atomically. Characters that UTF-8 lacks (in file names of other systems) are escaped."""
+    r"""Write text as UTF-8, atomically.
+
+    File names with bytes that are not UTF-8 reach Python as lone surrogates. They are written as ``\udcXX``.
+    """
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
