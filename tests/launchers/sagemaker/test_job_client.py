@@ -9,6 +9,7 @@ import pytest
 from emulator_helpers import client
 from helpers import Command, small
 
+from sagehound_launchers.sagemaker.aws_errors import failure
 from sagemaker_emulator.server import Emulator
 
 ROLE = "aws.role=SageMakerRole"
@@ -31,6 +32,12 @@ ROLE = "aws.role=SageMakerRole"
         ),
         ([], ["aws.profile=nobody"], "aws.profile=nobody: The config profile (nobody) could not be found"),
         ([], ["aws.instance_type=ml.g4dn.huge"], "trains on no such instance; choose from ml.g4dn."),
+        ([], ["aws.instance_type=ml.p3.2xlarge"], "has no kernels for its GPU, a V100 (7.0): choose ml.g4dn.xlarge"),
+        (
+            [],
+            [ROLE, "aws.image=x", "dry_run=true", f"+aws.environment.HUB_TOKEN=hf_{'a' * 34}"],
+            "HUB_TOKEN: its value looks like a Hugging Face token, and everybody in the account can read a job's",
+        ),
     ],
 )
 @pytest.mark.usefixtures("account")
@@ -92,3 +99,20 @@ def test_an_image_is_built_and_pushed_by_docker(
     docker.write_text("#!/bin/sh\nexit 7\n")
     failed = launch("image=ecr", "aws=emulator")
     assert (failed.returncode, "docker login failed with exit code 7" in failed.stderr) == (1, True)
+
+
+@pytest.mark.usefixtures("account")
+def test_a_dry_run_needs_no_bucket_and_makes_none(
+    launch: Command, photos: Path, weights: Path, tmp_path: Path, emulator: Emulator
+) -> None:
+    given = [*small(photos, weights), "trainer=sagemaker", ROLE, "aws.image=x", "dry_run=true", "hydra.run.dir=dry"]
+    done = launch(*given, "aws.bucket=never-made")
+    assert done.returncode == 0, done.stderr
+    assert '"s3://never-made/' in (tmp_path / "dry/request.json").read_text()
+    assert client(emulator, "s3").list_buckets()["Buckets"] == []
+
+
+def test_the_reason_of_a_failure_is_one_line_that_begins_with_sagehounds() -> None:
+    reason = "AlgorithmError: sagehound: no usable\nphoto is left, exit code: 3"
+    assert failure(reason) == "no usable photo is left, exit code: 3 (AlgorithmError)"
+    assert "exit code: 137; it was killed, probably out of memory" in failure("AlgorithmError: , exit code: 137")
