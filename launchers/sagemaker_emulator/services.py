@@ -3,6 +3,7 @@
 import inspect
 from typing import Any
 
+from sagemaker_emulator.hosting.async_inference import AsyncInference
 from sagemaker_emulator.hosting.endpoints import Endpoints
 from sagemaker_emulator.hosting.model_registry import ModelRegistry
 from sagemaker_emulator.hosting.models import EndpointConfigs, Models
@@ -23,6 +24,7 @@ SERVICES: tuple[type, ...] = (
     EndpointConfigs,
     Endpoints,
     Runtime,
+    AsyncInference,
     TransformJobs,
     ProcessingJobs,
 )
