@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import re
 import shlex
 import signal
@@ -65,7 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _wait_for_stdin(stop: threading.Event) -> None:
-    sys.stdin.buffer.read()
+    while os.read(sys.stdin.fileno(), 1024):  # unlike sys.stdin.read, it holds no lock when the process exits
+        pass
     stop.set()
 
 

@@ -81,7 +81,7 @@ def _request(cloud: Cloud, cfg: Launch, overrides: Sequence[str], channels: list
 def _continued(cloud: Cloud, job: Job) -> Job:
     """The job of the folder, with the request that started it before: sent again, it starts no second job.
 
-    If that job has failed or was stopped, the new request is kept.
+    If that job has failed, the new request is kept.
 
     Raises:
         ConfigError: the folder belongs to another job.
@@ -96,7 +96,7 @@ def _continued(cloud: Cloud, job: Job) -> Job:
             )
     name = before["TrainingJobName"]
     status, reason = _status(cloud, name)
-    if status not in ("Failed", "Stopped"):
+    if status != "Failed":
         console.info(f"following the job {name} again")
         return replace(job, request=before)
     console.info(f"job {name} of {folder}: {status}{': ' * bool(reason)}{reason}; another one is started")

@@ -64,7 +64,7 @@ def tune(arguments: Sequence[str], hpo: Hpo, folder: Path, compose: Compose) -> 
         ended, trials = _run(cloud, cfg, request, space, note)
         results.write(folder, trials, space, maximize=hpo.direction == "maximize", objective=hpo.objective)
     if ended["HyperParameterTuningJobStatus"] == "Failed":
-        raise RemoteError(f"tuning job {name}: {failure(ended['FailureReason'])}")
+        raise RemoteError(f"tuning job {name}: {ended['FailureReason']}")
     return trials
 
 
@@ -176,8 +176,7 @@ def _follow(cloud: Cloud, cfg: Launch, name: str, space: SearchSpace) -> tuple[d
             if console.terminal().is_terminal:
                 live.update(_table(name, trials, space, cfg.search.objective), refresh=True)
             if described["HyperParameterTuningJobStatus"] in _ENDED:
-                reasons = [failure(s["FailureReason"]) for s in summaries if s.get("FailureReason")]
-                return {"FailureReason": _reason(trials, reasons)} | described, trials
+                return described | {"FailureReason": _reason(described, summaries)}, trials
             time.sleep(cloud.poll)
 
 
@@ -228,11 +227,11 @@ def _table(name: str, trials: list[Trial], space: SearchSpace, objective: str) -
     return table
 
 
-def _reason(trials: list[Trial], reasons: list[str]) -> str:
-    """Why a tuning job has failed, where AWS gives no reason of its own."""
-    failed = [t.name for t in trials if t.state == "failed"]
-    where = f"; the log of {failed[-1]} says more" if failed else ""
-    return f"no trial gave an objective{': ' * bool(reasons)}{'; '.join(dict.fromkeys(reasons))}{where}"
+def _reason(described: dict[str, Any], summaries: list[dict[str, Any]]) -> str:
+    """Why a tuning job has failed: the reasons of its trials, then AWS's own."""
+    reasons = [failure(s["FailureReason"]) for s in summaries if s.get("FailureReason")]
+    own = failure(described.get("FailureReason") or "no trial gave an objective")
+    return "; ".join(dict.fromkeys([*reasons, own]))
 
 
 def best_of(name: str, given: Mapping[str, str]) -> dict[str, str]:
