@@ -12,6 +12,8 @@ from sagemaker_emulator.jobs.processing_jobs import ProcessingJobs
 from sagemaker_emulator.jobs.training_jobs import TrainingJobs
 from sagemaker_emulator.jobs.transform_jobs import TransformJobs
 from sagemaker_emulator.jobs.tuning_jobs import TuningJobs
+from sagemaker_emulator.pipelines.execution_operations import PipelineExecutions
+from sagemaker_emulator.pipelines.pipeline_operations import Pipelines
 from sagemaker_emulator.storage.tags import Tags
 
 # in an order in which each may use those before it
@@ -27,6 +29,8 @@ SERVICES: tuple[type, ...] = (
     AsyncInference,
     TransformJobs,
     ProcessingJobs,
+    Pipelines,
+    PipelineExecutions,
 )
 
 
