@@ -124,18 +124,18 @@ class CachedPhotos:
         try:
             self.store.seal()
         except NotCached as error:
-            self._keep_no_more(str(error))
+            self._stop_caching(str(error))
 
     def _keep(self, key: bytes, content: bytes) -> None:
         if not self.keeping:
             return
         try:
             if not self.store.add(key, content):
-                self._keep_no_more("cache.max_gb is reached")
+                self._stop_caching("cache.max_gb is reached")
         except NotCached as error:
-            self._keep_no_more(str(error))
+            self._stop_caching(str(error))
 
-    def _keep_no_more(self, reason: str) -> None:
+    def _stop_caching(self, reason: str) -> None:
         """Stop caching; only the first thread that fails prints a warning."""
         if self.keeping:
             self.keeping = False
