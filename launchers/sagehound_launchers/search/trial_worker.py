@@ -197,5 +197,5 @@ def returned(job: JobReturn) -> Mapping[str, Any]:
     with redirect_stderr(StringIO()):
         metrics = job.return_value
     if not isinstance(metrics, Mapping):
-        raise SagehoundError("its launcher handed no metrics back")
+        raise SagehoundError("its launcher returned no metrics")
     return metrics

@@ -139,7 +139,7 @@ class CachedPhotos:
         """Stop caching; only the first thread that fails prints a warning."""
         if self.keeping:
             self.keeping = False
-            console.warn(f"{reason}: photos that are not kept are read from their folders (data.cache={self.kind})")
+            console.warn(f"{reason}: photos that are not cached are read from their folders (data.cache={self.kind})")
 
     def _encode(self, photo: Image.Image) -> bytes | None:
         """Encode a photo; None if a JPEG cannot hold it (a side of more than 65,500 pixels)."""
