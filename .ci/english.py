@@ -30,6 +30,11 @@ PATTERNS = {
     r"\bstands? for good\b|\bfor good\b": "permanently",
     r"\bcannot be had\b|\bcan be had\b": "is not available",
     r"\bis (no|nothing) [a-z]+ but\b": "is only",
+    r"\bby heart\b": "memorizes",
+    r"\bspeaks? for (a|its|the) (class|prediction)\b": "supports the class",
+    r"\b(three )?ways on:": "solutions:",
+    r"\bgoing on (at|after)\b|\btrying on for\b": "resuming, retrying",
+    r"\bits own words\b": "its output",
 }
 FILES = (".py", ".md", ".yaml", ".toml", ".html", ".js", ".ipynb")
 IGNORED = (".ci/english.py", "tests/test_checks.py", "requirements.lock", "LICENSE")

@@ -80,7 +80,7 @@ def probe(cfg: Launch, folder: Path, *, is_sagemaker: bool, clients: int, timeou
             replies.append(reply)
             if len(replies) == min(_GIVE_UP_AFTER, len(chosen)) and all(r.error for r in replies):
                 pool.shutdown(cancel_futures=True)
-                raise SagehoundError(f"endpoint={endpoint} answered none of {len(replies)} photos: {reply.error}")
+                raise SagehoundError(f"endpoint={endpoint}: 0 of {len(replies)} photos got a prediction: {reply.error}")
     seconds = time.perf_counter() - start
     summary = _summary(replies, seconds) | {"endpoint": endpoint, "clients": clients}
     _write(folder, summary, replies, photos)
@@ -162,7 +162,7 @@ def _read(status: int, body: bytes) -> dict[str, Any]:
             return {"top": [str(best["label"]) for best in reply_body["top"]]}
         reason = reply_body["error"]["message"]
     except (ValueError, KeyError, TypeError):
-        reason = f"not an answer of Sagehound's: {body[:80]!r}"
+        reason = f"not a response of a Sagehound server: {body[:80]!r}"
     raise NoPrediction(f"status {status}: {reason}")
 
 

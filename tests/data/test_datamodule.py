@@ -190,4 +190,4 @@ def test_where_nothing_can_be_kept_the_photos_are_read_from_their_folders(
     for _ in range(2):
         kept = torch.cat([x for x, _ in loader])
         assert (kept.int() - plain.int()).abs().max() <= 2
-    assert capsys.readouterr().out.count("nothing can be kept") == 1
+    assert capsys.readouterr().out.count("nothing can be cached") == 1

@@ -124,7 +124,7 @@ def test_a_connection_that_always_breaks_keeps_what_came(
 ) -> None:
     monkeypatch.setattr(dogimages.time, "sleep", lambda _: None)  # type: ignore[attr-defined]
     server.content, server.break_after = tiny_zip(), 10
-    with pytest.raises(InputError, match=r"broke off 5 times.*run the same command to go on"):
+    with pytest.raises(InputError, match=r"was interrupted 5 times.*run the same command to resume"):
         dogimages.fetch(tmp_path / "dogs", server.url)
     assert (tmp_path / ".dogs.zip.part").stat().st_size == 50
     assert not (tmp_path / "dogs").exists()

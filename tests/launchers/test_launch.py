@@ -24,7 +24,7 @@ PHOTOS = ["data=folder", "data.root=nowhere"]
         (["deploy=local", "deploy.port=70000"], "deploy.port=70000: must be at least 0 and at most 65535"),
         (["deploy=local", "deploy.host="], "deploy.host= is empty"),
         (["deply=local"], "deply"),
-        (["model=run"], "model=run: nothing is to be done with it: choose deploy=local or transform=local"),
+        (["model=run"], "model=run: no stage uses it: choose deploy=local or transform=local"),
         (["deploy=local", "results=scores"], "results=scores and artifact=false leave no model.tar.gz"),
         (["-m", "transform=local", "seed=1,2"], "deploy and transform are for one model: drop -m"),
         (["transform=local", "model=[a,b]"], "transform takes one model, not 2"),

@@ -1,4 +1,4 @@
-"""Batch predictions, by the command: what is written, what of bad photos, and going on after a kill."""
+"""Batch predictions, by the command: what is written, what of bad photos, and resuming after a kill."""
 
 import csv
 import ctypes
@@ -81,7 +81,7 @@ def test_a_killed_command_goes_on_where_it_was(
     assert not (tmp_path / "out.csv").exists(), "an unfinished table has no name"
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "going on after" in done.stdout
+    assert "resuming after" in done.stdout
     found = rows(tmp_path / "out.csv")
     assert len(found) == total
     monkeypatch.chdir(tmp_path)
@@ -106,7 +106,7 @@ def test_what_changed_meanwhile_is_not_gone_on_with(
 
     stopped()
     predict_folder(run, photos, tmp_path / "out.csv")
-    assert "going on after 20 of 45" in capsys.readouterr().out
+    assert "resuming after 20 of 45" in capsys.readouterr().out
     expected = (tmp_path / "out.csv").read_bytes()
     stopped()
     predict_folder(run, photos, tmp_path / "out.csv", top_k=2)

@@ -208,5 +208,5 @@ def test_files_of_a_process_that_died_are_removed_after_a_day(tmp_path: Path) ->
 
 def test_a_folder_that_cannot_be_written_is_one_clear_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(NotCached, match=r"nothing can be kept in .*file.*Not a directory"):
+    with pytest.raises(NotCached, match=r"nothing can be cached in .*file.*Not a directory"):
         filled(tmp_path / "file", range(1))

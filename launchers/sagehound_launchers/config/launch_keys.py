@@ -67,10 +67,7 @@ class Launch(Train):
         known = self.with_model
         need = [stage for stage, _ in self.stages if stage.needs_model]
         if self.models and not need:
-            yield (
-                f"model={self.models[0]}: nothing is to be done with it: choose "
-                f"{' or '.join(stage.example for stage in known)}"
-            )
+            yield (f"model={self.models[0]}: no stage uses it: choose {' or '.join(stage.example for stage in known)}")
         if self.trains_first and need and (self.results == "scores" or not self.artifact):
             yield (
                 "results=scores and artifact=false leave no model.tar.gz, which "

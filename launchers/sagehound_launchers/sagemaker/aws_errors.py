@@ -7,7 +7,7 @@ from typing import Any
 
 from sagehound.errors import ConfigError, SagehoundError
 
-EMULATOR = "aws=emulator runs the same on this machine for nothing"
+EMULATOR = "aws=emulator runs the same on this machine, free of charge"
 
 
 class RemoteError(SagehoundError):

@@ -67,7 +67,7 @@ _NEEDS = {  # the collections that a rule reads besides the losses
 def notice() -> str:
     """The notice before AWS's rules are requested."""
     return (
-        "debugger=sagemaker: AWS closed SageMaker Debugger to new customers on 2026-07-30; accounts that use it go on, "
+        "debugger=sagemaker: AWS closed SageMaker Debugger to new customers on 2026-07-30; accounts with it keep it, "
         "any other account has the job refused: drop debugger=sagemaker then"
     )
 

@@ -64,4 +64,4 @@ def _docker(arguments: list[str], given: str | None = None) -> None:
     environment = os.environ | {"BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}
     done = subprocess.run(["docker", *arguments], input=given, text=True, check=False, env=environment)
     if done.returncode:
-        raise SagehoundError(f"docker {arguments[0]} failed with exit code {done.returncode}; its own words are above")
+        raise SagehoundError(f"docker {arguments[0]} failed with exit code {done.returncode}; its output is above")

@@ -100,7 +100,7 @@ def poll_until(cloud: Cloud, minutes: float, poll: Callable[[], T], given_up: Ca
             if given_up() or time.monotonic() > end:
                 raise
             if not is_reported:
-                console.warn(f"{error}; trying on for {minutes:g} minutes")
+                console.warn(f"{error}; retrying for {minutes:g} minutes")
                 is_reported = True
             time.sleep(cloud.poll)
 

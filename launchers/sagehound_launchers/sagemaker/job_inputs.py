@@ -64,7 +64,12 @@ def _photos(cloud: Cloud, cfg: Launch) -> Channel:
 
 
 def _existing(cloud: Cloud, uri: str) -> str:
-    """The user's prefix, if it has objects."""
+    """Check that the prefix in S3 has objects; returns it with a slash at its end.
+
+    Raises:
+        ConfigError: ``uri`` is not s3://BUCKET/PREFIX.
+        InputError: the prefix has no objects.
+    """
     bucket, _, key = uri.removeprefix("s3://").partition("/")
     if not uri.startswith("s3://") or not bucket:
         raise ConfigError(f"data.s3={uri}: give s3://BUCKET/PREFIX")

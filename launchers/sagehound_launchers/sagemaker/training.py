@@ -67,7 +67,7 @@ class Runner:
         self._given_up = threading.Event()
         folder = self.jobs[0].folder
         again = f"hydra.run.dir={folder}" if len(jobs) == 1 else f"hydra.sweep.dir={folder.parent}"
-        self._resume_hint = job_client.resume_hint(cloud, f"the same command with {again} follows on")
+        self._resume_hint = job_client.resume_hint(cloud, f"the same command with {again} follows the jobs")
 
     def run(self) -> list[Outcome]:
         """Start the jobs, and wait until all have ended.
@@ -108,7 +108,7 @@ class Runner:
                 del self._running[job.name]
             raise
         try:
-            return collect(self.cloud, job, ended) if ended else SagehoundError(f"job {job.name} was left alone")
+            return collect(self.cloud, job, ended) if ended else SagehoundError(f"job {job.name} is no longer followed")
         except SagehoundError as error:
             return error
 

@@ -53,7 +53,7 @@ def tune(arguments: Sequence[str], hpo: Hpo, folder: Path, compose: Compose) -> 
         cloud = account.connect(cfg.aws, dry_run=cfg.dry_run)
         note = folder / "tuning_job.json"
         request = _request(cloud, cfg, space)
-        request = _again(cloud, note, request) or request if note.exists() else request
+        request = _previous_request(cloud, note, request) or request if note.exists() else request
         name = request["HyperParameterTuningJobName"]
         if cfg.dry_run:
             write_json(folder / "request.json", request)
@@ -98,7 +98,7 @@ def _request(cloud: Cloud, cfg: Launch, space: SearchSpace) -> dict[str, Any]:
     return request
 
 
-def _again(cloud: Cloud, note: Path, request: dict[str, Any]) -> dict[str, Any] | None:
+def _previous_request(cloud: Cloud, note: Path, request: dict[str, Any]) -> dict[str, Any] | None:
     """The request that started this folder's search. Sent again, it starts no second job. None if its job failed.
 
     Raises:

@@ -86,7 +86,7 @@ class Batches:
 
 
 def _result(number: int, job: JobReturn, seconds: float | None) -> Result:
-    """A job's result. One of several took as long as the sum of its phases."""
+    """A job's result. Without ``seconds``, the time of a trial is the sum of its phases."""
     metrics = outcome_of(job)
     if seconds is None and not isinstance(metrics, SagehoundError):
         seconds = sum(metrics.get("seconds", {}).values())

@@ -46,7 +46,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Done:
-    """The end of a trial: metrics.json, or the error."""
+    """The result of a trial: metrics.json, or the error."""
 
     metrics: Mapping[str, Any] | Failure
     seconds: float | None
@@ -59,7 +59,7 @@ class Worker:
     """A handle of the process for its parent."""
 
     def __init__(self, place: int, of: int, context: HydraContext, *, tells: bool) -> None:
-        """Start the ``place``-th of ``of`` processes. ``tells``: it reports each epoch and waits for a response."""
+        """Start process ``place`` of ``of``. With ``tells`` it reports each epoch and waits for a response."""
         self.place = place
         resource_tracker.ensure_running()  # it unblocks the signal at its first start
         spawn = multiprocessing.get_context("spawn")
@@ -197,5 +197,5 @@ def returned(job: JobReturn) -> Mapping[str, Any]:
     with redirect_stderr(StringIO()):
         metrics = job.return_value
     if not isinstance(metrics, Mapping):
-        raise SagehoundError("its launcher handed no metrics back")
+        raise SagehoundError("its launcher returned no metrics")
     return metrics

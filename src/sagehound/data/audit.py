@@ -73,7 +73,7 @@ def report(tree: Tree, photos: list[Photo], facts: dict[str, Facts], pairs: list
     """audit.json: counts, bad and odd photos, duplicates and imbalance of a set.
 
     Args:
-        tree: what lies on disk.
+        tree: the files on disk.
         photos: the photos that are used, with their splits.
         facts: of every photo in ``tree``.
         pairs: near-duplicates among ``photos``.
@@ -122,7 +122,10 @@ def _duplicates(photos: Iterable[Photo], facts: dict[str, Facts]) -> tuple[list[
 
 
 def near_duplicates(photos: Sequence[Photo], pairs: Iterable[Pair]) -> dict[str, list[list[dict[str, Any]]]]:
-    """Groups of near-duplicates within one split, and across splits, where they make the result look better.
+    """Groups of near-duplicates within one split, and across splits.
+
+    A near-duplicate across splits makes the test scores too high.
+
 
     Each photo has its distance to the nearest of its group: bits of 256 that differ (``by`` hash), or 1 - cosine of
     the features (``by`` features).

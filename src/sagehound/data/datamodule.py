@@ -226,9 +226,9 @@ class PhotoDataModule(pl.LightningDataModule):
 
     def val_dataloader(self) -> Loader:
         """The valid photos in order; over several devices, each takes its share."""
-        rank, world_size = self._share()
-        photos = self._in_order("valid", rank, world_size)
-        return SwitchLoader(self._kept("valid", rank, world_size), photos, self._is_frozen) if self.features else photos
+        share = self._share()
+        photos = self._in_order("valid", *share)
+        return SwitchLoader(self._cached("valid", *share), photos, self._is_frozen) if self.features else photos
 
     def test_dataloader(self) -> Loader:
         """The test photos in order; over several devices, each takes its share."""
@@ -240,7 +240,7 @@ class PhotoDataModule(pl.LightningDataModule):
 
     def evaluation_dataloader(self, split: str) -> Loader:
         """The photos of a split in order, without augmentation, or their cached features."""
-        return self._kept(split) if self.head_alone else self._in_order(split)
+        return self._cached(split) if self.head_alone else self._in_order(split)
 
     def sample(self, split: str, photos: int, *, augmented: bool = False) -> Tensor:
         """Photos of a split at even distances: uint8, at most ``photos`` x 3 x h x w, as centre crops or augmented."""
@@ -268,7 +268,7 @@ class PhotoDataModule(pl.LightningDataModule):
         photos = self.photos.split(split)[rank::world_size]
         return self._plain(photos, in_order(len(photos), self.data.batch_size))
 
-    def _kept(self, split: str, rank: int = 0, world_size: int = 1) -> FeatureLoader:
+    def _cached(self, split: str, rank: int = 0, world_size: int = 1) -> FeatureLoader:
         assert self.features is not None
         labels = self.photos.labels(self.photos.split(split))
         batches = in_order(len(range(rank, len(labels), world_size)), self.data.batch_size)

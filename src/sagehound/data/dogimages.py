@@ -70,7 +70,7 @@ def _counts(photos: dict[str, int]) -> str:
 
 def _ways_on() -> str:
     return (
-        "Three ways on: data.root=FOLDER if you have the photos unpacked, data.url=URL of a mirror of dogImages.zip, "
+        "Three solutions: data.root=FOLDER if you have the photos unpacked, data.url=URL of a mirror of dogImages.zip, "
         "or data=demo for photos that are drawn here"
     )
 
@@ -100,7 +100,7 @@ def _download(url: str, part: Path) -> None:
                     raise InputError(f"{url} cannot be fetched: {reason}. {_ways_on()}") from error
             time.sleep(min(0.2 * 2**attempt, 5))
     raise InputError(
-        f"{url} broke off {_TRIES} times ({reason}); run the same command to go on at {part}. {_ways_on()}"
+        f"{url} was interrupted {_TRIES} times ({reason}); run the same command to resume at {part}. {_ways_on()}"
     )
 
 

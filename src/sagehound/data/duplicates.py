@@ -75,7 +75,7 @@ class Fingerprints:
     """The fingerprints of n photos, unpacked.
 
     Args:
-        texts: of each photo, as ``fingerprint`` made them.
+        texts: n texts that ``fingerprint`` returned.
     """
 
     def __init__(self, texts: Sequence[str]) -> None:
@@ -158,7 +158,7 @@ def _linked(prints: Fingerprints, near: Callable[[int, int], _Links], by: str) -
 
     Args:
         prints: of the photos.
-        near: the near ones of some known photos and all that follow, from the first to the last of them.
+        near: called with start and stop; returns the links of the known photos start to stop - 1 with later photos.
         by: hash or features.
     """
     n = len(prints.known)

@@ -177,7 +177,7 @@ class FeatureLoader:
 
 
 class SwitchLoader:
-    """One loader while ``first_now()`` is true, then another. It is called at the start of a pass."""
+    """Uses the first loader if ``first_now()`` is true at the start of a pass, otherwise the second one."""
 
     def __init__(self, first: Loader, second: Loader, first_now: Callable[[], bool]) -> None:
         self.first, self.second, self.first_now = first, second, first_now

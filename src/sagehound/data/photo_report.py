@@ -108,7 +108,7 @@ def refuse_unusable(tree: Tree, photos: list[Photo], missing: list[str], pairs: 
                     else "they are too few"
                 )
                 raise InputError(
-                    f"{tree.root}: no photos can be taken from train for {split}: {why}. Ways on: add photos of other "
+                    f"{tree.root}: no photos can be taken from train for {split}: {why}. Either add photos of other "
                     f"scenes, or give a {split} folder"
                 )
             raise InputError(f"{tree.root}: no usable photo is left for {split}; audit the folder, or add photos")

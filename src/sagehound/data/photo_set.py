@@ -75,7 +75,7 @@ class PhotoSet:
         return {p.file for scene, p in zip(scenes, self.photos, strict=True) if p.split == "test" and scene in seen}
 
     def with_pairs(self, pairs: Sequence[Pair]) -> "PhotoSet":
-        """The same set with more near-duplicates, and in its audit; prints one line about them."""
+        """A copy with more near-duplicates, which its audit lists too; prints one line about them."""
         scenes = components(len(self.photos), ((p.a, p.b) for p in self.pairs))
         new = [p for p in pairs if scenes[p.a] != scenes[p.b]]
         all_pairs = of_different_files([*self.pairs, *new], self.photos, self.digests)

@@ -105,7 +105,7 @@ def _tree(data: Data, root: Path, source: Callable[..., Iterable[Photo]] | None)
 
 
 def _renumbered(pairs: list[Pair], before: list[Photo], after: list[Photo]) -> list[Pair]:
-    """Near-duplicates by their places among the photos that are used."""
+    """Change the indices of pairs from ``before`` to ``after``; pairs with a removed photo are left out."""
     place = {p.file: i for i, p in enumerate(after)}
     moved = [p._replace(a=place.get(before[p.a].file, -1), b=place.get(before[p.b].file, -1)) for p in pairs]
     return [p for p in moved if p.a >= 0 and p.b >= 0]

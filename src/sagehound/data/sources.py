@@ -124,22 +124,22 @@ class CachedPhotos:
         try:
             self.store.seal()
         except NotCached as error:
-            self._keep_no_more(str(error))
+            self._stop_caching(str(error))
 
     def _keep(self, key: bytes, content: bytes) -> None:
         if not self.keeping:
             return
         try:
             if not self.store.add(key, content):
-                self._keep_no_more("cache.max_gb is reached")
+                self._stop_caching("cache.max_gb is reached")
         except NotCached as error:
-            self._keep_no_more(str(error))
+            self._stop_caching(str(error))
 
-    def _keep_no_more(self, reason: str) -> None:
+    def _stop_caching(self, reason: str) -> None:
         """Stop caching; only the first thread that fails prints a warning."""
         if self.keeping:
             self.keeping = False
-            console.warn(f"{reason}: photos that are not kept are read from their folders (data.cache={self.kind})")
+            console.warn(f"{reason}: photos that are not cached are read from their folders (data.cache={self.kind})")
 
     def _encode(self, photo: Image.Image) -> bytes | None:
         """Encode a photo; None if a JPEG cannot hold it (a side of more than 65,500 pixels)."""

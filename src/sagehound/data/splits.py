@@ -133,9 +133,10 @@ class _Quota:
         return self._got[label] <= 0
 
     def wants(self, group: Counter[str], room: float) -> bool:
-        """Whether the split needs one of the group's classes, and all fit into ``room`` times the wanted number.
+        """Whether the split needs a class of the group, and has room for the whole group.
 
-        With infinite room, only if it has none of the group's classes.
+        The split may take ``room`` times the wanted photos of each class. With infinite room, the split must have no
+        photo of any of the group's classes.
         """
         if room == math.inf:
             return all(self.lacks(label) for label in group)
@@ -154,7 +155,7 @@ class Memory:
     Args:
         place: the folder, archive or table of the photos.
         cache_dir: where it is kept.
-        about: settings that the splits depend on; other settings have another memory.
+        about: settings that the splits depend on; runs with other settings have their own memory.
         groups: the group of each photo by its SHA-256. If a known photo has another group, the memory is cleared.
     """
 

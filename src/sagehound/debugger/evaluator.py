@@ -18,7 +18,7 @@ ERROR, NOT_EVALUATED = "Error", "NotEvaluated"
 
 @dataclass
 class _Status:
-    """How far the evaluation of one rule has come."""
+    """The state of the evaluation of one rule."""
 
     status: str = IN_PROGRESS
     details: str = ""

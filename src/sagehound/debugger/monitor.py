@@ -153,7 +153,7 @@ def act(cfg: Debugger, name: str, finding: Finding, on_finding: Callable[[Findin
 
 
 class _Watch:
-    """A thread that sees a stalled training."""
+    """A thread that checks whether the training has stalled."""
 
     def __init__(self, evaluator: Evaluator, report: Callable[[str, Finding], None]) -> None:
         self._last = time.monotonic()

@@ -1,4 +1,4 @@
-"""What gets the tensors of a step: the recorder that saves them, and the monitor that evaluates rules."""
+"""Observers of the tensors of a step: the recorder saves them, and the monitor evaluates rules on them."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -51,7 +51,7 @@ class Observers:
         self._wanted: dict[int, set[str]] = {}
 
     def __bool__(self) -> bool:
-        """Whether any is left."""
+        """Whether at least one observer has not failed."""
         return bool(self._observers)
 
     def begin(self, parameters: Parameters, *, training: bool) -> set[str]:
@@ -65,16 +65,16 @@ class Observers:
         return set().union(*self._wanted.values())
 
     def activation(self, name: str, inputs: tuple[Any, ...], output: Tensor) -> None:
-        """Give them a layer's tensors; the part of the name after the last dot is relu, tanh or sigmoid."""
+        """Pass a layer's tensors to each observer; the part of the name after the last dot is relu, tanh or sigmoid."""
         wanted = {"relu_input", "relu_output"} if name.endswith(".relu") else {"saturating_input"}
         self._each(lambda o: o.activation(name, inputs, output), wanted)
 
     def gradients(self, parameters: Parameters) -> None:
-        """Give them the gradients."""
+        """Pass the gradients to each observer."""
         self._each(lambda o: o.gradients(parameters), {"gradients"})
 
     def scores(self, logits: Tensor, labels: Tensor, loss: Tensor) -> None:
-        """Give them the loss and its inputs."""
+        """Pass the loss and its inputs to each observer."""
         self._each(lambda o: o.scores(logits, labels, loss), {"losses", "labels", "predictions"})
 
     def end(self) -> None:

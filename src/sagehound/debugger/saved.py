@@ -23,10 +23,10 @@ def folders(run: Path) -> list[Path]:
     """
     if (run / "events").is_dir():
         return [run]
-    found = sorted((run / "debugger").glob("tensors*"), key=lambda p: (len(p.name), p.name))
-    if not found:
+    matches = sorted((run / "debugger").glob("tensors*"), key=lambda p: (len(p.name), p.name))
+    if not matches:
         raise InputError(f"{run}: no saved tensors: train with debugger=local debugger.save=true")
-    return found
+    return matches
 
 
 def steps(folder: Path, collections: Sequence[str] = COLLECTIONS) -> Iterator[Step]:
@@ -86,7 +86,7 @@ def _observed(tensor: Any, step: int, mode: Any) -> Observed:  # noqa: ANN401 - 
 
 
 def facts_of(run: Path) -> Facts:
-    """What the files of a run tell; defaults where there are none."""
+    """Read facts of a run from its files; without a file, its facts have their defaults."""
     from omegaconf import OmegaConf
 
     try:

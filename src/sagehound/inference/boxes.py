@@ -59,7 +59,7 @@ def heif_pixels(content: bytes) -> int:
         total += sum(of_item.get(part, 0) for _, part in parts)
         composed, used = {whole for whole, _ in parts}, Counter(part for _, part in parts)
         if any(used[item] > 1 for item in composed):
-            raise ValueError("a HEIC whose tiles are put together from tiles")
+            raise ValueError("a HEIC whose tiles consist of tiles")
     return max(largest, total // 8)
 
 

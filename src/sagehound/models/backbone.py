@@ -163,9 +163,9 @@ def _renamed(state: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tens
 def _cannot_fetch(name: str, reason: str) -> InputError:
     reason = reason.splitlines()[0].split(". ")[0]
     return InputError(
-        f"the pretrained weights of {name} cannot be fetched ({reason}). Ways on: connect to the internet once (they "
+        f"the pretrained weights of {name} cannot be fetched ({reason}). Solutions: connect to the internet once (they "
         "are kept), backbone.weights=FILE, backbone=efficientnet_lite0 (weights from the package registry), or "
-        "finetune=full backbone.pretrained=false to train from nothing",
+        "finetune=full backbone.pretrained=false to train from random weights",
         instead=["backbone=efficientnet_lite0", "backbone.name=tf_efficientnet_lite0"],
     )
 

@@ -9,7 +9,7 @@ _PATCHES = 7  # occluded patches of each side
 
 
 def heat_maps(model: Classifier, photos: Tensor, classes: Tensor) -> Tensor:
-    """How much each place of a photo speaks for a class, b x h x w, from 0 to 1.
+    """How much each place of a photo supports a class, b x h x w, from 0 to 1.
 
     Grad-CAM (Selvaraju et al. 2017) of the last feature map, whose height and width it has; for a backbone without one,
     the loss of probability when a patch is grey (Zeiler and Fergus 2014), 7 x 7 patches. A place without influence is

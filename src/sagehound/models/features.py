@@ -111,8 +111,8 @@ class FeatureView:
     """Features of one view of the photos: the centre crop, or one augmentation of each.
 
     Args:
-        backbone_is: what else the features depend on.
-        precision: 32-true keeps 32 bits a number, any other 16.
+        backbone_is: the part of the cache key that identifies the backbone.
+        precision: 32-true caches numbers of 32 bits; every other precision caches 16 bits.
         number: of the augmented view; None: the centre crop.
         cfg: the run's config.
     """

@@ -1,1 +1,1 @@
-"""Where the time of a run goes: phases, steps, operators, and the use of the machine."""
+"""Measures the time of phases, steps and operators, and the use of the machine."""

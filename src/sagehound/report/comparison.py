@@ -23,7 +23,7 @@ def page(runs: Sequence[Contents]) -> str:
 def mcnemar(a: Contents, b: Contents) -> tuple[int, int, int, float]:
     """Compare two models on the test photos that both predicted.
 
-    Returns the number of photos, those that only ``a`` has right, those that only ``b`` has right, and the p value of
+    Returns the number of photos, those that only ``a`` and only ``b`` predict correctly, and the p value of
     the exact test of McNemar (1947): how often a difference as large occurs if both are equally good.
     """
     from scipy.stats import binomtest  # takes a second to import

@@ -12,7 +12,7 @@ from sagehound.storage.atomic import replacing
 
 
 def write(run: Path, photos: Sequence[Path], folder: Path) -> Iterator[tuple[Path, Path | InputError]]:
-    """Write a picture for each photo: as the model gets it, and with what speaks for its prediction.
+    """Write a picture for each photo: the cropped photo, and a heat map of its prediction.
 
     Yields each photo with the picture's path, or the reason why it cannot be read. Pictures are named after the photos;
     of several photos with one name, the later ones get a number.

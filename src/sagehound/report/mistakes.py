@@ -19,7 +19,7 @@ MOST = 12
 
 
 def worst(run: Contents) -> list[Row]:
-    """The test photos that were most confidently mistaken, the surest first."""
+    """The test photos with the most confident wrong predictions, in order of falling probability."""
     wrong = [row for row in run.of_split("test") if row["label"] != row["prediction"]]
     return sorted(wrong, key=lambda row: -float(row["probability"]))[:MOST]
 

@@ -22,7 +22,7 @@ class Action:
 
     Attributes:
         title: what, as an imperative.
-        why: what was measured, and what it promises.
+        why: the measurement, and the expected gain.
         command: to paste into a shell.
     """
 
@@ -44,14 +44,14 @@ def repeat(run: Contents, *changes: str, program: str = "train") -> str:
     """The command of a run with changed overrides."""
     changed = {override_key(one) for one in changes}
     replaced = changed & {"augment", "finetune", "loss", "optimizer", "schedule"}  # options, with their keys
-    kept = [
+    unchanged = [
         one
         for one in run.overrides
         if not {override_key(one), override_key(one).partition(".")[0] if replaced else ""}
         & (changed | replaced | set(_PLACES))
         and one != "trainer=sagemaker"
     ]
-    return command([*kept, *changes], words(program))
+    return command([*unchanged, *changes], words(program))
 
 
 def _faults(run: Contents) -> Iterator[Action]:

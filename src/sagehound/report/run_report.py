@@ -183,7 +183,7 @@ def _calibration(run: Contents) -> Section:
 def _mistakes(run: Contents, model: "Classifier | None") -> Section:
     section, shown = Section("Mistakes"), mistakes.tiles(run, model)
     if shown:
-        heat = " The second picture is what the model sees; red is what speaks for its prediction." if model else ""
+        heat = " The second picture is the model's crop; red parts support its prediction." if model else ""
         section.text(f"The test photos that were most confidently mistaken.{heat}")
         section.tiles(shown)
     elif run.of_split("test"):

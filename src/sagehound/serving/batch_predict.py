@@ -65,7 +65,7 @@ def predict_folder(model: str | Path, root: Path, output: Path, top_k: int = 5) 
         try:
             progress = _begun(note, part, task)
             if progress.photos:
-                console.info(f"going on after {progress.photos:,} of {total:,} photos")
+                console.info(f"resuming after {progress.photos:,} of {total:,} photos")
             with opened(model) as folder, part.open("r+b" if progress.photos else "wb") as file:
                 file.truncate(progress.bytes)
                 file.seek(progress.bytes)

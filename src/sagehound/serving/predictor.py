@@ -60,12 +60,12 @@ class Predictor:
             self._name, actual = given.name, (given.type, given.shape[1:], made.type, made.shape[1:])
             expected = ("tensor(uint8)", [*self.card.preprocessing.size, 3], "tensor(float)", [len(self.card.classes)])
             if actual != expected:
-                raise ValueError(f"it takes and gives {actual}, model.json beside it says {expected}")
+                raise ValueError(f"its input and output are {actual}, model.json says {expected}")
             probabilities = self([np.zeros((*self.card.preprocessing.size, 3), np.uint8)] * 2)
             if probabilities.shape != (2, len(self.card.classes)) or not np.allclose(
                 probabilities.sum(1), 1, atol=0.01
             ):
-                raise ValueError("what it gives are no probabilities")
+                raise ValueError("its output is not probabilities")
         except Exception as error:  # ONNX Runtime's errors have no common base class
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise InputError(f"{path} cannot be used ({reason}); pack the model again") from error

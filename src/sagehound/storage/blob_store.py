@@ -38,7 +38,7 @@ class NotCached(SagehoundError):
 
     def __init__(self, folder: Path, error: Exception) -> None:
         reason = error.strerror if isinstance(error, OSError) else None
-        super().__init__(f"nothing can be kept in {folder} (cache.dir): {reason or error}")
+        super().__init__(f"nothing can be cached in {folder} (cache.dir): {reason or error}")
 
 
 @lru_cache(maxsize=128)  # of all stores together; the least recently used one is closed
@@ -103,7 +103,7 @@ class Store:
                 except OSError:
                     continue  # removed by another process, or not readable
                 except (ValueError, struct.error):
-                    console.warn(f"{path} is damaged: what it held is made again")
+                    console.warn(f"{path} is damaged: its contents are recomputed")
                     _remove(path)
 
     def _read_index(self, path: Path) -> None:

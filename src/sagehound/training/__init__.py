@@ -1,1 +1,1 @@
-"""One run: Lightning's Trainer, its callbacks, and what they leave."""
+"""One run: Lightning's Trainer, its callbacks, and checkpoints."""

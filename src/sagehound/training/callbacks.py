@@ -95,6 +95,6 @@ class EachEpoch(Callback):
         self.tell = tell
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Call it with the number of finished epochs, and valid.loss, valid.top1, ..."""
+        """Call the function with the number of finished epochs, and valid.loss, valid.top1, ..."""
         valid = {k.replace("/", "."): float(v) for k, v in trainer.callback_metrics.items() if k.startswith("valid/")}
         self.tell(trainer.current_epoch + 1, valid)

@@ -87,7 +87,7 @@ def check_classes(cfg: Train, checkpoint: dict[str, Any], classes: list[str]) ->
     """
     if checkpoint["classes"] != classes:
         other = sorted(set(checkpoint["classes"]) ^ set(classes))
-        raise InputError(f"resume={cfg.resume} is of other classes: {', '.join(other[:5])} are not on both sides")
+        raise InputError(f"resume={cfg.resume} has other classes: {', '.join(other[:5])} are only in one of the two")
 
 
 def ended_early(checkpoint: dict[str, Any], patience: int | None) -> bool:

@@ -1,4 +1,4 @@
-"""One run from photos to results: the table of contents of the library."""
+"""One run from photos to results. It calls the steps of the library in order."""
 
 import shutil
 import tempfile

@@ -1,4 +1,4 @@
-"""What the checks before the first epoch look at, and how they leave it as it was."""
+"""The input of the checks before the first epoch, and functions that restore what a check has changed."""
 
 import copy
 import math
@@ -27,7 +27,7 @@ class Unknown(Exception):
 
 @dataclass
 class Setting:
-    """What the checks look at.
+    """The model, the data and the optimizer that the checks before the first epoch use.
 
     Attributes:
         model: on the device on which it will be trained.
@@ -45,7 +45,7 @@ class Setting:
 
     @property
     def classes(self) -> int:
-        """How many."""
+        """The number of classes."""
         return len(self.model.classes)
 
     @property
@@ -87,7 +87,7 @@ def finding(rule: str, what: str, value: float, limit: float, meaning: str, caus
 
 
 def spread(data: PhotoDataModule, most: int) -> list[int]:
-    """Up to ``most`` places among the train photos, evenly."""
+    """Indices of up to ``most`` evenly spaced train photos."""
     n = len(data.photos.split("train"))
     return sorted({int(i) for i in np.linspace(0, n - 1, min(n, most))})
 
@@ -121,7 +121,7 @@ def training_mode(model: Classifier) -> Iterator[None]:
     model.train()
     for module in model.head.modules():
         if isinstance(module, nn.Dropout):
-            module.eval()  # a batch that is learned by heart needs no noise
+            module.eval()  # dropout would keep the loss of a memorized batch above zero
     try:
         with torch.enable_grad():
             yield

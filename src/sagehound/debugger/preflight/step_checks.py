@@ -17,7 +17,7 @@ _FACTORS = (10, 100, 1000)  # of a learning rate that is too low
 
 @dataclass
 class _Steps:
-    """What some steps showed."""
+    """Measurements of some steps on one batch."""
 
     losses: list[float] = field(default_factory=list)
     norm: float = 0.0  # of the first gradient
@@ -35,7 +35,10 @@ def one_batch(s: Setting) -> Iterator[Finding]:
 
 
 def _falls(s: Setting, losses: list[float]) -> bool:
-    """Whether the loss has fallen by a fifth in 30 steps, in fewer by as much less, or is small."""
+    """Whether the loss falls: by a fifth in 30 steps, and by a proportional share in fewer steps.
+
+    Five losses or fewer are too few to judge. A first loss below a fifth of chance needs no fall.
+    """
     enough = 1 - 0.2 * (len(losses) - 1) / _STEPS
     return len(losses) <= 5 or min(losses[-3:]) <= enough * losses[0] or losses[0] <= 0.2 * s.chance
 

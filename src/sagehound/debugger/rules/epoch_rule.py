@@ -1,4 +1,4 @@
-"""What rules that judge whole epochs share."""
+"""The base class of rules that judge whole epochs."""
 
 from dataclasses import dataclass, field
 

@@ -1,4 +1,4 @@
-"""Overfit: the model learns the train photos by heart."""
+"""Overfit: the model memorizes the train photos."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -47,6 +47,6 @@ class Overfit(EpochRule):
             ratio,
             self.ratio_threshold,
             f"the valid loss is {valid:.3g}, the train loss {train:.3g}; epoch {self._best} had the lowest valid loss",
-            "the model has learned the train photos by heart: too few photos for so many epochs",
+            "the model has memorized the train photos: too few photos for so many epochs",
             "trainer.patience=3",
         )

@@ -1,4 +1,4 @@
-"""What a rule is: a class that looks at each step and returns a finding. Needs numpy only."""
+"""The base class of rules. A rule checks each step and may return a finding. Needs numpy only."""
 
 import dataclasses
 from dataclasses import dataclass
