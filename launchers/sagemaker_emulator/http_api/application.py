@@ -8,6 +8,7 @@ return a Response; these do not hold the lock. ``recover()``, if a service has i
 ``close()`` runs first when the emulator ends.
 """
 
+import io
 import json
 import re
 import traceback
@@ -20,7 +21,8 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_ba
 from sagemaker_emulator.account_answers import answer
 from sagemaker_emulator.control import Control
 from sagemaker_emulator.errors import ApiError
-from sagemaker_emulator.http_api.protocol import error_response, fault_response, operation_of
+from sagemaker_emulator.http_api.log_queries import with_stream_names
+from sagemaker_emulator.http_api.protocol import error_response, fault_response, operation_of, signed_region
 from sagemaker_emulator.processes.tasks import Tasks
 from sagemaker_emulator.request_validation import problems, service_model
 from sagemaker_emulator.settings import Settings
@@ -97,15 +99,36 @@ class Application:
         if fault and not fault.after:
             return self._fault(protocol, fault.kind, fault.seconds)
         self._control.count(operation)
-        if route:
-            response: Any = self._routed(call, route[2], route[0].groups())
-        elif call.headers.get("X-Amz-Target", "").startswith("SageMaker."):
+        region = signed_region(call) or self._settings.region
+        own = route or call.headers.get("X-Amz-Target", "").startswith("SageMaker.")
+        if own and region != self._settings.region:
+            response: Any = self._other_region(region)
+        elif route:
+            response = self._routed(call, route[2], route[0].groups())
+        elif own:
             response = self._sagemaker(operation, call.body)
         elif protocol == "s3":
             response = self._s3(call, environ)
         else:
-            response = answer(operation, call.body) or self._by_moto(environ)
+            response = answer(operation, call.body) or self._other_service(operation, call, region, environ, protocol)
         return self._fault(protocol, fault.kind, fault.seconds) if fault else response
+
+    def _other_region(self, region: str) -> Response:
+        """AWS's error for a request to one region that is signed for another, with what to do."""
+        message = (
+            f"Credential should be scoped to a valid region, not '{region}': this emulator is {self._settings.region}. "
+            f"Give the client that region, or start the emulator with --region {region}."
+        )
+        return error_response("json", "InvalidSignatureException", message, 400)
+
+    def _other_service(self, operation: str, call: Request, region: str, environ: dict[str, Any], protocol: str) -> Any:  # noqa: ANN401 - a Response, or moto's triple
+        if operation == "logs:FilterLogEvents":
+            try:
+                body = with_stream_names(call.body, region)
+            except ApiError as error:
+                return error_response(protocol, error.code, error.message, error.status)
+            environ |= {"wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(len(body))}
+        return self._by_moto(environ, protocol)
 
     def _fault(self, protocol: str, kind: str, seconds: float | None) -> Response:
         if kind == "timeout":
@@ -146,12 +169,12 @@ class Application:
             headers = self._store.put_request(call.path, call.query, call.headers, call.body)
             if headers is not None:
                 return Response(b"", 200, headers)
-        response = self._by_moto(environ)
+        response = self._by_moto(environ, "s3")
         if not isinstance(response, Response) and response[0].startswith("2"):
             self._store.keep(call.method, call.path, call.query, call.body)
         return response
 
-    def _by_moto(self, environ: dict[str, Any]) -> Any:  # noqa: ANN401 - a Response, or moto's triple
+    def _by_moto(self, environ: dict[str, Any], protocol: str) -> Any:  # noqa: ANN401 - a Response, or moto's triple
         started: list[Any] = []
 
         def start_response(status: str, headers: list[tuple[str, str]], _: object = None) -> None:
@@ -160,7 +183,7 @@ class Application:
         try:
             chunks = list(self._moto(environ, start_response))
         except NotImplementedError as error:
-            return error_response("json", "NotImplemented", f"the emulator does not have this: {error}", 501)
+            return error_response(protocol, "NotImplemented", f"the emulator does not have this: {error}", 501)
         return started[0], started[1], chunks
 
 

@@ -17,6 +17,7 @@ from sagemaker_emulator.storage.atomic_files import write_json, write_text
 from sagemaker_emulator.storage.records import Record, Records
 from sagemaker_emulator.storage.tags import Tags
 from sagemaker_emulator.storage.transfers import Transfers, split_uri
+from sagemaker_emulator.volume_keys import wrong_volume_key
 
 _LOGS = "/aws/sagemaker/ProcessingJobs"
 _LOCAL = "/opt/ml/processing/"
@@ -164,6 +165,7 @@ class ProcessingJobs(BatchJobs):
                 f"Could not assume role {request['RoleArn']}. Please ensure that the role exists and allows principal "
                 "'sagemaker.amazonaws.com' to assume the role."
             )
+        faults += wrong_volume_key(cluster, "ProcessingResources.ClusterConfig", alias=True)
         if not cluster.get("InstanceType") or not cluster.get("InstanceCount"):
             faults.append("The emulator runs only jobs with ClusterConfig.InstanceType and InstanceCount.")
         for given in request.get("ProcessingInputs", []):
