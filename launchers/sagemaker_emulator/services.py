@@ -26,6 +26,8 @@ SERVICES: tuple[type, ...] = (
     TransformJobs,
     ProcessingJobs,
 )
+# their operations act on jobs and endpoints that really run; those of the others only store records
+EXECUTED: frozenset[type] = frozenset({TrainingJobs, TuningJobs, Endpoints, Runtime, TransformJobs, ProcessingJobs})
 
 
 def make_services(*parts: object) -> list[Any]:

@@ -30,6 +30,7 @@ from emulator_helpers import (
 )
 
 from sagemaker_emulator.errors import EmulatorError
+from sagemaker_emulator.request_validation import service_model
 from sagemaker_emulator.server import Emulator
 from sagemaker_emulator.settings import Settings
 
@@ -288,6 +289,20 @@ def test_jobs_do_not_outlive_an_emulator_that_is_killed(tmp_path: Path) -> None:
         assert found["FailureReason"] == "InternalServerError: the emulator was stopped"
         assert log_of(emulator, "orphan") == ["here"]
         assert not (tmp_path / "e/jobs").exists()
+
+
+def test_conformance_lists_every_operation_with_its_state(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "sagemaker_emulator", "conformance"]
+    said = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+    lines, numbers = (part.splitlines() for part in said.stdout.split("\n\n"))
+    states = {operation: (state, service) for state, service, operation in map(str.split, lines)}
+    assert len(states) == len(lines) == len(service_model("sagemaker").operation_names) + 3
+    assert states["CreateTrainingJob"] == ("executed", "sagemaker")
+    assert states["InvokeEndpoint"] == ("executed", "sagemaker-runtime")
+    assert states["CreateModelPackage"] == ("kept", "sagemaker")
+    assert states["InvokeEndpointWithResponseStream"] == ("refused", "sagemaker-runtime")
+    assert sum(int(line.split()[0]) for line in numbers) == len(lines)
+    assert not list(tmp_path.iterdir()), "it leaves nothing"
 
 
 def test_a_taken_port_is_one_line(tmp_path: Path, emulator: Emulator) -> None:

@@ -68,11 +68,11 @@ class Runtime:
 
     def InvokeEndpointAsync(self, call: Request, name: str) -> Response:
         """Always refused: endpoints here have no AsyncInferenceConfig."""
-        raise ApiError("ValidationError", f"The emulator has no asynchronous calls: send {name} an InvokeEndpoint.")
+        raise _not_here(f"The emulator has no asynchronous calls: send {name} an InvokeEndpoint.")
 
     def InvokeEndpointWithResponseStream(self, call: Request, name: str) -> Response:
         """Always refused: responses are not streamed."""
-        raise ApiError("ValidationError", f"The emulator streams no answers: send {name} an InvokeEndpoint.")
+        raise _not_here(f"The emulator streams no answers: send {name} an InvokeEndpoint.")
 
     def _model_error(self, name: str, status: int, message: str) -> Response:
         """The response after a container's error, as AWS words it."""
@@ -89,6 +89,10 @@ class Runtime:
         }
         headers = {"Content-Type": "application/json", "x-amzn-ErrorType": "ModelError"}
         return Response(json.dumps(body).encode(), 424, headers)
+
+
+def _not_here(message: str) -> ApiError:
+    return ApiError("NotImplemented", message, 501)
 
 
 def _check(name: str, variant: Record, target: str | None, size: int) -> None:
