@@ -166,7 +166,7 @@ def _(aws: Aws) -> None:
     assert len(aws.tags(arn)) == 50
 
 
-@rule("Tags consist of letters, numbers, spaces and `_.:/=+-@`", f"{MODEL}, TagKey and TagValue")
+@rule("Tags consist of alphanumeric characters, spaces and `_.:/=+-@`", f"{MODEL}, TagKey and TagValue")
 def _(aws: Aws) -> None:
     refused("'a!' does not have the form", aws.group, ("a!", "1"))
     refused("'a\\tb' does not have the form", aws.group, ("a", "a\tb"))
