@@ -12,7 +12,7 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 from emulator_helpers import BUCKET, IMAGE, ROLE, TRAIN, Client, client, control, ended, job, until
-from hosting_helpers import SERVE, make_model, variant
+from hosting_helpers import SERVE, make_endpoint, make_model, variant
 
 from sagemaker_emulator.identity import KEYS
 from sagemaker_emulator.request_validation import service_model
@@ -70,8 +70,8 @@ class Aws:
             TransformResources={"InstanceType": "ml.m5.large", "InstanceCount": 1} | resources,
         )
 
-    def tune(self, name: str = "", resources: dict[str, str] | None = None, **more: Any) -> str:  # noqa: ANN401 - of a request
-        definition = {k: v for k, v in job("x", "print('loss=1')").items() if not k.endswith("Name")}
+    def tune(self, name: str = "", resources: dict[str, str] | None = None, code: str = "", **more: Any) -> str:  # noqa: ANN401 - of a request
+        definition = {k: v for k, v in job("x", code or "print('loss=1')").items() if not k.endswith("Name")}
         definition["StaticHyperParameters"] = definition.pop("HyperParameters")
         definition["AlgorithmSpecification"]["MetricDefinitions"] = [{"Name": "loss", "Regex": "loss=(.+)"}]
         definition["ResourceConfig"] |= resources or {}
@@ -336,6 +336,54 @@ def _(aws: Aws) -> None:
     assert page["TrainingJobSummaries"] == []
     rest = _list(aws, "ListTrainingJobs", MaxResults=1, NextToken=page["NextToken"], **asked)
     assert _names(rest, "TrainingJobName") == ["2"]
+
+
+# Changes
+
+
+@rule(
+    "A processing or tuning job is deleted after it has ended, and its name is free",
+    f"{REFERENCE}, DeleteProcessingJob",
+)
+def _(aws: Aws) -> None:
+    aws.process("deleted")
+    name = {"ProcessingJobName": "deleted"}
+    until(lambda: aws.sm.describe_processing_job(**name)["ProcessingJobStatus"], lambda s: s == "Failed")
+    aws.sm.delete_processing_job(**name)
+    refused("Could not find", aws.sm.describe_processing_job, **name)
+    aws.process("deleted")
+    name = {"HyperParameterTuningJobName": aws.tune("deleted", code="time.sleep(60)")}
+    refused("still running", aws.sm.delete_hyper_parameter_tuning_job, **name, code="ResourceInUse")
+    aws.sm.stop_hyper_parameter_tuning_job(**name)
+    describe = aws.sm.describe_hyper_parameter_tuning_job
+    until(lambda: describe(**name)["HyperParameterTuningJobStatus"], lambda s: s == "Stopped")
+    aws.sm.delete_hyper_parameter_tuning_job(**name)
+    refused("can't find", describe, **name, code="ResourceNotFound")
+
+
+@rule("UpdateModelPackage adds inference specifications, 15 in all at most", f"{REFERENCE}, UpdateModelPackage")
+def _(aws: Aws) -> None:
+    name = aws.group().rpartition("/")[2]
+    arn = aws.sm.create_model_package(ModelPackageGroupName=name)["ModelPackageArn"]
+
+    def specifications(*numbers: int) -> list[dict[str, Any]]:
+        return [{"Name": f"s{number}", "Containers": [{"Image": IMAGE}]} for number in numbers]
+
+    for some in (range(8), range(8, 15)):
+        aws.sm.update_model_package(ModelPackageArn=arn, AdditionalInferenceSpecificationsToAdd=specifications(*some))
+    found = aws.sm.describe_model_package(ModelPackageName=arn)["AdditionalInferenceSpecifications"]
+    assert found == specifications(*range(15))
+    more = {"AdditionalInferenceSpecificationsToAdd": specifications(15)}
+    refused("at most 15", aws.sm.update_model_package, ModelPackageArn=arn, **more)
+
+
+@rule("UpdateEndpointWeightsAndCapacities gives each variant once", f"{MEMORY}, as moto does")
+def _(aws: Aws) -> None:
+    make_endpoint(aws.emulator, "twice", variant("model"))
+    wanted = [{"VariantName": "AllTraffic", "DesiredWeight": weight} for weight in (0.5, 0.7)]
+    update = aws.sm.update_endpoint_weights_and_capacities
+    refused("given twice", update, EndpointName="twice", DesiredWeightsAndCapacities=wanted)
+    update(EndpointName="twice", DesiredWeightsAndCapacities=wanted[:1])
 
 
 # Regions, protocols, logs

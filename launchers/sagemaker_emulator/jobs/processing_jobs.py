@@ -39,7 +39,7 @@ _TOLD = (  # members of processingjobconfig.json
 
 
 class ProcessingJobs(BatchJobs):
-    """Create, Describe, List and Stop."""
+    """Create, Describe, List, Stop and Delete."""
 
     KIND, PREFIX = "processing-job", "ProcessingJob"
 
@@ -75,6 +75,10 @@ class ProcessingJobs(BatchJobs):
     def StopProcessingJob(self, request: Record) -> None:
         """Send SIGTERM, and SIGKILL after the grace."""
         self.stop(request)
+
+    def DeleteProcessingJob(self, request: Record) -> None:
+        """Delete a job that has ended; its objects in S3 and its logs remain."""
+        self.delete(request)
 
     def resources(self, record: Record) -> Record:
         """InstanceType and InstanceCount of a job or a request."""
