@@ -49,6 +49,18 @@ class AwsServices:
                 log.writelines(json.dumps(event) + "\n" for event in events)
             self._put(group, stream, events)
 
+    def read_log(self, group: str, prefix: str, most: int) -> list[tuple[str, float, str]]:
+        """The last lines of a group's streams that have a prefix: stream, seconds since 1970, text."""
+        with self._lock:
+            streams = self._logs.groups[group].streams if group in self._logs.groups else {}
+            lines = [
+                (name, event.timestamp / 1000, event.message)
+                for name in sorted(streams)
+                if name.startswith(prefix)
+                for event in streams[name].events[-most:]
+            ]
+        return lines[-most:]
+
     def _put(self, group: str, stream: str, events: list[tuple[int, str]]) -> None:
         self._logs.ensure_log_group(group)
         self._logs.ensure_log_stream(group, stream)

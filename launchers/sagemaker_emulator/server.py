@@ -20,6 +20,8 @@ from sagemaker_emulator.processes.reaper import Reaper
 from sagemaker_emulator.processes.tasks import Tasks
 from sagemaker_emulator.services import make_services
 from sagemaker_emulator.settings import Settings
+from sagemaker_emulator.status_page.page import StatusPage
+from sagemaker_emulator.status_page.request_log import RequestLog
 from sagemaker_emulator.storage.atomic_files import locked, write_json
 from sagemaker_emulator.storage.object_store import ObjectStore
 from sagemaker_emulator.storage.records import Records
@@ -68,10 +70,10 @@ class Emulator:
             images = Images(self.settings.images)
             containers = Containers(folder, self.settings, identity, images, self._tasks, reaper)
             transfers = Transfers(store, folder / "temporary")
-            services = make_services(
-                records, identity, control, self._tasks, containers, transfers, AwsServices(folder, region)
-            )
-            application = Application(services, records, control, self._tasks, self.settings, store)
+            aws, log = AwsServices(folder, region), RequestLog()
+            services = make_services(records, identity, control, self._tasks, containers, transfers, aws)
+            page = StatusPage(records, aws, log, self.settings)
+            application = Application(services, records, control, self._tasks, self.settings, store, page, log)
             try:
                 server = make_server("127.0.0.1", self._port, application, threaded=True, request_handler=Handler)
             except (OSError, SystemExit) as error:  # werkzeug exits if the port is in use

@@ -14,7 +14,7 @@ import re
 import traceback
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeAlias
 
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
@@ -26,9 +26,14 @@ from sagemaker_emulator.http_api.protocol import error_response, fault_response,
 from sagemaker_emulator.processes.tasks import Tasks
 from sagemaker_emulator.request_validation import problems, service_model
 from sagemaker_emulator.settings import Settings
+from sagemaker_emulator.status_page.page import StatusPage, is_foreign, wants_page
+from sagemaker_emulator.status_page.request_log import RequestLog
 from sagemaker_emulator.storage.object_store import ObjectStore
 from sagemaker_emulator.storage.records import Records
 from sagemaker_emulator.web import Request, Response
+
+_Route: TypeAlias = tuple[re.Match[str], str, Callable[..., Response]]  # what matched, the operation, its method
+_FOREIGN = "a page of another site may not use the emulator, which runs every command that it is sent"
 
 
 class Application:
@@ -42,7 +47,10 @@ class Application:
         tasks: Tasks,
         settings: Settings,
         store: ObjectStore,
+        page: StatusPage,
+        log: RequestLog,
     ) -> None:
+        self._page, self._log = page, log
         self._services, self._lock, self._control = services, records.lock, control
         self._tasks, self._settings, self._store = tasks, settings, store
         self._moto = DomainDispatcherApplication(create_backend_app)
@@ -72,7 +80,14 @@ class Application:
         path = environ["PATH_INFO"].encode("latin-1").decode(errors="replace")
         body = environ["emulator.body"]
         call = Request(environ["REQUEST_METHOD"], path, environ["QUERY_STRING"], environ["emulator.headers"], body)
-        response = self._own(call) if path.startswith("/_emulator/") else self._with_faults(call, environ)
+        if is_foreign(call):
+            response: Any = error_response("json", "AccessDeniedException", _FOREIGN, 403)
+        elif wants_page(call):
+            response = self._page.respond(call)
+        elif path.startswith("/_emulator/"):
+            response = self._own(call)
+        else:
+            response = self._with_faults(call, environ)
         if isinstance(response, Response):
             start_response(f"{response.status} {HTTPStatus(response.status).phrase}", list(response.headers.items()))
             return [response.body]
@@ -95,23 +110,35 @@ class Application:
         where = f"{call.method} {call.path}"
         route = next(((m, op, f) for p, op, f in self._routes if (m := p.fullmatch(where))), None)
         protocol, operation = ("json", route[1]) if route else operation_of(call)
-        fault = self._control.fault(operation)
-        if fault and not fault.after:
-            return self._fault(protocol, fault.kind, fault.seconds)
-        self._control.count(operation)
+        fault, status = self._control.fault(operation), None
+        instead = fault is not None and not fault.after
+        try:
+            response: Any = None
+            if not instead:
+                self._control.count(operation)
+                response = self._respond(call, environ, route, protocol, operation)
+            if fault:
+                response = self._fault(protocol, fault.kind, fault.seconds)
+            status = response.status if isinstance(response, Response) else int(response[0].split()[0])
+            return response
+        finally:
+            known = route or ":" in operation or operation in self._operations
+            self._log.add(call.method, operation, status, executed=bool(known) and not instead)
+
+    def _respond(
+        self, call: Request, environ: dict[str, Any], route: _Route | None, protocol: str, operation: str
+    ) -> Any:  # noqa: ANN401 - a Response, or moto's triple
         region = signed_region(call) or self._settings.region
         own = route or call.headers.get("X-Amz-Target", "").startswith("SageMaker.")
         if own and region != self._settings.region:
-            response: Any = self._other_region(region)
-        elif route:
-            response = self._routed(call, route[2], route[0].groups())
-        elif own:
-            response = self._sagemaker(operation, call.body)
-        elif protocol == "s3":
-            response = self._s3(call, environ)
-        else:
-            response = answer(operation, call.body) or self._other_service(operation, call, region, environ, protocol)
-        return self._fault(protocol, fault.kind, fault.seconds) if fault else response
+            return self._other_region(region)
+        if route:
+            return self._routed(call, route[2], route[0].groups())
+        if own:
+            return self._sagemaker(operation, call.body)
+        if protocol == "s3":
+            return self._s3(call, environ)
+        return answer(operation, call.body) or self._other_service(operation, call, region, environ, protocol)
 
     def _other_region(self, region: str) -> Response:
         """AWS's error for a request to one region that is signed for another, with what to do."""
