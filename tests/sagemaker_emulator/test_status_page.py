@@ -3,12 +3,13 @@
 import json
 import shutil
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import urllib3
 from axe_playwright_python.sync_playwright import Axe
 from botocore.exceptions import ClientError
-from emulator_helpers import BUCKET, Client, client, control, ended, job
+from emulator_helpers import BUCKET, IMAGE, ROLE, Client, client, control, ended, job
 from playwright.sync_api import Browser, expect, sync_playwright
 
 from sagemaker_emulator.server import Emulator
@@ -28,13 +29,26 @@ def browser() -> Iterator[Browser]:
         started.close()
 
 
+def unwritable(name: str) -> dict[str, Any]:
+    """A processing job that fails without a process: the bucket of its output does not exist."""
+    output = {"S3Uri": "s3://missing/out", "LocalPath": "/opt/ml/processing/out", "S3UploadMode": "EndOfJob"}
+    cluster = {"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 1}
+    return {
+        "ProcessingJobName": name,
+        "ProcessingResources": {"ClusterConfig": cluster},
+        "AppSpecification": {"ImageUri": IMAGE},
+        "ProcessingOutputConfig": {"Outputs": [{"OutputName": "out", "S3Output": output}]},
+        "RoleArn": ROLE,
+    }
+
+
 def test_jobs_logs_metrics_and_requests_are_shown(emulator: Emulator, sm: Client, browser: Browser) -> None:
     metrics = {"MetricDefinitions": [{"Name": "loss", "Regex": "loss=([0-9.]+)"}]}
     code = f"print('loss=0.25'); print({EVIL!r}); raise SystemExit({EVIL!r})"
     sm.create_training_job(**job("evil", code, algorithm=metrics))
     assert ended(sm, "evil")["TrainingJobStatus"] == "Failed"
-    for number in range(51):
-        sm.create_training_job(**job(f"wide-{'w' * 50}-{number}", "print(1)"))
+    for number in range(52):
+        sm.create_processing_job(**unwritable(f"wide-{'w' * 50}-{number}"))
     with pytest.raises(ClientError):
         sm.list_workteams()
     control(emulator, "faults", [{"operation": "ListModels", "kind": "throttle"}])
