@@ -206,6 +206,8 @@ def test_what_a_killed_emulator_left_half_written_does_not_keep_the_next_from_st
     stream = '["/aws/sagemaker/TrainingJobs", "half/1"]\n'
     (logs / "half%2F1.jsonl").write_text(f'{stream}[{now + 1}, "b"]\n[{now}, "a, of a slower thread"]\n[{now}, "c')
     (logs / "none%2F1.jsonl").write_text("")
+    (tmp_path / "records/model").mkdir(parents=True)
+    (tmp_path / "records/model/.m.json.1.tmp").write_text('{"ModelName": "m", "Mo')
     for folder in ("temporary", "transform-jobs/t/ml", "processing-jobs/p/ml", "jobs/j/ml"):
         (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / "large").write_bytes(b"x")
@@ -218,6 +220,7 @@ def test_what_a_killed_emulator_left_half_written_does_not_keep_the_next_from_st
             client(emulator, "sagemaker").create_training_job(**job(name, "print('x')"))
             ended(client(emulator, "sagemaker"), name)
     assert not list(tmp_path.rglob("large"))
+    assert not list(tmp_path.rglob("*.tmp"))
     assert [p.name.partition("%2F")[0] for p in sorted(logs.iterdir())] == ["first", "half", "second"]
 
 
