@@ -78,10 +78,11 @@ def open_session(aws: Aws) -> AwsSession:
     from botocore.config import Config
     from botocore.exceptions import ProfileNotFound
 
-    url = emulator(Path(aws.folder).expanduser()) if aws.name == "emulator" else None
-    if url:  # ignore the shell's profile
+    url = None
+    if aws.name == "emulator":  # ignore the shell's profile
+        url, region = emulator(Path(aws.folder).expanduser(), aws.region)
         plain = botocore.session.Session(session_vars={"profile": (None, None, None, None)})
-        session = boto3.Session("emulator", "emulator", region_name=aws.region or "us-west-2", botocore_session=plain)
+        session = boto3.Session("emulator", "emulator", region_name=region, botocore_session=plain)
     else:
         try:
             session = boto3.Session(profile_name=aws.profile, region_name=aws.region or os.environ.get("AWS_REGION"))
@@ -215,25 +216,34 @@ def _check_image(ecr: Any) -> None:  # noqa: ANN401 - boto3 ships no types
             ) from error
 
 
-def emulator(folder: Path) -> str:
-    """The address of the emulator with its state in ``folder``; one is started if none runs."""
+def emulator(folder: Path, wanted: str | None) -> tuple[str, str]:
+    """Address and region of the emulator with its state in ``folder``; one is started if none runs.
+
+    Raises:
+        ConfigError: the one that runs is another region than the wanted one.
+    """
     needs("aws=emulator", "emulator", "moto")
     note = folder / "address.json"
-    if (url := _running(note)) is not None:
-        return url
+    if (running := _running(note)) is not None:
+        if wanted not in (None, running[1]):
+            raise ConfigError(
+                f"aws.region={wanted}: the emulator in {folder} is {running[1]}; give aws.region={running[1]} or "
+                "another aws.folder"
+            )
+        return running
     folder.mkdir(parents=True, exist_ok=True)
     log = (folder / "emulator.log").open("ab")
     command = [sys.executable, "-m", "sagemaker_emulator", "--port", "0", "--folder", str(folder)]
-    command += ["--variable", "SAGEHOUND_CACHE"]
+    command += ["--variable", "SAGEHOUND_CACHE", *(["--region", wanted] if wanted else [])]
     process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)
     log.close()
     atexit.register(_end, process)
     end = time.monotonic() + 60
     while time.monotonic() < end and process.poll() is None:
-        if (url := _running(note)) is not None:
-            _started.add(url)
-            console.info(f"emulator: {url}, state in {folder}")
-            return url
+        if (running := _running(note)) is not None:
+            _started.add(running[0])
+            console.info(f"emulator: {running[0]}, state in {folder}")
+            return running
         time.sleep(0.05)
     raise SagehoundError(f"the emulator did not start; {folder / 'emulator.log'} says why")
 
@@ -249,11 +259,11 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
         process.kill()
 
 
-def _running(note: Path) -> str | None:
-    """The address of a running emulator."""
+def _running(note: Path) -> tuple[str, str] | None:
+    """Address and region of a running emulator."""
     try:
         emulator = json.loads(note.read_text())
         os.kill(int(emulator["pid"]), 0)
+        return str(emulator["url"]), str(emulator["region"])
     except (OSError, ValueError, KeyError):
         return None
-    return str(emulator["url"])
