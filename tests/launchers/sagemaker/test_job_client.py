@@ -33,6 +33,11 @@ ROLE = "aws.role=SageMakerRole"
             "looking at data.s3=s3://nobodys/dogs: there is no such bucket",
         ),
         ([], ["aws.profile=nobody"], "aws.profile=nobody: The config profile (nobody) could not be found"),
+        (
+            [],
+            ["aws.kms_key=alias/a", "aws.instance_type=ml.m5.xlarge"],
+            "aws.kms_key=alias/a is an alias, and the disks",
+        ),
         ([], ["aws.instance_type=ml.g4dn.huge"], "trains on no such instance; choose from ml.g4dn."),
     ],
 )
