@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import re
 import shlex
 import signal
@@ -20,7 +21,7 @@ _VERBS = ("train", "serve", "process", "python")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the emulator until Ctrl-C or SIGTERM; its jobs end with it.
+    """Run the emulator until Ctrl-C, SIGTERM or SIGHUP; its jobs end with it.
 
     Args:
         arguments: of the command line; None: those of this process.
@@ -52,8 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         from sagemaker_emulator.server import Emulator  # after --help: importing moto takes seconds
 
         stop = threading.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda *_: stop.set())
+        if given.end_with_stdin:
+            threading.Thread(target=_wait_for_stdin, args=(stop,), daemon=True).start()
         with Emulator(given.folder, given.port, settings) as emulator:
             where = "" if given.folder == _FOLDER else f" --folder {shlex.quote(str(given.folder))}"
             print(f"emulator: {emulator.url}, state in {given.folder}; Ctrl-C ends it and its jobs")
@@ -65,6 +68,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except ModuleNotFoundError as error:
         print(f"sagemaker-emulator needs {error.name}: pip install 'sagehound[emulator]'", file=sys.stderr)
         sys.exit(2)
+
+
+def _wait_for_stdin(stop: threading.Event) -> None:
+    while os.read(sys.stdin.fileno(), 1024):  # unlike sys.stdin.read, it holds no lock when the process exits
+        pass
+    stop.set()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -95,6 +104,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--variable", action="append", default=[], metavar="NAME", help="an environment variable that jobs get too"
+    )
+    parser.add_argument(
+        "--end-with-stdin",
+        action="store_true",
+        help="end when standard input is closed; for a program that starts the emulator, however that program ends",
     )
     parser.add_argument(
         "--no-namespaces",

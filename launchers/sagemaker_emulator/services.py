@@ -3,6 +3,7 @@
 import inspect
 from typing import Any
 
+from sagemaker_emulator.hosting.async_inference import AsyncInference
 from sagemaker_emulator.hosting.endpoints import Endpoints
 from sagemaker_emulator.hosting.model_registry import ModelRegistry
 from sagemaker_emulator.hosting.models import EndpointConfigs, Models
@@ -11,6 +12,8 @@ from sagemaker_emulator.jobs.processing_jobs import ProcessingJobs
 from sagemaker_emulator.jobs.training_jobs import TrainingJobs
 from sagemaker_emulator.jobs.transform_jobs import TransformJobs
 from sagemaker_emulator.jobs.tuning_jobs import TuningJobs
+from sagemaker_emulator.pipelines.execution_operations import PipelineExecutions
+from sagemaker_emulator.pipelines.pipeline_operations import Pipelines
 from sagemaker_emulator.storage.tags import Tags
 
 # in an order in which each may use those before it
@@ -23,11 +26,25 @@ SERVICES: tuple[type, ...] = (
     EndpointConfigs,
     Endpoints,
     Runtime,
+    AsyncInference,
     TransformJobs,
     ProcessingJobs,
+    Pipelines,
+    PipelineExecutions,
 )
 # their operations act on jobs and endpoints that really run; those of the others only store records
-EXECUTED: frozenset[type] = frozenset({TrainingJobs, TuningJobs, Endpoints, Runtime, TransformJobs, ProcessingJobs})
+EXECUTED: frozenset[type] = frozenset(
+    {
+        TrainingJobs,
+        TuningJobs,
+        Endpoints,
+        Runtime,
+        AsyncInference,
+        TransformJobs,
+        ProcessingJobs,
+        PipelineExecutions,
+    }
+)
 
 
 def make_services(*parts: object) -> list[Any]:

@@ -181,7 +181,7 @@ def test_bodies_have_limits(emulator: Emulator) -> None:
 
 def test_calls_of_other_kinds_are_refused(emulator: Emulator) -> None:
     runtime = client(emulator, "sagemaker-runtime")
-    with pytest.raises(ClientError, match="no asynchronous calls"):
+    with pytest.raises(ClientError, match="Endpoint e of account 123456789012 not found"):
         runtime.invoke_endpoint_async(EndpointName="e", InputLocation=f"s3://{BUCKET}/x")
     with pytest.raises(ClientError, match="streams no answers"):
         runtime.invoke_endpoint_with_response_stream(EndpointName="e", Body=b"x")

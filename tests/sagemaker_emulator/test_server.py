@@ -238,13 +238,23 @@ def test_an_object_may_have_the_name_of_an_invocation(s3: Client, emulator: Emul
 
 def start(folder: Path, *arguments: str) -> tuple[subprocess.Popen[str], dict[str, str]]:
     command = [sys.executable, "-m", "sagemaker_emulator", "--folder", str(folder), *arguments]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.STDOUT, text=True)
     until(lambda: (folder / "address.json").exists() or process.poll() is not None, bool)
     assert process.stdout is not None
     if process.poll() is not None:
         return process, {}
     assert 'eval "$(sagemaker-emulator env' in process.stdout.readline() + process.stdout.readline()
     return process, {"AWS_ENDPOINT_URL": json.loads((folder / "address.json").read_text())["url"]}
+
+
+@pytest.mark.parametrize("how", ["SIGHUP", "stdin"])
+def test_the_command_ends_with_its_terminal_or_with_the_program_that_started_it(tmp_path: Path, how: str) -> None:
+    process, _ = start(tmp_path / "e", "--end-with-stdin")
+    assert process.stdin is not None
+    process.stdin.close() if how == "stdin" else process.send_signal(signal.SIGHUP)
+    assert process.wait(20) == 0
+    assert not (tmp_path / "e/address.json").exists()
 
 
 def test_the_command_says_what_a_shell_needs_and_ends_cleanly(tmp_path: Path) -> None:

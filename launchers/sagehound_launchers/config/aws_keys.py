@@ -57,6 +57,9 @@ class Aws:
     max_wait_hours: float | None = key("spot: training and waiting together; null: twice max_hours", None, above=0)
     input_mode: str = key("copy the photos first, or read them as they are used", "File", choices=("File", "FastFile"))
     max_parallel_jobs: int = key("jobs of a sweep that run at a time", 1, at_least=1)
+    wait_for_quota_minutes: float = key(
+        "minutes that a job waits while others use the account's quota", 60.0, at_least=0
+    )
     patience_minutes: float = key("minutes without a response before a job is given up", 10.0, at_least=0)
     stop_on_interrupt: bool = key("Ctrl-C stops the jobs as well; false: they continue", False)
     tags: dict[str, str] = key("tags of every job", {})

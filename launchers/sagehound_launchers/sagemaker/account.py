@@ -24,6 +24,8 @@ from sagehound_launchers.sagemaker.requests import Account
 
 _ATTEMPTS = 6  # attempts of a call, with growing pauses
 _CONNECTIONS = 32  # connections that uploads share
+# GPUs below compute capability 7.5, the lowest that torch 2.15 for CUDA 13 is built for (torch.cuda.get_arch_list())
+_OLD_GPUS = {"ml.p2": "K80 (compute capability 3.7)", "ml.p3": "V100 (7.0)", "ml.p3dn": "V100 (7.0)"}
 
 
 @dataclass(frozen=True)
@@ -53,17 +55,21 @@ class Cloud(AwsSession):
         return 0.5 if self.emulated else 10.0
 
 
-def connect(aws: Aws) -> Cloud:
+def connect(aws: Aws, *, dry_run: bool = False) -> Cloud:
     """Find credentials, region, account, role, bucket and image; with aws=emulator, start one if none runs.
+
+    Args:
+        aws: the keys of the group ``aws``.
+        dry_run: whether nothing is sent, so that the bucket need not exist and is not made.
 
     Raises:
         ConfigError: one of them is missing; the message says how to set it.
         SagehoundError: AWS could not be reached.
     """
     needs(f"aws={aws.name}", "sagemaker", "boto3")
-    _check_instance(aws.instance_type)
+    _check_instance(aws)
     session = open_session(aws)
-    return Cloud(session.region, session.url, session.own, session.client, _account(aws, session))
+    return Cloud(session.region, session.url, session.own, session.client, _account(aws, session, dry_run=dry_run))
 
 
 def open_session(aws: Aws) -> AwsSession:
@@ -107,15 +113,21 @@ def open_session(aws: Aws) -> AwsSession:
     return AwsSession(str(session.region_name), url, url in _started, client)
 
 
-def _check_instance(instance: str) -> None:
+def _check_instance(aws: Aws) -> None:
     import botocore.session
 
+    instance = aws.instance_type
     known = botocore.session.get_session().get_service_model("sagemaker").shape_for("TrainingInstanceType").enum
     if instance not in known:
         family = [k for k in known if k.rpartition(".")[0] == instance.rpartition(".")[0]]
         raise ConfigError(
             f"aws.instance_type={instance}: SageMaker trains on no such instance; choose from "
             f"{', '.join(family or ['ml.m5.xlarge', 'ml.g4dn.xlarge', 'ml.g5.xlarge'])}, ..."
+        )
+    if aws.image is None and (gpu := _OLD_GPUS.get(instance.rpartition(".")[0])):
+        raise ConfigError(
+            f"aws.instance_type={instance}: PyTorch in the image sagehound:latest has no kernels for its GPU, a "
+            f"{gpu}: choose ml.g4dn.xlarge, ml.g5.xlarge or ml.g6.xlarge, or give aws.image=URI with an older PyTorch"
         )
 
 
@@ -132,12 +144,14 @@ def _check_session(session: Any) -> None:  # noqa: ANN401 - boto3 ships no types
         )
 
 
-def _account(aws: Aws, session: AwsSession) -> Account:
+def _account(aws: Aws, session: AwsSession, *, dry_run: bool) -> Account:
     with aws_errors("asking AWS whose credentials these are"):
         caller = session.client("sts").get_caller_identity()
     number, emulated = str(caller["Account"]), session.url is not None
     role = _role(aws.role, str(caller["Arn"]), session.client, emulated=emulated)
-    bucket = _bucket(aws.bucket, session.region, number, session.client("s3"))
+    bucket = aws.bucket or f"sagemaker-{session.region}-{number}"
+    if not dry_run:
+        _check_bucket(bucket, aws.bucket, session.region, number, session.client("s3"))
     domain = "amazonaws.com.cn" if session.region.startswith("cn-") else "amazonaws.com"
     own = f"{number}.dkr.ecr.{session.region}.{domain}/sagehound:latest"
     if aws.image is None and not emulated:
@@ -174,11 +188,10 @@ def _role(given: str | None, caller: str, client: Callable[[str], Any], *, emula
             ) from error
 
 
-def _bucket(given: str | None, region: str, number: str, s3: Any) -> str:  # noqa: ANN401 - boto3 ships no types
-    """The bucket's name; SageMaker's default bucket is created if it is missing."""
+def _check_bucket(name: str, given: str | None, region: str, number: str, s3: Any) -> None:  # noqa: ANN401 - boto3
+    """Check that the bucket is in the region; SageMaker's default bucket is created if it is missing."""
     from botocore.exceptions import ClientError
 
-    name = given or f"sagemaker-{region}-{number}"
     owner = {} if given else {"ExpectedBucketOwner": number}  # others may own a bucket with the default name
     with aws_errors(f"looking at the bucket {name}"):
         try:
@@ -196,7 +209,6 @@ def _bucket(given: str | None, region: str, number: str, s3: Any) -> str:  # noq
             where = {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
             s3.create_bucket(Bucket=name, **where)
             console.info(f"made the bucket {name}")
-    return name
 
 
 def _check_image(ecr: Any) -> None:  # noqa: ANN401 - boto3 ships no types
@@ -234,8 +246,9 @@ def emulator(folder: Path, wanted: str | None) -> tuple[str, str]:
     folder.mkdir(parents=True, exist_ok=True)
     log = (folder / "emulator.log").open("ab")
     command = [sys.executable, "-m", "sagemaker_emulator", "--port", "0", "--folder", str(folder)]
-    command += ["--variable", "SAGEHOUND_CACHE", *(["--region", wanted] if wanted else [])]
-    process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)
+    command += [*(["--region", wanted] if wanted else []), "--variable", "SAGEHOUND_CACHE"]
+    command += ["--end-with-stdin"]  # however this command ends, its pipe is closed
+    process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.PIPE, start_new_session=True)
     log.close()
     atexit.register(_end, process)
     end = time.monotonic() + 60

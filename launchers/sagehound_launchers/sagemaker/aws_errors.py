@@ -1,5 +1,6 @@
 """Errors of AWS as one clear line."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -21,6 +22,10 @@ class Unreachable(SagehoundError):
 
 class Expired(ConfigError, Unreachable):
     """Credentials have expired; renewed ones may be found later."""
+
+
+class QuotaInUse(ConfigError):
+    """The account's quota is large enough, but other jobs use it now."""
 
 
 _EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired"}
@@ -58,6 +63,14 @@ def aws_errors(doing: str) -> Iterator[None]:
         raise Unreachable(f"{doing}: AWS could not be reached: {error}") from error
 
 
+def failure(reason: str) -> str:
+    """A job's FailureReason as one line: the program's own message first, and a hint if the system killed it."""
+    line = re.sub(r"^(\w+Error): (\w.*)$", r"\2 (\1)", " ".join(reason.split()))
+    if re.search(r"exit code:? 137\b", line):
+        line += "; it was killed, probably out of memory: a smaller data.batch_size, or a larger aws.instance_type"
+    return line
+
+
 def code_of(error: Exception) -> str:
     """AWS's name of an error."""
     return str(getattr(error, "response", {}).get("Error", {}).get("Code", ""))
@@ -80,7 +93,9 @@ def _of_service(doing: str, error: Exception) -> SagehoundError:
     if code == "NoSuchBucket":
         return ConfigError(f"{doing}: there is no such bucket")
     if code == "ResourceLimitExceeded":
-        return ConfigError(
+        limit, delta = re.search(r" is (\d+) Instances", message), re.search(r"delta of (\d+) Instances", message)
+        is_in_use = limit and delta and int(limit[1]) >= int(delta[1])
+        return (QuotaInUse if is_in_use else ConfigError)(
             f"{doing}: the account's quota is too small: {message} Ask for more under Service Quotas, SageMaker, or "
             f"choose another aws.instance_type; {EMULATOR}"
         )

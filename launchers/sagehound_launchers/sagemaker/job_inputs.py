@@ -29,6 +29,13 @@ def channels(cloud: Cloud, cfg: Launch) -> list[Channel]:
     return [_code(cloud, cfg), _photos(cloud, cfg), *_weights(cloud, cfg)]
 
 
+def placeholders(cloud: Cloud, cfg: Launch) -> list[Channel]:
+    """Channels as ``channels`` names them, so that a request can be checked before anything is uploaded."""
+    base = f"s3://{cloud.account.bucket}/{cfg.aws.prefix}"
+    names = ["code", "photos"] + ["weights"] * bool(cfg.backbone.weights)
+    return [Channel(name, f"{base}/{name}/not-sent") for name in names]
+
+
 def _code(cloud: Cloud, cfg: Launch) -> Channel:
     with project.folder() as root:
         own = program.config_folders(program.arguments())

@@ -11,7 +11,7 @@ from sagehound.storage.atomic import replacing, write_json
 from sagehound.storage.unpacking import unpack_into
 from sagehound.system import console
 from sagehound_launchers.sagemaker.account import Cloud
-from sagehound_launchers.sagemaker.aws_errors import RemoteError, aws_errors, code_of
+from sagehound_launchers.sagemaker.aws_errors import RemoteError, aws_errors, code_of, failure
 from sagehound_launchers.sagemaker.training_plans import Job
 
 _DESCRIPTION = (  # members of DescribeTrainingJob's response that job.json holds
@@ -44,7 +44,7 @@ def collect(cloud: Cloud, job: Job, ended: dict[str, Any]) -> dict[str, Any]:
         RemoteError: the job failed or was stopped.
         SagehoundError: a result could not be downloaded; it stays in S3.
     """
-    about = {key: ended.get(key) for key in _DESCRIPTION} | {"request": job.request}
+    about = {key: ended.get(key) for key in _DESCRIPTION} | {"request": job.request, "replaces": job.replaces}
     write_json(job.folder / "job.json", json.loads(json.dumps(about, default=str)))
     s3, bucket = cloud.client("s3"), cloud.account.bucket
     base = f"{job.cfg.aws.prefix}/jobs/{job.name}"
@@ -55,7 +55,7 @@ def collect(cloud: Cloud, job: Job, ended: dict[str, Any]) -> dict[str, Any]:
         if job.cfg.debugger and job.cfg.debugger.name == "sagemaker":
             _download_all(s3, bucket, f"{base}/debug-output/", job.folder / "debugger" / "tensors")
     if ended["TrainingJobStatus"] != "Completed":
-        reason = ended.get("FailureReason") or ended["SecondaryStatus"]
+        reason = failure(ended.get("FailureReason") or ended["SecondaryStatus"])
         raise RemoteError(f"job {job.name}: {ended['TrainingJobStatus']}: {reason}; its log is printed above")
     try:
         metrics: dict[str, Any] = json.loads((job.folder / "metrics.json").read_text())

@@ -7,7 +7,6 @@ import gzip
 import hashlib
 import io
 import os
-import re
 import subprocess
 import tarfile
 from collections.abc import Iterator, Sequence
@@ -17,6 +16,7 @@ from pathlib import Path
 from stat import S_ISDIR, S_ISLNK, S_ISREG
 
 from sagehound.errors import InputError
+from sagehound_launchers.sagemaker.secret_patterns import secrets_in
 
 MOST = 50 * 10**6  # bytes of all files; more is data, not source
 WITHOUT_GIT = (  # files to archive if git tracks nothing
@@ -60,23 +60,6 @@ _SECRET_NAMES = (
     ".htpasswd",
 )
 _NO_SECRET_NAMES = (".env.example", ".env.sample", ".env.template", ".env.dist")
-_SECRETS = {  # the formats of the services' keys
-    # AWS's documentation uses ...EXAMPLE for fake keys
-    "an AWS access key": rb"\b(?:AKIA|ASIA)(?![A-Z0-9]{9}EXAMPLE\b)[A-Z0-9]{16}\b",
-    "an AWS secret key": rb"(?i:aws_?secret(?:_?access)?_?key|aws_?session_?token)[\"']?\s*[:=]\s*[\"']?"
-    rb"(?![A-Za-z0-9/+]{30}EXAMPLEKEY)[A-Za-z0-9/+=]{40,}",
-    "a private key": rb"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----",
-    "a GitHub token": rb"\b(?:gh[pousr]_[A-Za-z0-9]{36,}|github_pat_[A-Za-z0-9_]{40,})",
-    "a GitLab token": rb"\bglpat-[A-Za-z0-9_-]{20,}",
-    "a Hugging Face token": rb"\bhf_[A-Za-z0-9]{34,}",
-    "a Slack token": rb"\bxox[abeoprs]-[A-Za-z0-9-]{10,}",
-    "a Google key": rb"\bAIza[A-Za-z0-9_-]{35}",
-    "a PyPI token": rb"\bpypi-AgE[A-Za-z0-9_-]{50,}",
-    "an npm token": rb"\bnpm_[A-Za-z0-9]{36}\b",
-    "a Stripe key": rb"\b[rs]k_live_[A-Za-z0-9]{24,}",
-    "a model service's key": rb"\bsk-(?:ant-|proj-)[A-Za-z0-9_-]{32,}|\bsk-[A-Za-z0-9]{48}\b",
-}
-_PATTERNS = {what: re.compile(pattern) for what, pattern in _SECRETS.items()}
 
 
 @dataclass(frozen=True)
@@ -120,7 +103,7 @@ def make(root: Path, *, tracked: bool = True, own: Sequence[Path] = ()) -> Sourc
     if secrets := list(_secrets(contents)):
         raise InputError(
             f"the source archive would carry secrets: {_some(secrets)}; take them out, or `git rm --cached` the file "
-            "name it in .gitignore; a key that was ever pushed must be revoked"
+            "and name it in .gitignore; a key that was ever pushed must be revoked"
         )
     tar = _tar(contents, {file: modes.get(file, _PLAIN) for file in contents})
     packed = io.BytesIO()
@@ -238,11 +221,7 @@ def _secrets(contents: dict[str, bytes]) -> Iterator[str]:
         if name not in _NO_SECRET_NAMES and any(fnmatchcase(name, pattern) for pattern in _SECRET_NAMES):
             yield f"{file} (by its name)"
             continue
-        text = content.replace(b"\0", b"") if b"\0" in content else content  # UTF-16 is ASCII with zeros between
-        for what, pattern in _PATTERNS.items():
-            if match := pattern.search(text):
-                line = text.count(b"\n", 0, match.start()) + 1
-                yield f"{file}:{line} ({what})"
+        yield from (f"{file}:{line} ({what})" for line, what in secrets_in(content))
 
 
 def _tar(contents: dict[str, bytes], modes: dict[str, str]) -> bytes:

@@ -14,7 +14,7 @@ from sagehound.system import console
 from sagehound_launchers.config import Aws, Launch
 from sagehound_launchers.sagemaker import account, cost, job_client
 from sagehound_launchers.sagemaker.account import Cloud
-from sagehound_launchers.sagemaker.aws_errors import Unreachable
+from sagehound_launchers.sagemaker.aws_errors import QuotaInUse, Unreachable
 from sagehound_launchers.sagemaker.job_client import Log
 from sagehound_launchers.sagemaker.job_results import collect
 from sagehound_launchers.sagemaker.training_plans import REQUEST, Job, prepare
@@ -35,7 +35,7 @@ def launch(cfgs: Sequence[Launch], overrides: Sequence[Sequence[str]], folders: 
         Stopped: Ctrl-C or SIGTERM came.
     """
     aws = cfgs[0].aws
-    cloud = account.connect(aws)
+    cloud = account.connect(aws, dry_run=cfgs[0].dry_run)
     jobs = prepare(cloud, list(zip(cfgs, overrides, folders, strict=True)))
     print_cost(cloud, aws, len(jobs))
     if cfgs[0].dry_run:
@@ -96,10 +96,10 @@ class Runner:
             return SagehoundError(f"job {job.name} was not started")
         self._running[job.name] = job
         try:
-            if job.cfg.overwrite:
+            if job.cfg.overwrite or job.replaces:
                 run_folder.remove_run(job.folder, REQUEST, "job.json")
             write_json(job.folder / REQUEST, job.request)
-            job_client.start(self.cloud, _KIND, job.name, job.request)
+            self._start(job, prefix)
             console.info(f"{prefix}job {job.name} runs; results: {job.folder}")
             ended = self._follow(job, prefix)
         except SagehoundError as error:
@@ -111,6 +111,23 @@ class Runner:
             return collect(self.cloud, job, ended) if ended else SagehoundError(f"job {job.name} was left alone")
         except SagehoundError as error:
             return error
+
+    def _start(self, job: Job, prefix: str) -> None:
+        """Start a job; while other jobs use the account's quota, wait for them."""
+        minutes = job.cfg.aws.wait_for_quota_minutes
+        end, is_reported = time.monotonic() + 60 * minutes, False
+        while True:
+            try:
+                return job_client.start(self.cloud, _KIND, job.name, job.request)
+            except QuotaInUse as error:
+                if time.monotonic() > end or self._given_up.is_set():
+                    raise
+                if not is_reported:
+                    quota = f"the quota of {job.cfg.aws.instance_type} is in use"
+                    console.info(f"{prefix}job {job.name} waits at most {minutes:g} minutes: {quota}")
+                    is_reported = True
+                if self._given_up.wait(self.cloud.poll):
+                    raise SagehoundError(f"job {job.name} was not started") from error
 
     def _follow(self, job: Job, prefix: str) -> dict[str, Any] | None:
         """Wait until a job has ended; returns its description, or None if waiting was given up."""

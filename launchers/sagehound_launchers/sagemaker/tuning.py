@@ -19,7 +19,8 @@ from sagehound.system import console
 from sagehound_launchers.config import Aws, Hpo, Launch
 from sagehound_launchers.sagemaker import account, job_client, job_inputs, requests
 from sagehound_launchers.sagemaker.account import Cloud
-from sagehound_launchers.sagemaker.aws_errors import RemoteError, Unreachable, aws_errors
+from sagehound_launchers.sagemaker.aws_errors import RemoteError, Unreachable, aws_errors, failure
+from sagehound_launchers.sagemaker.secret_patterns import refuse_secrets
 from sagehound_launchers.sagemaker.training import print_cost
 from sagehound_launchers.search import results
 from sagehound_launchers.search.resolve_space import Compose, find_space, study_override
@@ -49,7 +50,7 @@ def tune(arguments: Sequence[str], hpo: Hpo, folder: Path, compose: Compose) -> 
     space, base = find_space(arguments, hpo, compose)
     cfg = compose([*base, *space.middle()])
     with locked(folder / ".lock", busy=f"another process is tuning in {folder}: give hpo.study=ANOTHER"):
-        cloud = account.connect(cfg.aws)
+        cloud = account.connect(cfg.aws, dry_run=cfg.dry_run)
         note = folder / "tuning_job.json"
         request = _request(cloud, cfg, space)
         request = _again(cloud, note, request) or request if note.exists() else request
@@ -63,7 +64,7 @@ def tune(arguments: Sequence[str], hpo: Hpo, folder: Path, compose: Compose) -> 
         ended, trials = _run(cloud, cfg, request, space, note)
         results.write(folder, trials, space, maximize=hpo.direction == "maximize", objective=hpo.objective)
     if ended["HyperParameterTuningJobStatus"] == "Failed":
-        raise RemoteError(f"tuning job {name}: {_reason(ended, trials)}")
+        raise RemoteError(f"tuning job {name}: {ended['FailureReason']}")
     return trials
 
 
@@ -81,7 +82,8 @@ def _request(cloud: Cloud, cfg: Launch, space: SearchSpace) -> dict[str, Any]:
         given |= {"results": "all", "artifact": "false"}
     else:
         given.setdefault("results", "scores")
-    channels = job_inputs.channels(cloud, cfg)
+    refuse_secrets(given, "hyperparameters")
+    refuse_secrets(cfg.aws.environment, "a job's environment")
     for parent in cfg.search.warm_start:
         try:
             job_client.describe(cloud, _KIND, parent)
@@ -89,9 +91,10 @@ def _request(cloud: Cloud, cfg: Launch, space: SearchSpace) -> dict[str, Any]:
             raise
         except SagehoundError as error:
             raise ConfigError(f"hpo.warm_start={parent}: there is no such tuning job in {cloud.region}") from error
-    name = job_client.new_name("sagehound", 32)
-    request = requests.tuning_job(name, cfg, cloud.account, space, given, channels, uuid.uuid4().hex)
-    requests.check("CreateHyperParameterTuningJob", request)
+    name, token = job_client.new_name("sagehound", 32), uuid.uuid4().hex
+    for inputs in (job_inputs.placeholders, job_inputs.channels):  # checked before anything is uploaded
+        request = requests.tuning_job(name, cfg, cloud.account, space, given, inputs(cloud, cfg), token)
+        requests.check("CreateHyperParameterTuningJob", request)
     return request
 
 
@@ -159,31 +162,32 @@ def _follow(cloud: Cloud, cfg: Launch, name: str, space: SearchSpace) -> tuple[d
     console.info(f"tuning job {name}: {cfg.search.strategy}, {cfg.search.max_parallel_jobs} at a time")
     with Live(console=console.terminal(), transient=True, auto_refresh=False) as live:
         while True:
-            described, trials = job_client.poll_until(
+            described, summaries = job_client.poll_until(
                 cloud,
                 cfg.aws.patience_minutes,
-                lambda: (job_client.describe(cloud, _KIND, name), _trials(cloud, name, space)),
+                lambda: (job_client.describe(cloud, _KIND, name), _summaries(cloud, name)),
             )
+            trials = [_trial(number, summary, space) for number, summary in enumerate(summaries)]
             for trial in trials:
                 if trial.state in _STATES.values() and trial.number not in reported:
                     reported.add(trial.number)
-                    console.info(_line(trial, cfg.search.objective))
+                    reason = failure(summaries[trial.number].get("FailureReason", ""))
+                    console.info(_line(trial, cfg.search.objective) + f": {reason}" * bool(reason))
             if console.terminal().is_terminal:
                 live.update(_table(name, trials, space, cfg.search.objective), refresh=True)
             if described["HyperParameterTuningJobStatus"] in _ENDED:
-                return described, trials
+                return described | {"FailureReason": _reason(described, summaries)}, trials
             time.sleep(cloud.poll)
 
 
-def _trials(cloud: Cloud, name: str, space: SearchSpace) -> list[Trial]:
-    """The job's trials so far, in the order of their start."""
+def _summaries(cloud: Cloud, name: str) -> list[dict[str, Any]]:
+    """AWS's summaries of the job's trials so far, in the order of their start."""
     pages = cloud.client("sagemaker").get_paginator("list_training_jobs_for_hyper_parameter_tuning_job")
     with aws_errors(f"reading the trials of {name}"):
         pages_of_jobs = pages.paginate(
             HyperParameterTuningJobName=name, SortBy="CreationTime", SortOrder="Ascending", MaxResults=100
         )
-        summaries = [s for page in pages_of_jobs for s in page["TrainingJobSummaries"]]
-    return [_trial(number, summary, space) for number, summary in enumerate(summaries)]
+        return [s for page in pages_of_jobs for s in page["TrainingJobSummaries"]]
 
 
 def _trial(number: int, summary: dict[str, Any], space: SearchSpace) -> Trial:
@@ -223,10 +227,11 @@ def _table(name: str, trials: list[Trial], space: SearchSpace, objective: str) -
     return table
 
 
-def _reason(ended: dict[str, Any], trials: list[Trial]) -> str:
-    failed = [t.name for t in trials if t.state == "failed"]
-    where = f"; the log of {failed[-1]} says why" if failed else ""
-    return str(ended.get("FailureReason") or f"no trial gave an objective{where}")
+def _reason(described: dict[str, Any], summaries: list[dict[str, Any]]) -> str:
+    """Why a tuning job has failed: the reasons of its trials, then AWS's own."""
+    reasons = [failure(s["FailureReason"]) for s in summaries if s.get("FailureReason")]
+    own = failure(described.get("FailureReason") or "no trial gave an objective")
+    return "; ".join(dict.fromkeys([*reasons, own]))
 
 
 def best_of(name: str, given: Mapping[str, str]) -> dict[str, str]:

@@ -56,6 +56,12 @@ class Deployment:
             log = partial(self._log, f"{name}/{instance_id()}")
             self._servers[name] = kind(containers, transfers, model, folder / name, {}, log)
 
+    @property
+    def config(self) -> Record:
+        """Settings of the whole endpoint: AsyncInferenceConfig and DataCaptureConfig, where it has them."""
+        settings: Record = self.variants[0].get("_Config", {})
+        return settings
+
     def start(self) -> None:
         """Start all containers, and wait until they are ready.
 
@@ -84,6 +90,11 @@ class Deployment:
             if variant["VariantName"] == wanted:
                 return variant, self._servers[wanted]
         raise ApiError("ValidationError", f"Variant {wanted} of endpoint {self.endpoint} not found.")
+
+    @property
+    def in_use(self) -> int:
+        """The number of requests in progress."""
+        return self._in_use
 
     def begin(self) -> None:
         """Begin a request; the containers run until ``finish``."""

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from sagemaker_emulator.aws_services import AwsServices
 from sagemaker_emulator.control import Control
 from sagemaker_emulator.errors import ApiError, JobFailed, invalid
-from sagemaker_emulator.hosting.deployment import Deployment
+from sagemaker_emulator.hosting.deployment import LOGS, Deployment
+from sagemaker_emulator.hosting.endpoint_description import described
 from sagemaker_emulator.hosting.models import EndpointConfigs, Models
 from sagemaker_emulator.identity import Identity
 from sagemaker_emulator.processes.containers import Containers
@@ -157,6 +158,14 @@ class Endpoints:
         finally:
             live.finish()
 
+    def exists(self, name: str) -> bool:
+        """Whether there is such an endpoint, in whatever state."""
+        return self._records.find(KIND, name) is not None
+
+    def log(self, name: str, line: str) -> None:
+        """Add a line of the emulator itself to an endpoint's log."""
+        self._aws.log(f"{LOGS}/{name}", "emulator", [(int(time.time() * 1000), line)])
+
     def recover(self) -> None:
         """Restart the endpoints that were in service when the emulator ended."""
         shutil.rmtree(self._containers.folder / "endpoints", ignore_errors=True)
@@ -233,8 +242,7 @@ class Endpoints:
         return False
 
     def _in_service(self, name: str, variants: list[Record]) -> None:
-        described = [_described(v) for v in variants]
-        self._change(name, EndpointStatus="InService", ProductionVariants=described, _Variants=variants)
+        self._change(name, EndpointStatus="InService", **described(variants), _Variants=variants)
 
     def _change(self, name: str, **members: object) -> None:
         self._records.change(KIND, name, LastModifiedTime=time.time(), **members)
@@ -261,8 +269,12 @@ class Endpoints:
 
     def _planned(self, config: str) -> list[Record]:
         """A configuration's variants with their models' containers, so that both may be deleted."""
-        planned = self._configs.get_record(config)["ProductionVariants"]
-        return [dict(v) | {"_Container": self._models.container(v["ModelName"])} for v in planned]
+        record = self._configs.get_record(config)
+        settings = pick(record, "AsyncInferenceConfig", "DataCaptureConfig")
+        return [
+            dict(v) | {"_Container": self._models.container(v["ModelName"]), "_Config": settings}
+            for v in record["ProductionVariants"]
+        ]
 
     def _check_quotas(self, variants: list[Record]) -> None:
         running = [
@@ -277,22 +289,6 @@ class Endpoints:
                 for some in (running, variants)
             )
             check_quota(self._control, instance, count, used, "endpoint usage")
-
-
-def _described(variant: Record) -> Record:
-    """A variant in the form of DescribeEndpoint."""
-    image = {"SpecifiedImage": variant["_Container"]["Image"], "ResolutionTime": time.time()}
-    weight = variant["InitialVariantWeight"]
-    description = {
-        "VariantName": variant["VariantName"],
-        "DeployedImages": [image],
-        "CurrentWeight": weight,
-        "DesiredWeight": weight,
-    }
-    if serverless := variant.get("ServerlessConfig"):
-        return description | {"CurrentServerlessConfig": serverless, "DesiredServerlessConfig": serverless}
-    count = variant["InitialInstanceCount"]
-    return description | {"CurrentInstanceCount": count, "DesiredInstanceCount": count}
 
 
 def _some(**members: object) -> dict[str, object]:

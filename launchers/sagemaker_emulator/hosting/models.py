@@ -150,7 +150,7 @@ class EndpointConfigs:
         arn = self._identity.arn(CONFIG, name)
         if self._records.find(CONFIG, name):
             raise invalid(f'Cannot create already existing endpoint configuration "{arn}".')
-        for member in ("ShadowProductionVariants", "ExplainerConfig", "AsyncInferenceConfig"):
+        for member in ("ShadowProductionVariants", "ExplainerConfig"):
             if request.get(member):
                 raise invalid(f"The emulator has no endpoints with {member}.")
         variants = [{"InitialVariantWeight": 1.0} | v for v in request["ProductionVariants"]]
@@ -159,6 +159,10 @@ class EndpointConfigs:
             raise invalid("Production variants' names must be unique within an endpoint configuration.")
         for variant in variants:
             self._check(variant, len(variants))
+        if any("ServerlessConfig" in v for v in variants):
+            for member in ("AsyncInferenceConfig", "DataCaptureConfig"):
+                if request.get(member):
+                    raise invalid(f"Serverless endpoints do not support {member}.")  # AWS's wording is not known
         self._tags.put(arn, request.get("Tags", []))
         record = {k: v for k, v in request.items() if k != "Tags"}
         record |= {"EndpointConfigArn": arn, "CreationTime": time.time(), "ProductionVariants": variants}

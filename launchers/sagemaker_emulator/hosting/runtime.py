@@ -4,14 +4,16 @@ import json
 import uuid
 from typing import ClassVar
 
-from sagemaker_emulator.errors import ApiError
-from sagemaker_emulator.hosting.deployment import LOGS
+from sagemaker_emulator.errors import ApiError, JobFailed
+from sagemaker_emulator.hosting.data_capture import capture
+from sagemaker_emulator.hosting.deployment import LOGS, Deployment
 from sagemaker_emulator.hosting.endpoints import Endpoints
 from sagemaker_emulator.hosting.model_container import NoReply, Reply, TimedOut
 from sagemaker_emulator.hosting.multi_model import LoadFailed
 from sagemaker_emulator.identity import Identity
 from sagemaker_emulator.processes.containers import Containers
 from sagemaker_emulator.storage.records import Record
+from sagemaker_emulator.storage.transfers import Transfers
 from sagemaker_emulator.web import Request, Response
 
 _MOST = 25 * 2**20  # bytes of a request's body
@@ -31,12 +33,12 @@ class Runtime:
 
     ROUTES: ClassVar[dict[str, str]] = {
         r"POST /endpoints/([^/]+)/invocations": "InvokeEndpoint",
-        r"POST /endpoints/([^/]+)/async-invocations": "InvokeEndpointAsync",
         r"POST /endpoints/([^/]+)/invocations-response-stream": "InvokeEndpointWithResponseStream",
     }
 
-    def __init__(self, endpoints: Endpoints, identity: Identity, containers: Containers) -> None:
+    def __init__(self, endpoints: Endpoints, identity: Identity, containers: Containers, transfers: Transfers) -> None:
         self._endpoints, self._identity, self._containers = endpoints, identity, containers
+        self._transfers = transfers
 
     def InvokeEndpoint(self, call: Request, name: str) -> Response:
         """The response of one variant's container.
@@ -52,7 +54,7 @@ class Runtime:
         with self._endpoints.serving(name) as deployment:
             variant, server = deployment.choose(call.headers.get(f"{_HEADER}Target-Variant"))
             target = call.headers.get(f"{_HEADER}Target-Model")
-            _check(name, variant, target, len(call.body))
+            _check(name, deployment, variant, target, len(call.body))
             headers = {k: call.headers[k] for k in _PASSED if k in call.headers}
             try:
                 reply = server.invoke(call.body, headers, self._containers.settings.response, target)
@@ -64,15 +66,18 @@ class Runtime:
                 return self._model_error(name, 0, _EXITED)
         if not 200 <= reply.status < 300:
             return self._model_error(name, reply.status, reply.body.decode(errors="replace"))
-        return _answer(reply, variant["VariantName"])
-
-    def InvokeEndpointAsync(self, call: Request, name: str) -> Response:
-        """Always refused: endpoints here have no AsyncInferenceConfig."""
-        raise _not_here(f"The emulator has no asynchronous calls: send {name} an InvokeEndpoint.")
+        answer = _answer(reply, variant["VariantName"])
+        if config := deployment.config.get("DataCaptureConfig"):
+            try:
+                capture(self._transfers, config, name, variant["VariantName"], call, (answer.headers, answer.body))
+            except JobFailed as error:
+                self._endpoints.log(name, f"data capture: {error}")
+        return answer
 
     def InvokeEndpointWithResponseStream(self, call: Request, name: str) -> Response:
         """Always refused: responses are not streamed."""
-        raise _not_here(f"The emulator streams no answers: send {name} an InvokeEndpoint.")
+        message = f"The emulator streams no answers: send {name} an InvokeEndpoint."
+        raise ApiError("NotImplemented", message, 501)
 
     def _model_error(self, name: str, status: int, message: str) -> Response:
         """The response after a container's error, as AWS words it."""
@@ -91,12 +96,13 @@ class Runtime:
         return Response(json.dumps(body).encode(), 424, headers)
 
 
-def _not_here(message: str) -> ApiError:
-    return ApiError("NotImplemented", message, 501)
-
-
-def _check(name: str, variant: Record, target: str | None, size: int) -> None:
+def _check(name: str, deployment: Deployment, variant: Record, target: str | None, size: int) -> None:
     many = variant["_Container"]["Mode"] == "MultiModel"
+    if "AsyncInferenceConfig" in deployment.config:
+        raise ApiError("ValidationError", f"Endpoint {name} is asynchronous: send it an InvokeEndpointAsync.")
+    most = variant.get("ServerlessConfig", {}).get("MaxConcurrency")
+    if most is not None and deployment.in_use > most:  # AWS's code and wording are from memory
+        raise ApiError("ThrottlingException", f"Endpoint {name} serves {most} requests at a time.", 429)
     if "ServerlessConfig" in variant and size > _MOST_SERVERLESS:
         raise ApiError("ValidationError", f"Request {uuid.uuid4()} has oversize body.")
     if target and not many:

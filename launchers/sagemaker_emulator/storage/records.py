@@ -49,7 +49,7 @@ class Records:
             record = self._records[kind][name]
             record.update(members)
             for key in [k for k, v in members.items() if v is None]:
-                del record[key]
+                record.pop(key, None)
             self.save(kind, name, record)
             return record
 

@@ -95,7 +95,7 @@ class Transfers:
         """Upload a folder's files beneath a prefix.
 
         Args:
-            folder: temporary files (names that start with a dot and end in .tmp) are left out.
+            folder: temporary files (names that end in .tmp) are left out until they are renamed.
             uri: the prefix.
             known: sizes and times of what was uploaded before; those files are left out, and it is brought up to date.
 
@@ -103,7 +103,7 @@ class Transfers:
             JobFailed: there is no such bucket.
         """
         for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-            if path.name.startswith(".") and path.name.endswith(".tmp"):
+            if path.name.endswith(".tmp"):  # smdebug's open index would break create_trial over S3
                 continue
             name = path.relative_to(folder).as_posix()
             try:

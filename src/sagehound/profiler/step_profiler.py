@@ -9,7 +9,8 @@ import torch
 from lightning.pytorch.profilers import Profiler
 
 PHASES = ("data", "forward", "backward", "optimizer", "validation", "checkpoint", "other")
-_EVERY = 10  # steps between two whose parts are waited for on a GPU, which computes later than it is told
+_EVERY = 10  # on a GPU, steps between two whose parts are measured; the profiler waits for the GPU after each part
+_MEASURED = ("forward", "backward", "optimizer", "other")  # inside of a step
 _HOOKS = (".on_train_batch_", ".on_before_", ".on_after_", ".configure_gradient_clipping", ".optimizer_zero_grad")
 _PARTS = {  # endings of Lightning's names of actions
     ".train_dataloader_next": "data",
@@ -21,21 +22,30 @@ _PARTS = {  # endings of Lightning's names of actions
 
 
 class StepProfiler(Profiler):
-    """Adds up the time of each part. The time of an action inside another one counts for the inner one only."""
+    """Adds up the time of each part. The time of an action inside another one counts for the inner one only.
+
+    A GPU is asynchronous: Python starts an operation and does not wait for its end. So on a GPU the parts of every
+    tenth step alone are measured, with ``torch.cuda.synchronize`` before the step and after each part.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.seconds: dict[str, float] = defaultdict(float)  # of each of PHASES, over the training
+        self.seconds: dict[str, float] = defaultdict(float)  # of each of PHASES; of _MEASURED in measured steps only
         self.steps: list[float] = []  # seconds of each step, with the wait for its batch
         self.first_step: float | None = None  # time.time() of it
         self._stack: list[tuple[str, str, float, float]] = []  # action, part, start, time of inner actions
         self._waited = 0.0
         self._is_cuda = torch.cuda.is_available()
+        self._is_measured = False  # whether the current step is
+        self._measured_steps = 0
 
     def start(self, action_name: str) -> None:
         """Begin an action."""
-        if action_name == "run_training_batch" and self.first_step is None:
-            self.first_step = time.time()
+        if action_name == "run_training_batch":
+            self.first_step = self.first_step or time.time()
+            self._is_measured = not self._is_cuda or len(self.steps) % _EVERY == 1
+            self._measured_steps += self._is_measured
+            self._synchronize()
         self._stack.append((action_name, part_of(action_name), time.perf_counter(), 0.0))
 
     def stop(self, action_name: str) -> None:
@@ -43,11 +53,11 @@ class StepProfiler(Profiler):
         if not self._stack or self._stack[-1][0] != action_name:
             return  # an action that an exception has interrupted
         _, part, start, inner = self._stack.pop()
-        is_measured = part in ("forward", "backward", "optimizer")
-        if is_measured and self._is_cuda and len(self.steps) % _EVERY == 0:
-            torch.cuda.synchronize()
+        if part in _MEASURED:
+            self._synchronize()
         seconds = time.perf_counter() - start
-        self.seconds[part] += seconds - inner
+        if self._is_measured or part not in _MEASURED:
+            self.seconds[part] += seconds - inner
         if self._stack:
             name, outer, began, so_far = self._stack[-1]
             self._stack[-1] = (name, outer, began, so_far + seconds)
@@ -62,8 +72,14 @@ class StepProfiler(Profiler):
 
     def state(self) -> dict[str, Any]:
         """Milliseconds of each part of a mean step."""
-        count = max(len(self.steps), 1)
-        return {part: round(1000 * self.seconds[part] / count, 3) for part in PHASES if self.seconds[part]}
+        counts = {part: self._measured_steps if part in _MEASURED else len(self.steps) for part in PHASES}
+        return {
+            part: round(1000 * self.seconds[part] / max(counts[part], 1), 3) for part in PHASES if self.seconds[part]
+        }
+
+    def _synchronize(self) -> None:
+        if self._is_cuda and self._is_measured:
+            torch.cuda.synchronize()
 
 
 @functools.cache

@@ -12,6 +12,7 @@ from helpers import Command, small
 from sagehound.errors import ConfigError
 from sagehound_launchers.config.aws_keys import Aws
 from sagehound_launchers.sagemaker.account import open_session
+from sagehound_launchers.sagemaker.aws_errors import failure
 from sagemaker_emulator.server import Emulator
 
 ROLE = "aws.role=SageMakerRole"
@@ -39,6 +40,12 @@ ROLE = "aws.role=SageMakerRole"
             "aws.kms_key=alias/a is an alias, and the disks",
         ),
         ([], ["aws.instance_type=ml.g4dn.huge"], "trains on no such instance; choose from ml.g4dn."),
+        ([], ["aws.instance_type=ml.p3.2xlarge"], "has no kernels for its GPU, a V100 (7.0): choose ml.g4dn.xlarge"),
+        (
+            [],
+            [ROLE, "aws.image=x", "dry_run=true", f"+aws.environment.HUB_TOKEN=hf_{'a' * 34}"],
+            "HUB_TOKEN: its value looks like a Hugging Face token, and everybody in the account can read a job's",
+        ),
     ],
 )
 @pytest.mark.usefixtures("account")
@@ -113,3 +120,20 @@ def test_the_emulator_is_in_the_region_that_is_asked_for(
     assert (made.own, made.region) == (True, "eu-west-1")
     group = made.client("sagemaker").create_model_package_group(ModelPackageGroupName="dogs")
     assert group["ModelPackageGroupArn"].startswith("arn:aws:sagemaker:eu-west-1:")
+
+
+@pytest.mark.usefixtures("account")
+def test_a_dry_run_needs_no_bucket_and_makes_none(
+    launch: Command, photos: Path, weights: Path, tmp_path: Path, emulator: Emulator
+) -> None:
+    given = [*small(photos, weights), "trainer=sagemaker", ROLE, "aws.image=x", "dry_run=true", "hydra.run.dir=dry"]
+    done = launch(*given, "aws.bucket=never-made")
+    assert done.returncode == 0, done.stderr
+    assert '"s3://never-made/' in (tmp_path / "dry/request.json").read_text()
+    assert client(emulator, "s3").list_buckets()["Buckets"] == []
+
+
+def test_the_reason_of_a_failure_is_one_line_that_begins_with_the_programs() -> None:
+    reason = "AlgorithmError: no usable\nphoto is left, exit code: 3"
+    assert failure(reason) == "no usable photo is left, exit code: 3 (AlgorithmError)"
+    assert "exit code: 137; it was killed, probably out of memory" in failure("AlgorithmError: , exit code: 137")

@@ -1,6 +1,7 @@
 """`python launch.py trainer=sagemaker`: jobs that really run, in the emulator, and what comes back."""
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from emulator_helpers import client
+from emulator_helpers import client, processes, until
 from helpers import ROOT, Command, small
 
 from sagemaker_emulator.server import Emulator
@@ -117,15 +118,25 @@ def test_two_instances_train_one_model(
 def test_a_job_that_fails_says_why(
     launch: Command, photos: Path, weights: Path, tmp_path: Path, emulator: Emulator
 ) -> None:
-    for photo in photos.rglob("*.jpg"):
+    contents = {photo: photo.read_bytes() for photo in photos.rglob("*.jpg")}
+    for photo in contents:
         photo.write_bytes(b"no photo")
     done = launch(*small(photos, weights), *REMOTE)
     assert done.returncode == 4, done.stderr
     hydras, line = done.stderr.splitlines()
     assert hydras.startswith("Error executing job with overrides: "), "Hydra's own, which names the job of a sweep"
-    assert "Failed: AlgorithmError" in line
+    assert "(AlgorithmError)" in line
     assert "no usable photo is left" in line
-    assert json.loads((tmp_path / "sweep/job.json").read_text())["TrainingJobStatus"] == "Failed"
+    failed = json.loads((tmp_path / "sweep/job.json").read_text())
+    assert failed["TrainingJobStatus"] == "Failed"
+    for photo, content in contents.items():
+        photo.write_bytes(content)
+    again = launch(*small(photos, weights), *REMOTE)
+    assert again.returncode == 0, again.stderr
+    assert "Failed: " in again.stdout
+    assert "; another one is started" in again.stdout
+    job = json.loads((tmp_path / "sweep/job.json").read_text())
+    assert (job["TrainingJobStatus"], job["replaces"]) == ("Completed", [failed["TrainingJobName"]])
 
 
 FAULTS = [
@@ -175,12 +186,39 @@ def test_what_does_not_pass_ends_in_one_line(
 
 
 def test_a_quota_is_named(launch: Command, photos: Path, weights: Path, emulator: Emulator, control: Control) -> None:
-    control("quotas", {"ml.p3.2xlarge": 0})
-    done = launch(*small(photos, weights), *REMOTE, "aws.instance_type=ml.p3.2xlarge")
+    control("quotas", {"ml.g5.2xlarge": 0})
+    done = launch(*small(photos, weights), *REMOTE, "aws.instance_type=ml.g5.2xlarge")
     assert done.returncode == 2
     assert "the account's quota is too small" in done.stderr
     assert "Service Quotas" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_jobs_of_a_sweep_wait_for_quota_that_others_use(
+    launch: Command, photos: Path, weights: Path, emulator: Emulator, control: Control
+) -> None:
+    control("quotas", {"ml.m5.large": 1})
+    given = [*small(photos, weights), *REMOTE, "aws.instance_type=ml.m5.large", "trainer.max_epochs=1"]
+    done = launch("-m", *given, "seed=1,2", "aws.max_parallel_jobs=2")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("waits at most 60 minutes: the quota of ml.m5.large is in use") == 1
+    assert [j["TrainingJobStatus"] for j in jobs(emulator)] == ["Completed", "Completed"]
+
+
+@pytest.mark.slow
+def test_an_emulator_ends_with_its_command_however_that_ends(photos: Path, weights: Path, tmp_path: Path) -> None:
+    given = [*small(photos, weights), *REMOTE, "finetune=full", "trainer.max_epochs=400"]
+    process = subprocess.Popen([sys.executable, str(ROOT / "launch.py"), *given], cwd=tmp_path, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith(b"epoch 1/400"):
+            break
+    marker = os.environ["SAGEHOUND_CACHE"]
+    assert len(processes(marker)) >= 3, "the command, its emulator and a job"
+    process.kill()
+    process.communicate()
+    until(lambda: processes(marker), lambda left: not left)
 
 
 @pytest.mark.slow

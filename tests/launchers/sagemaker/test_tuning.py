@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -167,6 +168,8 @@ def test_a_job_whose_trials_all_fail(launch: Command, photos: Path, weights: Pat
     done = launch(*small(photos, weights), *SEARCH, "hpo.max_jobs=1")
     assert done.returncode == 4, done.stderr
     assert "tuning job sagehound-" in done.stderr.splitlines()[-1]
+    assert "no usable photo is left" in done.stderr.splitlines()[-1]
+    assert re.search(r"trial 0: failed, no objective: .*: .*no usable photo is left", done.stdout)
 
 
 @pytest.mark.slow

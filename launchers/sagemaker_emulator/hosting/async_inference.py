@@ -1,0 +1,158 @@
+"""InvokeEndpointAsync: a queue on disk. Calls reach the container in the background; their results go to S3.
+
+Defaults are those of AWS's API reference: a call waits at most 6 hours and runs at most 15 minutes.
+"""
+
+import base64
+import threading
+import time
+import uuid
+from typing import ClassVar
+
+from sagemaker_emulator.errors import ApiError, JobFailed
+from sagemaker_emulator.hosting.deployment import Deployment
+from sagemaker_emulator.hosting.endpoints import Endpoints
+from sagemaker_emulator.hosting.model_container import NoReply, Reply, TimedOut
+from sagemaker_emulator.processes.tasks import Tasks
+from sagemaker_emulator.storage.records import Record, Records
+from sagemaker_emulator.storage.transfers import Transfers, join_uri
+from sagemaker_emulator.web import Request, Response
+
+_KIND = "async-invocation"
+_HEADER = "X-Amzn-SageMaker-"
+_WAIT = 21_600.0  # seconds that a call waits
+_TIMEOUT = 900.0  # seconds that a container has for it
+_AT_ONCE = 4  # calls of an instance; AWS chooses a number where none is given
+_POLL = 0.1
+
+
+class AsyncInference:
+    """Asynchronous calls. An accepted call survives the end of the emulator."""
+
+    ROUTES: ClassVar[dict[str, str]] = {r"POST /endpoints/([^/]+)/async-invocations": "InvokeEndpointAsync"}
+
+    def __init__(self, endpoints: Endpoints, records: Records, transfers: Transfers, tasks: Tasks) -> None:
+        self._endpoints, self._records, self._transfers, self._tasks = endpoints, records, transfers, tasks
+        self._running: dict[str, int] = {}  # calls in a container, by endpoint
+        self._lock = threading.Lock()  # guards the attribute above
+
+    def InvokeEndpointAsync(self, call: Request, name: str) -> Response:
+        """Accept a call: 202 with the places of its result and of its failure.
+
+        Raises:
+            ApiError: there is no such endpoint, it is not asynchronous, or the call names no input.
+        """
+        with self._endpoints.serving(name) as deployment:
+            config = deployment.config.get("AsyncInferenceConfig")
+        if config is None:
+            raise ApiError("ValidationError", f"Endpoint {name} is not asynchronous: send it an InvokeEndpoint.")
+
+        def header(member: str) -> str | None:
+            return call.headers.get(_HEADER + member)
+
+        location = header("InputLocation") or ""
+        if not (location.startswith("s3://") or call.body):
+            raise ApiError("ValidationError", "InputLocation must be an address in S3: s3://BUCKET/KEY.")
+        number, paths = str(uuid.uuid4()), config["OutputConfig"]
+        folder = join_uri(paths["S3OutputPath"], *filter(None, [header("S3OutputPathExtension")]))
+        output = join_uri(folder, header("Filename") or f"{number}.out")
+        failure = join_uri(paths["S3FailurePath"], f"{number}-error.out") if paths.get("S3FailurePath") else None
+        record = {
+            "Id": number,
+            "EndpointName": name,
+            "InferenceId": header("Inference-Id") or str(uuid.uuid4()),
+            "InputLocation": location,
+            "Body": base64.b64encode(call.body).decode(),
+            "Headers": {
+                "Content-Type": header("Content-Type") or "application/octet-stream",
+                "Accept": header("Accept") or "*/*",
+                f"{_HEADER}Custom-Attributes": header("Custom-Attributes") or "",
+            },
+            "OutputLocation": output,
+            "FailureLocation": failure,
+            "Expires": time.time() + float(header("RequestTTLSeconds") or _WAIT),
+            "Timeout": float(header("InvocationTimeoutSeconds") or _TIMEOUT),
+        }
+        self._records.save(_KIND, number, record)
+        self._tasks.background(self._work, record)
+        headers = {"Content-Type": "application/json", f"{_HEADER}OutputLocation": output}
+        if failure:
+            headers[f"{_HEADER}FailureLocation"] = failure
+        return Response(f'{{"InferenceId": "{record["InferenceId"]}"}}'.encode(), 202, headers)
+
+    def recover(self) -> None:
+        """Run the calls that were accepted before the emulator ended."""
+        for record in self._records.all(_KIND):
+            self._tasks.background(self._work, record)
+
+    # In threads
+
+    def _work(self, record: Record) -> None:
+        """Wait until the endpoint has room for the call, run it, and write its result."""
+        name, body = record["EndpointName"], base64.b64decode(record["Body"])
+        while not self._tasks.stopping.wait(_POLL):
+            if time.time() > record["Expires"]:
+                return self._fail(record, "The request expired before it was processed (RequestTTLSeconds).")
+            if not self._endpoints.exists(name):
+                return self._fail(record, f"Endpoint {name} was deleted.")
+            try:
+                with self._endpoints.serving(name) as deployment:
+                    if not self._begin(name, deployment):
+                        continue
+                    try:
+                        path = self._transfers.path(record["InputLocation"]) if record["InputLocation"] else None
+                        if path is None and not body:
+                            return self._fail(record, f"There is no object at {record['InputLocation']}.")
+                        reply = self._reply(record, deployment, path.read_bytes() if path else body)
+                    finally:
+                        self._end(name)
+            except ApiError:
+                continue  # it is not in service yet, after a restart
+            if not self._tasks.stopping.is_set():
+                self._write(record, reply)
+            return None
+        return None
+
+    def _begin(self, name: str, deployment: Deployment) -> bool:
+        client = deployment.config["AsyncInferenceConfig"].get("ClientConfig", {})
+        at_once = client.get("MaxConcurrentInvocationsPerInstance", _AT_ONCE)
+        with self._lock:
+            count = self._running.get(name, 0)
+            if count >= at_once * deployment.variants[0]["InitialInstanceCount"]:
+                return False
+            self._running[name] = count + 1
+        return True
+
+    def _end(self, name: str) -> None:
+        with self._lock:
+            self._running[name] -= 1
+
+    def _reply(self, record: Record, deployment: Deployment, body: bytes) -> Reply:
+        _, server = deployment.choose(None)
+        headers = {k: v for k, v in record["Headers"].items() if v}
+        try:
+            return server.invoke(body, headers, record["Timeout"])
+        except TimedOut:
+            return Reply(0, {}, b"the container did not respond within InvocationTimeoutSeconds")
+        except NoReply:
+            return Reply(0, {}, b"the model process exited")
+
+    def _write(self, record: Record, reply: Reply) -> None:
+        if not 200 <= reply.status < 300:
+            whose = "client" if 400 <= reply.status < 500 else "server"
+            message = reply.body.decode(errors="replace")
+            return self._fail(record, f'Received {whose} error ({reply.status}) from primary with message "{message}".')
+        self._put(record, record["OutputLocation"], reply.body, reply.headers.get("Content-Type"))
+        return None
+
+    def _fail(self, record: Record, message: str) -> None:
+        self._put(record, record["FailureLocation"], message.encode(), "text/plain")
+
+    def _put(self, record: Record, uri: str | None, content: bytes, content_type: str | None) -> None:
+        """Write a result, then forget the call: a call whose emulator ends in between writes the same place again."""
+        try:
+            if uri:
+                self._transfers.put(uri, content, content_type)
+        except JobFailed as error:
+            self._endpoints.log(record["EndpointName"], f"the result of {record['InferenceId']} is lost: {error}")
+        self._records.remove(_KIND, record["Id"])
