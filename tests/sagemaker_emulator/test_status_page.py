@@ -49,6 +49,10 @@ def test_jobs_logs_metrics_and_requests_are_shown(emulator: Emulator, sm: Client
     assert ended(sm, "evil")["TrainingJobStatus"] == "Failed"
     for number in range(52):
         sm.create_processing_job(**unwritable(f"wide-{'w' * 50}-{number}"))
+    fail = {"Name": "End", "Type": "Fail", "Arguments": {"ErrorMessage": "no photos"}}
+    definition = json.dumps({"Version": "2020-12-01", "Steps": [fail]})
+    sm.create_pipeline(PipelineName="p", ClientRequestToken="t" * 32, PipelineDefinition=definition, RoleArn=ROLE)
+    sm.start_pipeline_execution(PipelineName="p", PipelineExecutionDisplayName="execution-of-dogs")
     with pytest.raises(ClientError):
         sm.list_workteams()
     control(emulator, "faults", [{"operation": "ListModels", "kind": "throttle"}])
@@ -68,6 +72,9 @@ def test_jobs_logs_metrics_and_requests_are_shown(emulator: Emulator, sm: Client
         expect(page.get_by_role("row", name="loss 0.25")).to_be_visible()
         expect(page.locator("pre").first).to_contain_text(EVIL)
         assert page.locator("img, script").count() == 0
+        page.get_by_role("link", name="Overview").click()
+        page.get_by_role("link", name="execution-of-dogs").click()
+        expect(page.locator("pre")).to_contain_text("no photos")
         page.get_by_role("link", name="Overview").click()
         rows = page.get_by_role("row")
         expect(rows.filter(has_text="ListWorkteams")).to_contain_text("501 not executed")

@@ -42,6 +42,7 @@ _KINDS = {  # by the kind of their records
     "tuning-job": _Kind("Tuning jobs", "HyperParameterTuningJob", "/aws/sagemaker/TrainingJobs"),
     "processing-job": _Kind("Processing jobs", "ProcessingJob", "/aws/sagemaker/ProcessingJobs"),
     "transform-job": _Kind("Transform jobs", "TransformJob", "/aws/sagemaker/TransformJobs"),
+    "pipeline-execution": _Kind("Executions of pipelines", "PipelineExecution"),
     "endpoint": _Kind("Endpoints", "Endpoint"),
 }
 
@@ -94,7 +95,8 @@ class StatusPage:
         records = self._records.all(kind)
         rows = [
             {
-                "name": record[f"{shown.prefix}Name"],
+                "key": record.get(f"{shown.prefix}Name") or record["_Id"],
+                "name": record.get(f"{shown.prefix}Name") or record["PipelineExecutionDisplayName"],
                 "status": record[f"{shown.prefix}Status"],
                 "created": record["CreationTime"],
                 "reason": record.get("FailureReason", ""),
@@ -114,7 +116,9 @@ class StatusPage:
         if kind == "tuning-job":  # what its training jobs print
             prefix = f"{name}-"
         with self._records.lock:
-            members = json.dumps({k: v for k, v in record.items() if k[0] != "_"}, indent=2, ensure_ascii=False)
+            told = {k: v for k, v in record.items() if k[0] != "_"}
+            told |= {"Steps": record["_Steps"]} if "_Steps" in record else {}
+            members = json.dumps(told, indent=2, ensure_ascii=False)
             metrics = _metrics(record)
         log = self._aws.read_log(group, prefix, _LINES)
         return {"title": shown.title, "name": name, "members": members, "metrics": metrics, "log": log}
