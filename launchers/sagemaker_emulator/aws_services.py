@@ -30,7 +30,8 @@ class AwsServices:
         self._iam = get_backend("iam")[ACCOUNT]["aws"]
         self._logs = get_backend("logs")[ACCOUNT][region]
         self._watch = get_backend("cloudwatch")[ACCOUNT][region]
-        self._iam.create_role(ROLE, json.dumps(_TRUST), "/", None, "What jobs run as", [], None)
+        if not any(role.name == ROLE for role in self._iam.get_roles()):  # IAM has no regions
+            self._iam.create_role(ROLE, json.dumps(_TRUST), "/", None, "What jobs run as", [], None)
         for file in sorted(self._folder.glob("*/*.jsonl")):
             self._load(file)
 

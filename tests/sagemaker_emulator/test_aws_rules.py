@@ -389,14 +389,25 @@ def _(aws: Aws) -> None:
 # Regions, protocols, logs
 
 
-@rule("ARNs have the client's region; a request that is signed for another region is refused", MEMORY)
+@rule("Each region has resources and logs of its own, and the client's region is in their ARNs", MEMORY)
 def _(aws: Aws) -> None:
-    assert aws.group().startswith("arn:aws:sagemaker:us-west-2:")
-    more = {"region_name": "eu-west-1", "endpoint_url": aws.emulator.url, **KEYS}
-    call = boto3.client("sagemaker", **more).list_models
-    refused("start the emulator with --region eu-west-1", call, code="InvalidSignatureException")
-    call = boto3.client("sagemaker-runtime", **more).invoke_endpoint
-    refused("not 'eu-west-1'", call, EndpointName="x", Body=b"", code="InvalidSignatureException")
+    more = {"endpoint_url": aws.emulator.url, **KEYS}
+    sm, logs, runtime = (
+        boto3.client(name, region_name="eu-west-1", **more) for name in ("sagemaker", "logs", "sagemaker-runtime")
+    )
+    name, group = aws.train("twice", code="print('west')"), "/aws/sagemaker/TrainingJobs"
+    sm.create_training_job(**job("twice", "print('europe')"))
+    found = ended(sm, name)
+    assert found["TrainingJobArn"] == "arn:aws:sagemaker:eu-west-1:123456789012:training-job/twice"
+    assert ended(aws.sm, name)["TrainingJobArn"].startswith("arn:aws:sagemaker:us-west-2:")
+    assert [j["TrainingJobName"] for j in sm.list_training_jobs()["TrainingJobSummaries"]] == ["twice"]
+    (event,) = logs.filter_log_events(logGroupName=group, logStreamNamePrefix="twice/")["events"]
+    assert event["message"] == "europe"
+    make_endpoint(aws.emulator, "here", variant("model"))
+    refused("not found", runtime.invoke_endpoint, EndpointName="here", Body=b"", code="ValidationError")
+    refused("Could not find model", sm.describe_model, ModelName="model")
+    odd = boto3.client("sagemaker", region_name="europe", **more)
+    refused("valid region, not 'europe'", odd.list_models, code="InvalidSignatureException")
 
 
 @rule("Each service has errors in its own protocol: S3 and query in XML, the others in JSON", f"{MODEL}, protocol")

@@ -10,6 +10,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import boto3
 import pytest
 import urllib3
 from botocore.exceptions import ClientError, ConnectionClosedError, ReadTimeoutError
@@ -30,6 +31,7 @@ from emulator_helpers import (
 )
 
 from sagemaker_emulator.errors import EmulatorError
+from sagemaker_emulator.identity import KEYS
 from sagemaker_emulator.request_validation import service_model
 from sagemaker_emulator.server import Emulator
 from sagemaker_emulator.settings import Settings
@@ -179,6 +181,8 @@ def test_jobs_and_logs_survive_a_restart_and_running_jobs_fail(tmp_path: Path) -
         sm = client(emulator, "sagemaker")
         sm.create_training_job(**job("done", "print('hello'); print('')", Tags=[{"Key": "k", "Value": "v"}]))
         before = ended(sm, "done")
+        europe = boto3.client("sagemaker", region_name="eu-west-1", endpoint_url=emulator.url, **KEYS)
+        europe.create_model_package_group(ModelPackageGroupName="dogs")
         marker = {"MARKER": str(tmp_path)}
         sm.create_training_job(**job("running", "print('here'); time.sleep(600)", Environment=marker))
         until(lambda: log_of(emulator, "running"), bool)
@@ -191,6 +195,9 @@ def test_jobs_and_logs_survive_a_restart_and_running_jobs_fail(tmp_path: Path) -
             k: v for k, v in before.items() if k != "ResponseMetadata"
         }
         assert log_of(emulator, "done") == ["hello", " "]
+        europe = boto3.client("sagemaker", region_name="eu-west-1", endpoint_url=emulator.url, **KEYS)
+        (group,) = europe.list_model_package_groups()["ModelPackageGroupSummaryList"]
+        assert group["ModelPackageGroupArn"].startswith("arn:aws:sagemaker:eu-west-1:")
         assert sm.list_tags(ResourceArn=after["TrainingJobArn"])["Tags"] == [{"Key": "k", "Value": "v"}]
         found = sm.describe_training_job(TrainingJobName="running")
         assert (found["TrainingJobStatus"], found["FailureReason"]) == (

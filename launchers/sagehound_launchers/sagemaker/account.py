@@ -86,9 +86,9 @@ def open_session(aws: Aws) -> AwsSession:
 
     url = None
     if aws.name == "emulator":  # ignore the shell's profile
-        url, region = emulator(Path(aws.folder).expanduser(), aws.region)
+        url, region = emulator(Path(aws.folder).expanduser())
         plain = botocore.session.Session(session_vars={"profile": (None, None, None, None)})
-        session = boto3.Session("emulator", "emulator", region_name=region, botocore_session=plain)
+        session = boto3.Session("emulator", "emulator", region_name=aws.region or region, botocore_session=plain)
     else:
         try:
             session = boto3.Session(profile_name=aws.profile, region_name=aws.region or os.environ.get("AWS_REGION"))
@@ -228,26 +228,16 @@ def _check_image(ecr: Any) -> None:  # noqa: ANN401 - boto3 ships no types
             ) from error
 
 
-def emulator(folder: Path, wanted: str | None) -> tuple[str, str]:
-    """Address and region of the emulator with its state in ``folder``; one is started if none runs.
-
-    Raises:
-        ConfigError: the one that runs is another region than the wanted one.
-    """
+def emulator(folder: Path) -> tuple[str, str]:
+    """Address and first region of the emulator with its state in ``folder``; one is started if none runs."""
     needs("aws=emulator", "emulator", "moto")
     note = folder / "address.json"
     if (running := _running(note)) is not None:
-        if wanted not in (None, running[1]):
-            raise ConfigError(
-                f"aws.region={wanted}: the emulator in {folder} is {running[1]}; give aws.region={running[1]} or "
-                "another aws.folder"
-            )
         return running
     folder.mkdir(parents=True, exist_ok=True)
     log = (folder / "emulator.log").open("ab")
     command = [sys.executable, "-m", "sagemaker_emulator", "--port", "0", "--folder", str(folder)]
-    command += [*(["--region", wanted] if wanted else []), "--variable", "SAGEHOUND_CACHE"]
-    command += ["--end-with-stdin"]  # however this command ends, its pipe is closed
+    command += ["--variable", "SAGEHOUND_CACHE", "--end-with-stdin"]  # however this command ends, its pipe is closed
     process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.PIPE, start_new_session=True)
     log.close()
     atexit.register(_end, process)
@@ -273,7 +263,7 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
 
 
 def _running(note: Path) -> tuple[str, str] | None:
-    """Address and region of a running emulator."""
+    """Address and first region of a running emulator."""
     try:
         emulator = json.loads(note.read_text())
         os.kill(int(emulator["pid"]), 0)

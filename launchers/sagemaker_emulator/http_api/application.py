@@ -1,10 +1,10 @@
 """The emulator's WSGI application: SageMaker's operations go to the services, all other requests to moto.
 
 A service's public methods with the name of an operation (CreateTrainingJob) take a request that AWS's model allows and
-return the response. Members that the model does not have are removed, so a record may be the response. Operations run
-one at a time, under the lock of the records, and so must not wait; ``Tasks.background`` runs the work. ROUTES maps
-requests of other services (a regex of ``POST /path``) to methods that take the Request and the regex's groups and
-return a Response; these do not hold the lock. ``recover()``, if a service has it, runs once the server listens.
+return the response. Members that the model does not have are removed, so a record may be the response. Operations of a
+region run one at a time, under the lock of its records, and so must not wait; ``Tasks.background`` runs the work.
+ROUTES maps requests of other services (a regex of ``POST /path``) to methods that take the Request and the regex's
+groups and return a Response; these do not hold the lock. ``recover()``, if a service has it, runs once the server listens.
 ``close()`` runs first when the emulator ends.
 """
 
@@ -24,15 +24,15 @@ from sagemaker_emulator.errors import ApiError
 from sagemaker_emulator.http_api.log_queries import with_stream_names
 from sagemaker_emulator.http_api.protocol import error_response, fault_response, operation_of, signed_region
 from sagemaker_emulator.processes.tasks import Tasks
+from sagemaker_emulator.regions import Region, Regions
 from sagemaker_emulator.request_validation import problems, service_model
 from sagemaker_emulator.settings import Settings
 from sagemaker_emulator.status_page.page import StatusPage, is_foreign, wants_page
 from sagemaker_emulator.status_page.request_log import RequestLog
 from sagemaker_emulator.storage.object_store import ObjectStore
-from sagemaker_emulator.storage.records import Records
 from sagemaker_emulator.web import Request, Response
 
-_Route: TypeAlias = tuple[re.Match[str], str, Callable[..., Response]]  # what matched, the operation, its method
+_Route: TypeAlias = tuple[re.Match[str], str]  # what matched, and the operation
 _FOREIGN = "a page of another site may not use the emulator, which runs every command that it is sent"
 
 
@@ -41,8 +41,7 @@ class Application:
 
     def __init__(
         self,
-        services: list[Any],
-        records: Records,
+        regions: Regions,
         control: Control,
         tasks: Tasks,
         settings: Settings,
@@ -50,30 +49,10 @@ class Application:
         page: StatusPage,
         log: RequestLog,
     ) -> None:
-        self._page, self._log = page, log
-        self._services, self._lock, self._control = services, records.lock, control
+        self._regions, self._control, self._page, self._log = regions, control, page, log
         self._tasks, self._settings, self._store = tasks, settings, store
         self._moto = DomainDispatcherApplication(create_backend_app)
         self._model = service_model("sagemaker")
-        known = set(self._model.operation_names)
-        self._operations: dict[str, Callable[[dict[str, Any]], dict[str, Any] | None]] = {}
-        self._routes: list[tuple[re.Pattern[str], str, Callable[..., Response]]] = []
-        for service in services:
-            self._operations |= {op: getattr(service, op) for op in known & set(dir(service))}
-            routes = getattr(service, "ROUTES", {})
-            self._routes += [(re.compile(p), method, getattr(service, method)) for p, method in routes.items()]
-
-    def recover(self) -> None:
-        """Let the services recover from an earlier run."""
-        for service in self._services:
-            if hasattr(service, "recover"):
-                service.recover()
-
-    def close(self) -> None:
-        """Let the services end their jobs."""
-        for service in reversed(self._services):
-            if hasattr(service, "close"):
-                service.close()
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Respond to one request, as WSGI specifies."""
@@ -107,8 +86,8 @@ class Application:
 
     def _with_faults(self, call: Request, environ: dict[str, Any]) -> Any:  # noqa: ANN401 - a Response, or moto's triple
         """Respond to a request, or with a fault that was set for it."""
-        where = f"{call.method} {call.path}"
-        route = next(((m, op, f) for p, op, f in self._routes if (m := p.fullmatch(where))), None)
+        where, first = f"{call.method} {call.path}", self._regions.first
+        route = next(((m, op) for p, op in first.routes if (m := p.fullmatch(where))), None)
         protocol, operation = ("json", route[1]) if route else operation_of(call)
         fault, status = self._control.fault(operation), None
         instead = fault is not None and not fault.after
@@ -122,31 +101,19 @@ class Application:
             status = response.status if isinstance(response, Response) else int(response[0].split()[0])
             return response
         finally:
-            known = route or ":" in operation or operation in self._operations
+            known = route or ":" in operation or operation in first.operations
             self._log.add(call.method, operation, status, executed=bool(known) and not instead)
 
     def _respond(
         self, call: Request, environ: dict[str, Any], route: _Route | None, protocol: str, operation: str
     ) -> Any:  # noqa: ANN401 - a Response, or moto's triple
-        region = signed_region(call) or self._settings.region
-        own = route or call.headers.get("X-Amz-Target", "").startswith("SageMaker.")
-        if own and region != self._settings.region:
-            return self._other_region(region)
-        if route:
-            return self._routed(call, route[2], route[0].groups())
-        if own:
-            return self._sagemaker(operation, call.body)
+        region = signed_region(call)
+        if route or call.headers.get("X-Amz-Target", "").startswith("SageMaker."):
+            return self._own_service(call, region, route, operation)
         if protocol == "s3":
             return self._s3(call, environ)
+        region = region or self._settings.region
         return answer(operation, call.body) or self._other_service(operation, call, region, environ, protocol)
-
-    def _other_region(self, region: str) -> Response:
-        """AWS's error for a request to one region that is signed for another, with what to do."""
-        message = (
-            f"Credential should be scoped to a valid region, not '{region}': this emulator is {self._settings.region}. "
-            f"Give the client that region, or start the emulator with --region {region}."
-        )
-        return error_response("json", "InvalidSignatureException", message, 400)
 
     def _other_service(self, operation: str, call: Request, region: str, environ: dict[str, Any], protocol: str) -> Any:  # noqa: ANN401 - a Response, or moto's triple
         if operation == "logs:FilterLogEvents":
@@ -164,32 +131,32 @@ class Application:
             raise ConnectionError(f"a fault of kind {kind}")
         return fault_response(protocol, kind)
 
-    def _sagemaker(self, operation: str, body: bytes) -> Response:
-        if operation not in self._operations:
-            return error_response("json", "NotImplemented", f"the emulator has no {operation}", 501)
+    def _own_service(self, call: Request, name: str | None, route: _Route | None, operation: str) -> Response:
+        """Respond to an operation of SageMaker in the region that the request is signed for."""
         try:
-            request = _object(body)
-            wrong = problems(operation, request)
-            if wrong:
-                count = "1 validation error" if len(wrong) == 1 else f"{len(wrong)} validation errors"
-                raise ApiError("ValidationException", f"{count} detected: {'; '.join(wrong)}")
-            members = getattr(self._model.operation_model(operation).output_shape, "members", {})
-            with self._lock:
-                result = self._operations[operation](request) or {}
-                content = json.dumps({k: v for k, v in result.items() if k in members})
+            region = self._regions.get(name)
+            if route:
+                response: Response = region.handlers[operation](call, *route[0].groups())
+                return response
+            return self._sagemaker(region, operation, call.body)
         except ApiError as error:
             return error_response("json", error.code, error.message, error.status)
         except Exception:  # report an error of the emulator to the client, rather than close the connection
             return error_response("json", "InternalFailure", traceback.format_exc(limit=-3), 500)
-        return Response(content.encode(), 200, {"Content-Type": "application/x-amz-json-1.1"})
 
-    def _routed(self, call: Request, method: Callable[..., Response], groups: tuple[str, ...]) -> Response:
-        try:
-            return method(call, *groups)
-        except ApiError as error:
-            return error_response("json", error.code, error.message, error.status)
-        except Exception:  # as above
-            return error_response("json", "InternalFailure", traceback.format_exc(limit=-3), 500)
+    def _sagemaker(self, region: Region, operation: str, body: bytes) -> Response:
+        if operation not in region.operations:
+            raise ApiError("NotImplemented", f"the emulator has no {operation}", 501)
+        request = _object(body)
+        wrong = problems(operation, request)
+        if wrong:
+            count = "1 validation error" if len(wrong) == 1 else f"{len(wrong)} validation errors"
+            raise ApiError("ValidationException", f"{count} detected: {'; '.join(wrong)}")
+        members = getattr(self._model.operation_model(operation).output_shape, "members", {})
+        with region.records.lock:
+            result = region.operations[operation](request) or {}
+            content = json.dumps({k: v for k, v in result.items() if k in members})
+        return Response(content.encode(), 200, {"Content-Type": "application/x-amz-json-1.1"})
 
     def _s3(self, call: Request, environ: dict[str, Any]) -> Any:  # noqa: ANN401 - a Response, or moto's triple
         if call.method == "PUT":

@@ -10,10 +10,9 @@ from urllib.parse import parse_qs, urlsplit
 
 from jinja2 import Environment, StrictUndefined
 
-from sagemaker_emulator.aws_services import AwsServices
-from sagemaker_emulator.settings import Settings
+from sagemaker_emulator.regions import Region, Regions
 from sagemaker_emulator.status_page.request_log import RequestLog
-from sagemaker_emulator.storage.records import Record, Records
+from sagemaker_emulator.storage.records import Record
 from sagemaker_emulator.web import Request, Response
 
 _MOST = 50  # resources of a kind
@@ -66,8 +65,8 @@ def _is_local(host: str) -> bool:
 class StatusPage:
     """The page at /: an overview, or one job or endpoint with its log and metrics."""
 
-    def __init__(self, records: Records, aws: AwsServices, log: RequestLog, settings: Settings) -> None:
-        self._records, self._aws, self._log, self._settings = records, aws, log, settings
+    def __init__(self, regions: Regions, log: RequestLog) -> None:
+        self._regions, self._log = regions, log
         environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
         environment.filters["moment"] = _moment
         self._template = environment.from_string(Path(__file__).with_name("page.html").read_text(encoding="utf-8"))
@@ -77,51 +76,57 @@ class StatusPage:
         if not _is_local(call.headers.get("Host", "")):
             return Response(b"this page is for http://127.0.0.1 only\n", 403, {"Content-Type": "text/plain"})
         asked = {name: values[0] for name, values in parse_qs(call.query).items()}
-        one = self._one(asked) if asked.keys() & {"kind", "name"} else None
+        names = self._regions.all()
+        name = asked.get("region", self._regions.name)
+        region = names.get(name, self._regions.first)
+        one = _one(region, asked) if asked.keys() & {"kind", "name"} else None
         if asked.keys() & {"kind", "name"} and one is None:
             return Response(b"there is no such job or endpoint\n", 404, {"Content-Type": "text/plain"})
-        with self._records.lock:
+        with region.records.lock:
             page = self._template.render(
-                region=self._settings.region,
+                region=name,
+                regions=sorted(names),
                 one=one,
-                kinds=[self._listed(kind) for kind in _KINDS],
+                kinds=[_listed(region, kind) for kind in _KINDS],
                 requests=self._log.entries(),
             )
         return Response(page.encode(), 200, _HEADERS)
 
-    def _listed(self, kind: str) -> dict[str, Any]:
-        """The newest resources of a kind."""
-        shown = _KINDS[kind]
-        records = self._records.all(kind)
-        rows = [
-            {
-                "key": record.get(f"{shown.prefix}Name") or record["_Id"],
-                "name": record.get(f"{shown.prefix}Name") or record["PipelineExecutionDisplayName"],
-                "status": record[f"{shown.prefix}Status"],
-                "created": record["CreationTime"],
-                "reason": record.get("FailureReason", ""),
-            }
-            for record in reversed(records[-_MOST:])
-        ]
-        return {"kind": kind, "title": shown.title, "rows": rows, "more": len(records) - len(rows)}
 
-    def _one(self, asked: Mapping[str, str]) -> dict[str, Any] | None:
-        """One resource with its metrics and its log; None if it does not exist."""
-        kind, name = asked.get("kind", ""), asked.get("name", "")
-        record = self._records.find(kind, name) if kind in _KINDS else None
-        if record is None:
-            return None
-        shown = _KINDS[kind]
-        group, prefix = (shown.logs, f"{name}/") if shown.logs else (f"/aws/sagemaker/Endpoints/{name}", "")
-        if kind == "tuning-job":  # what its training jobs print
-            prefix = f"{name}-"
-        with self._records.lock:
-            told = {k: v for k, v in record.items() if k[0] != "_"}
-            told |= {"Steps": record["_Steps"]} if "_Steps" in record else {}
-            members = json.dumps(told, indent=2, ensure_ascii=False)
-            metrics = _metrics(record)
-        log = self._aws.read_log(group, prefix, _LINES)
-        return {"title": shown.title, "name": name, "members": members, "metrics": metrics, "log": log}
+def _listed(region: Region, kind: str) -> dict[str, Any]:
+    """The newest resources of a kind."""
+    shown = _KINDS[kind]
+    records = region.records.all(kind)
+    rows = [
+        {
+            "key": record.get(f"{shown.prefix}Name") or record["_Id"],
+            "name": record.get(f"{shown.prefix}Name") or record["PipelineExecutionDisplayName"],
+            "status": record[f"{shown.prefix}Status"],
+            "created": record["CreationTime"],
+            "reason": record.get("FailureReason", ""),
+        }
+        for record in reversed(records[-_MOST:])
+    ]
+    return {"kind": kind, "title": shown.title, "rows": rows, "more": len(records) - len(rows)}
+
+
+def _one(region: Region, asked: Mapping[str, str]) -> dict[str, Any] | None:
+    """One resource with its metrics and its log; None if it does not exist."""
+    kind, name = asked.get("kind", ""), asked.get("name", "")
+    record = region.records.find(kind, name) if kind in _KINDS else None
+    if record is None:
+        return None
+    shown = _KINDS[kind]
+    group, prefix = (shown.logs, f"{name}/") if shown.logs else (f"/aws/sagemaker/Endpoints/{name}", "")
+    if kind == "tuning-job":  # what its training jobs print
+        prefix = f"{name}-"
+    with region.records.lock:
+        told = {k: v for k, v in record.items() if k[0] != "_"}
+        told |= {"Steps": record["_Steps"]} if "_Steps" in record else {}
+        members = json.dumps(told, indent=2, ensure_ascii=False)
+        metrics = _metrics(record)
+    log = region.aws.read_log(group, prefix, _LINES)
+    return {"title": shown.title, "name": name, "members": members, "metrics": metrics, "log": log}
 
 
 def _metrics(record: Record) -> list[tuple[str, object, float]]:
