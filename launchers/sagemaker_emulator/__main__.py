@@ -38,6 +38,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             sys.exit(1)
         return
     try:
+        if given.command == "conformance":
+            from sagemaker_emulator.conformance import table  # as below
+
+            print(table())
+            return
         settings = Settings(
             region=given.region,
             grace=given.grace,
@@ -77,9 +82,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "command",
         nargs="?",
-        choices=("run", "env"),
+        choices=("run", "env", "conformance"),
         default="run",
-        help="run (default): run an emulator; env: print what sets up a shell for the one that runs",
+        help="run (default): run an emulator; env: print what sets up a shell for the one that runs; "
+        "conformance: print what becomes of each operation of SageMaker's API",
     )
     parser.add_argument("--port", type=int, default=0, help="port on 127.0.0.1; 0 (default): a free one")
     parser.add_argument("--folder", type=Path, default=_FOLDER, help="its state (default: .emulator)")

@@ -30,7 +30,8 @@ class AwsServices:
         self._iam = get_backend("iam")[ACCOUNT]["aws"]
         self._logs = get_backend("logs")[ACCOUNT][region]
         self._watch = get_backend("cloudwatch")[ACCOUNT][region]
-        self._iam.create_role(ROLE, json.dumps(_TRUST), "/", None, "What jobs run as", [], None)
+        if not any(role.name == ROLE for role in self._iam.get_roles()):  # IAM has no regions
+            self._iam.create_role(ROLE, json.dumps(_TRUST), "/", None, "What jobs run as", [], None)
         for file in sorted(self._folder.glob("*/*.jsonl")):
             self._load(file)
 
@@ -48,6 +49,18 @@ class AwsServices:
             with file.open("a", encoding="utf-8") as log:
                 log.writelines(json.dumps(event) + "\n" for event in events)
             self._put(group, stream, events)
+
+    def read_log(self, group: str, prefix: str, most: int) -> list[tuple[str, float, str]]:
+        """The last lines of a group's streams that have a prefix: stream, seconds since 1970, text."""
+        with self._lock:
+            streams = self._logs.groups[group].streams if group in self._logs.groups else {}
+            lines = [
+                (name, event.timestamp / 1000, event.message)
+                for name in sorted(streams)
+                if name.startswith(prefix)
+                for event in streams[name].events[-most:]
+            ]
+        return lines[-most:]
 
     def _put(self, group: str, stream: str, events: list[tuple[int, str]]) -> None:
         self._logs.ensure_log_group(group)

@@ -10,6 +10,11 @@ from functools import cache
 from typing import Any
 
 _MOST_TEXT = 60  # characters of a value in a message
+_CLASSES = {  # Python has no \p; AWS's model uses L, N and _ together only, as \w does
+    r"\p{L}": r"\w",
+    r"\p{N}": r"\w",
+    r"\p{Z}": " \u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000",
+}
 
 
 @cache
@@ -65,10 +70,17 @@ def _text(shape: Any, value: str, path: str) -> Iterator[str]:  # noqa: ANN401 -
         yield f"{path}: {shown!r} has {len(value)} characters, at most {most} are allowed"
     if shape.enum and value not in shape.enum:
         yield f"{path}: {shown!r} is none of AWS's values ({len(shape.enum)} of them, such as {shape.enum[0]})"
-    if pattern and r"\p{" not in pattern and not re.fullmatch(_python(pattern), value, re.DOTALL):  # Python has no \p
+    python = _python(pattern) if pattern else None
+    if python and not python.fullmatch(value):
         yield f"{path}: {shown!r} does not have the form {pattern}"
 
 
-def _python(pattern: str) -> str:
-    """Convert a Java pattern of AWS to Python."""
-    return pattern.replace(r"\z", r"\Z")
+@cache
+def _python(pattern: str) -> re.Pattern[str] | None:
+    """Convert a Java pattern of AWS to Python; None for the few that Python cannot read."""
+    for java, python in _CLASSES.items():
+        pattern = pattern.replace(java, python)
+    try:
+        return re.compile(pattern.replace(r"\z", r"\Z"), re.DOTALL)
+    except re.error:
+        return None

@@ -18,14 +18,18 @@ from sagemaker_emulator.processes.containers import Containers
 from sagemaker_emulator.processes.images import Images
 from sagemaker_emulator.processes.reaper import Reaper
 from sagemaker_emulator.processes.tasks import Tasks
+from sagemaker_emulator.regions import Region, Regions
 from sagemaker_emulator.services import make_services
 from sagemaker_emulator.settings import Settings
+from sagemaker_emulator.status_page.page import StatusPage
+from sagemaker_emulator.status_page.request_log import RequestLog
 from sagemaker_emulator.storage.atomic_files import locked, write_json
 from sagemaker_emulator.storage.object_store import ObjectStore
 from sagemaker_emulator.storage.records import Records
 from sagemaker_emulator.storage.transfers import Transfers
 from sagemaker_emulator.web import Handler
 
+_OTHERS = "regions"  # folder of the state of regions other than the first
 _one_at_a_time = threading.Lock()  # moto's state belongs to the process
 
 
@@ -64,29 +68,39 @@ class Emulator:
             store = ObjectStore(folder, region)
             ends.callback(store.close)
             self._tasks, reaper = Tasks(), Reaper()
-            records, identity, control = Records(folder / "records"), Identity(region), Control()
-            images = Images(self.settings.images)
-            containers = Containers(folder, self.settings, identity, images, self._tasks, reaper)
-            transfers = Transfers(store, folder / "temporary")
-            services = make_services(
-                records, identity, control, self._tasks, containers, transfers, AwsServices(folder, region)
-            )
-            application = Application(services, records, control, self._tasks, self.settings, store)
+            control, log, images = Control(), RequestLog(), Images(self.settings.images)
+            transfers, identities = Transfers(store, folder / "temporary"), list[Identity]()
+
+            def make(name: str) -> Region:
+                own = folder if name == region else folder / _OTHERS / name
+                identity = Identity(name)
+                identity.url = self.url
+                identities.append(identity)
+                records, aws = Records(own / "records"), AwsServices(own, name)
+                containers = Containers(own, self.settings, identity, images, self._tasks, reaper)
+                parts = (records, identity, control, self._tasks, containers, transfers, aws)
+                return Region(make_services(*parts), records, aws)
+
+            regions = Regions(make, region)
+            page = StatusPage(regions, log)
+            application = Application(regions, control, self._tasks, self.settings, store, page, log)
             try:
                 server = make_server("127.0.0.1", self._port, application, threaded=True, request_handler=Handler)
             except (OSError, SystemExit) as error:  # werkzeug exits if the port is in use
                 raise EmulatorError(f"port={self._port} cannot be listened on; choose another, or 0") from error
-            self.url = identity.url = f"http://127.0.0.1:{server.server_port}"
+            self.url = identities[0].url = f"http://127.0.0.1:{server.server_port}"
             ends.callback(server.server_close)
             thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-            with records.lock:  # new requests wait: recover() would take their records for those of an earlier run
+            with (
+                regions.first.records.lock
+            ):  # new requests wait: recover() would take their records for those of an earlier run
                 thread.start()
                 ends.callback(server.shutdown)
                 ends.callback(address.unlink, missing_ok=True)
                 ends.callback(reaper.close)
                 ends.callback(self._tasks.close)
-                ends.callback(application.close)
-                application.recover()
+                ends.callback(regions.close)
+                regions.recover(other.name for other in sorted((folder / _OTHERS).glob("*/")))
             write_json(address, {"url": self.url, "pid": os.getpid(), "region": region})
             self._ends = ends.pop_all()
         return self

@@ -32,6 +32,19 @@ SERVICES: tuple[type, ...] = (
     Pipelines,
     PipelineExecutions,
 )
+# their operations act on jobs and endpoints that really run; those of the others only store records
+EXECUTED: frozenset[type] = frozenset(
+    {
+        TrainingJobs,
+        TuningJobs,
+        Endpoints,
+        Runtime,
+        AsyncInference,
+        TransformJobs,
+        ProcessingJobs,
+        PipelineExecutions,
+    }
+)
 
 
 def make_services(*parts: object) -> list[Any]:

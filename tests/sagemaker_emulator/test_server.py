@@ -10,6 +10,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import boto3
 import pytest
 import urllib3
 from botocore.exceptions import ClientError, ConnectionClosedError, ReadTimeoutError
@@ -30,6 +31,8 @@ from emulator_helpers import (
 )
 
 from sagemaker_emulator.errors import EmulatorError
+from sagemaker_emulator.identity import KEYS
+from sagemaker_emulator.request_validation import service_model
 from sagemaker_emulator.server import Emulator
 from sagemaker_emulator.settings import Settings
 
@@ -178,6 +181,8 @@ def test_jobs_and_logs_survive_a_restart_and_running_jobs_fail(tmp_path: Path) -
         sm = client(emulator, "sagemaker")
         sm.create_training_job(**job("done", "print('hello'); print('')", Tags=[{"Key": "k", "Value": "v"}]))
         before = ended(sm, "done")
+        europe = boto3.client("sagemaker", region_name="eu-west-1", endpoint_url=emulator.url, **KEYS)
+        europe.create_model_package_group(ModelPackageGroupName="dogs")
         marker = {"MARKER": str(tmp_path)}
         sm.create_training_job(**job("running", "print('here'); time.sleep(600)", Environment=marker))
         until(lambda: log_of(emulator, "running"), bool)
@@ -190,6 +195,9 @@ def test_jobs_and_logs_survive_a_restart_and_running_jobs_fail(tmp_path: Path) -
             k: v for k, v in before.items() if k != "ResponseMetadata"
         }
         assert log_of(emulator, "done") == ["hello", " "]
+        europe = boto3.client("sagemaker", region_name="eu-west-1", endpoint_url=emulator.url, **KEYS)
+        (group,) = europe.list_model_package_groups()["ModelPackageGroupSummaryList"]
+        assert group["ModelPackageGroupArn"].startswith("arn:aws:sagemaker:eu-west-1:")
         assert sm.list_tags(ResourceArn=after["TrainingJobArn"])["Tags"] == [{"Key": "k", "Value": "v"}]
         found = sm.describe_training_job(TrainingJobName="running")
         assert (found["TrainingJobStatus"], found["FailureReason"]) == (
@@ -205,6 +213,8 @@ def test_what_a_killed_emulator_left_half_written_does_not_keep_the_next_from_st
     stream = '["/aws/sagemaker/TrainingJobs", "half/1"]\n'
     (logs / "half%2F1.jsonl").write_text(f'{stream}[{now + 1}, "b"]\n[{now}, "a, of a slower thread"]\n[{now}, "c')
     (logs / "none%2F1.jsonl").write_text("")
+    (tmp_path / "records/model").mkdir(parents=True)
+    (tmp_path / "records/model/.m.json.1.tmp").write_text('{"ModelName": "m", "Mo')
     for folder in ("temporary", "transform-jobs/t/ml", "processing-jobs/p/ml", "jobs/j/ml"):
         (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / "large").write_bytes(b"x")
@@ -217,6 +227,7 @@ def test_what_a_killed_emulator_left_half_written_does_not_keep_the_next_from_st
             client(emulator, "sagemaker").create_training_job(**job(name, "print('x')"))
             ended(client(emulator, "sagemaker"), name)
     assert not list(tmp_path.rglob("large"))
+    assert not list(tmp_path.rglob("*.tmp"))
     assert [p.name.partition("%2F")[0] for p in sorted(logs.iterdir())] == ["first", "half", "second"]
 
 
@@ -298,6 +309,20 @@ def test_jobs_do_not_outlive_an_emulator_that_is_killed(tmp_path: Path) -> None:
         assert found["FailureReason"] == "InternalServerError: the emulator was stopped"
         assert log_of(emulator, "orphan") == ["here"]
         assert not (tmp_path / "e/jobs").exists()
+
+
+def test_conformance_lists_every_operation_with_its_state(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "sagemaker_emulator", "conformance"]
+    said = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+    lines, numbers = (part.splitlines() for part in said.stdout.split("\n\n"))
+    states = {operation: (state, service) for state, service, operation in map(str.split, lines)}
+    assert len(states) == len(lines) == len(service_model("sagemaker").operation_names) + 3
+    assert states["CreateTrainingJob"] == ("executed", "sagemaker")
+    assert states["InvokeEndpoint"] == ("executed", "sagemaker-runtime")
+    assert states["CreateModelPackage"] == ("kept", "sagemaker")
+    assert states["InvokeEndpointWithResponseStream"] == ("refused", "sagemaker-runtime")
+    assert sum(int(line.split()[0]) for line in numbers) == len(lines)
+    assert not list(tmp_path.iterdir()), "it leaves nothing"
 
 
 def test_a_taken_port_is_one_line(tmp_path: Path, emulator: Emulator) -> None:

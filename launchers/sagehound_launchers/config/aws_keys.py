@@ -1,5 +1,6 @@
 """Keys of AWS and SageMaker."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -10,6 +11,9 @@ from sagehound.config import Data, Trainer, key
 
 if TYPE_CHECKING:
     from sagehound_launchers.config.launch_keys import Launch
+
+# instances with local disks, which take no key: AWS's SDK (sagemaker 3.27, common_utils.instance_supports_kms)
+_LOCAL_DISKS = re.compile(r"ml\.([^.]*d|g5|g6|g7e|p5|p6-b200|trn1|trn2)")
 
 
 @dataclass
@@ -64,6 +68,11 @@ class Aws:
     kms_key: str | None = key("encrypts results in S3 and the machines' disks", None)
     environment: dict[str, str] = key("variables of the container", {})
 
+    @property
+    def disk_key(self) -> str | None:
+        """The key of the machines' disks; None if their disks are local, for which AWS refuses a key."""
+        return None if _LOCAL_DISKS.match(self.instance_type) else self.kms_key
+
     def conflicts(self, cfg: "Launch") -> Iterator[str]:
         """Yield a message for each setting that contradicts another."""
         if cfg.is_remote and cfg.data.table:
@@ -78,6 +87,11 @@ class Aws:
             yield f"data.s3={cfg.data.s3} is of jobs on SageMaker: choose trainer=sagemaker"
         if bool(self.subnets) != bool(self.security_groups):
             yield "aws.subnets and aws.security_groups belong together: give both, or neither"
+        if self.disk_key and "alias/" in self.disk_key and cfg.is_remote:
+            yield (
+                f"aws.kms_key={self.kms_key} is an alias, and the disks of {self.instance_type} take none: give the "
+                "key's ID or ARN"
+            )
         if self.max_wait_hours and not self.spot:
             yield f"aws.max_wait_hours={self.max_wait_hours:g} is of spot instances: add aws.spot=true"
         if self.max_wait_hours and self.max_wait_hours < self.max_hours:

@@ -84,10 +84,11 @@ def open_session(aws: Aws) -> AwsSession:
     from botocore.config import Config
     from botocore.exceptions import ProfileNotFound
 
-    url = emulator(Path(aws.folder).expanduser()) if aws.name == "emulator" else None
-    if url:  # ignore the shell's profile
+    url = None
+    if aws.name == "emulator":  # ignore the shell's profile
+        url, region = emulator(Path(aws.folder).expanduser())
         plain = botocore.session.Session(session_vars={"profile": (None, None, None, None)})
-        session = boto3.Session("emulator", "emulator", region_name=aws.region or "us-west-2", botocore_session=plain)
+        session = boto3.Session("emulator", "emulator", region_name=aws.region or region, botocore_session=plain)
     else:
         try:
             session = boto3.Session(profile_name=aws.profile, region_name=aws.region or os.environ.get("AWS_REGION"))
@@ -227,12 +228,12 @@ def _check_image(ecr: Any) -> None:  # noqa: ANN401 - boto3 ships no types
             ) from error
 
 
-def emulator(folder: Path) -> str:
-    """The address of the emulator with its state in ``folder``; one is started if none runs."""
+def emulator(folder: Path) -> tuple[str, str]:
+    """Address and first region of the emulator with its state in ``folder``; one is started if none runs."""
     needs("aws=emulator", "emulator", "moto")
     note = folder / "address.json"
-    if (url := _running(note)) is not None:
-        return url
+    if (running := _running(note)) is not None:
+        return running
     folder.mkdir(parents=True, exist_ok=True)
     log = (folder / "emulator.log").open("ab")
     command = [sys.executable, "-m", "sagemaker_emulator", "--port", "0", "--folder", str(folder)]
@@ -242,10 +243,10 @@ def emulator(folder: Path) -> str:
     atexit.register(_end, process)
     end = time.monotonic() + 60
     while time.monotonic() < end and process.poll() is None:
-        if (url := _running(note)) is not None:
-            _started.add(url)
-            console.info(f"emulator: {url}, state in {folder}")
-            return url
+        if (running := _running(note)) is not None:
+            _started.add(running[0])
+            console.info(f"emulator: {running[0]}, state in {folder}")
+            return running
         time.sleep(0.05)
     raise SagehoundError(f"the emulator did not start; {folder / 'emulator.log'} says why")
 
@@ -261,11 +262,11 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
         process.kill()
 
 
-def _running(note: Path) -> str | None:
-    """The address of a running emulator."""
+def _running(note: Path) -> tuple[str, str] | None:
+    """Address and first region of a running emulator."""
     try:
         emulator = json.loads(note.read_text())
         os.kill(int(emulator["pid"]), 0)
+        return str(emulator["url"]), str(emulator["region"])
     except (OSError, ValueError, KeyError):
         return None
-    return str(emulator["url"])

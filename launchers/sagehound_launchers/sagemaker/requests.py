@@ -1,7 +1,6 @@
 """Requests to SageMaker as plain dicts from pure functions, validated against AWS's service model."""
 
 import dataclasses
-import re
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,6 @@ REQUEST = "SAGEHOUND_REQUEST"  # environment variable that identifies a job of t
 _TRAIN, _LAUNCH = ({f.name for f in dataclasses.fields(schema)} for schema in (Train, LaunchWithStages))
 _OURS = {*(_LAUNCH - _TRAIN), "hydra", "best", "cache", "overwrite"}  # keys that have no meaning in a container
 _THERE = {"data.root", "data.s3", "backbone.weights", "trainer.num_nodes"}  # keys that a container sets itself
-_LOCAL_DISKS = re.compile(r"ml\.(g4dn|g5|g6e?|p3dn|p4de?|p5e?n?|trn\w+|\w+d)\.")  # instances with hardware encryption
 _MOST_SEED = 2**31  # largest Integer of AWS
 
 
@@ -169,8 +167,7 @@ def _common(name: str, cfg: Launch, account: Account, channels: Sequence[Channel
             "InstanceType": aws.instance_type,
             "InstanceCount": aws.instance_count,
             "VolumeSizeInGB": aws.volume_gb,
-            # AWS refuses a key for local disks
-            **({"VolumeKmsKeyId": aws.kms_key} if aws.kms_key and not _LOCAL_DISKS.match(aws.instance_type) else {}),
+            **({"VolumeKmsKeyId": aws.disk_key} if aws.disk_key else {}),
         },
         "StoppingCondition": stopping,
         "Environment": {**aws.environment, REQUEST: token},

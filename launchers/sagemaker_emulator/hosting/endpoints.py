@@ -117,9 +117,9 @@ class Endpoints:
         changed = [dict(v) for v in record["_Variants"]]
         variants = {v["VariantName"]: v for v in changed}
         for desired in request["DesiredWeightsAndCapacities"]:
-            variant = variants.get(desired["VariantName"])
+            variant = variants.pop(desired["VariantName"], None)
             if variant is None:
-                raise invalid(f"Variant {desired['VariantName']} not found.")
+                raise invalid(f"Variant {desired['VariantName']} not found, or given twice.")
             count = desired.get("DesiredInstanceCount")
             if count is not None:
                 more = max(count - variant["InitialInstanceCount"], 0)

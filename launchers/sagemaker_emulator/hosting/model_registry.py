@@ -27,7 +27,16 @@ _GROUP_SUMMARY = (
     "CreationTime",
     "ModelPackageGroupStatus",
 )
-_CHANGED = ("ModelApprovalStatus", "ApprovalDescription", "InferenceSpecification", "SourceUri", "ModelLifeCycle")
+_CHANGED = (
+    "ModelApprovalStatus",
+    "ModelPackageRegistrationType",
+    "ApprovalDescription",
+    "InferenceSpecification",
+    "SourceUri",
+    "ModelCard",
+    "ModelLifeCycle",
+)
+_MOST_SPECIFICATIONS = 15
 
 
 class ModelRegistry:
@@ -120,10 +129,16 @@ class ModelRegistry:
     def UpdateModelPackage(self, request: Record) -> Record:
         """Change the approval or another changeable member."""
         record = self._package(request["ModelPackageArn"])
+        added = request.get("AdditionalInferenceSpecificationsToAdd", [])
+        additional = record.get("AdditionalInferenceSpecifications", []) + added
+        if len(additional) > _MOST_SPECIFICATIONS:
+            raise invalid(f"A model package has at most {_MOST_SPECIFICATIONS} additional inference specifications.")
         properties = record.get("CustomerMetadataProperties", {}) | request.get("CustomerMetadataProperties", {})
         for key in request.get("CustomerMetadataPropertiesToRemove", []):
             properties.pop(key, None)
         changed = pick(request, *_CHANGED) | {"LastModifiedTime": time.time()}
+        if added:
+            changed["AdditionalInferenceSpecifications"] = additional
         if properties or "CustomerMetadataProperties" in record:
             changed["CustomerMetadataProperties"] = properties or None
         self._records.change(PACKAGE, _key(record), **changed)

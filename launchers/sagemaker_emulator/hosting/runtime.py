@@ -76,7 +76,8 @@ class Runtime:
 
     def InvokeEndpointWithResponseStream(self, call: Request, name: str) -> Response:
         """Always refused: responses are not streamed."""
-        raise ApiError("ValidationError", f"The emulator streams no answers: send {name} an InvokeEndpoint.")
+        message = f"The emulator streams no answers: send {name} an InvokeEndpoint."
+        raise ApiError("NotImplemented", message, 501)
 
     def _model_error(self, name: str, status: int, message: str) -> Response:
         """The response after a container's error, as AWS words it."""

@@ -1,32 +1,39 @@
 """The emulator's WSGI application: SageMaker's operations go to the services, all other requests to moto.
 
 A service's public methods with the name of an operation (CreateTrainingJob) take a request that AWS's model allows and
-return the response. Members that the model does not have are removed, so a record may be the response. Operations run
-one at a time, under the lock of the records, and so must not wait; ``Tasks.background`` runs the work. ROUTES maps
-requests of other services (a regex of ``POST /path``) to methods that take the Request and the regex's groups and
-return a Response; these do not hold the lock. ``recover()``, if a service has it, runs once the server listens.
+return the response. Members that the model does not have are removed, so a record may be the response. Operations of a
+region run one at a time, under the lock of its records, and so must not wait; ``Tasks.background`` runs the work.
+ROUTES maps requests of other services (a regex of ``POST /path``) to methods that take the Request and the regex's
+groups and return a Response; these do not hold the lock. ``recover()``, if a service has it, runs once the server listens.
 ``close()`` runs first when the emulator ends.
 """
 
+import io
 import json
 import re
 import traceback
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeAlias
 
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
 from sagemaker_emulator.account_answers import answer
 from sagemaker_emulator.control import Control
 from sagemaker_emulator.errors import ApiError
-from sagemaker_emulator.http_api.protocol import error_response, fault_response, operation_of
+from sagemaker_emulator.http_api.log_queries import with_stream_names
+from sagemaker_emulator.http_api.protocol import error_response, fault_response, operation_of, signed_region
 from sagemaker_emulator.processes.tasks import Tasks
+from sagemaker_emulator.regions import Region, Regions
 from sagemaker_emulator.request_validation import problems, service_model
 from sagemaker_emulator.settings import Settings
+from sagemaker_emulator.status_page.page import StatusPage, is_foreign, wants_page
+from sagemaker_emulator.status_page.request_log import RequestLog
 from sagemaker_emulator.storage.object_store import ObjectStore
-from sagemaker_emulator.storage.records import Records
 from sagemaker_emulator.web import Request, Response
+
+_Route: TypeAlias = tuple[re.Match[str], str]  # what matched, and the operation
+_FOREIGN = "a page of another site may not use the emulator, which runs every command that it is sent"
 
 
 class Application:
@@ -34,43 +41,32 @@ class Application:
 
     def __init__(
         self,
-        services: list[Any],
-        records: Records,
+        regions: Regions,
         control: Control,
         tasks: Tasks,
         settings: Settings,
         store: ObjectStore,
+        page: StatusPage,
+        log: RequestLog,
     ) -> None:
-        self._services, self._lock, self._control = services, records.lock, control
+        self._regions, self._control, self._page, self._log = regions, control, page, log
         self._tasks, self._settings, self._store = tasks, settings, store
         self._moto = DomainDispatcherApplication(create_backend_app)
         self._model = service_model("sagemaker")
-        known = set(self._model.operation_names)
-        self._operations: dict[str, Callable[[dict[str, Any]], dict[str, Any] | None]] = {}
-        self._routes: list[tuple[re.Pattern[str], str, Callable[..., Response]]] = []
-        for service in services:
-            self._operations |= {op: getattr(service, op) for op in known & set(dir(service))}
-            routes = getattr(service, "ROUTES", {})
-            self._routes += [(re.compile(p), method, getattr(service, method)) for p, method in routes.items()]
-
-    def recover(self) -> None:
-        """Let the services recover from an earlier run."""
-        for service in self._services:
-            if hasattr(service, "recover"):
-                service.recover()
-
-    def close(self) -> None:
-        """Let the services end their jobs."""
-        for service in reversed(self._services):
-            if hasattr(service, "close"):
-                service.close()
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Respond to one request, as WSGI specifies."""
         path = environ["PATH_INFO"].encode("latin-1").decode(errors="replace")
         body = environ["emulator.body"]
         call = Request(environ["REQUEST_METHOD"], path, environ["QUERY_STRING"], environ["emulator.headers"], body)
-        response = self._own(call) if path.startswith("/_emulator/") else self._with_faults(call, environ)
+        if is_foreign(call):
+            response: Any = error_response("json", "AccessDeniedException", _FOREIGN, 403)
+        elif wants_page(call):
+            response = self._page.respond(call)
+        elif path.startswith("/_emulator/"):
+            response = self._own(call)
+        else:
+            response = self._with_faults(call, environ)
         if isinstance(response, Response):
             start_response(f"{response.status} {HTTPStatus(response.status).phrase}", list(response.headers.items()))
             return [response.body]
@@ -90,22 +86,43 @@ class Application:
 
     def _with_faults(self, call: Request, environ: dict[str, Any]) -> Any:  # noqa: ANN401 - a Response, or moto's triple
         """Respond to a request, or with a fault that was set for it."""
-        where = f"{call.method} {call.path}"
-        route = next(((m, op, f) for p, op, f in self._routes if (m := p.fullmatch(where))), None)
+        where, first = f"{call.method} {call.path}", self._regions.first
+        route = next(((m, op) for p, op in first.routes if (m := p.fullmatch(where))), None)
         protocol, operation = ("json", route[1]) if route else operation_of(call)
-        fault = self._control.fault(operation)
-        if fault and not fault.after:
-            return self._fault(protocol, fault.kind, fault.seconds)
-        self._control.count(operation)
-        if route:
-            response: Any = self._routed(call, route[2], route[0].groups())
-        elif call.headers.get("X-Amz-Target", "").startswith("SageMaker."):
-            response = self._sagemaker(operation, call.body)
-        elif protocol == "s3":
-            response = self._s3(call, environ)
-        else:
-            response = answer(operation, call.body) or self._by_moto(environ)
-        return self._fault(protocol, fault.kind, fault.seconds) if fault else response
+        fault, status = self._control.fault(operation), None
+        instead = fault is not None and not fault.after
+        try:
+            response: Any = None
+            if not instead:
+                self._control.count(operation)
+                response = self._respond(call, environ, route, protocol, operation)
+            if fault:
+                response = self._fault(protocol, fault.kind, fault.seconds)
+            status = response.status if isinstance(response, Response) else int(response[0].split()[0])
+            return response
+        finally:
+            known = route or ":" in operation or operation in first.operations
+            self._log.add(call.method, operation, status, executed=bool(known) and not instead)
+
+    def _respond(
+        self, call: Request, environ: dict[str, Any], route: _Route | None, protocol: str, operation: str
+    ) -> Any:  # noqa: ANN401 - a Response, or moto's triple
+        region = signed_region(call)
+        if route or call.headers.get("X-Amz-Target", "").startswith("SageMaker."):
+            return self._own_service(call, region, route, operation)
+        if protocol == "s3":
+            return self._s3(call, environ)
+        region = region or self._settings.region
+        return answer(operation, call.body) or self._other_service(operation, call, region, environ, protocol)
+
+    def _other_service(self, operation: str, call: Request, region: str, environ: dict[str, Any], protocol: str) -> Any:  # noqa: ANN401 - a Response, or moto's triple
+        if operation == "logs:FilterLogEvents":
+            try:
+                body = with_stream_names(call.body, region)
+            except ApiError as error:
+                return error_response(protocol, error.code, error.message, error.status)
+            environ |= {"wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(len(body))}
+        return self._by_moto(environ, protocol)
 
     def _fault(self, protocol: str, kind: str, seconds: float | None) -> Response:
         if kind == "timeout":
@@ -114,44 +131,44 @@ class Application:
             raise ConnectionError(f"a fault of kind {kind}")
         return fault_response(protocol, kind)
 
-    def _sagemaker(self, operation: str, body: bytes) -> Response:
-        if operation not in self._operations:
-            return error_response("json", "NotImplemented", f"the emulator has no {operation}", 501)
+    def _own_service(self, call: Request, name: str | None, route: _Route | None, operation: str) -> Response:
+        """Respond to an operation of SageMaker in the region that the request is signed for."""
         try:
-            request = _object(body)
-            wrong = problems(operation, request)
-            if wrong:
-                count = "1 validation error" if len(wrong) == 1 else f"{len(wrong)} validation errors"
-                raise ApiError("ValidationException", f"{count} detected: {'; '.join(wrong)}")
-            members = getattr(self._model.operation_model(operation).output_shape, "members", {})
-            with self._lock:
-                result = self._operations[operation](request) or {}
-                content = json.dumps({k: v for k, v in result.items() if k in members})
+            region = self._regions.get(name)
+            if route:
+                response: Response = region.handlers[operation](call, *route[0].groups())
+                return response
+            return self._sagemaker(region, operation, call.body)
         except ApiError as error:
             return error_response("json", error.code, error.message, error.status)
         except Exception:  # report an error of the emulator to the client, rather than close the connection
             return error_response("json", "InternalFailure", traceback.format_exc(limit=-3), 500)
-        return Response(content.encode(), 200, {"Content-Type": "application/x-amz-json-1.1"})
 
-    def _routed(self, call: Request, method: Callable[..., Response], groups: tuple[str, ...]) -> Response:
-        try:
-            return method(call, *groups)
-        except ApiError as error:
-            return error_response("json", error.code, error.message, error.status)
-        except Exception:  # as above
-            return error_response("json", "InternalFailure", traceback.format_exc(limit=-3), 500)
+    def _sagemaker(self, region: Region, operation: str, body: bytes) -> Response:
+        if operation not in region.operations:
+            raise ApiError("NotImplemented", f"the emulator has no {operation}", 501)
+        request = _object(body)
+        wrong = problems(operation, request)
+        if wrong:
+            count = "1 validation error" if len(wrong) == 1 else f"{len(wrong)} validation errors"
+            raise ApiError("ValidationException", f"{count} detected: {'; '.join(wrong)}")
+        members = getattr(self._model.operation_model(operation).output_shape, "members", {})
+        with region.records.lock:
+            result = region.operations[operation](request) or {}
+            content = json.dumps({k: v for k, v in result.items() if k in members})
+        return Response(content.encode(), 200, {"Content-Type": "application/x-amz-json-1.1"})
 
     def _s3(self, call: Request, environ: dict[str, Any]) -> Any:  # noqa: ANN401 - a Response, or moto's triple
         if call.method == "PUT":
             headers = self._store.put_request(call.path, call.query, call.headers, call.body)
             if headers is not None:
                 return Response(b"", 200, headers)
-        response = self._by_moto(environ)
+        response = self._by_moto(environ, "s3")
         if not isinstance(response, Response) and response[0].startswith("2"):
             self._store.keep(call.method, call.path, call.query, call.body)
         return response
 
-    def _by_moto(self, environ: dict[str, Any]) -> Any:  # noqa: ANN401 - a Response, or moto's triple
+    def _by_moto(self, environ: dict[str, Any], protocol: str) -> Any:  # noqa: ANN401 - a Response, or moto's triple
         started: list[Any] = []
 
         def start_response(status: str, headers: list[tuple[str, str]], _: object = None) -> None:
@@ -160,7 +177,7 @@ class Application:
         try:
             chunks = list(self._moto(environ, start_response))
         except NotImplementedError as error:
-            return error_response("json", "NotImplemented", f"the emulator does not have this: {error}", 501)
+            return error_response(protocol, "NotImplemented", f"the emulator does not have this: {error}", 501)
         return started[0], started[1], chunks
 
 

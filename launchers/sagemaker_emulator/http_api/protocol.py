@@ -8,7 +8,8 @@ from xml.sax.saxutils import escape
 from sagemaker_emulator.http_api.s3_operations import s3_operation
 from sagemaker_emulator.web import Request, Response
 
-_SCOPE = re.compile(r"Credential=[^/]+/\d+/[^/]+/([^/]+)/aws4_request")
+_SCOPE = re.compile(r"Credential=[^/]+/\d+/([^/]+)/([^/]+)/aws4_request")
+_OF_SERVICE = {"ec2": "ec2", "route53": "query", "cloudfront": "query"}  # others are s3, query, or else json
 
 # Code, message and status of a fault: for S3, for the query protocol (IAM, STS), and for the others.
 _FAULTS = {
@@ -31,19 +32,26 @@ _FAULTS = {
 
 
 def operation_of(call: Request) -> tuple[str, str]:
-    """The protocol (s3, query or json) and the operation: CreateTrainingJob, s3:PutObject, iam:GetRole."""
+    """The protocol (s3, query, ec2 or json) and the operation: CreateTrainingJob, s3:PutObject, iam:GetRole."""
     target = call.headers.get("X-Amz-Target", "")
     if target.startswith("SageMaker."):
         return "json", target.partition(".")[2]
     scope = _SCOPE.search(call.headers.get("Authorization", ""))
-    service = scope[1] if scope else "s3"
+    service = scope[2] if scope else "s3"
     if target:
         return "json", f"{service}:{target.rpartition('.')[2]}"
     if service == "s3":
         return "s3", "s3:" + s3_operation(call.method, call.path, call.query)
     if "form-urlencoded" in call.headers.get("Content-Type", ""):
-        return "query", f"{service}:{parse_qs(call.body.decode(errors='replace')).get('Action', ['?'])[0]}"
-    return "json", f"{service}:{call.path.rpartition('/')[2]}"
+        protocol = _OF_SERVICE.get(service, "query")
+        return protocol, f"{service}:{parse_qs(call.body.decode(errors='replace')).get('Action', ['?'])[0]}"
+    return _OF_SERVICE.get(service, "json"), f"{service}:{call.path.rpartition('/')[2]}"
+
+
+def signed_region(call: Request) -> str | None:
+    """The region that a request is signed for; None if it is not signed."""
+    scope = _SCOPE.search(call.headers.get("Authorization", ""))
+    return scope[1] if scope else None
 
 
 def error_response(protocol: str, code: str, message: str, status: int) -> Response:
@@ -55,6 +63,8 @@ def error_response(protocol: str, code: str, message: str, status: int) -> Respo
     inner = f"<Code>{code}</Code><Message>{escape(message)}</Message>"
     if protocol == "s3":
         body = f'<?xml version="1.0" encoding="UTF-8"?>\n<Error>{inner}</Error>'
+    elif protocol == "ec2":
+        body = f"<Response><Errors><Error>{inner}</Error></Errors></Response>"
     else:
         body = f"<ErrorResponse><Error><Type>Sender</Type>{inner}</Error></ErrorResponse>"
     return Response(body.encode(), status, {"Content-Type": "application/xml"})
@@ -62,4 +72,5 @@ def error_response(protocol: str, code: str, message: str, status: int) -> Respo
 
 def fault_response(protocol: str, kind: str) -> Response:
     """The response of a fault of kind throttle, error or expired_token."""
-    return error_response(protocol, *_FAULTS[kind][protocol])
+    forms = _FAULTS[kind]
+    return error_response(protocol, *forms.get(protocol, forms["query"]))

@@ -127,6 +127,17 @@ class BatchJobs:
         self._change(record[f"{self.PREFIX}Name"], {f"{self.PREFIX}Status": "Stopping"})
         self._stops[record[f"{self.PREFIX}Name"]].set()
 
+    def delete(self, request: Record) -> None:
+        """Delete a job's record.
+
+        Raises:
+            ApiError: it still runs.
+        """
+        record = self.get_record(request)
+        if record[f"{self.PREFIX}Status"] in _RUNNING:
+            raise ApiError("ResourceInUse", "The job is still running; stop it before deleting it.")
+        self._records.remove(self.KIND, record[f"{self.PREFIX}Name"])
+
     def grace(self) -> float:
         """Seconds between SIGTERM and SIGKILL."""
         return self._containers.grace(self.GRACE)

@@ -17,6 +17,7 @@ from sagemaker_emulator.storage.atomic_files import write_json, write_text
 from sagemaker_emulator.storage.records import Record, Records
 from sagemaker_emulator.storage.tags import Tags
 from sagemaker_emulator.storage.transfers import Transfers, split_uri
+from sagemaker_emulator.volume_keys import wrong_volume_key
 
 _LOGS = "/aws/sagemaker/ProcessingJobs"
 _LOCAL = "/opt/ml/processing/"
@@ -38,7 +39,7 @@ _TOLD = (  # members of processingjobconfig.json
 
 
 class ProcessingJobs(BatchJobs):
-    """Create, Describe, List and Stop."""
+    """Create, Describe, List, Stop and Delete."""
 
     KIND, PREFIX = "processing-job", "ProcessingJob"
 
@@ -74,6 +75,10 @@ class ProcessingJobs(BatchJobs):
     def StopProcessingJob(self, request: Record) -> None:
         """Send SIGTERM, and SIGKILL after the grace."""
         self.stop(request)
+
+    def DeleteProcessingJob(self, request: Record) -> None:
+        """Delete a job that has ended; its objects in S3 and its logs remain."""
+        self.delete(request)
 
     def resources(self, record: Record) -> Record:
         """InstanceType and InstanceCount of a job or a request."""
@@ -164,6 +169,7 @@ class ProcessingJobs(BatchJobs):
                 f"Could not assume role {request['RoleArn']}. Please ensure that the role exists and allows principal "
                 "'sagemaker.amazonaws.com' to assume the role."
             )
+        faults += wrong_volume_key(cluster, "ProcessingResources.ClusterConfig", alias=True)
         if not cluster.get("InstanceType") or not cluster.get("InstanceCount"):
             faults.append("The emulator runs only jobs with ClusterConfig.InstanceType and InstanceCount.")
         for given in request.get("ProcessingInputs", []):

@@ -18,9 +18,11 @@ from sagemaker_emulator.storage.listing import page, pick, select
 from sagemaker_emulator.storage.records import Record, Records
 from sagemaker_emulator.storage.tags import Tags
 from sagemaker_emulator.storage.transfers import Transfers, join_uri, split_uri
+from sagemaker_emulator.volume_keys import wrong_volume_key
 
 KIND = "training-job"
 RUNNING = ("InProgress", "Stopping")
+_INTERVALS = (100, 200, 500, 1000, 5000, 60000)  # milliseconds between two samples of the profiler
 _FLAGS = (
     "EnableNetworkIsolation",
     "EnableInterContainerTrafficEncryption",
@@ -87,7 +89,8 @@ class TrainingJobs:
                 )
             self.check(request)
             self._check_quota(request)
-            self._tags.put(arn, request.get("Tags", []))
+            inherited = self._tags.of(more["TuningJobArn"]) if more and "TuningJobArn" in more else []
+            self._tags.put(arn, request.get("Tags", []) + inherited)
             self._records.save(KIND, name, _record(request, arn) | (more or {}))
             run = self._runs[name] = self._make_run(name, on_metric)
         self._tasks.background(run.run)
@@ -136,9 +139,12 @@ class TrainingJobs:
         return self._found(request["TrainingJobName"])
 
     def ListTrainingJobs(self, request: Record) -> Record:
-        """One page of jobs, by default the oldest first."""
-        jobs = select(request, self._records.all(KIND), "TrainingJob")
-        return page(request, "TrainingJobSummaries", [pick(r, *_SUMMARY) for r in jobs])
+        """One page of jobs, by default the oldest first; MaxResults counts those of any status, as at AWS."""
+        status, late = request.get("StatusEquals"), "StatusEquals" if "MaxResults" in request else ""
+        jobs = select({k: v for k, v in request.items() if k != late}, self._records.all(KIND), "TrainingJob")
+        found = page(request, "TrainingJobSummaries", [pick(r, *_SUMMARY) for r in jobs])
+        chosen = [r for r in found["TrainingJobSummaries"] if status in (None, r["TrainingJobStatus"])]
+        return found | {"TrainingJobSummaries": chosen}
 
     def StopTrainingJob(self, request: Record) -> None:
         """Send SIGTERM; the job's files are uploaded after the grace."""
@@ -223,6 +229,11 @@ def _wrong(request: Record, aws: AwsServices) -> list[str]:
     resources = request.get("ResourceConfig", {})
     if not resources.get("InstanceType") or not resources.get("InstanceCount"):
         faults.append("The emulator runs only jobs with ResourceConfig.InstanceType and InstanceCount (at least 1).")
+    faults += wrong_volume_key(resources, "ResourceConfig")
+    interval = request.get("ProfilerConfig", {}).get("ProfilingIntervalInMilliseconds")
+    if interval is not None and interval not in _INTERVALS:
+        allowed = ", ".join(map(str, _INTERVALS))
+        faults.append(f"ProfilerConfig.ProfilingIntervalInMilliseconds: {interval} must be one of {allowed}")
     stopping = request.get("StoppingCondition", {})
     wait, runtime = stopping.get("MaxWaitTimeInSeconds"), stopping.get("MaxRuntimeInSeconds", 86400)
     if request.get("EnableManagedSpotTraining"):

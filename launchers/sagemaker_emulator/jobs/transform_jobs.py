@@ -19,6 +19,7 @@ from sagemaker_emulator.processes.tasks import Tasks
 from sagemaker_emulator.storage.records import Record, Records
 from sagemaker_emulator.storage.tags import Tags
 from sagemaker_emulator.storage.transfers import Transfers, split_uri
+from sagemaker_emulator.volume_keys import wrong_volume_key
 
 _LOGS = "/aws/sagemaker/TransformJobs"
 _MOST_MB = 100  # limit of MaxPayloadInMB, and of its product with MaxConcurrentTransforms
@@ -102,7 +103,7 @@ class TransformJobs(BatchJobs):
 
 def _wrong(request: Record, container: Record) -> list[str]:
     """Problems of a request that AWS's model does not show, and features that the emulator lacks."""
-    faults = []
+    faults = [*wrong_volume_key(request["TransformResources"], "TransformResources", alias=True)]
     given = request["TransformInput"]
     if container["Mode"] == "MultiModel":
         faults.append("Batch transform does not support multi-model containers.")

@@ -29,7 +29,7 @@ _SUMMARY = (
 
 
 class TuningJobs:
-    """Create, Describe, List and Stop, and the list of a tuning job's training jobs."""
+    """Create, Describe, List, Stop and Delete, and the list of a tuning job's training jobs."""
 
     def __init__(
         self, records: Records, identity: Identity, tags: Tags, tasks: Tasks, training_jobs: TrainingJobs
@@ -179,6 +179,13 @@ class TuningJobs:
             )
         self._records.change(KIND, record["HyperParameterTuningJobName"], HyperParameterTuningJobStatus="Stopping")
         self._tuners[record["HyperParameterTuningJobName"]].stop()
+
+    def DeleteHyperParameterTuningJob(self, request: Record) -> None:
+        """Delete a tuning job that has ended; its training jobs remain."""
+        record = self._found(request["HyperParameterTuningJobName"])
+        if record["HyperParameterTuningJobStatus"] in RUNNING:
+            raise ApiError("ResourceInUse", "The tuning job is still running; stop it before deleting it.")
+        self._records.remove(KIND, record["HyperParameterTuningJobName"])
 
     def recover(self) -> None:
         """Mark tuning jobs that ran when the emulator ended as Failed."""

@@ -1,5 +1,8 @@
 """The common parts of List operations: filters, order, pages."""
 
+import base64
+import hashlib
+import json
 from collections.abc import Sequence
 
 from sagemaker_emulator.errors import ApiError
@@ -17,14 +20,29 @@ def page(request: Record, member: str, items: Sequence[Record]) -> Record:
         items: all items, filtered and sorted.
 
     Raises:
-        ApiError: NextToken is invalid.
+        ApiError: NextToken is not one that a page of this list returned.
     """
-    token = request.get("NextToken") or "0"
-    if not token.isdecimal():
-        raise ApiError("ValidationException", "Invalid pagination token provided in request")
-    start, size = int(token), request.get("MaxResults") or _PAGE
-    more = {"NextToken": str(start + size)} if start + size < len(items) else {}
+    token, size = request.get("NextToken"), request.get("MaxResults") or _PAGE
+    asked = {k: v for k, v in request.items() if k not in ("NextToken", "MaxResults")}
+    of_list = hashlib.sha256(json.dumps([member, asked], sort_keys=True).encode()).hexdigest()[:16]
+    start = _position(token, of_list) if token else 0
+    more = {"NextToken": _token(start + size, of_list)} if start + size < len(items) else {}
     return {member: list(items[start : start + size]), **more}
+
+
+def _token(start: int, of_list: str) -> str:
+    """A page's NextToken: where the next page starts, and the list that it belongs to."""
+    return base64.urlsafe_b64encode(f"{of_list}:{start}".encode()).decode()
+
+
+def _position(token: str, of_list: str) -> int:
+    try:
+        name, _, start = base64.b64decode(token, altchars=b"-_", validate=True).decode("ascii").partition(":")
+        if name == of_list:
+            return int(start)
+    except ValueError:  # not of this emulator
+        pass
+    raise ApiError("ValidationException", "Invalid pagination token provided in request")
 
 
 def select(request: Record, records: Sequence[Record], prefix: str, by: str = "CreationTime") -> list[Record]:

@@ -21,6 +21,8 @@ class Records:
         self.lock = threading.RLock()
         self._folder = folder
         self._records: dict[str, dict[str, Record]] = {}
+        for half in folder.glob("*/.*.tmp"):
+            half.unlink()  # of an emulator that was killed while it wrote
         for file in sorted(folder.glob("*/*.json")):
             kind = self._records.setdefault(file.parent.name, {})
             kind[unquote(file.stem)] = json.loads(file.read_text(encoding="utf-8"))

@@ -1,8 +1,25 @@
 """Tags of resources, by ARN."""
 
+from collections.abc import Iterable
+
+from sagemaker_emulator.errors import invalid
+from sagemaker_emulator.storage.listing import page
 from sagemaker_emulator.storage.records import Record, Records
 
 _KIND = "tags"
+_KINDS = {  # kinds of resources in ARNs, and of their records
+    "training-job": "training-job",
+    "hyper-parameter-tuning-job": "tuning-job",
+    "processing-job": "processing-job",
+    "transform-job": "transform-job",
+    "model": "model",
+    "model-package": "model-package",
+    "model-package-group": "model-package-group",
+    "endpoint-config": "endpoint-config",
+    "endpoint": "endpoint",
+}
+_MOST = 50  # tags of a resource
+_PAGE = 50  # ListTags' least MaxResults
 
 
 class Tags:
@@ -12,27 +29,61 @@ class Tags:
         self._records = records
 
     def put(self, arn: str, tags: list[dict[str, str]]) -> None:
-        """Set the tags of a new resource, instead of those of an older one with the same ARN."""
+        """Set the tags of a new resource, instead of those of an older one with the same ARN.
+
+        Raises:
+            ApiError: AWS would refuse the tags.
+        """
         if tags:
-            self._records.save(_KIND, arn, {tag["Key"]: tag["Value"] for tag in tags})
+            self._records.save(_KIND, arn, _read(tags))
         else:
             self._records.remove(_KIND, arn)
 
     def AddTags(self, request: Record) -> Record:
         """Add tags; returns all tags. A new value of a key replaces the old one."""
-        new = {tag["Key"]: tag["Value"] for tag in request["Tags"]}
-        self._records.save(
-            _KIND, request["ResourceArn"], (self._records.find(_KIND, request["ResourceArn"]) or {}) | new
-        )
-        return self.ListTags(request)
+        arn = request["ResourceArn"]
+        kind, _, name = arn.split(":", 5)[5].partition("/")
+        if kind in _KINDS and not self._records.find(_KINDS[kind], name):
+            raise invalid(f"Could not find {arn}")
+        tags = self._of(arn) | _read(request["Tags"])
+        if len(tags) > _MOST:
+            raise invalid(f"A resource has at most {_MOST} tags, and {arn} would have {len(tags)}.")
+        self._records.save(_KIND, arn, tags)
+        return {"Tags": _listed(tags)}
 
     def ListTags(self, request: Record) -> Record:
-        """All tags of a resource."""
-        record = self._records.find(_KIND, request["ResourceArn"]) or {}
-        return {"Tags": [{"Key": k, "Value": v} for k, v in record.items()]}
+        """One page of a resource's tags."""
+        return page({"MaxResults": _PAGE} | request, "Tags", self.of(request["ResourceArn"]))
 
     def DeleteTags(self, request: Record) -> None:
         """Remove tags; missing ones are ignored."""
-        record = self._records.find(_KIND, request["ResourceArn"]) or {}
-        remaining = {k: v for k, v in record.items() if k not in request["TagKeys"]}
+        _check_keys(request["TagKeys"])
+        remaining = {k: v for k, v in self._of(request["ResourceArn"]).items() if k not in request["TagKeys"]}
         self._records.save(_KIND, request["ResourceArn"], remaining)
+
+    def of(self, arn: str) -> list[Record]:
+        """The tags of a resource."""
+        return _listed(self._of(arn))
+
+    def _of(self, arn: str) -> Record:
+        return self._records.find(_KIND, arn) or {}
+
+
+def _read(tags: list[dict[str, str]]) -> Record:
+    """Tags of a request by key, if AWS allows them."""
+    keys = [tag["Key"] for tag in tags]
+    _check_keys(keys)
+    twice = sorted({key for key in keys if keys.count(key) > 1})
+    if twice:
+        raise invalid(f"Tag keys must be unique, and these are given twice: {', '.join(twice)}")
+    return {tag["Key"]: tag["Value"] for tag in tags}
+
+
+def _check_keys(keys: Iterable[str]) -> None:
+    for key in keys:
+        if key.lower().startswith("aws:"):
+            raise invalid(f"Tag key {key}: keys that begin with aws: are reserved for AWS.")
+
+
+def _listed(tags: Record) -> list[Record]:
+    return [{"Key": k, "Value": v} for k, v in tags.items()]

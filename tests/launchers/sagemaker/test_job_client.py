@@ -9,6 +9,8 @@ import pytest
 from emulator_helpers import client
 from helpers import Command, small
 
+from sagehound_launchers.config.aws_keys import Aws
+from sagehound_launchers.sagemaker.account import open_session
 from sagehound_launchers.sagemaker.aws_errors import failure
 from sagemaker_emulator.server import Emulator
 
@@ -31,6 +33,11 @@ ROLE = "aws.role=SageMakerRole"
             "looking at data.s3=s3://nobodys/dogs: there is no such bucket",
         ),
         ([], ["aws.profile=nobody"], "aws.profile=nobody: The config profile (nobody) could not be found"),
+        (
+            [],
+            ["aws.kms_key=alias/a", "aws.instance_type=ml.m5.xlarge"],
+            "aws.kms_key=alias/a is an alias, and the disks",
+        ),
         ([], ["aws.instance_type=ml.g4dn.huge"], "trains on no such instance; choose from ml.g4dn."),
         ([], ["aws.instance_type=ml.p3.2xlarge"], "has no kernels for its GPU, a V100 (7.0): choose ml.g4dn.xlarge"),
         (
@@ -99,6 +106,14 @@ def test_an_image_is_built_and_pushed_by_docker(
     docker.write_text("#!/bin/sh\nexit 7\n")
     failed = launch("image=ecr", "aws=emulator")
     assert (failed.returncode, "docker login failed with exit code 7" in failed.stderr) == (1, True)
+
+
+def test_the_emulator_has_the_region_that_is_asked_for(emulator: Emulator) -> None:
+    found = open_session(Aws(name="emulator", folder=str(emulator.folder)))
+    assert (found.url, found.region) == (emulator.url, "us-west-2")
+    made = open_session(Aws(name="emulator", folder=str(emulator.folder), region="eu-west-1"))
+    group = made.client("sagemaker").create_model_package_group(ModelPackageGroupName="dogs")
+    assert group["ModelPackageGroupArn"].startswith("arn:aws:sagemaker:eu-west-1:")
 
 
 @pytest.mark.usefixtures("account")

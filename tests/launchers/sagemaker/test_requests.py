@@ -108,6 +108,14 @@ def test_a_tuning_job(name: str, overrides: list[str], sweep: str) -> None:
     held(name, request)
 
 
+def test_disks_take_a_key_unless_they_are_local() -> None:
+    for instance, has_key in (("ml.m5.xlarge", True), ("ml.p3.2xlarge", True), ("ml.g4dn.xlarge", False)):
+        cfg = config("trainer=sagemaker", "aws.kms_key=1234abcd-12ab", f"aws.instance_type={instance}")
+        request = training_job("sagehound-1", cfg, ACCOUNT, {}, CHANNELS, "token")
+        assert request["ResourceConfig"].get("VolumeKmsKeyId") == ("1234abcd-12ab" if has_key else None)
+        assert request["OutputDataConfig"]["KmsKeyId"] == "1234abcd-12ab"
+
+
 def test_what_is_of_this_machine_stays_here() -> None:
     given = [
         *(

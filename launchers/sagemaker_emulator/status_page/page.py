@@ -1,0 +1,139 @@
+"""Jobs, endpoints and the last requests as HTML. The page only reads, and names no address but its own."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from jinja2 import Environment, StrictUndefined
+
+from sagemaker_emulator.regions import Region, Regions
+from sagemaker_emulator.status_page.request_log import RequestLog
+from sagemaker_emulator.storage.records import Record
+from sagemaker_emulator.web import Request, Response
+
+_MOST = 50  # resources of a kind
+_LINES = 500  # lines of a log
+_LOCAL = ("127.0.0.1", "localhost", "::1")
+_HEADERS = {
+    "Content-Type": "text/html; charset=utf-8",
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'",
+    "Cache-Control": "no-store",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """One kind of resource: its records, and the prefix of their members."""
+
+    title: str
+    prefix: str
+    logs: str = ""  # the log group of all of a kind; "": each has its own
+
+
+_KINDS = {  # by the kind of their records
+    "training-job": _Kind("Training jobs", "TrainingJob", "/aws/sagemaker/TrainingJobs"),
+    "tuning-job": _Kind("Tuning jobs", "HyperParameterTuningJob", "/aws/sagemaker/TrainingJobs"),
+    "processing-job": _Kind("Processing jobs", "ProcessingJob", "/aws/sagemaker/ProcessingJobs"),
+    "transform-job": _Kind("Transform jobs", "TransformJob", "/aws/sagemaker/TransformJobs"),
+    "pipeline-execution": _Kind("Executions of pipelines", "PipelineExecution"),
+    "endpoint": _Kind("Endpoints", "Endpoint"),
+}
+
+
+def wants_page(call: Request) -> bool:
+    """Whether a browser asks for the page; AWS's clients sign their requests, or do not ask for HTML."""
+    is_html = "text/html" in call.headers.get("Accept", "") and "Authorization" not in call.headers
+    return call.path == "/" and call.method in ("GET", "HEAD") and is_html
+
+
+def is_foreign(call: Request) -> bool:
+    """Whether a page of another site sends the request: browsers name their page's origin."""
+    origin = call.headers.get("Origin")
+    return origin is not None and not _is_local(urlsplit(origin).netloc)
+
+
+def _is_local(host: str) -> bool:
+    return urlsplit(f"//{host}").hostname in _LOCAL
+
+
+class StatusPage:
+    """The page at /: an overview, or one job or endpoint with its log and metrics."""
+
+    def __init__(self, regions: Regions, log: RequestLog) -> None:
+        self._regions, self._log = regions, log
+        environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+        environment.filters["moment"] = _moment
+        self._template = environment.from_string(Path(__file__).with_name("page.html").read_text(encoding="utf-8"))
+
+    def respond(self, call: Request) -> Response:
+        """The page; an error of one line if the request names another host or an unknown resource."""
+        if not _is_local(call.headers.get("Host", "")):
+            return Response(b"this page is for http://127.0.0.1 only\n", 403, {"Content-Type": "text/plain"})
+        asked = {name: values[0] for name, values in parse_qs(call.query).items()}
+        names = self._regions.all()
+        name = asked.get("region", self._regions.name)
+        region = names.get(name, self._regions.first)
+        one = _one(region, asked) if asked.keys() & {"kind", "name"} else None
+        if asked.keys() & {"kind", "name"} and one is None:
+            return Response(b"there is no such job or endpoint\n", 404, {"Content-Type": "text/plain"})
+        with region.records.lock:
+            page = self._template.render(
+                region=name,
+                regions=sorted(names),
+                one=one,
+                kinds=[_listed(region, kind) for kind in _KINDS],
+                requests=self._log.entries(),
+            )
+        return Response(page.encode(), 200, _HEADERS)
+
+
+def _listed(region: Region, kind: str) -> dict[str, Any]:
+    """The newest resources of a kind."""
+    shown = _KINDS[kind]
+    records = region.records.all(kind)
+    rows = [
+        {
+            "key": record.get(f"{shown.prefix}Name") or record["_Id"],
+            "name": record.get(f"{shown.prefix}Name") or record["PipelineExecutionDisplayName"],
+            "status": record[f"{shown.prefix}Status"],
+            "created": record["CreationTime"],
+            "reason": record.get("FailureReason", ""),
+        }
+        for record in reversed(records[-_MOST:])
+    ]
+    return {"kind": kind, "title": shown.title, "rows": rows, "more": len(records) - len(rows)}
+
+
+def _one(region: Region, asked: Mapping[str, str]) -> dict[str, Any] | None:
+    """One resource with its metrics and its log; None if it does not exist."""
+    kind, name = asked.get("kind", ""), asked.get("name", "")
+    record = region.records.find(kind, name) if kind in _KINDS else None
+    if record is None:
+        return None
+    shown = _KINDS[kind]
+    group, prefix = (shown.logs, f"{name}/") if shown.logs else (f"/aws/sagemaker/Endpoints/{name}", "")
+    if kind == "tuning-job":  # what its training jobs print
+        prefix = f"{name}-"
+    with region.records.lock:
+        told = {k: v for k, v in record.items() if k[0] != "_"}
+        told |= {"Steps": record["_Steps"]} if "_Steps" in record else {}
+        members = json.dumps(told, indent=2, ensure_ascii=False)
+        metrics = _metrics(record)
+    log = region.aws.read_log(group, prefix, _LINES)
+    return {"title": shown.title, "name": name, "members": members, "metrics": metrics, "log": log}
+
+
+def _metrics(record: Record) -> list[tuple[str, object, float]]:
+    """Name, last value and time of each metric."""
+    found = record.get("FinalMetricDataList", [])
+    return [(metric["MetricName"], metric["Value"], metric["Timestamp"]) for metric in found]
+
+
+def _moment(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
