@@ -79,6 +79,15 @@ def test_sdk_3(started: Path, folder: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not find_spec("sagemaker"), reason="SageMaker's SDK 3 is not installed")
+@pytest.mark.parametrize("started", [Path(sys.executable)], indirect=True)
+def test_a_pipeline_of_sdk_3(started: Path, folder: Path) -> None:
+    printed = run(folder, started, "pipeline3.py")
+    assert "done: seven steps in" in printed
+    assert "done: the other branch, with a cached step" in printed
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(not SDK2.exists(), reason="no environment with SageMaker's SDK 2: make .venv-sdk2/.installed")
 @pytest.mark.parametrize("started", [SDK2], indirect=True)
 def test_sdk_2(started: Path, folder: Path) -> None:
