@@ -72,14 +72,11 @@ class Emulator:
             transfers, identities = Transfers(store, folder / "temporary"), list[Identity]()
 
             def make(name: str) -> Region:
-                own = folder if name == region else folder / _OTHERS / name
                 identity = Identity(name)
                 identity.url = self.url
                 identities.append(identity)
-                records, aws = Records(own / "records"), AwsServices(own, name)
-                containers = Containers(own, self.settings, identity, images, self._tasks, reaper)
-                parts = (records, identity, control, self._tasks, containers, transfers, aws)
-                return Region(make_services(*parts), records, aws)
+                own = folder if name == region else folder / _OTHERS / name
+                return self._region(own, identity, control, images, reaper, transfers)
 
             regions = Regions(make, region)
             page = StatusPage(regions, log)
@@ -91,9 +88,7 @@ class Emulator:
             self.url = identities[0].url = f"http://127.0.0.1:{server.server_port}"
             ends.callback(server.server_close)
             thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-            with (
-                regions.first.records.lock
-            ):  # new requests wait: recover() would take their records for those of an earlier run
+            with regions.first.records.lock:  # new requests wait, or recover() would take their records for old ones
                 thread.start()
                 ends.callback(server.shutdown)
                 ends.callback(address.unlink, missing_ok=True)
@@ -104,6 +99,14 @@ class Emulator:
             write_json(address, {"url": self.url, "pid": os.getpid(), "region": region})
             self._ends = ends.pop_all()
         return self
+
+    def _region(
+        self, folder: Path, identity: Identity, control: Control, images: Images, reaper: Reaper, transfers: Transfers
+    ) -> Region:
+        """A region with its own records and containers in a folder."""
+        records, aws = Records(folder / "records"), AwsServices(folder, identity.region)
+        containers = Containers(folder, self.settings, identity, images, self._tasks, reaper)
+        return Region(make_services(records, identity, control, self._tasks, containers, transfers, aws), records, aws)
 
     def __exit__(self, *_: object) -> None:
         self._tasks.stopping.set()

@@ -1,11 +1,11 @@
-"""The emulator's WSGI application: SageMaker's operations go to the services, all other requests to moto.
+"""The emulator's WSGI application: SageMaker's operations go to the services, all others that moto knows to moto.
 
 A service's public methods with the name of an operation (CreateTrainingJob) take a request that AWS's model allows and
 return the response. Members that the model does not have are removed, so a record may be the response. Operations of a
 region run one at a time, under the lock of its records, and so must not wait; ``Tasks.background`` runs the work.
 ROUTES maps requests of other services (a regex of ``POST /path``) to methods that take the Request and the regex's
-groups and return a Response; these do not hold the lock. ``recover()``, if a service has it, runs once the server listens.
-``close()`` runs first when the emulator ends.
+groups and return a Response; these do not hold the lock. ``recover()``, if a service has it, runs once the server
+listens. ``close()`` runs first when the emulator ends.
 """
 
 import io
@@ -16,7 +16,9 @@ from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from typing import Any, TypeAlias
 
+from botocore import xform_name
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from moto.sagemaker.responses import SageMakerResponse
 
 from sagemaker_emulator.account_answers import answer
 from sagemaker_emulator.control import Control
@@ -109,6 +111,8 @@ class Application:
     ) -> Any:  # noqa: ANN401 - a Response, or moto's triple
         region = signed_region(call)
         if route or call.headers.get("X-Amz-Target", "").startswith("SageMaker."):
+            if not route and operation not in self._regions.first.operations and _is_known_to_moto(operation):
+                return self._not_executed(call, operation, environ)
             return self._own_service(call, region, route, operation)
         if protocol == "s3":
             return self._s3(call, environ)
@@ -158,6 +162,15 @@ class Application:
             content = json.dumps({k: v for k, v in result.items() if k in members})
         return Response(content.encode(), 200, {"Content-Type": "application/x-amz-json-1.1"})
 
+    def _not_executed(self, call: Request, operation: str, environ: dict[str, Any]) -> Any:  # noqa: ANN401 - as above
+        """Let moto store a valid request, or respond from what it has stored."""
+        try:
+            if wrong := problems(operation, _object(call.body)):
+                raise ApiError("ValidationException", "; ".join(wrong))
+        except ApiError as error:
+            return error_response("json", error.code, error.message, error.status)
+        return self._by_moto(environ, "json")
+
     def _s3(self, call: Request, environ: dict[str, Any]) -> Any:  # noqa: ANN401 - a Response, or moto's triple
         if call.method == "PUT":
             headers = self._store.put_request(call.path, call.query, call.headers, call.body)
@@ -179,6 +192,10 @@ class Application:
         except NotImplementedError as error:
             return error_response(protocol, "NotImplemented", f"the emulator does not have this: {error}", 501)
         return started[0], started[1], chunks
+
+
+def _is_known_to_moto(operation: str) -> bool:
+    return hasattr(SageMakerResponse, xform_name(operation))
 
 
 def _object(body: bytes) -> dict[str, Any]:

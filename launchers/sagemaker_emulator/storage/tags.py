@@ -17,6 +17,7 @@ _KINDS = {  # kinds of resources in ARNs, and of their records
     "model-package-group": "model-package-group",
     "endpoint-config": "endpoint-config",
     "endpoint": "endpoint",
+    "pipeline": "pipeline",
 }
 _MOST = 50  # tags of a resource
 _PAGE = 50  # ListTags' least MaxResults

@@ -1,0 +1,67 @@
+"""Search over what the emulator has, and operations that it leaves to moto."""
+
+import json
+import urllib.error
+import urllib.request
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+from emulator_helpers import Client, ended, job
+
+from sagemaker_emulator.server import Emulator
+
+
+def names(sm: Client, *filters: dict[str, str], **more: Any) -> list[str]:  # noqa: ANN401 - of a request
+    expression = {"Filters": list(filters)} | more.pop("expression", {}) if filters else {}
+    given = {"SearchExpression": expression} if expression else {}
+    results = sm.search(Resource="TrainingJob", **given, **more)["Results"]
+    return [r["TrainingJob"]["TrainingJobName"] for r in results]
+
+
+def compared(name: str, operator: str, value: str) -> dict[str, str]:
+    return {"Name": name, "Operator": operator, "Value": value}
+
+
+def test_jobs_are_searched_by_their_members(sm: Client) -> None:
+    metric = {"MetricDefinitions": [{"Name": "acc", "Regex": "acc=([0-9.]+)"}]}
+    for number in (1, 2, 3):
+        tags = [{"Key": "team", "Value": "hounds" if number < 3 else "cats"}]
+        code, lr = f"print('acc=0.{number}')", {"optimizer.lr": str(number / 100)}
+        sm.create_training_job(**job(f"j{number}", code, algorithm=metric, hyperparameters=lr, Tags=tags))
+        ended(sm, f"j{number}")
+    assert names(sm) == ["j3", "j2", "j1"], "the one that changed last comes first"
+    of_team = compared("Tags.team", "Equals", "hounds")
+    assert names(sm, of_team, SortBy="TrainingJobName", SortOrder="Ascending") == ["j1", "j2"]
+    assert names(sm, compared("Metrics.acc", "GreaterThan", "0.1"), SortBy="Metrics.acc") == ["j3", "j2"]
+    assert names(sm, compared("HyperParameters.optimizer.lr", "LessThanOrEqualTo", "0.01")) == ["j1"]
+    assert names(sm, compared("TrainingJobName", "In", "j1,j3"), SortOrder="Ascending") == ["j1", "j3"]
+    either = [compared("TrainingJobName", "Equals", "j1"), compared("TrainingJobName", "Contains", "3")]
+    assert sorted(names(sm, *either, expression={"Operator": "Or"})) == ["j1", "j3"]
+    assert names(sm, *either) == []
+    first = sm.search(Resource="TrainingJob", MaxResults=2)
+    assert (len(first["Results"]), first["TotalHits"]["Value"]) == (2, 3)
+    rest = sm.search(Resource="TrainingJob", MaxResults=2, NextToken=first["NextToken"])
+    assert [r["TrainingJob"]["TrainingJobName"] for r in rest["Results"]] == ["j1"]
+    with pytest.raises(ClientError, match="The emulator searches TrainingJob"):
+        sm.search(Resource="FeatureGroup")
+
+
+def test_what_moto_knows_is_stored_and_marked_as_not_executed(emulator: Emulator, sm: Client) -> None:
+    sm.create_experiment(ExperimentName="dogs")
+    sm.create_trial(TrialName="first", ExperimentName="dogs")
+    sm.create_trial_component(TrialComponentName="part")
+    sm.associate_trial_component(TrialComponentName="part", TrialName="first")
+    assert [e["ExperimentName"] for e in sm.list_experiments()["ExperimentSummaries"]] == ["dogs"]
+    browser = urllib.request.Request(emulator.url, headers={"Accept": "text/html"})
+    with urllib.request.urlopen(browser) as page:
+        text = page.read().decode()
+    assert "CreateExperiment" in text
+    assert "not executed" in text
+    target = {"X-Amz-Target": "SageMaker.CreateExperiment"}
+    request = urllib.request.Request(emulator.url, data=b'{"ExperimentName": "no spaces here!"}', headers=target)
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(request)
+    assert json.loads(refused.value.read())["__type"] == "ValidationException"
+    with pytest.raises(ClientError, match="NotImplemented"):
+        sm.list_inference_experiments()
