@@ -9,7 +9,7 @@ from sagemaker_emulator.hosting.model_registry import ModelRegistry
 from sagemaker_emulator.hosting.models import EndpointConfigs, Models
 from sagemaker_emulator.hosting.runtime import Runtime
 from sagemaker_emulator.jobs.processing_jobs import ProcessingJobs
-from sagemaker_emulator.jobs.search import Search
+from sagemaker_emulator.jobs.resource_search import Search
 from sagemaker_emulator.jobs.training_jobs import TrainingJobs
 from sagemaker_emulator.jobs.transform_jobs import TransformJobs
 from sagemaker_emulator.jobs.tuning_jobs import TuningJobs
