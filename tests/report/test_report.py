@@ -323,6 +323,20 @@ def test_many_classes_stay_small(tmp_path: Path, browser: Browser) -> None:
     check(browser, path)
 
 
+def test_near_duplicates_are_shown_with_one_photo_of_each_split(folder: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    audit = json.loads((copy / "audit.json").read_text())
+    files = {split: [row["file"] for row in contents.read(copy).of_split(split)] for split in ("train", "test")}
+    group = [*files["train"][:2], files["test"][0]]
+    audit["near_duplicates_across_splits"] = [
+        [{"file": f, "split": f.partition("/")[0], "label": "Slate", "distance": 1.0, "by": "hash"} for f in group]
+    ]
+    (copy / "audit.json").write_text(json.dumps(audit))
+    page = report.write(copy).read_text()
+    shown = page[page.index("Near-duplicates in more than one split:") :]
+    assert [f for f in group if f">{f}<" in shown[:200_000].partition("<h2")[0]] == [group[0], group[2]]
+
+
 def test_names_of_photos_are_text_and_never_markup(folder: Path, browser: Browser, tmp_path: Path) -> None:
     copy = shutil.copytree(folder, tmp_path / "copy")
     file = copy / "predictions.csv"

@@ -76,8 +76,7 @@ def reliability(confidence: Any, correct: Any) -> Figure:  # noqa: ANN401 - arra
 
 def learning_curve(points: Sequence[Mapping[str, Any]]) -> Figure:
     """Draw the valid accuracy over the number of train photos."""
-    figure = Figure(figsize=(5.5, 3.4))
-    figure.subplots_adjust(0.13, 0.17, 0.97, 0.9)
+    figure = Figure(figsize=(5.5, 3.4), layout="constrained")
     axes = figure.subplots()
     axes.plot([p["photos"] for p in points], [p["top1"] for p in points], "o-")
     axes.set(xlabel="train photos", ylabel="valid accuracy", title="Learning curve of a head on the features")

@@ -1,6 +1,6 @@
 """The sections of a run's report."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sagehound.evaluation import plots, tables
 from sagehound.evaluation.tables import ClassScore, describe_interval
@@ -84,10 +84,19 @@ def _data(run: Contents) -> Section:
         section.tiles(tiles(run.photos, [(row["file"], [row["label"]]) for row in some]))
         if across := findings["groups of near-duplicates in more than one split"]:
             section.text("Near-duplicates in more than one split:")
-            pairs = [(one["file"], [one.get("split", ""), one["file"]]) for group in across[:3] for one in group[:2]]
+            pairs = [
+                (one["file"], [f"{one['split']}, {one['label']}", one["file"]])
+                for group in across[:3]
+                for one in _of_two_splits(group)
+            ]
             section.tiles(tiles(run.photos, pairs))
     _insights(run, section)
     return section
+
+
+def _of_two_splits(group: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A group's first photo, and its first photo of another split."""
+    return [group[0], *[one for one in group if one["split"] != group[0]["split"]][:1]]
 
 
 def _insights(run: Contents, section: Section) -> None:
