@@ -4,8 +4,8 @@ A service's public methods with the name of an operation (CreateTrainingJob) tak
 return the response. Members that the model does not have are removed, so a record may be the response. Operations of a
 region run one at a time, under the lock of its records, and so must not wait; ``Tasks.background`` runs the work.
 ROUTES maps requests of other services (a regex of ``POST /path``) to methods that take the Request and the regex's
-groups and return a Response; these do not hold the lock. ``recover()``, if a service has it, runs once the server listens.
-``close()`` runs first when the emulator ends.
+groups and return a Response; these do not hold the lock. ``recover()``, if a service has it, runs once the server
+listens. ``close()`` runs first when the emulator ends.
 """
 
 import io
