@@ -15,6 +15,12 @@ models: dict[str, Path] = {}
 
 
 class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1" if "LATE_CLOSE" in os.environ else "HTTP/1.0"
+
+    def finish(self) -> None:
+        time.sleep(float(os.environ.get("LATE_CLOSE", "0")))  # seconds from the response to the end of the connection
+        super().finish()
+
     def do_GET(self) -> None:
         if self.path == "/execution-parameters" and "PARAMETERS" in os.environ:
             self.say(200, os.environ["PARAMETERS"].encode())

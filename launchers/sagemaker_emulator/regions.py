@@ -7,6 +7,7 @@ from typing import Any
 
 from sagemaker_emulator.aws_services import AwsServices
 from sagemaker_emulator.errors import ApiError
+from sagemaker_emulator.identity import Identity
 from sagemaker_emulator.request_validation import service_model
 from sagemaker_emulator.storage.records import Records
 
@@ -19,8 +20,8 @@ class Region:
     ``operations`` take a request of SageMaker's API. ``handlers`` take one of its runtime; ``routes`` has their paths.
     """
 
-    def __init__(self, services: list[Any], records: Records, aws: AwsServices) -> None:
-        self.records, self.aws = records, aws
+    def __init__(self, services: list[Any], records: Records, aws: AwsServices, identity: Identity) -> None:
+        self.records, self.aws, self.identity = records, aws, identity
         self._services = services
         known = set(service_model("sagemaker").operation_names)
         self.operations: dict[str, Callable[..., Any]] = {}

@@ -68,27 +68,19 @@ class Emulator:
             store = ObjectStore(folder, region)
             ends.callback(store.close)
             self._tasks, reaper = Tasks(), Reaper()
-            control, log, images = Control(), RequestLog(), Images(self.settings.images)
-            transfers, identities = Transfers(store, folder / "temporary"), list[Identity]()
-
-            def make(name: str) -> Region:
-                identity = Identity(name)
-                identity.url = self.url
-                identities.append(identity)
-                own = folder if name == region else folder / _OTHERS / name
-                return self._region(own, identity, control, images, reaper, transfers)
-
-            regions = Regions(make, region)
+            control, log = Control(), RequestLog()
+            regions = self._regions(folder, Transfers(store, folder / "temporary"), control, reaper)
             page = StatusPage(regions, log)
             application = Application(regions, control, self._tasks, self.settings, store, page, log)
             try:
                 server = make_server("127.0.0.1", self._port, application, threaded=True, request_handler=Handler)
             except (OSError, SystemExit) as error:  # werkzeug exits if the port is in use
                 raise EmulatorError(f"port={self._port} cannot be listened on; choose another, or 0") from error
-            self.url = identities[0].url = f"http://127.0.0.1:{server.server_port}"
+            self.url = regions.first.identity.url = f"http://127.0.0.1:{server.server_port}"
             ends.callback(server.server_close)
             thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-            with regions.first.records.lock:  # new requests wait, or recover() would take their records for old ones
+            # new requests wait: recover() would take their records for those of an earlier run
+            with regions.first.records.lock:
                 thread.start()
                 ends.callback(server.shutdown)
                 ends.callback(address.unlink, missing_ok=True)
@@ -100,13 +92,18 @@ class Emulator:
             self._ends = ends.pop_all()
         return self
 
-    def _region(
-        self, folder: Path, identity: Identity, control: Control, images: Images, reaper: Reaper, transfers: Transfers
-    ) -> Region:
-        """A region with its own records and containers in a folder."""
-        records, aws = Records(folder / "records"), AwsServices(folder, identity.region)
-        containers = Containers(folder, self.settings, identity, images, self._tasks, reaper)
-        return Region(make_services(records, identity, control, self._tasks, containers, transfers, aws), records, aws)
+    def _regions(self, folder: Path, transfers: Transfers, control: Control, reaper: Reaper) -> Regions:
+        images = Images(self.settings.images)
+
+        def make(name: str) -> Region:
+            own = folder if name == self.settings.region else folder / _OTHERS / name
+            identity, records, aws = Identity(name), Records(own / "records"), AwsServices(own, name)
+            identity.url = self.url
+            containers = Containers(own, self.settings, identity, images, self._tasks, reaper)
+            parts = (records, identity, control, self._tasks, containers, transfers, aws)
+            return Region(make_services(*parts), records, aws, identity)
+
+        return Regions(make, self.settings.region)
 
     def __exit__(self, *_: object) -> None:
         self._tasks.stopping.set()

@@ -179,6 +179,12 @@ def test_bodies_have_limits(emulator: Emulator) -> None:
         invoke(emulator, "less", b"x" * (2**22 + 1))
 
 
+def test_a_container_may_close_the_connection_late(emulator: Emulator) -> None:
+    make_model(emulator, "late", LATE_CLOSE="0.3")
+    assert make_endpoint(emulator, "late", variant("late"))["EndpointStatus"] == "InService"
+    assert [invoke(emulator, "late", b"%d" % i)["body"] for i in range(3)] == ["0", "1", "2"]
+
+
 def test_calls_of_other_kinds_are_refused(emulator: Emulator) -> None:
     runtime = client(emulator, "sagemaker-runtime")
     with pytest.raises(ClientError, match="Endpoint e of account 123456789012 not found"):

@@ -26,7 +26,6 @@ _PORTS = range(20_000, 30_000)
 _ports = itertools.cycle(random.sample(_PORTS, len(_PORTS)))  # in random order, because there may be other emulators
 _ports_lock = threading.Lock()
 _PAUSE = 1.0  # seconds before a restart
-_AT_ONCE = 256  # connections; urllib3 warns beyond
 _GRACE = 30.0  # seconds between SIGTERM and SIGKILL
 
 
@@ -79,7 +78,7 @@ class ModelContainer:
         self._ended = threading.Event()
         self._lock = threading.Lock()  # guards starting and stopping the process
         self._container: Container | None = None
-        self._pool: urllib3.HTTPConnectionPool | None = None
+        self._port: int | None = None
 
     @property
     def runs(self) -> bool:
@@ -108,12 +107,12 @@ class ModelContainer:
         Raises:
             NoReply: it did not respond within ``seconds``, or does not run.
         """
-        pool = self._pool
-        if pool is None:
+        if self._port is None:
             raise NoReply("the container does not run")
         closing = {**headers, "Connection": "close"}  # the container may close a kept connection at any time
         try:
-            answer = pool.urlopen(method, path, body, closing, retries=False, timeout=seconds)
+            with urllib3.HTTPConnectionPool("127.0.0.1", self._port) as pool:  # urllib3 reuses one that closes late
+                answer = pool.urlopen(method, path, body, closing, retries=False, timeout=seconds)
         except urllib3.exceptions.TimeoutError as error:
             raise TimedOut(str(error)) from error
         except urllib3.exceptions.HTTPError as error:
@@ -163,7 +162,7 @@ class ModelContainer:
             own = self.model.get("Environment", {})
             variables = given | dict(self._environment) | own
             self._container = self._containers.start(self.model["Image"], command, self._opt_ml, variables, self._log)
-            self._pool = urllib3.HTTPConnectionPool("127.0.0.1", port, maxsize=_AT_ONCE)
+            self._port = port
 
     def _wait(self, seconds: float, given_up: Callable[[], bool]) -> None:
         until = time.monotonic() + seconds
