@@ -190,6 +190,7 @@ def test_a_checkpoint_with_other_hyperparameters_is_refused(
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_public_names_exist_and_the_import_is_light() -> None:
     code = """
 import sys

@@ -145,6 +145,7 @@ def test_the_documentation_has_an_example_of_each() -> None:
     assert len(COMMANDS) == 4
 
 
+@pytest.mark.slow
 def test_audit_and_probe_use_an_own_source(
     command: Command, here: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -305,6 +305,7 @@ def test_training_may_end_by_max_steps(photos: Path, weights: Path, tmp_path: Pa
     assert mine.global_step == 3
 
 
+@pytest.mark.slow
 def test_a_tuner_may_set_learning_rate_and_batch_size(photos: Path, weights: Path, tmp_path: Path) -> None:
     model, data = classifier(weights), PhotoDataModule(photos, batch_size=2)
     Tuner(trainer(tmp_path, max_epochs=1)).scale_batch_size(model, datamodule=data, max_trials=2, steps_per_trial=1)

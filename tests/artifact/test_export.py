@@ -75,6 +75,7 @@ print(len(names))
 """
 
 
+@pytest.mark.slow
 def test_the_folder_of_inference_imports_nothing_else_of_sagehound() -> None:
     done = subprocess.run([sys.executable, "-c", IMPORTS], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -170,6 +171,7 @@ def swapped(text: str, i: int, j: int) -> str:
     return json.dumps(card)
 
 
+@pytest.mark.slow
 def test_one_that_answers_otherwise_is_loud_and_not_kept(
     config: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -149,6 +149,7 @@ def test_yaml_that_expands_without_limit_is_refused(tmp_path: Path, content: str
         with_best([f"best={tmp_path}"])
 
 
+@pytest.mark.slow
 def test_loggers_json_may_contain_only_ids(tmp_path: Path, marker: Path) -> None:
     contents = ["[1]", "null", '{"mlflow": 3}', '{"mlflow": {"_target_": "evil.mark"}}', "{", "[" * 100000]
     (tmp_path / "run").mkdir()

@@ -111,6 +111,7 @@ def test_every_kind_of_training_is_the_one_without(config: Compose, tmp_path: Pa
         assert {v.dtype for v in values(folder, relus[0]).values()} == {np.dtype("float32")}
 
 
+@pytest.mark.slow
 def test_a_step_is_one_of_the_optimizer(config: Compose, tmp_path: Path) -> None:
     given = ["finetune=head", "data.batch_size=4", "trainer.accumulate=4", "trainer.gradient_clip=0.001"]
     run = train(config(*given, *DEBUGGER), tmp_path / "run")  # 24 photos: 4 + 2 batches an epoch

@@ -212,6 +212,7 @@ def test_the_archive_is_the_one_without_it(config: Compose, tmp_path: Path) -> N
     assert archives[0] == archives[1]
 
 
+@pytest.mark.slow
 def test_the_command_evaluates_saved_tensors(config: Compose, tmp_path: Path) -> None:
     given = [*LOCAL, *RISING, "debugger.preflight=false", "debugger.save=true"]
     run = train(config(*given), tmp_path / "run")

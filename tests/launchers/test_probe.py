@@ -42,6 +42,7 @@ def test_all_test_photos_are_sent_and_what_came_back_is_written(
     assert (folder / "plots/accuracy_by_class_size.png").stat().st_size > 5_000
 
 
+@pytest.mark.slow
 def test_some_photos_are_chosen_by_seed(launch: Command, server: Server, run_photos: Path, tmp_path: Path) -> None:
     def sent(*overrides: str) -> list[str]:
         given = ["probe=local", f"endpoint={server.url}/models/run", "data=folder", f"data.root={run_photos}", "n=5"]
@@ -128,6 +129,7 @@ def runtime(server: Server) -> Iterator[str]:
         listening.shutdown()
 
 
+@pytest.mark.slow
 def test_an_endpoint_of_sagemaker_by_its_name(
     launch: Command, runtime: str, run_photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -85,6 +85,7 @@ def test_other_weights_give_another_map(real_data: Path) -> None:
     assert np.mean(np.abs(likeness)) < 0.5, likeness
 
 
+@pytest.mark.slow
 def test_the_command_writes_a_picture(
     config: Compose, tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -263,6 +263,7 @@ def test_a_resume_beside_averaged_weights_finds_its_features(config: Compose, tm
     assert not read
 
 
+@pytest.mark.slow
 def test_a_resume_at_the_end_of_the_head_phase_learns_what_an_uninterrupted_run_learns(
     config: Compose, tmp_path: Path
 ) -> None:

@@ -44,6 +44,7 @@ def findings(run: Path) -> dict[str, str]:
     return {finding["rule"]: finding["override"] for finding in profile(run)["findings"]}
 
 
+@pytest.mark.slow
 def test_a_run_leaves_its_profile_and_is_otherwise_the_same(config: Compose, tmp_path: Path) -> None:
     given = ["finetune=full", "trainer.max_epochs=4"]
     plain = train(config(*given), tmp_path / "plain")
@@ -93,6 +94,7 @@ def test_a_slow_disk_is_named_and_its_override_helps(
     assert waits[1] < 0.6 * waits[0], waits
 
 
+@pytest.mark.slow
 def test_a_slow_transform_of_your_own_is_named(
     config: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

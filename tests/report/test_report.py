@@ -210,6 +210,7 @@ def test_a_report_afterwards_and_of_several_runs(folder: Path, command: Command,
     assert ended.value.code == 2
 
 
+@pytest.mark.slow
 def test_a_comparison_of_three_runs(folder: Path, browser: Browser, tmp_path: Path) -> None:
     folders = [folder, *(shutil.copytree(folder, tmp_path / name) for name in ("other", "third"))]
     rows = list(csv.DictReader((folders[1] / "predictions.csv").open()))

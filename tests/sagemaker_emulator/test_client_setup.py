@@ -25,6 +25,7 @@ def test_starts_empty(sagemaker_emulator):
 """
 
 
+@pytest.mark.slow
 def test_the_fixture_of_pytest(tmp_path: Path) -> None:
     """In a project of the user's own, without any configuration."""
     (tmp_path / "test_mine.py").write_text(TEST)

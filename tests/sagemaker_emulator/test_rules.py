@@ -74,6 +74,7 @@ def test_rules_are_evaluated_over_a_jobs_tensors(emulator: Emulator, sm: Client)
     assert "Sagehound has no rule Confusion; it has AllZero" in result["Confusion"][1]
 
 
+@pytest.mark.slow
 def test_stop_training_stops_the_job(emulator: Emulator, sm: Client) -> None:
     from smdebug_rulesconfig import StopTraining
 

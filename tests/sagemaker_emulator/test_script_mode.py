@@ -149,6 +149,7 @@ def test_what_cannot_be_run_is_named(
     assert reason in ended(sm, "wrong")["FailureReason"]
 
 
+@pytest.mark.slow
 def test_torchrun(emulator: Emulator, sm: Client, s3: Client) -> None:
     code = """
 import torch.distributed as dist

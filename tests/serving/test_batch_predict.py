@@ -57,6 +57,7 @@ def test_a_folder_of_any_shape_becomes_a_table(launch: Command, run: Path, tmp_p
     assert lines[0]["label"] == found[0]["prediction"]
 
 
+@pytest.mark.slow
 def test_a_killed_command_goes_on_where_it_was(
     run: Path, run_photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -123,6 +123,7 @@ def test_parameters_of_rules() -> None:
     assert "Overtraining" not in found
 
 
+@pytest.mark.slow
 def test_every_rule_that_is_offered_is_one_of_aws() -> None:
     """Each is asked for with all its parameters, as far as they are numbers; AWS's class or table takes them."""
     with pytest.raises(ConfigError) as error:

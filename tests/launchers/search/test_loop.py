@@ -193,6 +193,7 @@ def search(folder: Path, *arguments: str, runner: Parabola | None = None, **hpo:
     )
 
 
+@pytest.mark.slow
 def test_a_grid_goes_on_wherever_it_was_killed(tmp_path: Path) -> None:
     sweeps = ["optimizer.lr=0.01,0.02,0.03", "data.batch_size=5,8"]
     whole = {(lr, b) for lr in ("0.01", "0.02", "0.03") for b in ("5", "8")}
