@@ -156,6 +156,7 @@ def _hyperparameters(search: Search) -> list[Section]:
     if len(search.complete) < 2:
         return [section]
     shares = {key: importance(search, key) for key in search.keys}
+    shares = dict(sorted(shares.items(), key=lambda item: -item[1]))
     alt = "Share of the objective's variance that each hyperparameter explains: "
     alt += ", ".join(f"{key} {share:.2f}" for key, share in shares.items())
     section.picture(charts.vector(charts.bars(shares, "Importance", "share of the objective's variance"), alt))
@@ -190,15 +191,29 @@ def _parallel(search: Search) -> Figure:
     falls = best is None or float(best["objective"]) <= float(np.nanmedian(objective))
     order = np.argsort(objective if falls else -objective)
     good = set(order[: max(len(order) // 3, 1)].tolist())
-    figure = Figure(figsize=(max(1.7 * len(columns), 5) + 1, 3.8))
-    figure.subplots_adjust(0.06, 0.2, 0.97, 0.88)
+    figure = Figure(figsize=(max(1.7 * len(columns), 5) + 1, 4), layout="constrained")
     axes = figure.subplots()
     for i in order[::-1]:
         colour, width = ("C0", 1.6) if i in good else ("0.75", 0.8)
         axes.plot(range(len(columns)), [values[i] for values in columns.values()], color=colour, linewidth=width)
+    for x, key in enumerate(columns):
+        for y, text, side in zip((0, 1), _ends(search, key), ("top", "bottom"), strict=True):
+            axes.annotate(text, (x, y), (0, -4 if y == 0 else 4), textcoords="offset points", ha="center", va=side)
     axes.set_xticks(range(len(columns)), list(columns), rotation=15)
-    axes.set(yticks=[], title="Values of the best third of the trials (blue) and of the others")
+    axes.set(
+        yticks=[],
+        xlim=(-0.4, len(columns) - 0.6),
+        ylim=(-0.15, 1.15),
+        title="Values of the best third of the trials (blue) and of the others",
+    )
     return figure
+
+
+def _ends(search: Search, key: str) -> tuple[str, str]:
+    """The least and the greatest value of a hyperparameter, or the first and the last of its choices."""
+    numbers = _numbers(search, key)
+    ends = sorted(row[key] for row in search.complete) if numbers is None else [min(numbers), max(numbers)]
+    return _short(str(ends[0])), _short(str(ends[-1]))
 
 
 def _scaled(search: Search, key: str) -> np.ndarray[Any, Any]:
