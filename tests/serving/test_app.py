@@ -298,7 +298,7 @@ def test_a_model_that_gives_no_probabilities_is_refused(server: Server, run: Pat
     mean = helper.make_node("ReduceMean", ["f", "axes"], ["m"], keepdims=0)
     assert "its output is not probabilities" in load([to_float, mean, log], TensorProto.FLOAT)
     text = helper.make_node("Cast", ["m"], ["out"], to=TensorProto.INT64)
-    assert "model.json beside it says" in load([to_float, mean, text], TensorProto.INT64)
+    assert "model.json says" in load([to_float, mean, text], TensorProto.INT64)
 
 
 def _connect(server: Server) -> socket.socket:
