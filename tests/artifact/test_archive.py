@@ -79,7 +79,7 @@ def test_too_many_files_and_files_of_one_name_are_refused(tmp_path: Path) -> Non
     with pytest.raises(InputError, match="more than 3 files"):
         unpack(folders, tmp_path / "out", max_entries=3)
     twice = archive(tmp_path / "twice.tar.gz", entry("x", b"1"), entry("./x", b"2"))
-    with pytest.raises(InputError, match="is there twice"):
+    with pytest.raises(InputError, match="occurs twice"):
         unpack(twice, tmp_path / "out2")
 
 

@@ -107,7 +107,7 @@ def test_a_leak_of_given_splits_is_named_last(
         save(scene(100 + len(label) + int(label[-1])), root / "test" / label / "own.jpg")
     train(config(f"data.root={root}"), tmp_path / "run")
     last = capsys.readouterr().out.splitlines()[-1]
-    assert "in train or valid: 1 of 3, which flatters the test accuracy; without them " in last
+    assert "in train or valid: 1 of 3, so the test accuracy is too high; without them " in last
     clean = json.loads((tmp_path / "run/metrics.json").read_text())["test_without_leaks"]
     assert (clean["photos"], clean["leaked"]) == (2, 1)
     assert f"without them {clean['top1']:.1%} (" in last

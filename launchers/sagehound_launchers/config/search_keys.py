@@ -80,8 +80,8 @@ class Hpo:
         known = [*objectives(), *(f"seconds.{phase}" for phase in ("data", "model", "features", "train", "evaluate"))]
         if split == "test":
             yield (
-                f"hpo.objective={self.objective}: what was chosen by the test photos cannot be tested by them: choose "
-                f"valid.{score}"
+                f"hpo.objective={self.objective}: a model that was chosen by its test score has no fair test score: "
+                f"choose valid.{score}"
             )
         if self.objective not in known:
             yield (

@@ -184,7 +184,7 @@ def _role(given: str | None, caller: str, client: Callable[[str], Any], *, emula
             if code_of(error) not in ("AccessDenied", "AccessDeniedException"):
                 raise
             raise ConfigError(
-                f"aws.role={given}: these credentials may not look roles up: give its ARN, arn:aws:iam::.../{given}"
+                f"aws.role={given}: these credentials lack iam:GetRole: give its ARN, arn:aws:iam::.../{given}"
             ) from error
 
 

@@ -89,7 +89,9 @@ def _of_service(doing: str, error: Exception) -> SagehoundError:
     if code in _UNKNOWN:
         return ConfigError(f"{doing}: AWS does not know these credentials: aws configure sets them up; {EMULATOR}")
     if code in _DENIED:
-        return ConfigError(f"{doing}: these credentials may not: {message}; ask who runs the account; {EMULATOR}")
+        return ConfigError(
+            f"{doing}: these credentials lack a permission: {message}; ask who runs the account; {EMULATOR}"
+        )
     if code == "NoSuchBucket":
         return ConfigError(f"{doing}: there is no such bucket")
     if code == "ResourceLimitExceeded":

@@ -135,7 +135,7 @@ def _modes(root: Path) -> tuple[dict[str, str], list[str]]:
 
 
 def _git(root: Path, *arguments: str) -> tuple[list[str], str]:
-    """Git's output, split at NUL, and the message to use if that output is empty."""
+    """Run git; returns its output, split at NUL, and why there is none (empty if there is some)."""
     environment = {k: v for k, v in os.environ.items() if k not in _OF_A_HOOK}
     try:
         done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, env=environment, check=False)

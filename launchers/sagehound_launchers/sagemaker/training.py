@@ -161,7 +161,7 @@ class Runner:
             return kind(f"{error}{note if left else ''}")
         signum = stop_signal(error)
         if self.jobs[0].cfg.aws.stop_on_interrupt:
-            note = "; the jobs were told to stop"
+            note = "; the jobs are being stopped"
             for name in left:
                 try:
                     job_client.stop(self.cloud, _KIND, name)

@@ -150,7 +150,7 @@ def _run(
             signum = stop_signal(error)
             if cfg.aws.stop_on_interrupt:
                 job_client.stop(cloud, _KIND, name)
-                resume_hint = f"the tuning job {name} was told to stop"
+                resume_hint = f"the tuning job {name} is being stopped"
             raise Stopped(f"stopped by {signum.name}; {resume_hint}", signum) from error
         except SagehoundError as error:
             raise type(error)(f"{error}; {resume_hint}") from error

@@ -34,8 +34,14 @@ def report_findings(report: dict[str, Any]) -> None:
         (report["ignored_folders"], "folders beside train, valid and test are ignored"),
         (report["missing_in_split"]["valid"], "classes have no valid photo"),
         (report["missing_in_split"]["test"], "classes have no test photo"),
-        (report["duplicates_across_splits"], "photos are in more than one split, which flatters the result"),
-        (report["groups_across_splits"], "groups (data.group) are in more than one split, which flatters the result"),
+        (
+            report["duplicates_across_splits"],
+            "photos are in more than one split, so the result looks better than it is",
+        ),
+        (
+            report["groups_across_splits"],
+            "groups (data.group) are in more than one split, so the result looks better than it is",
+        ),
         (report["duplicates_with_different_labels"], "photos are in more than one class"),
     ]
     for findings, meaning in checks:
@@ -61,8 +67,8 @@ def report_near_duplicates(report: dict[str, Any], known: set[str] | None = None
     if across:
         few = ", ".join(across[:2])
         console.warn(
-            f"{len(across)}{more} photos are near-duplicates of photos in another split, which flatters the result "
-            f"({few}{', ...' if across[2:] else ''}): see audit.json"
+            f"{len(across)}{more} photos are near-duplicates of photos in another split, so the result looks better "
+            f"than it is ({few}{', ...' if across[2:] else ''}): see audit.json"
         )
     if within:
         console.info(f"data: {len(within)}{more} photos are near-duplicates of others in their split: see audit.json")
@@ -103,7 +109,7 @@ def refuse_unusable(tree: Tree, photos: list[Photo], missing: list[str], pairs: 
             if split in missing:
                 groups = len({p.group for p in photos if p.group})
                 why = (f"data.group puts them into {groups} groups (choose another)" if groups else "") or (
-                    "they are near-duplicates (data.near_duplicates=apart divides them, which flatters the result)"
+                    "they are near-duplicates (data.near_duplicates=apart divides them; the result then looks too good)"
                     if pairs
                     else "they are too few"
                 )

@@ -65,7 +65,7 @@ def tell_leaks(scores: dict[str, Any]) -> None:
         )
         console.warn(
             f"test photos with a copy, near-duplicate or photo of their group in train or valid: {scores['leaked']} of "
-            f"{scores['leaked'] + scores['photos']}, which flatters the test accuracy; {rest} (see audit.json)"
+            f"{scores['leaked'] + scores['photos']}, so the test accuracy is too high; {rest} (see audit.json)"
         )
 
 

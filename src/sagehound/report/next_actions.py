@@ -18,12 +18,12 @@ _PLACES = ("hydra.run.dir", "hydra.sweep.dir", "overwrite", "resume", "best")  #
 
 @dataclass(frozen=True)
 class Action:
-    """One thing to do.
+    """A recommendation of the report.
 
     Attributes:
-        title: what, as an imperative.
-        why: the measurement, and the expected gain.
-        command: to paste into a shell.
+        title: the recommendation in a few words, as an imperative.
+        why: the measurement behind it, and the expected gain.
+        command: a command that carries it out.
     """
 
     title: str
@@ -167,7 +167,7 @@ def caveats(run: Contents) -> list[str]:
         rest = f" Without them it is {leaks['top1']:.1%}." if "top1" in leaks else ""
         sentences.append(
             f"Test photos with a copy, near-duplicate or photo of their group in train or valid: {leaks['leaked']}. "
-            f"They flatter the accuracy.{rest}"
+            f"So the accuracy is too high.{rest}"
         )
     few = [row["class"] for row in run.by_class if int(row["test"] or 0) < 10]
     if few:

@@ -102,9 +102,7 @@ def add(
     with source:
         for file in ArchiveReader(archive, source, folder, hint, limits).files():
             if wanted(file.name):
-                _write(
-                    file, folder, parents, f"{archive}: {str(file.name)!r} is there twice, or as a folder too; {hint}"
-                )
+                _write(file, folder, parents, f"{archive}: {str(file.name)!r} occurs twice, or as a folder too; {hint}")
             read(source.tell())
 
 

@@ -87,7 +87,9 @@ def check_classes(cfg: Train, checkpoint: dict[str, Any], classes: list[str]) ->
     """
     if checkpoint["classes"] != classes:
         other = sorted(set(checkpoint["classes"]) ^ set(classes))
-        raise InputError(f"resume={cfg.resume} has other classes: {', '.join(other[:5])} are only in one of the two")
+        raise InputError(
+            f"resume={cfg.resume} was trained with other classes than these photos have: {', '.join(other[:5])}"
+        )
 
 
 def ended_early(checkpoint: dict[str, Any], patience: int | None) -> bool:

@@ -296,7 +296,7 @@ def test_one_photo_that_is_refused_ends_an_upload_that_hangs(
     command = [sys.executable, "-c", UPLOAD, stuck, str(tree(tmp_path / "dogs"))]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
-    assert done.stderr.startswith("sending photos to s3://photos/dogs/photos/: these credentials may not: no")
+    assert done.stderr.startswith("sending photos to s3://photos/dogs/photos/: these credentials lack a permission: no")
 
 
 def test_ctrl_c_ends_an_upload_that_hangs(stuck: str, tmp_path: Path) -> None:

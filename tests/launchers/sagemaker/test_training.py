@@ -239,7 +239,7 @@ def test_ctrl_c_stops_jobs_only_if_asked(
     (job,) = jobs(emulator)
     assert len(errors.splitlines()) == 1
     if asked:
-        assert "told to stop" in errors
+        assert "are being stopped" in errors
         waiter = client(emulator, "sagemaker").get_waiter("training_job_completed_or_stopped")
         waiter.wait(TrainingJobName=job["TrainingJobName"], WaiterConfig={"Delay": 1, "MaxAttempts": 60})
         assert jobs(emulator)[0]["TrainingJobStatus"] == "Stopped"

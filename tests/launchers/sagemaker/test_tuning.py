@@ -190,7 +190,7 @@ def test_ctrl_c_stops_the_job_only_if_asked(
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     assert len(errors.splitlines()) == 1
-    assert ("was told to stop" if asked else "goes on; hpo.study=mine follows it again") in errors
+    assert ("is being stopped" if asked else "goes on; hpo.study=mine follows it again") in errors
     again = launch(*given)
     assert again.returncode == 0, again.stderr
     states = [r["state"] for r in rows(tmp_path / "multirun/mine")]

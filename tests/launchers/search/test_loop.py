@@ -37,7 +37,7 @@ def rows(folder: Path) -> list[dict[str, str]]:
         (["hpo=optuna", "hpo/space=adamx"], "no such option (did you mean adam?); choose from adam, adamw, "),
         (["hpo=optuna", "hpo/space=adamw", "optimizer=sgd"], "optimizer=sgd has no eps"),
         (["hpo=optuna", "hpo.objective=valid.lss"], "no such number in metrics.json (did you mean valid.loss?)"),
-        (["hpo=optuna", "hpo.objective=test.top1"], "what was chosen by the test photos cannot be tested by them"),
+        (["hpo=optuna", "hpo.objective=test.top1"], "a model that was chosen by its test score has no fair test score"),
         (["hpo=optuna", "hpo.objective=valid.top1"], "is better if it is higher: give hpo.direction=maximize"),
         (["hpo=optuna", "hpo.direction=maximize"], "is better if it is lower: give hpo.direction=minimize"),
         (

@@ -30,11 +30,11 @@ class Setting:
     """The model, the data and the optimizer that the checks before the first epoch use.
 
     Attributes:
-        model: on the device on which it will be trained.
-        data: with its trainer.
-        optimizer: of the model, before its first step.
-        clip: largest norm of the gradient; None: it is not clipped.
-        facts: what is known of the run.
+        model: already on the device that trains it.
+        data: already attached to its Trainer.
+        optimizer: the model's optimizer, before its first step.
+        clip: the norm to which gradients are clipped; None: they are not clipped.
+        facts: settings of the run that the checks compare, such as the number of epochs.
     """
 
     model: Classifier
