@@ -362,3 +362,27 @@ def test_thirds_are_compared_at_the_same_epoch() -> None:
     assert [out_of_the_third(n, series, 1, 9) for n in "abcd"] == [False, True, True, False]
     assert not out_of_the_third("x", {"x": [5.0, 5.0]}, 1, 9), "no rung at 2"
     assert out_of_the_third("x", {"x": [5.0, 5.0]}, 1, 2), "MaxResource is the end"
+
+
+def test_several_definitions_are_searched_side_by_side(sm: Client) -> None:
+    request = tuning("two", most=4, parallel=2)
+    config, definition = request["HyperParameterTuningJobConfig"], request.pop("TrainingJobDefinition")
+    objective, ranges = config.pop("HyperParameterTuningJobObjective"), config.pop("ParameterRanges")
+    far = {"ContinuousParameterRanges": [{"Name": "lr", "MinValue": "5", "MaxValue": "9"}]}
+    definitions = [
+        definition | {"DefinitionName": name, "TuningObjective": objective, "HyperParameterRanges": own}
+        for name, own in (("near", ranges), ("far", far))
+    ]
+    with pytest.raises(ClientError, match="needs a DefinitionName of its own"):
+        sm.create_hyper_parameter_tuning_job(**request, TrainingJobDefinitions=[definitions[0]] * 2)
+    both = request | {"HyperParameterTuningJobConfig": config | {"ParameterRanges": ranges}}
+    with pytest.raises(ClientError, match="give HyperParameterRanges and TuningObjective in each of them"):
+        sm.create_hyper_parameter_tuning_job(**both, TrainingJobDefinitions=definitions)
+    sm.create_hyper_parameter_tuning_job(**request, TrainingJobDefinitions=definitions)
+    described = finished(sm, "two")
+    assert described["HyperParameterTuningJobStatus"] == "Completed"
+    jobs = jobs_of(sm, "two")
+    assert sorted(j["TrainingJobDefinitionName"] for j in jobs) == ["far", "far", "near", "near"]
+    assert all((float(j["TunedHyperParameters"]["lr"]) >= 5) == (j["TrainingJobDefinitionName"] == "far") for j in jobs)
+    assert described["BestTrainingJob"]["TrainingJobDefinitionName"] == "near"
+    assert [d["DefinitionName"] for d in described["TrainingJobDefinitions"]] == ["near", "far"]

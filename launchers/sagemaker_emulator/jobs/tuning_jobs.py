@@ -7,7 +7,15 @@ from sagemaker_emulator.errors import STOPPED, ApiError
 from sagemaker_emulator.identity import Identity
 from sagemaker_emulator.jobs.sampling import combinations, wrong_ranges
 from sagemaker_emulator.jobs.training_jobs import TrainingJobs
-from sagemaker_emulator.jobs.tuning_run import KIND, TuningRun, best, child_request, resource_config, summaries
+from sagemaker_emulator.jobs.tuning_run import (
+    KIND,
+    TuningRun,
+    best,
+    child_request,
+    one_for_each_definition,
+    resource_config,
+    summaries,
+)
 from sagemaker_emulator.processes.tasks import Tasks
 from sagemaker_emulator.request_validation import problems
 from sagemaker_emulator.storage.listing import page, pick, select
@@ -49,23 +57,17 @@ class TuningJobs:
         arn = self._identity.arn("hyper-parameter-tuning-job", name)
         if self._records.find(KIND, name):
             raise ApiError("ResourceInUse", f"A hyperparameter tuning job with this name already exists ({arn})")
-        for wrong in self._wrong(request):
+        for wrong in _wrong_definitions(request):
             raise ApiError("ValidationException", wrong)
-        ranges = request["HyperParameterTuningJobConfig"].get("ParameterRanges", {})
-        child = child_request(
-            request, f"{name}-001-00000000", {r["Name"]: "0" for kind in ranges.values() for r in kind}
-        )
-        for wrong in problems("CreateTrainingJob", child):
-            raise ApiError("ValidationException", f"TrainingJobDefinition: {wrong}")
-        self._training_jobs.check(child)
+        searches = one_for_each_definition(request)
+        for search in searches:
+            self._check(search)
         now = time.time()
         self._tags.put(arn, request.get("Tags", []))
-        definition = request["TrainingJobDefinition"]
-        objective = request["HyperParameterTuningJobConfig"]["HyperParameterTuningJobObjective"]["MetricName"]
-        static = definition.get("StaticHyperParameters", {}) | {"_tuning_objective_metric": objective}
+        definitions = [_described_definition(search) for search in searches]
+        many = "TrainingJobDefinition" not in request
         record = {k: v for k, v in request.items() if k != "Tags"} | {
-            # as AWS describes it; HyperparameterTuner.attach of SDK 2 relies on it
-            "TrainingJobDefinition": definition | resource_config(definition) | {"StaticHyperParameters": static},
+            **({"TrainingJobDefinitions": definitions} if many else {"TrainingJobDefinition": definitions[0]}),
             "HyperParameterTuningJobArn": arn,
             "HyperParameterTuningJobStatus": "InProgress",
             "CreationTime": now,
@@ -77,11 +79,19 @@ class TuningJobs:
         self._tasks.background(tuner.run)
         return {"HyperParameterTuningJobArn": arn}
 
+    def _check(self, request: Record) -> None:
+        """Check a tuning job with one definition, and the training jobs that it would start."""
+        for wrong in self._wrong(request):
+            raise ApiError("ValidationException", wrong)
+        ranges = request["HyperParameterTuningJobConfig"].get("ParameterRanges", {})
+        name = f"{request['HyperParameterTuningJobName']}-001-00000000"
+        child = child_request(request, name, {r["Name"]: "0" for kind in ranges.values() for r in kind})
+        for wrong in problems("CreateTrainingJob", child):
+            raise ApiError("ValidationException", f"TrainingJobDefinition: {wrong}")
+        self._training_jobs.check(child)
+
     def _wrong(self, request: Record) -> Iterator[str]:
-        config, definition = request["HyperParameterTuningJobConfig"], request.get("TrainingJobDefinition")
-        if definition is None or request.get("Autotune"):
-            yield "The emulator runs only tuning jobs with one TrainingJobDefinition and without Autotune."
-            return
+        config, definition = request["HyperParameterTuningJobConfig"], request["TrainingJobDefinition"]
         objective = config.get("HyperParameterTuningJobObjective")
         metrics = [m["Name"] for m in definition["AlgorithmSpecification"].get("MetricDefinitions", [])]
         if objective is None or objective["MetricName"] not in metrics:
@@ -206,6 +216,34 @@ class TuningJobs:
         if record is None:
             raise ApiError("ResourceNotFound", f"Amazon SageMaker can't find a tuning job with the name {name}.")
         return record
+
+
+def _wrong_definitions(request: Record) -> Iterator[str]:
+    """Rules of TrainingJobDefinition and TrainingJobDefinitions; AWS's wording is not known."""
+    if request.get("Autotune"):
+        yield "The emulator runs tuning jobs without Autotune."
+    many = request.get("TrainingJobDefinitions")
+    if ("TrainingJobDefinition" in request) == bool(many):
+        yield "One of TrainingJobDefinition and TrainingJobDefinitions must be given, and not both."
+    if not many:
+        return
+    config, names = request["HyperParameterTuningJobConfig"], [d.get("DefinitionName") for d in many]
+    if None in names or len(set(names)) < len(names):
+        yield "Each of the TrainingJobDefinitions needs a DefinitionName of its own."
+    if "ParameterRanges" in config or "HyperParameterTuningJobObjective" in config:
+        yield "With TrainingJobDefinitions, give HyperParameterRanges and TuningObjective in each of them."
+    if len({d.get("TuningObjective", {}).get("Type") for d in many}) > 1:
+        yield "The emulator compares definitions only if all maximize or all minimize their objective."
+    if config["Strategy"] == "Grid" or "WarmStartConfig" in request:
+        yield "The emulator has neither the strategy Grid nor WarmStartConfig with several definitions."
+
+
+def _described_definition(search: Record) -> Record:
+    """A definition as AWS describes it, which HyperparameterTuner.attach of SDK 2 relies on."""
+    definition: Record = search["TrainingJobDefinition"]
+    objective = search["HyperParameterTuningJobConfig"]["HyperParameterTuningJobObjective"]["MetricName"]
+    static = definition.get("StaticHyperParameters", {}) | {"_tuning_objective_metric": objective}
+    return definition | resource_config(definition) | {"StaticHyperParameters": static}
 
 
 def _wrong_strategy(config: Record, ranges: Record) -> Iterator[str]:

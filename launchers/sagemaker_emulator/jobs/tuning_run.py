@@ -48,12 +48,11 @@ class TuningRun:
         self._series: dict[str, list[float]] = {}  # objectives by training job; lower is better
         config = record["HyperParameterTuningJobConfig"]
         self._config, self._limits = config, config["ResourceLimits"]
-        self._objective = config["HyperParameterTuningJobObjective"]["MetricName"]
-        self._sign = _sign(record)
-        ranges = config["ParameterRanges"]
-        guided = config["Strategy"] == "Bayesian"
-        self._sampler = Sampler(ranges, config.get("RandomSeed"), guided=guided)
-        self._grid = grid(ranges) if config["Strategy"] == "Grid" else None
+        searches = one_for_each_definition(record)
+        self._sign = _sign(searches[0])
+        guided, ranges = config["Strategy"] == "Bayesian", [_ranges(search) for search in searches]
+        self._samplers = [Sampler(r, config.get("RandomSeed"), guided=guided) for r in ranges]
+        self._grid = grid(ranges[0]) if config["Strategy"] == "Grid" else None
         self._most = len(self._grid) if self._grid is not None else self._limits["MaxNumberOfTrainingJobs"]
         self._seeds = [point for parent in parents for point in _points(records, parent)]
 
@@ -98,7 +97,8 @@ class TuningRun:
             if time.monotonic() - began > self._limits.get("MaxRuntimeInSeconds", float("inf")):
                 return "Stopped", ""
             ended = [name for name, run in self._runs.items() if run.ended.is_set()]
-            values = [value for _, value in _points(self._records, self._record)]
+            searches = one_for_each_definition(self._record)
+            values = [value for search in searches for _, value in _points(self._records, search)]
             if len(ended) >= min(_GIVE_UP_AFTER, self._most) and not values:
                 return "Failed", (
                     f"No training job succeeded after {len(ended)} attempts. For additional details, please take a "
@@ -115,22 +115,26 @@ class TuningRun:
                 time.sleep(_POLL)
 
     def _start(self, number: int) -> None:
-        """Start the next training job."""
-        known = self._seeds + _points(self._records, self._record)
-        point = self._grid[number] if self._grid is not None else self._sampler.propose(known)
+        """Start the next training job. Definitions take turns; how AWS divides jobs among them is not documented."""
+        index = number % len(self._samplers)
+        search = one_for_each_definition(self._record)[index]
+        known = self._seeds + _points(self._records, search)
+        point = self._grid[number] if self._grid is not None else self._samplers[index].propose(known)
+        objective = search["HyperParameterTuningJobConfig"]["HyperParameterTuningJobObjective"]["MetricName"]
         tuning = self._record["HyperParameterTuningJobName"]
         name = f"{tuning}-{number + 1:03}-{uuid.uuid4().hex[:8]}"
         self._series[name] = []
 
         def on_metric(metric: str, value: float) -> None:
-            if metric == self._objective:
+            if metric == objective:
                 self._record_objective(name, self._sign * value)
 
         more = {"TuningJobArn": self._record["HyperParameterTuningJobArn"]}
         with self._records.lock:  # on_metric must wait until the run is stored
-            run = self._training_jobs.start(child_request(self._record, name, point), more, on_metric)
+            run = self._training_jobs.start(child_request(search, name, point), more, on_metric)
             self._runs[name] = run
-            self._records.change(KIND, tuning, jobs=[*self._record["jobs"], {"name": name, "tuned": point}])
+            job = {"name": name, "tuned": point, "definition": search["TrainingJobDefinition"].get("DefinitionName")}
+            self._records.change(KIND, tuning, jobs=[*self._record["jobs"], job])
 
     def _record_objective(self, name: str, value: float) -> None:
         """Record a new objective of a job, and stop the job if it is bad."""
@@ -155,6 +159,24 @@ class TuningRun:
             return True
         patience = criteria.get("BestObjectiveNotImproving", {}).get("MaxNumberOfTrainingJobsNotImproving")
         return patience is not None and bool(values) and len(values) - 1 - values.index(min(values)) >= patience
+
+
+def one_for_each_definition(tuning: Record) -> list[Record]:
+    """A tuning job as one tuning job for each of its definitions, with the ranges, objective and jobs of that one."""
+    if "TrainingJobDefinition" in tuning:
+        return [tuning]
+    searches = []
+    for definition in tuning["TrainingJobDefinitions"]:
+        own = {
+            "ParameterRanges": definition.get("HyperParameterRanges", {}),
+            "HyperParameterTuningJobObjective": definition.get("TuningObjective"),
+        }
+        jobs = [job for job in tuning.get("jobs", []) if job["definition"] == definition.get("DefinitionName")]
+        config = tuning["HyperParameterTuningJobConfig"] | own
+        searches.append(
+            tuning | {"HyperParameterTuningJobConfig": config, "TrainingJobDefinition": definition, "jobs": jobs}
+        )
+    return searches
 
 
 def child_request(tuning: Record, name: str, point: Point) -> Record:
@@ -185,6 +207,12 @@ def resource_config(definition: Record) -> Record:
 
 def summaries(records: Records, tuning: Record) -> list[Record]:
     """Summaries of a tuning job's training jobs, in the order of their start."""
+    order = {job["name"]: number for number, job in enumerate(tuning["jobs"])}
+    collected = [s for search in one_for_each_definition(tuning) for s in _summaries(records, search)]
+    return sorted(collected, key=lambda summary: order[summary["TrainingJobName"]])
+
+
+def _summaries(records: Records, tuning: Record) -> list[Record]:
     objective = tuning["HyperParameterTuningJobConfig"]["HyperParameterTuningJobObjective"]
     collected = []
     for job in tuning["jobs"]:
@@ -194,6 +222,8 @@ def summaries(records: Records, tuning: Record) -> list[Record]:
         members = ("TrainingJobName", "TrainingJobArn", "CreationTime", "TrainingStartTime", "TrainingEndTime")
         summary = {k: record[k] for k in (*members, "TrainingJobStatus", "FailureReason") if k in record}
         summary["TunedHyperParameters"] = job["tuned"]
+        if job.get("definition"):
+            summary["TrainingJobDefinitionName"] = job["definition"]
         value = [
             m["Value"] for m in record.get("FinalMetricDataList", []) if m["MetricName"] == objective["MetricName"]
         ]
@@ -213,7 +243,8 @@ def best(tuning: Record, jobs: Sequence[Record]) -> Record | None:
     """The summary of the best ended training job, the earliest of equals."""
     member = "FinalHyperParameterTuningJobObjectiveMetric"
     done = [job for job in jobs if job["ObjectiveStatus"] == "Succeeded"]
-    return min(done, key=lambda job: _sign(tuning) * float(job[member]["Value"]), default=None)
+    sign = _sign(one_for_each_definition(tuning)[0])
+    return min(done, key=lambda job: sign * float(job[member]["Value"]), default=None)
 
 
 def _points(records: Records, tuning: Record) -> list[tuple[Point, float]]:
@@ -221,6 +252,11 @@ def _points(records: Records, tuning: Record) -> list[tuple[Point, float]]:
     member = "FinalHyperParameterTuningJobObjectiveMetric"
     jobs = [job for job in summaries(records, tuning) if member in job]
     return [(job["TunedHyperParameters"], _sign(tuning) * float(job[member]["Value"])) for job in jobs]
+
+
+def _ranges(tuning: Record) -> Record:
+    ranges: Record = tuning["HyperParameterTuningJobConfig"]["ParameterRanges"]
+    return ranges
 
 
 def _sign(tuning: Record) -> int:

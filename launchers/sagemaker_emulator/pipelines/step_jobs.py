@@ -12,6 +12,7 @@ from sagemaker_emulator.jobs.processing_jobs import ProcessingJobs
 from sagemaker_emulator.jobs.training_jobs import TrainingJobs
 from sagemaker_emulator.jobs.transform_jobs import TransformJobs
 from sagemaker_emulator.jobs.tuning_jobs import TuningJobs
+from sagemaker_emulator.jobs.tuning_run import one_for_each_definition
 from sagemaker_emulator.pipelines.definition import Json
 from sagemaker_emulator.request_validation import problems, service_model
 from sagemaker_emulator.storage.records import Record, Records
@@ -91,8 +92,9 @@ class StepJobs:
         described = dict(self._call(f"Describe{job}", {f"{job}Name": name}))
         if kind == "Tuning":
             request = {f"{job}Name": name, "SortBy": "FinalObjectiveMetricValue", "MaxResults": 100}
-            objective = described["HyperParameterTuningJobConfig"]["HyperParameterTuningJobObjective"]["Type"]
-            request["SortOrder"] = "Descending" if objective == "Maximize" else "Ascending"
+            search = one_for_each_definition(described)[0]["HyperParameterTuningJobConfig"]
+            maximizes = search["HyperParameterTuningJobObjective"]["Type"] == "Maximize"
+            request["SortOrder"] = "Descending" if maximizes else "Ascending"
             described |= self._call("ListTrainingJobsForHyperParameterTuningJob", request)
         return described
 
