@@ -71,6 +71,10 @@ def test_an_asynchronous_call_leaves_its_result_or_its_failure_in_s3(tiny: Emula
     assert result["body"] == "hello"
     assert result["headers"]["content-type"] == "text/csv"
     assert result["headers"]["x-amzn-sagemaker-custom-attributes"] == "c"
+    s3.put_object(Bucket=BUCKET, Key="in/typed", Body=b"[1]", ContentType="application/json")
+    typed = runtime.invoke_endpoint_async(EndpointName="later", InputLocation=f"s3://{BUCKET}/in/typed")
+    headers = json.loads(arrived(s3, typed["OutputLocation"]))["headers"]
+    assert headers["content-type"] == "application/json", "as it is stored"
     failed = arrived(s3, call(tiny, b"status 400")["FailureLocation"])
     assert b'Received client error (400) from primary with message "you asked for it"' in failed
     slow = arrived(s3, call(tiny, b"sleep 30", InvocationTimeoutSeconds=1)["FailureLocation"])  # type: ignore[arg-type]
@@ -79,6 +83,8 @@ def test_an_asynchronous_call_leaves_its_result_or_its_failure_in_s3(tiny: Emula
     assert b"There is no object at" in arrived(s3, missing["FailureLocation"])
     with pytest.raises(ClientError, match="is asynchronous: send it an InvokeEndpointAsync"):
         runtime.invoke_endpoint(EndpointName="later", Body=b"x")
+    with pytest.raises(ClientError, match="RequestTTLSeconds must be a number from 60 to 21600"):
+        call(tiny, b"x", RequestTTLSeconds=21_601)  # type: ignore[arg-type]
     endpoint(tiny, "now", model="n")
     with pytest.raises(ClientError, match="is not asynchronous: send it an InvokeEndpoint"):
         runtime.invoke_endpoint_async(EndpointName="now", InputLocation=f"s3://{BUCKET}/in/a")

@@ -184,7 +184,8 @@ def test_logs_and_checkpoints_can_be_followed_and_a_stop_leaves_the_model(
 def end(*_):
     (ml / "model/m").write_text("so far"); print("ending"); sys.exit(0)
 signal.signal(signal.SIGTERM, end)
-(ml / "checkpoints/last.ckpt").write_text("1"); (ml / "output/tensors/0.json").write_text("{}")
+(ml / "checkpoints/index.json.tmp").write_text("{"); (ml / "checkpoints/last.ckpt").write_text("1")
+(ml / "output/tensors/0.json").write_text("{}")
 print("ready")
 while True: time.sleep(0.05)
 """

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import sagemaker
+from sagemaker.async_inference import AsyncInferenceConfig, WaiterConfig
 from sagemaker.analytics import HyperparameterTuningJobAnalytics, TrainingJobAnalytics
 from sagemaker.debugger import DebuggerHookConfig, ProfilerConfig, Rule, rule_configs
 from sagemaker.deserializers import JSONDeserializer
@@ -17,6 +18,7 @@ from sagemaker.multidatamodel import MultiDataModel
 from sagemaker.processing import ProcessingInput, ProcessingOutput, ScriptProcessor
 from sagemaker.pytorch import PyTorch, PyTorchModel
 from sagemaker.serializers import JSONSerializer
+from sagemaker.serverless import ServerlessInferenceConfig
 from sagemaker.tuner import CategoricalParameter, ContinuousParameter, HyperparameterTuner, IntegerParameter
 
 folder = Path(sys.argv[1])
@@ -90,6 +92,27 @@ predictor = model.deploy(1, "ml.m5.large", serializer=JSONSerializer(), deserial
 answer = predictor.predict([[1.0, 2.0]])
 print("answer", answer)
 assert answer["labels"] == [1]
+
+# the same model behind an asynchronous and a serverless endpoint
+later = model.deploy(
+    1,
+    "ml.m5.large",
+    endpoint_name="later",
+    serializer=JSONSerializer(),
+    deserializer=JSONDeserializer(),
+    async_inference_config=AsyncInferenceConfig(output_path=f"s3://{bucket}/answers"),
+)
+response = later.predict_async(data=[[1.0, 2.0]], input_path=f"s3://{bucket}/questions/1.json")
+assert response.get_result(WaiterConfig(max_attempts=60, delay=1))["labels"] == [1]
+later.delete_endpoint()
+less = model.deploy(
+    endpoint_name="less",
+    serializer=JSONSerializer(),
+    deserializer=JSONDeserializer(),
+    serverless_inference_config=ServerlessInferenceConfig(memory_size_in_mb=2048, max_concurrency=2),
+)
+assert less.predict([[1.0, 2.0]])["labels"] == [1]
+less.delete_endpoint()
 
 # the same model by batch transform
 rows = "\n".join("[[1.0, 2.0]]" for _ in range(3))

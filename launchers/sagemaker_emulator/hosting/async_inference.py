@@ -64,14 +64,14 @@ class AsyncInference:
             "InputLocation": location,
             "Body": base64.b64encode(call.body).decode(),
             "Headers": {
-                "Content-Type": header("Content-Type") or "application/octet-stream",
+                "Content-Type": header("Content-Type") or "",
                 "Accept": header("Accept") or "*/*",
                 f"{_HEADER}Custom-Attributes": header("Custom-Attributes") or "",
             },
             "OutputLocation": output,
             "FailureLocation": failure,
-            "Expires": time.time() + float(header("RequestTTLSeconds") or _WAIT),
-            "Timeout": float(header("InvocationTimeoutSeconds") or _TIMEOUT),
+            "Expires": time.time() + _seconds("RequestTTLSeconds", header("RequestTTLSeconds"), 60, _WAIT, _WAIT),
+            "Timeout": _seconds("InvocationTimeoutSeconds", header("InvocationTimeoutSeconds"), 1, 3_600, _TIMEOUT),
         }
         self._records.save(_KIND, number, record)
         self._tasks.background(self._work, record)
@@ -130,6 +130,9 @@ class AsyncInference:
     def _reply(self, record: Record, deployment: Deployment, body: bytes) -> Reply:
         _, server = deployment.choose(None)
         headers = {k: v for k, v in record["Headers"].items() if v}
+        # SageMaker's SDK 2 names the type in S3 only
+        kind = self._transfers.content_type(record["InputLocation"]) if record["InputLocation"] else None
+        headers.setdefault("Content-Type", kind or "application/octet-stream")
         try:
             return server.invoke(body, headers, record["Timeout"])
         except TimedOut:
@@ -156,3 +159,11 @@ class AsyncInference:
         except JobFailed as error:
             self._endpoints.log(record["EndpointName"], f"the result of {record['InferenceId']} is lost: {error}")
         self._records.remove(_KIND, record["Id"])
+
+
+def _seconds(name: str, text: str | None, least: float, most: float, default: float) -> float:
+    if text is None:
+        return default
+    if not text.isdecimal() or not least <= int(text) <= most:
+        raise ApiError("ValidationError", f"{name} must be a number from {least:g} to {most:g}.")
+    return float(text)

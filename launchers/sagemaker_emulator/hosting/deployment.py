@@ -4,7 +4,9 @@ import random
 import shutil
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -48,7 +50,7 @@ class Deployment:
         self.endpoint, self.variants, self._folder = endpoint, variants, folder
         self._servers: dict[str, ModelContainer] = {}
         self._failed: list[JobFailed] = []  # the first one is the reason
-        self._in_use = 0
+        self._in_use, self._served = 0, 0
         self._free = threading.Condition()
         for variant in variants:
             name, model = variant["VariantName"], variant["_Container"]
@@ -91,10 +93,17 @@ class Deployment:
                 return variant, self._servers[wanted]
         raise ApiError("ValidationError", f"Variant {wanted} of endpoint {self.endpoint} not found.")
 
-    @property
-    def in_use(self) -> int:
-        """The number of requests in progress."""
-        return self._in_use
+    @contextmanager
+    def slot(self, most: int | None) -> Iterator[bool]:
+        """Yield whether there is room for a request that is served at once; ``most`` at a time, None: any number."""
+        with self._free:
+            is_free = most is None or self._served < most
+            self._served += is_free
+        try:
+            yield is_free
+        finally:
+            with self._free:
+                self._served -= is_free
 
     def begin(self) -> None:
         """Begin a request; the containers run until ``finish``."""

@@ -163,6 +163,9 @@ class EndpointConfigs:
             for member in ("AsyncInferenceConfig", "DataCaptureConfig"):
                 if request.get(member):
                     raise invalid(f"Serverless endpoints do not support {member}.")  # AWS's wording is not known
+        is_async = "AsyncInferenceConfig" in request
+        if is_async and any(self._models.container(v["ModelName"])["Mode"] == "MultiModel" for v in variants):
+            raise invalid("Asynchronous endpoints do not support multi-model containers.")  # from memory
         self._tags.put(arn, request.get("Tags", []))
         record = {k: v for k, v in request.items() if k != "Tags"}
         record |= {"EndpointConfigArn": arn, "CreationTime": time.time(), "ProductionVariants": variants}
@@ -207,6 +210,8 @@ class EndpointConfigs:
             raise invalid("ServerlessConfig and InstanceType cannot both be given.")
         if serverless["MemorySizeInMB"] % 1024:
             raise invalid("MemorySizeInMB must be one of 1024, 2048, 3072, 4096, 5120 and 6144.")
+        if serverless.get("ProvisionedConcurrency", 0) > serverless["MaxConcurrency"]:
+            raise invalid("ProvisionedConcurrency must be less than or equal to MaxConcurrency.")
         if container["Mode"] == "MultiModel":
             raise invalid("Serverless endpoints do not support multi-model containers.")
         if count > 1:

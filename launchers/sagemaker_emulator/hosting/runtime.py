@@ -56,14 +56,18 @@ class Runtime:
             target = call.headers.get(f"{_HEADER}Target-Model")
             _check(name, deployment, variant, target, len(call.body))
             headers = {k: call.headers[k] for k in _PASSED if k in call.headers}
-            try:
-                reply = server.invoke(call.body, headers, self._containers.settings.response, target)
-            except LoadFailed as error:
-                reply = error.reply
-            except TimedOut:
-                return self._model_error(name, 0, _TIMED_OUT)
-            except NoReply:
-                return self._model_error(name, 0, _EXITED)
+            most = variant.get("ServerlessConfig", {}).get("MaxConcurrency")
+            with deployment.slot(most) as is_free:
+                if not is_free:  # AWS's code and wording are from memory
+                    raise ApiError("ThrottlingException", f"Endpoint {name} serves {most} requests at a time.", 429)
+                try:
+                    reply = server.invoke(call.body, headers, self._containers.settings.response, target)
+                except LoadFailed as error:
+                    reply = error.reply
+                except TimedOut:
+                    return self._model_error(name, 0, _TIMED_OUT)
+                except NoReply:
+                    return self._model_error(name, 0, _EXITED)
         if not 200 <= reply.status < 300:
             return self._model_error(name, reply.status, reply.body.decode(errors="replace"))
         answer = _answer(reply, variant["VariantName"])
@@ -100,9 +104,6 @@ def _check(name: str, deployment: Deployment, variant: Record, target: str | Non
     many = variant["_Container"]["Mode"] == "MultiModel"
     if "AsyncInferenceConfig" in deployment.config:
         raise ApiError("ValidationError", f"Endpoint {name} is asynchronous: send it an InvokeEndpointAsync.")
-    most = variant.get("ServerlessConfig", {}).get("MaxConcurrency")
-    if most is not None and deployment.in_use > most:  # AWS's code and wording are from memory
-        raise ApiError("ThrottlingException", f"Endpoint {name} serves {most} requests at a time.", 429)
     if "ServerlessConfig" in variant and size > _MOST_SERVERLESS:
         raise ApiError("ValidationError", f"Request {uuid.uuid4()} has oversize body.")
     if target and not many:

@@ -105,6 +105,12 @@ class ObjectStore:
         buffer: Any = None if stored is None else stored._value_buffer
         return buffer.path if isinstance(buffer, _File) else None
 
+    def content_type(self, bucket: str, key: str) -> str | None:
+        """The Content-Type with which an object was stored."""
+        stored = self._get(bucket, key)
+        metadata = {} if stored is None else {k.lower(): v for k, v in stored.metadata.items()}
+        return metadata.get("content-type")
+
     def put(self, bucket: str, key: str, content: bytes | Path, content_type: str | None = None) -> None:
         """Create or replace an object; KeyError if there is no such bucket."""
         if bucket not in self._backend.buckets:

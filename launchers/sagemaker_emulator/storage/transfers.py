@@ -36,6 +36,10 @@ class Transfers:
         """The file that holds an object, to be read only; None if there is no such object."""
         return self._store.path(*split_uri(uri))
 
+    def content_type(self, uri: str) -> str | None:
+        """The Content-Type with which an object was stored."""
+        return self._store.content_type(*split_uri(uri))
+
     def read(self, uri: str) -> bytes:
         """An object's content.
 
