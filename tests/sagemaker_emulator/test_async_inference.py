@@ -63,9 +63,9 @@ def test_an_asynchronous_call_leaves_its_result_or_its_failure_in_s3(tiny: Emula
     assert described["EndpointStatus"] == "InService"
     assert described["AsyncInferenceConfig"] == ASYNC
     s3, runtime = client(tiny, "s3"), client(tiny, "sagemaker-runtime")
-    accepted = call(tiny, b"hello", InferenceId="mine", ContentType="text/csv", CustomAttributes="c")
+    accepted = call(tiny, b"hello", InferenceId='my "own"', ContentType="text/csv", CustomAttributes="c")
     assert accepted["ResponseMetadata"]["HTTPStatusCode"] == 202
-    assert accepted["InferenceId"] == "mine"
+    assert accepted["InferenceId"] == 'my "own"'
     assert accepted["OutputLocation"].startswith(f"s3://{BUCKET}/answers/")
     result = json.loads(arrived(s3, accepted["OutputLocation"]))
     assert result["body"] == "hello"

@@ -35,6 +35,7 @@ def test_jobs_are_searched_by_their_members(sm: Client) -> None:
     assert names(sm, of_team, SortBy="TrainingJobName", SortOrder="Ascending") == ["j1", "j2"]
     assert names(sm, compared("Metrics.acc", "GreaterThan", "0.1"), SortBy="Metrics.acc") == ["j3", "j2"]
     assert names(sm, compared("HyperParameters.optimizer.lr", "LessThanOrEqualTo", "0.01")) == ["j1"]
+    assert names(sm, SortBy="HyperParameters.code", SortOrder="Ascending") == ["j1", "j2", "j3"]
     assert names(sm, compared("TrainingJobName", "In", "j1,j3"), SortOrder="Ascending") == ["j1", "j3"]
     either = [compared("TrainingJobName", "Equals", "j1"), compared("TrainingJobName", "Contains", "3")]
     assert sorted(names(sm, *either, expression={"Operator": "Or"})) == ["j1", "j3"]

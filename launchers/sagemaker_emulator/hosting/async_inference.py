@@ -4,6 +4,7 @@ Defaults are those of AWS's API reference: a call waits at most 6 hours and runs
 """
 
 import base64
+import json
 import threading
 import time
 import uuid
@@ -78,7 +79,7 @@ class AsyncInference:
         headers = {"Content-Type": "application/json", f"{_HEADER}OutputLocation": output}
         if failure:
             headers[f"{_HEADER}FailureLocation"] = failure
-        return Response(f'{{"InferenceId": "{record["InferenceId"]}"}}'.encode(), 202, headers)
+        return Response(json.dumps({"InferenceId": record["InferenceId"]}).encode(), 202, headers)
 
     def recover(self) -> None:
         """Run the calls that were accepted before the emulator ended."""

@@ -48,7 +48,7 @@ class Search:
                 shown.append(item)
         key = request.get("SortBy", "LastModifiedTime")
         present = [item for item in shown if _values(item, key)]
-        present.sort(key=lambda item: _values(item, key)[0], reverse=request.get("SortOrder") != "Ascending")
+        present.sort(key=lambda item: _sort_key(_values(item, key)[0]), reverse=request.get("SortOrder") != "Ascending")
         rest = [item for item in shown if not _values(item, key)]
         hits = {"TotalHits": {"Value": len(shown), "Relation": "EqualTo"}}
         return page(request, "Results", [{resource: item} for item in [*present, *rest]]) | hits
@@ -110,6 +110,12 @@ def _walk(value: Any, name: str) -> Iterator[Any]:  # noqa: ANN401 - JSON's
         first, _, rest = name.partition(".")
         if first in value and rest:
             yield from _walk(value[first], rest)
+
+
+def _sort_key(value: object) -> tuple[bool, float, str]:
+    """Numbers in their order, then texts in theirs."""
+    number = _number(value)
+    return number is None, number or 0.0, str(value)
 
 
 def _number(value: object) -> float | None:

@@ -86,7 +86,8 @@ class ExecutionRun:
 
     def _start(self, step: Step) -> None:
         attempt = self._record["_Attempts"].get(step.name, 0) + 1
-        self._record["_Attempts"][step.name] = attempt
+        with self._records.lock:  # another thread may be writing the record
+            self._record["_Attempts"][step.name] = attempt
         began = self._steps.get(step.name, {}).get("StartTime", time.time())
         self._set(step.name, StepStatus="Starting", StartTime=began, AttemptCount=attempt)
         try:
