@@ -65,7 +65,7 @@ def aws_errors(doing: str) -> Iterator[None]:
 
 def failure(reason: str) -> str:
     """A job's FailureReason as one line: the program's own message first, and a hint if the system killed it."""
-    line = re.sub(r"^(\w+Error): (\w.*)$", r"\2 (\1)", " ".join(reason.split()))
+    line = re.sub(r"^(\w+Error): ([^,].*)$", r"\2 (\1)", " ".join(reason.split()))
     if re.search(r"exit code:? 137\b", line):
         line += "; it was killed, probably out of memory: a smaller data.batch_size, or a larger aws.instance_type"
     return line

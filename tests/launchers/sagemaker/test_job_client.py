@@ -128,6 +128,6 @@ def test_a_dry_run_needs_no_bucket_and_makes_none(
 
 
 def test_the_reason_of_a_failure_is_one_line_that_begins_with_the_programs() -> None:
-    reason = "AlgorithmError: no usable\nphoto is left, exit code: 3"
-    assert failure(reason) == "no usable photo is left, exit code: 3 (AlgorithmError)"
+    reason = "AlgorithmError: /photos: no usable\nphoto is left, exit code: 3"
+    assert failure(reason) == "/photos: no usable photo is left, exit code: 3 (AlgorithmError)"
     assert "exit code: 137; it was killed, probably out of memory" in failure("AlgorithmError: , exit code: 137")
