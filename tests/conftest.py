@@ -4,11 +4,13 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run in parallel; set before torch is imported
 
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import forked
 import pytest
@@ -17,6 +19,9 @@ from hydra import compose, initialize_config_dir
 
 from sagehound.config import Train, register, typed
 from sagehound.storage.atomic import locked
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell ignore it
 
@@ -33,6 +38,21 @@ def real_data() -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip("no real photos: set SAGEHOUND_TEST_DATA to a folder with woof10, odd and weights in it")
     return Path(folder)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator["Browser"]:
+    """Chromium, without a window."""
+    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if not program:
+        pytest.skip("no chromium: apt-get install chromium")
+    from playwright.sync_api import expect, sync_playwright
+
+    expect.set_options(timeout=30_000)  # ms; a machine may be busy
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield started
+        started.close()
 
 
 @pytest.fixture

@@ -47,10 +47,10 @@ def _own(operation: str) -> str:
 
 def table() -> str:
     """A line for each operation, and the numbers."""
-    found = list(states())
-    lines = [f"{state:9} {service:18} {operation}" for service, operation, state in found]
+    rows = list(states())
+    lines = [f"{state:9} {service:18} {operation}" for service, operation, state in rows]
     order = list(STATES)
     lines.sort(key=lambda line: order.index(line.split()[0]))
-    counts = Counter(state for _, _, state in found)
+    counts = Counter(state for _, _, state in rows)
     numbers = [f"{counts[state]:4} {state}: {meaning}" for state, meaning in STATES.items()]
     return "\n".join([*lines, "", *numbers])

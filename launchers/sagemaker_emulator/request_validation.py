@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
-_MOST_TEXT = 60  # characters of a value in a message
+from sagemaker_emulator.errors import invalid
+
+_LONGEST_TEXT = 60  # characters of a value in a message
 _CLASSES = {  # Python has no \p; AWS's model uses L, N and _ together only, as \w does
     r"\p{L}": r"\w",
     r"\p{N}": r"\w",
@@ -40,6 +42,17 @@ def problems(operation: str, request: dict[str, Any], service: str = "sagemaker"
     return [*report.splitlines(), *_broken(shape, request, "")]
 
 
+def check(operation: str, request: dict[str, Any]) -> None:
+    """Check a request to SageMaker.
+
+    Raises:
+        ApiError: it is not valid; the message lists every problem.
+    """
+    if wrong := problems(operation, request):
+        count = "1 validation error" if len(wrong) == 1 else f"{len(wrong)} validation errors"
+        raise invalid(f"{count} detected: {'; '.join(wrong)}")
+
+
 def _broken(shape: Any, value: Any, path: str) -> Iterator[str]:  # noqa: ANN401 - botocore ships no types
     """Check maximums, enums and patterns recursively; botocore reports wrong types."""
     most = shape.metadata.get("max")
@@ -64,7 +77,7 @@ def _broken(shape: Any, value: Any, path: str) -> Iterator[str]:  # noqa: ANN401
 
 
 def _text(shape: Any, value: str, path: str) -> Iterator[str]:  # noqa: ANN401 - botocore ships no types
-    shown = value if len(value) <= _MOST_TEXT else value[:_MOST_TEXT] + "..."
+    shown = value if len(value) <= _LONGEST_TEXT else value[:_LONGEST_TEXT] + "..."
     most, pattern = shape.metadata.get("max"), shape.metadata.get("pattern")
     if most is not None and len(value) > most:
         yield f"{path}: {shown!r} has {len(value)} characters, at most {most} are allowed"

@@ -10,6 +10,11 @@ _LOCAL_DISKS = re.compile(r"ml\.([^.]*d|g5|g6|g7e|p5|p6-b200|trn1|trn2)")
 _ALIAS = re.compile(r"(arn:[^:]+:kms:[^:]*:[^:]*:)?alias/")
 
 
+def has_local_disks(instance: str) -> bool:
+    """Whether an instance type has local disks, for which AWS refuses a key."""
+    return bool(_LOCAL_DISKS.match(instance))
+
+
 def wrong_volume_key(resources: Record, path: str, alias: bool = False) -> Iterator[str]:
     """Problems of VolumeKmsKeyId.
 
@@ -21,7 +26,7 @@ def wrong_volume_key(resources: Record, path: str, alias: bool = False) -> Itera
     key, instance = resources.get("VolumeKmsKeyId"), resources.get("InstanceType", "")
     if not key:
         return
-    if _LOCAL_DISKS.match(instance):
+    if has_local_disks(instance):
         yield (
             f"{path}.VolumeKmsKeyId is not supported for {instance}: its local disks are encrypted by a hardware module"
         )

@@ -5,7 +5,6 @@ import json
 import re
 import shlex
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,25 +12,13 @@ import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from helpers import COLOURS, Command, Compose, make_photos, save_photo, small
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from sagehound import report
 from sagehound.errors import InputError
 from sagehound.report import comparison, contents, search_report
 from sagehound.report.next_actions import caveats, next_actions
 from sagehound.training.train import train
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if not CHROMIUM:
-        pytest.skip("no chromium: apt-get install chromium")
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield started
-        started.close()
 
 
 def opened(browser: Browser, path: Path, width: int, scheme: Any = "light") -> Page:  # noqa: ANN401 - a literal

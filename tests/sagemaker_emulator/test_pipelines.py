@@ -267,6 +267,9 @@ def changed(**more: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON's
         (changed(Arguments={"ErrorMessage": get("Parameters.X")}), "refers to the parameter X"),
         (changed() | {"Version": "2019"}, "Version must be 2020-12-01"),
         ({**changed(), "Steps": changed()["Steps"] * 2}, "Step name A is used twice"),
+        (changed() | {"Steps": ["A"]}, "Unable to parse pipeline definition: a part has another type"),
+        (changed() | {"Parameters": [{"Name": "X"}]}, "Unable to parse pipeline definition: 'Type' is missing"),
+        (changed(Type="Condition", Arguments=None), "Unable to parse pipeline definition: a part has another type"),
     ],
 )
 def test_definitions_are_checked_before_anything_runs(

@@ -1,8 +1,6 @@
 """The page at / in a real browser: Debian's chromium, without a window."""
 
 import json
-import shutil
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -10,23 +8,12 @@ import urllib3
 from axe_playwright_python.sync_playwright import Axe
 from botocore.exceptions import ClientError
 from emulator_helpers import BUCKET, IMAGE, ROLE, Client, client, control, ended, job
-from playwright.sync_api import Browser, expect, sync_playwright
+from playwright.sync_api import Browser, expect
 
 from sagemaker_emulator.server import Emulator
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 HTML = {"Accept": "text/html"}
 EVIL = "<img src=x onerror=alert(1)>"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if not CHROMIUM:
-        pytest.skip("no chromium: apt-get install chromium")
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield started
-        started.close()
 
 
 def unwritable(name: str) -> dict[str, Any]:

@@ -71,7 +71,9 @@ class Aws:
     @property
     def disk_key(self) -> str | None:
         """The key of the machines' disks; None if their disks are local, for which AWS refuses a key."""
-        return None if _LOCAL_DISKS.match(self.instance_type) else self.kms_key
+        from sagemaker_emulator.volume_keys import has_local_disks
+
+        return None if has_local_disks(self.instance_type) else self.kms_key
 
     def conflicts(self, cfg: "Launch") -> Iterator[str]:
         """Yield a message for each setting that contradicts another."""

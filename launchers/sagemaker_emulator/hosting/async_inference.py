@@ -98,6 +98,8 @@ class AsyncInference:
                 return self._fail(record, f"Endpoint {name} was deleted.")
             try:
                 with self._endpoints.serving(name) as deployment:
+                    if "AsyncInferenceConfig" not in deployment.config:
+                        return self._fail(record, f"Endpoint {name} was updated and is no longer asynchronous.")
                     if not self._begin(name, deployment):
                         continue
                     try:

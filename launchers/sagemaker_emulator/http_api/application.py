@@ -27,7 +27,7 @@ from sagemaker_emulator.http_api.log_queries import with_stream_names
 from sagemaker_emulator.http_api.protocol import error_response, fault_response, operation_of, signed_region
 from sagemaker_emulator.processes.tasks import Tasks
 from sagemaker_emulator.regions import Region, Regions
-from sagemaker_emulator.request_validation import problems, service_model
+from sagemaker_emulator.request_validation import check, service_model
 from sagemaker_emulator.settings import Settings
 from sagemaker_emulator.status_page.page import StatusPage, is_foreign, wants_page
 from sagemaker_emulator.status_page.request_log import RequestLog
@@ -152,10 +152,7 @@ class Application:
         if operation not in region.operations:
             raise ApiError("NotImplemented", f"the emulator has no {operation}", 501)
         request = _object(body)
-        wrong = problems(operation, request)
-        if wrong:
-            count = "1 validation error" if len(wrong) == 1 else f"{len(wrong)} validation errors"
-            raise ApiError("ValidationException", f"{count} detected: {'; '.join(wrong)}")
+        check(operation, request)
         members = getattr(self._model.operation_model(operation).output_shape, "members", {})
         with region.records.lock:
             result = region.operations[operation](request) or {}
@@ -165,8 +162,7 @@ class Application:
     def _not_executed(self, call: Request, operation: str, environ: dict[str, Any]) -> Any:  # noqa: ANN401 - as above
         """Let moto store a valid request, or respond from what it has stored."""
         try:
-            if wrong := problems(operation, _object(call.body)):
-                raise ApiError("ValidationException", "; ".join(wrong))
+            check(operation, _object(call.body))
         except ApiError as error:
             return error_response("json", error.code, error.message, error.status)
         return self._by_moto(environ, "json")

@@ -136,19 +136,19 @@ class TrainingJobs:
 
     def DescribeTrainingJob(self, request: Record) -> Record:
         """The description of a job."""
-        return self._found(request["TrainingJobName"])
+        return self._record(request["TrainingJobName"])
 
     def ListTrainingJobs(self, request: Record) -> Record:
         """One page of jobs, by default the oldest first; MaxResults counts those of any status, as at AWS."""
         status, late = request.get("StatusEquals"), "StatusEquals" if "MaxResults" in request else ""
         jobs = select({k: v for k, v in request.items() if k != late}, self._records.all(KIND), "TrainingJob")
-        found = page(request, "TrainingJobSummaries", [pick(r, *_SUMMARY) for r in jobs])
-        chosen = [r for r in found["TrainingJobSummaries"] if status in (None, r["TrainingJobStatus"])]
-        return found | {"TrainingJobSummaries": chosen}
+        listed = page(request, "TrainingJobSummaries", [pick(r, *_SUMMARY) for r in jobs])
+        chosen = [r for r in listed["TrainingJobSummaries"] if status in (None, r["TrainingJobStatus"])]
+        return listed | {"TrainingJobSummaries": chosen}
 
     def StopTrainingJob(self, request: Record) -> None:
         """Send SIGTERM; the job's files are uploaded after the grace."""
-        record = self._found(request["TrainingJobName"])
+        record = self._record(request["TrainingJobName"])
         status = record["TrainingJobStatus"]
         if status not in RUNNING:
             raise ApiError(
@@ -158,7 +158,7 @@ class TrainingJobs:
 
     def DeleteTrainingJob(self, request: Record) -> None:
         """Delete a job that has ended; its objects in S3 and its logs remain."""
-        record = self._found(request["TrainingJobName"])
+        record = self._record(request["TrainingJobName"])
         if record["TrainingJobStatus"] in RUNNING:
             raise ApiError("ResourceInUse", "The training job is still running; stop it before deleting it.")
         self._records.remove(KIND, record["TrainingJobName"])
@@ -175,7 +175,7 @@ class TrainingJobs:
         for run in list(self._runs.values()):
             run.ended.wait(30)
 
-    def _found(self, name: str) -> Record:
+    def _record(self, name: str) -> Record:
         record = self._records.find(KIND, name)
         if record is None:
             raise ApiError("ValidationException", "Requested resource not found.")

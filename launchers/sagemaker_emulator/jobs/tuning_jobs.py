@@ -126,11 +126,11 @@ class TuningJobs:
 
     def _parents(self, request: Record) -> list[Record]:
         warm = request.get("WarmStartConfig", {}).get("ParentHyperParameterTuningJobs", [])
-        return [self._found(parent["HyperParameterTuningJobName"]) for parent in warm]
+        return [self._record(parent["HyperParameterTuningJobName"]) for parent in warm]
 
     def DescribeHyperParameterTuningJob(self, request: Record) -> Record:
         """The description of a tuning job."""
-        return self._described(self._found(request["HyperParameterTuningJobName"]))
+        return self._described(self._record(request["HyperParameterTuningJobName"]))
 
     def _described(self, record: Record) -> Record:
         jobs = summaries(self._records, record)
@@ -166,7 +166,7 @@ class TuningJobs:
 
     def ListTrainingJobsForHyperParameterTuningJob(self, request: Record) -> Record:
         """One page of a tuning job's training jobs. Sorted by objective, jobs without one are left out, as at AWS."""
-        jobs = summaries(self._records, self._found(request["HyperParameterTuningJobName"]))
+        jobs = summaries(self._records, self._record(request["HyperParameterTuningJobName"]))
         jobs = [j for j in jobs if request.get("StatusEquals") in (None, j["TrainingJobStatus"])]
         objective = "FinalHyperParameterTuningJobObjectiveMetric"
         by = request.get("SortBy", "Name")
@@ -181,7 +181,7 @@ class TuningJobs:
 
     def StopHyperParameterTuningJob(self, request: Record) -> None:
         """Stop it and its training jobs."""
-        record = self._found(request["HyperParameterTuningJobName"])
+        record = self._record(request["HyperParameterTuningJobName"])
         status = record["HyperParameterTuningJobStatus"]
         if status not in RUNNING:
             raise ApiError(
@@ -192,7 +192,7 @@ class TuningJobs:
 
     def DeleteHyperParameterTuningJob(self, request: Record) -> None:
         """Delete a tuning job that has ended; its training jobs remain."""
-        record = self._found(request["HyperParameterTuningJobName"])
+        record = self._record(request["HyperParameterTuningJobName"])
         if record["HyperParameterTuningJobStatus"] in RUNNING:
             raise ApiError("ResourceInUse", "The tuning job is still running; stop it before deleting it.")
         self._records.remove(KIND, record["HyperParameterTuningJobName"])
@@ -211,7 +211,7 @@ class TuningJobs:
     def _make_run(self, record: Record, parents: list[Record]) -> TuningRun:
         return TuningRun(self._records, self._tasks, self._training_jobs, record, parents)
 
-    def _found(self, name: str) -> Record:
+    def _record(self, name: str) -> Record:
         record = self._records.find(KIND, name)
         if record is None:
             raise ApiError("ResourceNotFound", f"Amazon SageMaker can't find a tuning job with the name {name}.")

@@ -46,13 +46,23 @@ def parse(text: str) -> Definition:
     """Read and check a definition.
 
     Raises:
-        ApiError: it is not JSON, its version or a step's type is not known, a name occurs twice, a reference names
-            nothing, or steps wait for each other.
+        ApiError: it is not JSON, a part is missing or of another type, its version or a step's type is not known, a
+            name occurs twice, a reference names nothing, or steps wait for each other.
     """
     try:
-        content = json.loads(text)
+        return _parse(json.loads(text))
+    except RecursionError:
+        problem = "it is nested too deeply"
     except ValueError as error:
-        raise invalid(f"Unable to parse pipeline definition: it is not JSON: {error}.") from error
+        problem = f"it is not JSON: {error}"
+    except KeyError as error:
+        problem = f"{error} is missing"
+    except (AttributeError, TypeError) as error:
+        problem = f"a part has another type than the schema's: {error}"
+    raise invalid(f"Unable to parse pipeline definition: {problem}.")
+
+
+def _parse(content: Json) -> Definition:
     if not isinstance(content, dict) or content.get("Version") != VERSION:
         raise invalid(f"Unable to parse pipeline definition: Version must be {VERSION}.")
     if not content.get("Steps"):

@@ -14,7 +14,7 @@ from sagemaker_emulator.jobs.transform_jobs import TransformJobs
 from sagemaker_emulator.jobs.tuning_jobs import TuningJobs
 from sagemaker_emulator.jobs.tuning_run import one_for_each_definition
 from sagemaker_emulator.pipelines.definition import Json
-from sagemaker_emulator.request_validation import problems, service_model
+from sagemaker_emulator.request_validation import check, service_model
 from sagemaker_emulator.storage.records import Record, Records
 
 RUNNING = ("InProgress", "Stopping")
@@ -102,7 +102,10 @@ class StepJobs:
         """A job's status and FailureReason; models and packages are complete at once."""
         if kind in ("Model", "RegisterModel"):
             return "Completed", ""
-        described = self.describe(kind, name)
+        try:
+            described = self.describe(kind, name)
+        except ApiError:
+            return "Failed", f"ClientError: {KINDS[kind].job} {name} was deleted"
         return described[f"{KINDS[kind].job}Status"], described.get("FailureReason", "")
 
     def stop(self, kind: str, name: str) -> None:
@@ -125,8 +128,7 @@ class StepJobs:
             return str(self._call("CreateModelPackage", request)["ModelPackageArn"])
 
     def _call(self, operation: str, request: Record) -> Record:
-        if wrong := problems(operation, request):
-            raise ApiError("ValidationException", f"{len(wrong)} validation errors detected: {'; '.join(wrong)}")
+        check(operation, request)
         with self._records.lock:
             return self._operations[operation](request) or {}
 

@@ -75,12 +75,12 @@ class StatusPage:
         """The page; an error of one line if the request names another host or an unknown resource."""
         if not _is_local(call.headers.get("Host", "")):
             return Response(b"this page is for http://127.0.0.1 only\n", 403, {"Content-Type": "text/plain"})
-        asked = {name: values[0] for name, values in parse_qs(call.query).items()}
+        query = {name: values[0] for name, values in parse_qs(call.query).items()}
         names = self._regions.all()
-        name = asked.get("region", self._regions.name)
+        name = query.get("region", self._regions.name)
         region = names.get(name, self._regions.first)
-        one = _one(region, asked) if asked.keys() & {"kind", "name"} else None
-        if asked.keys() & {"kind", "name"} and one is None:
+        one = _one(region, query) if query.keys() & {"kind", "name"} else None
+        if query.keys() & {"kind", "name"} and one is None:
             return Response(b"there is no such job or endpoint\n", 404, {"Content-Type": "text/plain"})
         with region.records.lock:
             page = self._template.render(
@@ -110,9 +110,9 @@ def _listed(region: Region, kind: str) -> dict[str, Any]:
     return {"kind": kind, "title": shown.title, "rows": rows, "more": len(records) - len(rows)}
 
 
-def _one(region: Region, asked: Mapping[str, str]) -> dict[str, Any] | None:
+def _one(region: Region, query: Mapping[str, str]) -> dict[str, Any] | None:
     """One resource with its metrics and its log; None if it does not exist."""
-    kind, name = asked.get("kind", ""), asked.get("name", "")
+    kind, name = query.get("kind", ""), query.get("name", "")
     record = region.records.find(kind, name) if kind in _KINDS else None
     if record is None:
         return None
@@ -131,8 +131,8 @@ def _one(region: Region, asked: Mapping[str, str]) -> dict[str, Any] | None:
 
 def _metrics(record: Record) -> list[tuple[str, object, float]]:
     """Name, last value and time of each metric."""
-    found = record.get("FinalMetricDataList", [])
-    return [(metric["MetricName"], metric["Value"], metric["Timestamp"]) for metric in found]
+    metrics = record.get("FinalMetricDataList", [])
+    return [(metric["MetricName"], metric["Value"], metric["Timestamp"]) for metric in metrics]
 
 
 def _moment(seconds: float) -> str:

@@ -23,8 +23,8 @@ def page(request: Record, member: str, items: Sequence[Record]) -> Record:
         ApiError: NextToken is not one that a page of this list returned.
     """
     token, size = request.get("NextToken"), request.get("MaxResults") or _PAGE
-    asked = {k: v for k, v in request.items() if k not in ("NextToken", "MaxResults")}
-    of_list = hashlib.sha256(json.dumps([member, asked], sort_keys=True).encode()).hexdigest()[:16]
+    filters = {k: v for k, v in request.items() if k not in ("NextToken", "MaxResults")}
+    of_list = hashlib.sha256(json.dumps([member, filters], sort_keys=True).encode()).hexdigest()[:16]
     start = _position(token, of_list) if token else 0
     more = {"NextToken": _token(start + size, of_list)} if start + size < len(items) else {}
     return {member: list(items[start : start + size]), **more}

@@ -1,7 +1,7 @@
 """Checks before the first epoch: photos, labels, weights, loss and learning rate.
 
 With the default ``finetune=head`` the backbone gets no gradients, so most faults can be seen here. A check is a
-function that yields findings. It works on copies, or restores what it has changed: checks do not change the training.
+function that yields findings. It works on copies, or undoes its changes: checks do not change the training.
 """
 
 from collections.abc import Callable, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""The input of the checks before the first epoch, and functions that restore what a check has changed."""
+"""The input of the checks before the first epoch, and functions that undo the changes of a check."""
 
 import copy
 import math
