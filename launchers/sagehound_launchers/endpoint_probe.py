@@ -1,36 +1,27 @@
 """Sends test photos to an endpoint and measures accuracy, latency and throughput."""
 
-import json
-import os
 import random
 import statistics
 import time
 from collections import Counter
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from sagehound.config import Train
 from sagehound.data.folders import SPLITS, Photo, scan
 from sagehound.data.photos import fetch, find_photos
-from sagehound.errors import ConfigError, SagehoundError
+from sagehound.errors import SagehoundError
 from sagehound.evaluation import plots
 from sagehound.evaluation.tables import ClassScore, describe_interval, wilson, write_per_class
 from sagehound.storage.atomic import write_csv, write_json
 from sagehound.system import console
+from sagehound_launchers import endpoint_client
 from sagehound_launchers.config import Launch
+from sagehound_launchers.endpoint_client import Ask, NoPrediction
 
-_TYPES = {".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".png": "image/png", ".webp": "image/webp"}
-_TRIES = 5  # attempts for a photo if the endpoint is busy
 _GIVE_UP_AFTER = 10  # the probe ends if none of the first photos succeeds
-
-Ask: TypeAlias = Callable[[bytes, str], dict[str, Any]]  # a photo's bytes and content type to the response
-
-
-class NoPrediction(Exception):
-    """The endpoint returned no prediction; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +61,7 @@ def probe(cfg: Launch, folder: Path, *, is_sagemaker: bool, clients: int, timeou
     if cfg.n != "all" and int(cfg.n) < len(chosen):
         chosen = sorted(random.Random(cfg.seed).sample(chosen, int(cfg.n)), key=lambda p: p.file)
     endpoint = str(cfg.endpoint)
-    ask = (over_sagemaker if is_sagemaker else over_http)(endpoint, clients, timeout)
+    ask = endpoint_client.connect(endpoint, cfg.aws if is_sagemaker else None, clients=clients, timeout=timeout)
     console.info(f"probing {endpoint} with {len(chosen):,} test photos, {clients} at a time")
     start = time.perf_counter()
     replies: list[Reply] = []
@@ -101,78 +92,14 @@ def test_photos(cfg: Train) -> tuple[list[Photo], Path]:
     return photos, root
 
 
-def over_http(endpoint: str, clients: int, timeout: float) -> Ask:
-    """Send photos to a server by its address, alone or with /invocations, /models/NAME or /models/NAME/invoke."""
-    import urllib3
-
-    url = endpoint.rstrip("/")
-    if not url.endswith(("/invocations", "/invoke")):
-        url += "/invoke" if "/models/" in url else "/invocations"
-    pool = urllib3.PoolManager(maxsize=clients, retries=False, timeout=timeout)
-
-    def ask(photo: bytes, content_type: str) -> dict[str, Any]:
-        for _ in range(_TRIES):
-            try:
-                answer = pool.request("POST", url, photo, headers={"Content-Type": content_type, "Accept": _ACCEPT})
-            except urllib3.exceptions.HTTPError as error:
-                raise NoPrediction(f"no connection: {error}") from error
-            if answer.status != 503:
-                break
-            wait = answer.headers.get("Retry-After", "")
-            time.sleep(min(int(wait), 10) if wait.isdecimal() else 1)
-        return _read(answer.status, answer.data)
-
-    return ask
-
-
-def over_sagemaker(endpoint: str, clients: int, timeout: float) -> Ask:
-    """Send photos to an endpoint on SageMaker by its name, with boto3's credentials and region."""
-    import boto3
-    from botocore.config import Config
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    settings = Config(
-        max_pool_connections=clients,
-        read_timeout=timeout,
-        retries={"max_attempts": _TRIES, "mode": "standard"},
-    )
-    try:
-        client = boto3.client("sagemaker-runtime", os.environ.get("AWS_REGION"), config=settings)
-    except BotoCoreError as error:
-        hint = "export AWS_DEFAULT_REGION=us-east-1, or yours; aws configure sets up region and credentials"
-        raise ConfigError(f"probe=sagemaker: {error} {hint}") from error
-
-    def ask(photo: bytes, content_type: str) -> dict[str, Any]:
-        try:
-            answer = client.invoke_endpoint(EndpointName=endpoint, Body=photo, ContentType=content_type, Accept=_ACCEPT)
-            return _read(200, answer["Body"].read())
-        except (BotoCoreError, ClientError) as error:
-            raise NoPrediction(str(error)) from error
-
-    return ask
-
-
-_ACCEPT = "application/json; top_k=5"
-
-
-def _read(status: int, body: bytes) -> dict[str, Any]:
-    try:
-        reply_body = json.loads(body)
-        if status == 200:
-            return {"top": [str(best["label"]) for best in reply_body["top"]]}
-        reason = reply_body["error"]["message"]
-    except (ValueError, KeyError, TypeError):
-        reason = f"not a response of a Sagehound server: {body[:80]!r}"
-    raise NoPrediction(f"status {status}: {reason}")
-
-
 def _send(ask: Ask, root: Path, photo: Photo) -> Reply:
     path = root / photo.file
     start = time.perf_counter()
     try:
         content = path.read_bytes()
         start = time.perf_counter()
-        top = ask(content, _TYPES.get(path.suffix.lower(), "application/x-image"))["top"]
+        response = ask(content, endpoint_client.content_type(path.name))
+        top = [str(best["label"]) for best in response["top"]]
         return Reply(photo, top, time.perf_counter() - start, "")
     except OSError as error:
         return Reply(photo, [], time.perf_counter() - start, f"cannot be read: {error.strerror}")

@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 
 from sagehound.cli import command
 from sagehound.config import typed
-from sagehound.system import interrupts
+from sagehound.system import console, interrupts
 from sagehound_launchers.config import Launch, schema
 from sagehound_launchers.config.extras import needs
 from sagehound_launchers.config.stage import BEFORE_TRAINING
@@ -28,6 +28,9 @@ def launch(composed: DictConfig) -> dict[str, Any]:
     metrics: dict[str, Any] = {}
     with command.job_errors():
         cfg: Launch = typed(composed)
+        if cfg.show or cfg.delete:
+            manage(cfg)
+            return {}
         if cfg.stages:
             interrupts.restore_keyboard_interrupt()
         for stage, own in cfg.stages:
@@ -38,9 +41,21 @@ def launch(composed: DictConfig) -> dict[str, Any]:
             if stage.order <= BEFORE_TRAINING:
                 stage.run(cfg, own, models, folder)
         if cfg.trains_first:
-            metrics = command.train_typed(cfg)
-            models = [str(folder)]
+            metrics = {} if cfg.dry_run else command.train_typed(cfg)
+            models = [str(folder / "not-trained" if cfg.dry_run else folder)]
         for stage, own in cfg.stages:
-            if stage.order > BEFORE_TRAINING:
+            if cfg.dry_run and not stage.sends(own):
+                console.info(f"dry_run: {stage.name}={own.name} runs on this machine, and is left out")
+            elif stage.order > BEFORE_TRAINING:
                 stage.run(cfg, own, models, folder)
     return metrics
+
+
+def manage(cfg: Launch) -> None:
+    """List or delete what is on SageMaker."""
+    from sagehound_launchers.sagemaker import inventory
+
+    if cfg.delete:
+        inventory.delete(cfg.aws, cfg.delete)
+    else:
+        inventory.show(cfg.aws)

@@ -1,13 +1,15 @@
 """Fine-tune an image classifier on your own folder of photos.
 
-``train`` and ``load`` are the Python form of the command ``sagehound``. ``Classifier`` and ``PhotoDataModule`` are for
-your own Lightning Trainer.
+``train``, ``load`` and ``predict`` are the Python form of the command ``sagehound``. ``Classifier`` and
+``PhotoDataModule`` are for your own Lightning Trainer.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sagehound.api import train as train
+    from sagehound.cli.predictions import Remote as Remote
+    from sagehound.cli.predictions import predict as predict
     from sagehound.data.datamodule import PhotoDataModule as PhotoDataModule
     from sagehound.data.folders import Photo as Photo
     from sagehound.errors import ConfigError as ConfigError
@@ -24,6 +26,8 @@ _PUBLIC = {
     "train": "api",
     "Run": "runs.run",
     "load": "runs.trained_model",
+    "predict": "cli.predictions",
+    "Remote": "cli.predictions",
     "Model": "runs.trained_model",
     "Prediction": "runs.trained_model",
     "Classifier": "models.classifier",

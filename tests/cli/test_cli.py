@@ -87,7 +87,7 @@ def test_commands_without_a_config_import_neither_hydra_nor_torch(arguments: lis
         (["serve"], "which model? sagehound serve MODEL [key=value ...]"),
         (["serve", "deploy.port=0"], "which model? sagehound serve MODEL"),
         (["serve", "a", "deploy.prt=0"], "deploy.prt: no such key (did you mean deploy.port?)"),
-        (["predict", "model"], "required: PHOTO; sagehound predict MODEL PHOTO... [--top-k N]"),
+        (["predict", "model"], "required: PHOTO; sagehound predict TARGET PHOTO... [--top-k N]"),
         (["predict", "model", "a.jpg", "--top-k", "0"], "--top-k 0: must be at least 1"),
         (["predict", "model", "a.jpg", "--top", "x"], "invalid int value: 'x'"),
         (["audit", "data=folder"], "data.root is missing: give data.root=PATH of your photos"),
@@ -159,8 +159,7 @@ def test_predict(sagehound: Command, run: Path, run_photos: Path, tmp_path: Path
     assert done.stderr.splitlines() == [
         "sagehound: bad.jpg: not an image file",
         "sagehound: nowhere.jpg: No such file or directory",
-        "sagehound: folder: a folder; to predict all of its photos: sagehound launch transform=local "
-        f"model={run / 'model.tar.gz'} data.root=folder",
+        "sagehound: folder: no photo lies in this folder or below",
     ]
     (line,) = done.stdout.splitlines()
     probability = line.partition("probability ")[2].partition(";")[0]

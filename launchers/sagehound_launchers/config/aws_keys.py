@@ -81,10 +81,8 @@ class Aws:
             yield (
                 "data.table is for training on this machine: a job on SageMaker takes folders, so give data.root=FOLDER"
             )
-        if cfg.is_remote and cfg.stages:
-            yield (
-                "what runs on SageMaker ends with its results here: drop the other stages, then give model=RUN to them"
-            )
+        if "sagehound" in self.tags:
+            yield "aws.tags.sagehound is Sagehound's own tag: give yours another name"
         if cfg.data.s3 and not cfg.is_remote:
             yield f"data.s3={cfg.data.s3} is of jobs on SageMaker: choose trainer=sagemaker"
         if bool(self.subnets) != bool(self.security_groups):
@@ -98,5 +96,6 @@ class Aws:
             yield f"aws.max_wait_hours={self.max_wait_hours:g} is of spot instances: add aws.spot=true"
         if self.max_wait_hours and self.max_wait_hours < self.max_hours:
             yield f"aws.max_wait_hours holds training as well: it must be {self.max_hours:g} or more"
-        if cfg.dry_run and not cfg.is_remote:
-            yield "dry_run=true writes requests to AWS: choose trainer=sagemaker or hpo=sagemaker"
+        sends = cfg.is_remote or any(stage.sends(own) for stage, own in cfg.stages)
+        if cfg.dry_run and not sends:
+            yield "dry_run=true writes requests to AWS: choose trainer=sagemaker, hpo=sagemaker or a stage there"

@@ -21,6 +21,11 @@ class Launch(Train):
     hpo: Hpo | None = None
     aws: Aws = group(Aws)
     dry_run: bool = key("write the requests to AWS, checked, and send none", False)
+    show: str | None = key(
+        "list: what is on SageMaker, with its cost; permissions: what its roles need", None,
+        choices=("list", "permissions"),
+    )  # fmt: skip
+    delete: str | None = key("an endpoint of Sagehound, ENDPOINT/MODEL, or all", None)
     model: Any = key("a run, a model.tar.gz, or several as [A,B]; null: train one first", None)
     endpoint: str | None = key("probe: an address, or a name on SageMaker", None)
     n: str = key("probe: test photos that are sent, chosen by seed, or all", "30")
@@ -59,6 +64,8 @@ class Launch(Train):
     @property
     def trains_first(self) -> bool:
         """Whether a model is trained: none is given, and a stage needs one, or there is no stage."""
+        if self.show or self.delete:
+            return False
         return not self.models and (not self.stages or any(stage.needs_model for stage, _ in self.stages))
 
     def conflicts(self, cfg: Train) -> Iterator[str]:
@@ -75,5 +82,8 @@ class Launch(Train):
             )
         if self.n != "all" and not (self.n.isdecimal() and int(self.n)):
             yield f"n={self.n}: give a number of photos from 1 on, or all"
+        if (self.show or self.delete) and (self.stages or self.is_remote or self.models):
+            chosen = f"show={self.show}" if self.show else f"delete={self.delete}"
+            yield f"{chosen} is a command of its own: drop the stages, model and trainer=sagemaker"
         if self.endpoint and "probe" not in {stage.name for stage, _ in self.stages}:
             yield f"endpoint={self.endpoint} is of probe only: choose probe=local or probe=sagemaker"

@@ -27,7 +27,12 @@ class Stage(Generic[Config]):
     # called with the config, the stage's group, the models and the run's folder
     run: Callable[["Launch", Config, Sequence[str], Path], None]
     needs_model: bool = False  # without model=, a model is trained first
+    remote: frozenset[str] = frozenset()  # options that send requests to AWS
     extra: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # by option: an extra and its modules
+
+    def sends(self, own: Config) -> bool:
+        """Whether the chosen option sends requests to AWS."""
+        return str(getattr(own, "name")) in self.remote  # noqa: B009 - every group has a name
 
     @property
     def example(self) -> str:

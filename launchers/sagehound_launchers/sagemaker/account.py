@@ -23,7 +23,6 @@ from sagehound_launchers.sagemaker.aws_errors import EMULATOR, aws_errors, code_
 from sagehound_launchers.sagemaker.requests import Account
 
 _ATTEMPTS = 6  # attempts of a call, with growing pauses
-_CONNECTIONS = 32  # connections that uploads share
 # GPUs below compute capability 7.5, the lowest that torch 2.15 for CUDA 13 is built for (torch.cuda.get_arch_list())
 _OLD_GPUS = {"ml.p2": "K80 (compute capability 3.7)", "ml.p3": "V100 (7.0)", "ml.p3dn": "V100 (7.0)"}
 
@@ -72,8 +71,13 @@ def connect(aws: Aws, *, dry_run: bool = False) -> Cloud:
     return Cloud(session.region, session.url, session.own, session.client, _account(aws, session, dry_run=dry_run))
 
 
-def open_session(aws: Aws) -> AwsSession:
+def open_session(aws: Aws, connections: int = 32, seconds: float = 30) -> AwsSession:
     """Find credentials and region; with aws=emulator, start one if none runs.
+
+    Args:
+        aws: the keys of the group ``aws``.
+        connections: that threads share.
+        seconds: until a response must come.
 
     Raises:
         ConfigError: one of them is missing; the message says how to set it.
@@ -99,9 +103,9 @@ def open_session(aws: Aws) -> AwsSession:
         logging.getLogger(name).setLevel(logging.WARNING)  # else Hydra prints where credentials were found
     settings = Config(
         retries={"mode": "standard", "max_attempts": _ATTEMPTS},
-        max_pool_connections=_CONNECTIONS,
+        max_pool_connections=connections,
         connect_timeout=10,
-        read_timeout=30,
+        read_timeout=seconds,
     )
     lock = threading.Lock()
 

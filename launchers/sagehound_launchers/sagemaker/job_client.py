@@ -113,10 +113,12 @@ def resume_hint(cloud: Cloud, how: str) -> str:
 
 
 class Log:
-    """A training job's log and the position up to which it was printed."""
+    """The log of a job or an endpoint, and the position up to which it was printed."""
 
-    def __init__(self, cloud: Cloud, job: str, prefix: str = "") -> None:
+    def __init__(self, cloud: Cloud, job: str, prefix: str = "", group: str = "/aws/sagemaker/TrainingJobs") -> None:
         self.cloud, self.job, self.prefix = cloud, job, prefix
+        of_endpoint = group.rpartition("/")[2] == "Endpoints"  # which has a group of its own
+        self._group, self._streams = (f"{group}/{job}", "") if of_endpoint else (group, f"{job}/")
         self._next: dict[str, str] = {}  # by stream
         self._forbidden = False
 
@@ -126,11 +128,12 @@ class Log:
 
         if self._forbidden:
             return
-        logs, group = self.cloud.client("logs"), "/aws/sagemaker/TrainingJobs"
+        logs, group = self.cloud.client("logs"), self._group
         try:
             with aws_errors(f"reading the log of {self.job}"):
                 try:
-                    streams = logs.describe_log_streams(logGroupName=group, logStreamNamePrefix=f"{self.job}/")
+                    prefix = {"logStreamNamePrefix": self._streams} if self._streams else {}
+                    streams = logs.describe_log_streams(logGroupName=group, **prefix)
                     for name in sorted(s["logStreamName"] for s in streams["logStreams"]):
                         self._print(logs, group, name)
                 except ClientError as error:

@@ -2,14 +2,13 @@
 
 import hashlib
 import platform
-import tempfile
 from pathlib import Path
 
 from sagehound.data.photos import fetch
 from sagehound.errors import ConfigError, InputError
 from sagehound.system import console, program, project
 from sagehound_launchers.config import Launch
-from sagehound_launchers.sagemaker import photo_upload, source_archive
+from sagehound_launchers.sagemaker import photo_upload, source_archive, uploads
 from sagehound_launchers.sagemaker.account import Cloud
 from sagehound_launchers.sagemaker.aws_errors import aws_errors
 from sagehound_launchers.sagemaker.requests import Channel
@@ -43,7 +42,8 @@ def _code(cloud: Cloud, cfg: Launch) -> Channel:
     for note in source.notes:
         console.warn(note)
     prefix = f"{cfg.aws.prefix}/code/{source.digest}/"
-    _send(cloud, cfg, f"{prefix}source.tar.gz", source.content)
+    if not cfg.dry_run:
+        uploads.send(cloud, f"{prefix}source.tar.gz", source.content)
     return Channel("code", f"s3://{cloud.account.bucket}/{prefix}")
 
 
@@ -92,26 +92,6 @@ def _weights(cloud: Cloud, cfg: Launch) -> list[Channel]:
     except OSError as error:
         raise InputError(f"backbone.weights={given}: {error.strerror}; give another file") from error
     prefix = f"{cfg.aws.prefix}/weights/{hashlib.sha256(content).hexdigest()}/"
-    _send(cloud, cfg, f"{prefix}weights{path.suffix}", content)  # alone in its folder, with a fixed name
+    if not cfg.dry_run:
+        uploads.send(cloud, f"{prefix}weights{path.suffix}", content)  # alone in its folder, with a fixed name
     return [Channel("weights", f"s3://{cloud.account.bucket}/{prefix}")]
-
-
-def _send(cloud: Cloud, cfg: Launch, key: str, content: bytes) -> None:
-    """Upload an object whose key depends on its content, unless it is there."""
-    from botocore.exceptions import ClientError
-
-    if cfg.dry_run:
-        return
-    s3, bucket = cloud.client("s3"), cloud.account.bucket
-    with aws_errors(f"sending {key}"):
-        try:
-            if s3.head_object(Bucket=bucket, Key=key)["ContentLength"] == len(content):
-                return
-        except ClientError as error:
-            if error.response["ResponseMetadata"]["HTTPStatusCode"] != 404:
-                raise
-        with tempfile.TemporaryFile() as file:  # multipart if it is large
-            file.write(content)
-            file.seek(0)
-            s3.upload_fileobj(file, bucket, key)
-    console.info(f"sent {key} ({len(content) / 1e6:.1f} MB)")

@@ -11,11 +11,12 @@ from sagehound.config import Train
 from sagehound.errors import ConfigError
 from sagehound.metrics import of_epoch
 from sagehound.system.console import FINDINGS_METRIC, metric_regex
-from sagehound_launchers.config import Launch
+from sagehound_launchers.config import Aws, Launch
 from sagehound_launchers.config.schema import LaunchWithStages
 from sagehound_launchers.search.space import SearchSpace, to_sagemaker
 from sagemaker_emulator.request_validation import problems
 
+TAG = "sagehound"  # tag of everything that is created; its value is an endpoint's name, or the kind of a job
 REQUEST = "SAGEHOUND_REQUEST"  # environment variable that identifies a job of this command
 _TRAIN, _LAUNCH = ({f.name for f in dataclasses.fields(schema)} for schema in (Train, LaunchWithStages))
 _OURS = {*(_LAUNCH - _TRAIN), "hydra", "best", "cache", "overwrite"}  # keys that have no meaning in a container
@@ -91,7 +92,7 @@ def training_job(
         "HyperParameters": dict(given),
         "AlgorithmSpecification": _algorithm(account, cfg, [*of_epoch(), *findings]),
         **_common(name, cfg, account, channels, token),
-        **({"Tags": [{"Key": k, "Value": v} for k, v in cfg.aws.tags.items()]} if cfg.aws.tags else {}),
+        "Tags": tags(cfg.aws, "training"),
         **(debugger or {}),
     }
 
@@ -141,9 +142,13 @@ def tuning_job(
             "ParentHyperParameterTuningJobs": parents,
             "WarmStartType": hpo.warm_start_type,
         }
-    if cfg.aws.tags:
-        request["Tags"] = [{"Key": k, "Value": v} for k, v in cfg.aws.tags.items()]
+    request["Tags"] = tags(cfg.aws, "tuning")
     return request
+
+
+def tags(aws: Aws, of: str) -> list[dict[str, str]]:
+    """Sagehound's own tag, whose value is ``of``, and those of aws.tags."""
+    return [{"Key": key, "Value": value} for key, value in ({TAG: of} | aws.tags).items()]
 
 
 def _algorithm(account: Account, cfg: Launch, metrics: Sequence[str]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""`deploy=local`: serves one model or several."""
+"""`deploy=local|sagemaker|serverless|async|multi_model`: an endpoint for a model, or for several."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,20 +14,75 @@ from sagehound_launchers.config.stage import Stage
 if TYPE_CHECKING:
     from sagehound_launchers.config import Launch
 
+_MACHINES = {"instance_type", "instance_count"}
+_SCALED = {"max_instances", "calls_per_instance"}
+_UPDATED = {"update", "bake_seconds", "alarms"}
+_KEYS = {  # the keys of each option
+    "local": {"host", "port", "model_gb", "max_requests", "max_megapixels"},
+    "sagemaker": {"endpoint", "wait_minutes", "capture_percent", "shadow", *_MACHINES, *_SCALED, *_UPDATED},
+    "multi_model": {"endpoint", "wait_minutes", "capture_percent", *_MACHINES, *_SCALED, *_UPDATED},
+    "async": {"endpoint", "wait_minutes", "capture_percent", "max_concurrency", *_MACHINES, *_SCALED, *_UPDATED},
+    # AWS's guide, "Deploy models with Amazon SageMaker Serverless Inference", feature exclusions: GPUs, multi-model
+    # endpoints, VPC configuration, data capture, several variants
+    "serverless": {"endpoint", "wait_minutes", "memory_mb", "max_concurrency"},
+}
+_REMOTE = frozenset(_KEYS) - {"local"}
+
 
 @dataclass
 class Deploy:
     """An endpoint for the model."""
 
-    name: str = key("where it runs", MISSING, choices=("local",))
-    host: str = key("address to listen on; 0.0.0.0 lets other machines in", "127.0.0.1")
-    port: int = key("0: any free one, which is printed", 8080, at_least=0, at_most=65535)
-    model_gb: float | None = key("memory that open models may hold, 10^9 bytes; null: half of it", None, above=0)
-    max_requests: int = key("requests that are read or answered at a time; others must try again", 64, at_least=1)
-    max_megapixels: float = key("largest size of a photo, 10^6 pixels", 50.0, above=0)
+    name: str = key("where it runs; sagemaker: real-time, one model", MISSING, choices=tuple(_KEYS))
+    host: str = key("local: address to listen on; 0.0.0.0 lets other machines in", "127.0.0.1")
+    port: int = key("local: 0 is any free one, which is printed", 8080, at_least=0, at_most=65535)
+    model_gb: float | None = key("local: memory that open models may hold, 10^9 bytes; null: half of it", None, above=0)
+    max_requests: int = key("local: requests that are read or answered at a time", 64, at_least=1)
+    max_megapixels: float = key("local: largest size of a photo, 10^6 pixels", 50.0, above=0)
+    endpoint: str | None = key("the endpoint's name; null: sagehound-<the model's name>", None)
+    instance_type: str = key("the kind of machine", "ml.m5.large")
+    instance_count: int = key("machines, between which calls are divided", 1, at_least=1)
+    max_instances: int | None = key("autoscaling: most machines; null: none is added", None, at_least=1)
+    calls_per_instance: float = key("autoscaling: calls a minute that one machine has", 60.0, above=0)
+    memory_mb: int = key("serverless: memory, 2^20 bytes", 3072, choices=(1024, 2048, 3072, 4096, 5120, 6144))
+    max_concurrency: int | None = key(
+        "calls at a time, serverless in all (null: 5), async of a machine (null: AWS decides)", None, at_least=1
+    )
+    capture_percent: int = key("calls whose photo and response are kept in S3", 0, at_least=0, at_most=100)
+    shadow: str | None = key("another model, which gets a copy of each call and answers nobody", None)
+    update: str = key(
+        "how calls move to the new machines of an endpoint that exists", "all_at_once",
+        choices=("all_at_once", "canary", "linear", "rolling"),
+    )  # fmt: skip
+    bake_seconds: int = key(
+        "update: seconds after each move, in which an alarm rolls back", 0, at_least=0, at_most=3600
+    )
+    alarms: list[str] = key("update: CloudWatch alarms that roll back", [])
+    wait_minutes: float = key("minutes until the endpoint must be in service", 30.0, above=0)
 
     def conflicts(self, cfg: "Launch") -> Iterator[str]:
         """Yield a message for each setting that contradicts another."""
+        defaults = {f.name: f.default for f in fields(self)}
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if f.name not in {"name", *_KEYS[self.name]} and value not in (defaults[f.name], []):
+                options = ", ".join(f"deploy={o}" for o, known in _KEYS.items() if f.name in known)
+                yield f"deploy.{f.name}={value} is of {options}: drop it, or choose one of them"
+        if self.name == "local":
+            yield from self._local(cfg)
+            return
+        if self.name != "multi_model" and len(cfg.models) > 1:
+            yield f"deploy={self.name} takes one model, not {len(cfg.models)}: choose deploy=multi_model"
+        if self.name == "serverless" and cfg.aws.subnets:
+            yield "deploy=serverless takes no VPC: drop aws.subnets and aws.security_groups"
+        if self.name == "serverless" and (self.max_concurrency or 0) > 200:
+            yield f"deploy.max_concurrency={self.max_concurrency}: a serverless endpoint takes 200 calls at most"
+        if self.alarms and not self.bake_seconds:
+            yield "deploy.alarms need time: give deploy.bake_seconds=300, or as many seconds as an alarm takes"
+        if self.max_instances is not None and self.max_instances < self.instance_count:
+            yield f"deploy.max_instances={self.max_instances} is below deploy.instance_count={self.instance_count}"
+
+    def _local(self, cfg: "Launch") -> Iterator[str]:
         if not self.host:
             yield "deploy.host= is empty: give 127.0.0.1, or 0.0.0.0 to let other machines in"
         if "probe" in {stage.name for stage, _ in cfg.stages}:
@@ -38,16 +93,21 @@ class Deploy:
 
 
 def deploy(cfg: "Launch", own: Deploy, models: Sequence[str], folder: Path) -> None:
-    """Serve the models in this process until a signal."""
-    from sagehound.serving.request_handler import Limits
-    from sagehound.serving.server import serve
+    """Serve the models in this process until a signal, or by an endpoint on SageMaker."""
+    if own.name == "local":
+        from sagehound.serving.request_handler import Limits
+        from sagehound.serving.server import serve
 
-    limits = Limits(requests=own.max_requests, pixels=round(own.max_megapixels * 1e6))
-    memory = None if own.model_gb is None else round(own.model_gb * 1e9)
-    serve(names(models), own.host, own.port, limits, memory)
+        limits = Limits(requests=own.max_requests, pixels=round(own.max_megapixels * 1e6))
+        memory = None if own.model_gb is None else round(own.model_gb * 1e9)
+        serve(names(models), own.host, own.port, limits, memory)
+    else:
+        from sagehound_launchers.sagemaker import endpoint_deployment
+
+        endpoint_deployment.deploy(cfg, own, names(models), folder)
 
 
-def names(models: Sequence[str]) -> dict[str, str]:
+def names(models: Sequence[str]) -> Mapping[str, str]:
     """A name for each model: of its run's folder or its archive.
 
     Raises:
@@ -63,8 +123,8 @@ def names(models: Sequence[str]) -> dict[str, str]:
     return folders
 
 
-# last, because it serves until it is stopped
+# last, because deploy=local serves until it is stopped
 STAGE = Stage(
-    "deploy", Deploy, 100, deploy, needs_model=True,
+    "deploy", Deploy, 100, deploy, needs_model=True, remote=_REMOTE,
     extra={"local": ("serve", "fastapi", "fastapi_offline", "uvicorn", "httptools", "prometheus_client")},
 )  # fmt: skip

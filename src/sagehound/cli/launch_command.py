@@ -6,11 +6,15 @@ sagehound launch trainer=sagemaker aws.role=NAME data=folder data.root=PATH     
 sagehound launch trainer=sagemaker aws=emulator data=demo            the same on this machine, free of charge
 sagehound launch image=ecr                                           build the image for jobs
 sagehound launch deploy=local model=RUN                              a server, with a web page for photos
+sagehound launch deploy=sagemaker model=RUN aws.role=NAME            an endpoint; also serverless, async, multi_model
+sagehound launch list                                                what is on SageMaker, with its cost
+sagehound launch delete=NAME                                         delete an endpoint; delete=all: everything
 sagehound launch transform=local model=RUN data.root=PHOTOS          predictions.csv for a folder
 sagehound launch probe=local endpoint=http://127.0.0.1:8080 n=all    accuracy and latency of an endpoint
 sagehound launch probe=sagemaker endpoint=NAME                       the same on SageMaker
 """
 
+import sys
 from typing import Any
 
 import hydra
@@ -29,4 +33,6 @@ def main(cfg: DictConfig) -> Any:  # noqa: ANN401 - what Hydra's sweepers take
 
 def run() -> None:
     """`sagehound launch` with ``sys.argv``."""
+    if sys.argv[1:2] and sys.argv[1] in ("list", "permissions"):
+        sys.argv[1] = f"show={sys.argv[1]}"
     command.run(main, __doc__ or "")

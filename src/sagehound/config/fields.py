@@ -88,7 +88,9 @@ def check_value(key: str, value: Any, rule: dict[str, Any]) -> None:  # noqa: AN
     values = value if isinstance(value, list) else [value]
     for one in values:
         if choices and one not in choices:
-            raise ConfigError(f"{key}={value}: choose from {', '.join(choices)}{did_you_mean(str(one), choices)}")
+            raise ConfigError(
+                f"{key}={value}: choose from {allowed_values(rule)}{did_you_mean(str(one), list(map(str, choices)))}"
+            )
     bounds = _bounds(rule)
     for number in values:
         if isinstance(number, float) and not math.isfinite(number):
@@ -100,7 +102,7 @@ def check_value(key: str, value: Any, rule: dict[str, Any]) -> None:  # noqa: AN
 def allowed_values(rule: dict[str, Any]) -> str:
     """The values that a rule allows, in words: the choices, or bounds such as "above 0"; empty if it allows all."""
     bounds = " and ".join(f"{name.replace('_', ' ')} {bound}" for name, bound in _bounds(rule).items())
-    return ", ".join(rule.get("choices", ())) or bounds
+    return ", ".join(map(str, rule.get("choices", ()))) or bounds
 
 
 def _bounds(rule: dict[str, Any]) -> dict[str, float]:

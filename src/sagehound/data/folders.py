@@ -27,6 +27,11 @@ _SUFFIXES = {
 _NUMBER = re.compile(r"^\d+\.")  # dogImages numbers its folders: 001.Affenpinscher
 
 
+def is_photo(name: str) -> bool:
+    """Whether a file's name has a suffix of photos."""
+    return Path(name).suffix.lower() in _SUFFIXES
+
+
 @dataclass(frozen=True)
 class Photo:
     """One photo of a set."""
@@ -152,7 +157,7 @@ def photos_below(root: Path, left_out: LeftOut) -> Iterator[str]:
         yield root.name
         return
     for file in _walk(root, left_out.folders.append):
-        if file.suffix.lower() in _SUFFIXES:
+        if is_photo(file.name):
             yield file.relative_to(root).as_posix()
         else:
             left_out.ignored[_suffix(file)] += 1
@@ -171,7 +176,7 @@ def _files(folder: Path) -> tuple[list[Path], list[Path]]:
     photo_files: list[Path] = []
     others: list[Path] = []
     for file in _walk(folder, _raise):
-        (photo_files if file.suffix.lower() in _SUFFIXES else others).append(file)
+        (photo_files if is_photo(file.name) else others).append(file)
     return sorted(photo_files), others
 
 

@@ -16,9 +16,9 @@ from typing import BinaryIO
 from sagehound.artifact.archive import digest, opened
 from sagehound.data.folders import LeftOut, photos_below
 from sagehound.errors import InputError
-from sagehound.inference.formats import JSON, PhotoResult, Probabilities, ResponseFormat, failure, photo_result
-from sagehound.inference.spreadsheet import csv_line
+from sagehound.inference.formats import JSON, Probabilities, ResponseFormat, failure, photo_result
 from sagehound.serving.batcher import Batcher
+from sagehound.serving.prediction_lines import CSV_HEADER, csv_line, in_words, json_line
 from sagehound.serving.predictor import Predictor
 from sagehound.storage.atomic import locked, write_json, writing_failed
 from sagehound.system import console
@@ -126,9 +126,9 @@ def _predict(
     keep: Callable[[], None],
 ) -> None:
     """Write the missing lines, update ``progress``, and call ``keep`` regularly."""
-    line = _json_line if suffix == ".jsonl" else _csv_line
+    line = json_line if suffix == ".jsonl" else csv_line
     if not progress.photos and suffix != ".jsonl":
-        progress.bytes += file.write(b"file,prediction,probability,top,error\n")
+        progress.bytes += file.write(CSV_HEADER)
     want = ResponseFormat(JSON, top_k)
     engine = Batcher(on_batch=lambda _: None)
     saved_at = time.monotonic()
@@ -139,7 +139,7 @@ def _predict(
             except InputError as error:
                 result = failure(error)
             progress.bytes += file.write(line(name, result))
-            progress.first = progress.first or _in_words(name, result)
+            progress.first = progress.first or in_words(name, result)
             progress.photos += 1
             progress.failed += "error" in result
             if time.monotonic() - saved_at > _EVERY:
@@ -161,22 +161,3 @@ def _submitted(
         if len(ahead) == _AHEAD:
             yield ahead.popleft()
     yield from ahead
-
-
-def _json_line(name: str, result: PhotoResult) -> bytes:
-    return json.dumps({"file": name, **result}, ensure_ascii=False).encode(errors="backslashreplace") + b"\n"
-
-
-def _csv_line(name: str, result: PhotoResult) -> bytes:
-    top = ";".join(f"{best['label']}:{best['probability']:.4f}" for best in result.get("top", []))
-    reason = result["error"]["message"] if "error" in result else ""
-    return csv_line([name, result.get("label"), result.get("probability"), top, reason])
-
-
-def _in_words(name: str, result: PhotoResult) -> str:
-    answer = (
-        result["error"]["message"]
-        if "error" in result
-        else f"{result['label']}, probability {result['probability']:.1%}"
-    )
-    return f"{name}: {answer}".encode(errors="backslashreplace").decode()

@@ -1,23 +1,15 @@
 """Requests to SageMaker: what a config becomes, held against the files in golden/ and against AWS's own model."""
 
-import json
-import os
-from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import ROOT
-from hydra import compose, initialize_config_dir
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from request_helpers import ACCOUNT, config, held
 
-import sagehound_launchers.config.schema
 from sagehound.cli.hyperparameters import values as read_back
-from sagehound.config import register, typed
 from sagehound.errors import ConfigError
-from sagehound_launchers.config import Launch
 from sagehound_launchers.sagemaker.requests import (
-    Account,
     Channel,
     check,
     hyperparameters,
@@ -27,36 +19,10 @@ from sagehound_launchers.sagemaker.requests import (
 from sagehound_launchers.search.space import parse
 from sagemaker_emulator.request_validation import problems
 
-ACCOUNT = Account(
-    "eu-west-1",
-    "111122223333",
-    "arn:aws:iam::111122223333:role/Hound",
-    "kennel",
-    "111122223333.dkr.ecr.eu-west-1.amazonaws.com/sagehound:latest",
-)
 CHANNELS = [
     Channel("code", "s3://kennel/sagehound/code/abc/"),
     Channel("photos", "s3://kennel/sagehound/photos/manifests/def.manifest", manifest=True),
 ]
-GOLDEN = Path(__file__).parent / "golden"
-
-
-def config(*overrides: str) -> Launch:
-    sagehound_launchers.config.schema.register()
-    try:
-        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-            cfg: Launch = typed(compose("launch", overrides=["data=demo", *overrides]))
-            return cfg
-    finally:
-        register()  # the schema of train.py, for the tests beside these
-
-
-def held(name: str, request: dict[str, Any]) -> None:
-    """Compare with the file; SAGEHOUND_UPDATE_GOLDEN=1 writes it anew, to be read before it is kept."""
-    path = GOLDEN / f"{name}.json"
-    if os.environ.get("SAGEHOUND_UPDATE_GOLDEN"):
-        path.write_text(json.dumps(request, indent=2) + "\n")
-    assert request == json.loads(path.read_text())
 
 
 SPOT = [

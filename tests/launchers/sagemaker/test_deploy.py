@@ -1,0 +1,186 @@
+"""Endpoints on SageMaker: `deploy=`, `sagehound predict NAME`, `launch list` and `launch delete=NAME`."""
+
+import csv
+import json
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from emulator_helpers import client
+from helpers import Command
+from request_helpers import ACCOUNT, config, held
+
+from sagehound.errors import ConfigError
+from sagehound_launchers.sagemaker import hosting_requests as hosting
+from sagehound_launchers.sagemaker.requests import check
+from sagemaker_emulator.server import Emulator
+
+HERE = ["aws=emulator", "data=demo"]
+
+
+def there(emulator: Emulator) -> dict[str, list[str]]:
+    """The names of what an account has."""
+    sm = client(emulator, "sagemaker")
+    return {
+        "endpoints": [e["EndpointName"] for e in sm.list_endpoints()["Endpoints"]],
+        "configs": [c["EndpointConfigName"] for c in sm.list_endpoint_configs()["EndpointConfigs"]],
+        "models": [m["ModelName"] for m in sm.list_models()["Models"]],
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides"),
+    [
+        ("sagemaker", ["deploy.capture_percent=20", "deploy.shadow=other", "+aws.tags.team=hounds"]),
+        ("serverless", ["deploy.memory_mb=2048", "deploy.max_concurrency=9"]),
+        ("async", ["deploy.max_concurrency=2", "aws.kms_key=key"]),
+        ("multi_model", ["deploy.instance_count=2", "aws.subnets=[subnet-1]", "aws.security_groups=[sg-1]"]),
+    ],
+)
+def test_requests(name: str, overrides: list[str]) -> None:
+    cfg = config(f"deploy={name}", "model=run", *overrides)
+    own = getattr(cfg, "deploy")  # noqa: B009 - the stages add the groups
+    model = hosting.model("dogs-1", "dogs", "s3://kennel/m", ACCOUNT, cfg.aws, many=name == "multi_model")
+    check("CreateModel", model)
+    names = {"main": "dogs-1"} | ({"shadow": "dogs-2"} if own.shadow else {})
+    made = hosting.endpoint_config(own, "dogs", names, ACCOUNT, cfg.aws)
+    check("CreateEndpointConfig", made)
+    held(f"deploy_{name}", {"CreateModel": model, "CreateEndpointConfig": made})
+
+
+@pytest.mark.parametrize("update", ["canary", "linear", "rolling", "all_at_once"])
+def test_an_update_moves_calls_as_chosen(update: str) -> None:
+    chosen = [f"deploy.update={update}", "deploy.bake_seconds=60", "deploy.alarms=[a]"]
+    cfg = config("deploy=sagemaker", "model=run", *chosen)
+    request = hosting.update("dogs", "new", getattr(cfg, "deploy"))  # noqa: B009
+    check("UpdateEndpoint", request)
+    assert request["DeploymentConfig"]["AutoRollbackConfiguration"] == {"Alarms": [{"AlarmName": "a"}]}
+    policy = request["DeploymentConfig"].get("BlueGreenUpdatePolicy")
+    assert policy is None if update == "rolling" else policy["TrafficRoutingConfiguration"]["Type"] == update.upper()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["deploy=serverless", "deploy.capture_percent=5"], "deploy.capture_percent=5 is of deploy=sagemaker"),
+        (["deploy=serverless", "deploy.instance_type=ml.g5.xlarge"], "deploy.instance_type=ml.g5.xlarge is of"),
+        (["deploy=serverless", "deploy.memory_mb=1000"], "deploy.memory_mb=1000: choose from 1024, 2048"),
+        (["deploy=serverless", "deploy.max_concurrency=201"], "takes 200 calls at most"),
+        (["deploy=serverless", "aws.subnets=[a]", "aws.security_groups=[b]"], "takes no VPC"),
+        (["deploy=sagemaker", "deploy.port=9000"], "deploy.port=9000 is of deploy=local: drop it"),
+        (["deploy=sagemaker", "model=[a,b]"], "takes one model, not 2: choose deploy=multi_model"),
+        (["deploy=sagemaker", "deploy.alarms=[a]"], "deploy.alarms need time"),
+        (["deploy=sagemaker", "deploy.instance_count=3", "deploy.max_instances=2"], "is below deploy.instance_count=3"),
+        (["deploy=sagemaker", "+aws.tags.sagehound=x"], "aws.tags.sagehound is Sagehound's own tag"),
+        (["delete=all", "deploy=sagemaker"], "delete=all is a command of its own"),
+    ],
+)
+def test_what_aws_would_refuse_is_refused_here(overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message.replace("(", r"\(")):
+        config(*(["model=run"] if "model=[a,b]" not in overrides and "delete=all" not in overrides else []), *overrides)
+
+
+@pytest.mark.slow
+def test_an_endpoint_from_deployment_to_deletion(
+    launch: Command, sagehound: Command, run: Path, run_photos: Path, tmp_path: Path, emulator: Emulator
+) -> None:
+    done = launch("deploy=sagemaker", f"model={run}", *HERE, "deploy.endpoint=dogs", "hydra.run.dir=first")
+    assert done.returncode == 0, done.stderr
+    assert "endpoint dogs is in service" in done.stdout
+    assert json.loads((tmp_path / "first/endpoint.json").read_text())["endpoint"] == "dogs"
+    first = there(emulator)
+    photos = run_photos / "test"
+    with (run / "predictions.csv").open() as file:
+        tested = {r["file"]: r["prediction"] for r in csv.DictReader(file) if r["split"] == "test"}
+    done = sagehound("predict", "dogs", str(photos), "--emulator", "--format", "csv", "--output", "answers.csv")
+    assert done.returncode == 0, done.stderr
+    with (tmp_path / "answers.csv").open() as file:
+        answers = {str(Path(r["file"]).relative_to(run_photos)): r["prediction"] for r in csv.DictReader(file)}
+    assert answers == tested
+
+    again = launch("deploy=sagemaker", f"model={run}", *HERE, "deploy.endpoint=dogs")
+    assert again.returncode == 0, again.stderr
+    assert there(emulator) == first, "the same command changes nothing"
+
+    other = launch("deploy=sagemaker", f"model={run}", *HERE, "deploy.endpoint=dogs", "deploy.instance_count=2")
+    assert other.returncode == 0, other.stderr
+    described = client(emulator, "sagemaker").describe_endpoint(EndpointName="dogs")
+    assert described["EndpointConfigName"] not in first["configs"], "updated in place"
+
+    listed = launch("list", "aws=emulator")
+    assert listed.returncode == 0, listed.stderr
+    assert "$0.23" in listed.stdout, "two machines of $0.115"
+    typo = launch("delete=cats", "aws=emulator")
+    assert (typo.returncode, "created nothing of this name; there is dogs" in typo.stderr) == (2, True)
+    done = launch("delete=dogs", "aws=emulator")
+    assert done.returncode == 0, done.stderr
+    assert there(emulator) == {"endpoints": [], "configs": [], "models": []}
+    assert "nothing of Sagehound exists or runs" in launch("list", "aws=emulator").stdout
+    missing = sagehound("predict", "dogs", str(photos), "--emulator")
+    assert missing.returncode == 3
+    assert "no such run or file" in missing.stderr
+    assert "no endpoint of this name in us-west-2" in missing.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["serverless", "async"])
+def test_other_kinds_answer_the_same(
+    launch: Command, sagehound: Command, run: Path, run_photos: Path, tmp_path: Path, emulator: Emulator, kind: str
+) -> None:
+    done = launch(f"deploy={kind}", f"model={run}", *HERE, "deploy.endpoint=dogs")
+    assert done.returncode == 0, done.stderr
+    photo = next((run_photos / "test").rglob("*.jpg"))
+    here, there = sagehound("predict", str(run), str(photo)), sagehound("predict", "dogs", str(photo), "--emulator")
+    assert there.returncode == 0, there.stderr
+    assert there.stdout == here.stdout
+
+
+@pytest.mark.slow
+def test_several_models_behind_one_endpoint(
+    launch: Command, sagehound: Command, run: Path, run_photos: Path, tmp_path: Path, emulator: Emulator
+) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.tar.gz").write_bytes((run / "model.tar.gz").read_bytes())
+    photo = str(next((run_photos / "test").rglob("*.jpg")))
+    many = ["deploy=multi_model", *HERE, "deploy.endpoint=dogs"]
+
+    def answer(model: str) -> Any:  # noqa: ANN401
+        return sagehound("predict", "dogs", photo, "--emulator", "--target-model", model)
+
+    assert launch(*many, "model=[one]").returncode == 0
+    assert answer("one").returncode == 0
+    assert answer("two").returncode == 3
+    before = there(emulator)
+    assert launch(*many, "model=[two]").returncode == 0, "a model is added"
+    assert there(emulator) == before
+    assert answer("two").stdout == answer("one").stdout
+    assert launch("delete=dogs/one", "aws=emulator").returncode == 0
+    refused = launch("delete=dogs/one", "aws=emulator")
+    assert (refused.returncode, "has no such model; it has two" in refused.stderr) == (2, True)
+    with tarfile.open(tmp_path / "two/model.tar.gz", "w:gz") as tar:
+        tar.add(run / "model.tar.gz", "x")
+    changed = launch(*many, "model=[two]")
+    assert (changed.returncode, "another model of the name two" in changed.stderr) == (2, True)
+
+
+@pytest.mark.slow
+def test_an_endpoint_that_fails_leaves_nothing(launch: Command, tmp_path: Path, emulator: Emulator, run: Path) -> None:
+    (tmp_path / "bad").mkdir()
+    with tarfile.open(tmp_path / "bad/model.tar.gz", "w:gz") as tar:
+        tar.add(run / "metrics.json", "metrics.json")
+    done = launch("deploy=sagemaker", "model=bad", *HERE, "deploy.endpoint=dogs")
+    assert done.returncode == 4
+    assert "endpoint dogs: " in done.stderr
+    assert "model.json" in done.stdout, "the container's log says why"
+    assert there(emulator) == {"endpoints": [], "configs": [], "models": []}
+    assert "deleted: dogs, " in done.stdout
+
+
+def test_dry_run_sends_nothing(launch: Command, tmp_path: Path, emulator: Emulator) -> None:
+    done = launch("deploy=sagemaker", *HERE, "dry_run=true", "hydra.run.dir=dry")
+    assert done.returncode == 0, done.stderr
+    requests = json.loads((tmp_path / "dry/deploy_requests.json").read_text())
+    assert requests["CreateModel"]["PrimaryContainer"]["ModelDataUrl"].endswith("/models/not-trained/model.tar.gz")
+    assert there(emulator) == {"endpoints": [], "configs": [], "models": []}
