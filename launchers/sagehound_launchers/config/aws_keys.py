@@ -83,8 +83,9 @@ class Aws:
             )
         if "sagehound" in self.tags:
             yield "aws.tags.sagehound is Sagehound's own tag: give yours another name"
-        if cfg.data.s3 and not cfg.is_remote:
-            yield f"data.s3={cfg.data.s3} is of jobs on SageMaker: choose trainer=sagemaker"
+        sends = cfg.is_remote or any(stage.sends(own) for stage, own in cfg.stages)
+        if cfg.data.s3 and not sends:
+            yield f"data.s3={cfg.data.s3} is of jobs on SageMaker: choose trainer=sagemaker or transform=sagemaker"
         if bool(self.subnets) != bool(self.security_groups):
             yield "aws.subnets and aws.security_groups belong together: give both, or neither"
         if self.disk_key and "alias/" in self.disk_key and cfg.is_remote:
@@ -96,6 +97,5 @@ class Aws:
             yield f"aws.max_wait_hours={self.max_wait_hours:g} is of spot instances: add aws.spot=true"
         if self.max_wait_hours and self.max_wait_hours < self.max_hours:
             yield f"aws.max_wait_hours holds training as well: it must be {self.max_hours:g} or more"
-        sends = cfg.is_remote or any(stage.sends(own) for stage, own in cfg.stages)
         if cfg.dry_run and not sends:
             yield "dry_run=true writes requests to AWS: choose trainer=sagemaker, hpo=sagemaker or a stage there"

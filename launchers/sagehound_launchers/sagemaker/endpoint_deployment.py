@@ -62,8 +62,8 @@ def deploy(cfg: Launch, own: "Deploy", models: Mapping[str, str], folder: Path) 
 
 def default_name(model: str) -> str:
     """An endpoint's name that follows from its model's."""
-    letters = "".join(c if c.isascii() and c.isalnum() else "-" for c in model)
-    return f"sagehound-{'-'.join(filter(None, letters.split('-')))}"[:50].rstrip("-")
+    characters = "".join(c if c.isascii() and c.isalnum() else "-" for c in model)
+    return f"sagehound-{'-'.join(filter(None, characters.split('-')))}"[:50].rstrip("-")
 
 
 def _requests(
@@ -154,18 +154,9 @@ class _Deployment:
 
     def _create(self, operation: str, request: dict[str, Any]) -> None:
         """Create a model or a configuration, unless it exists: its name follows from its content."""
-        from botocore.exceptions import ClientError
-
         kind = operation.removeprefix("Create")
-        member = f"{kind}Name"
-        with aws_errors(f"creating {request[member]}"):
-            try:
-                getattr(self.sagemaker, _snake(operation))(**request)
-            except ClientError as error:
-                if code_of(error) == "ValidationException" and "already exist" in str(error):
-                    return
-                raise
-        self._made.append((f"Delete{kind}", {member: request[member]}))
+        if inventory.create(self.cloud, operation, request):
+            self._made.append((f"Delete{kind}", {f"{kind}Name": request[f"{kind}Name"]}))
 
     def _bring(self, before: dict[str, Any] | None, config: str) -> None:
         """Create or update the endpoint, unless it has the configuration."""

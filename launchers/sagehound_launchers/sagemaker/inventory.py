@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from sagehound.errors import ConfigError, SagehoundError
 from sagehound.system import console
@@ -161,6 +162,27 @@ def _dollars(session: AwsSession, kind: str, name: str) -> float | None:
             return None
         total += price.dollars * count
     return total
+
+
+def create(session: AwsSession, operation: str, request: dict[str, Any]) -> bool:
+    """Create a model or a configuration whose name follows from its content; returns False if it exists already."""
+    from botocore import xform_name
+    from botocore.exceptions import ClientError
+
+    name = request[f"{operation.removeprefix('Create')}Name"]
+    with aws_errors(f"creating {name}"):
+        try:
+            getattr(session.client("sagemaker"), xform_name(operation))(**request)
+        except ClientError as error:
+            if code_of(error) == "ValidationException" and "already exist" in str(error):
+                return False
+            raise
+    return True
+
+
+def delete_model(session: AwsSession, name: str) -> None:
+    """Delete a model; nothing happens if it is gone."""
+    _remove(session, Resource("model", name, name, "", "", 0))
 
 
 def delete_endpoint(session: AwsSession, name: str) -> None:

@@ -8,7 +8,7 @@ import hashlib
 import json
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -87,7 +87,9 @@ def upload_packed(root: Path, s3: S3, bucket: str, prefix: str, workers: int = 1
     return Uploaded(f"s3://{bucket}/{key}", True, len(photos), len(sent), sum(map(bool, sent)), sum(sent))
 
 
-def upload_loose(root: Path, s3: S3, bucket: str, prefix: str, workers: int = 16) -> Uploaded:
+def upload_loose(
+    root: Path, s3: S3, bucket: str, prefix: str, workers: int = 16, names: Iterable[str] | None = None
+) -> Uploaded:
     """Upload photos one by one to ``PREFIX/photos/``, for a channel in FastFile mode, and delete other objects there.
 
     A photo is skipped if size and MD5 are the same. A bucket with KMS encryption shows no MD5, so every photo is
@@ -99,6 +101,7 @@ def upload_loose(root: Path, s3: S3, bucket: str, prefix: str, workers: int = 16
         bucket: name of the bucket.
         prefix: of all keys; use one per folder of photos, because other photos are deleted from it.
         workers: uploads at a time; at most the client's connections.
+        names: photos below the root; None: those of split/class/photo or class/photo.
 
     Raises:
         ConfigError: no prefix.
@@ -106,7 +109,7 @@ def upload_loose(root: Path, s3: S3, bucket: str, prefix: str, workers: int = 16
         SagehoundError: S3 is unreachable or refuses; the next call resumes.
     """
     base = f"{_base(prefix)}photos/"
-    photos = _with_sizes(root)
+    photos = _with_sizes(root, names)
     keys = {file: _key(root, base, file) for file, _ in photos}
     with aws_errors(f"sending photos to s3://{bucket}/{base}"):
         there = dict(_list(s3, bucket, base))
@@ -132,14 +135,14 @@ def _base(prefix: str) -> str:
     return f"{prefix.strip('/')}/"
 
 
-def _with_sizes(root: Path) -> list[tuple[str, int]]:
+def _with_sizes(root: Path, names: Iterable[str] | None = None) -> list[tuple[str, int]]:
     """Every photo's path below the root, and its size in bytes."""
     sizes = []
-    for photo in scan(root).photos:
+    for file in [photo.file for photo in scan(root).photos] if names is None else names:
         try:
-            sizes.append((photo.file, (root / photo.file).stat().st_size))
+            sizes.append((file, (root / file).stat().st_size))
         except OSError as error:  # a broken link
-            raise unreadable(root / photo.file, error) from error
+            raise unreadable(root / file, error) from error
     return sizes
 
 

@@ -46,7 +46,7 @@ def model_named(cloud: Cloud, prefix: str, name: str, run: str) -> None:
     """Upload a run's model for a multi-model endpoint, as ``prefix``NAME.tar.gz.
 
     Raises:
-        ConfigError: another model has this name. Containers that have opened it would go on with it.
+        ConfigError: another model has this name. Containers that have opened it would continue to use it.
     """
     path, key = packed(run), f"{prefix}{name}.tar.gz"
     digest = archive.digest(path)

@@ -1,4 +1,4 @@
-"""`transform=local`: batch predictions over a folder of photos."""
+"""`transform=local|sagemaker`: batch predictions over many photos."""
 
 import hashlib
 import signal
@@ -21,12 +21,14 @@ if TYPE_CHECKING:
 
 @dataclass
 class Transform:
-    """Batch predictions over a folder of photos, data.root."""
+    """Batch predictions over a folder of photos, data.root, or on SageMaker also data.s3."""
 
-    name: str = key("where they are computed", MISSING, choices=("local",))
+    name: str = key("where they are computed", MISSING, choices=("local", "sagemaker"))
     format: str = key("format of the file", "csv", choices=("csv", "jsonl"))
     output: str | None = key("a file; null: outputs/transform/<data.root's name>-<a number>/predictions.<format>", None)
     top_k: int = key("classes that are written for each photo", 5, at_least=1)
+    instance_type: str = key("sagemaker: the kind of machine", "ml.m5.large")
+    instance_count: int = key("sagemaker: machines, between which the photos are divided", 1, at_least=1)
 
     def conflicts(self, cfg: "Launch") -> Iterator[str]:
         """Yield a message for each setting that contradicts another."""
@@ -34,19 +36,37 @@ class Transform:
             yield f"transform.output={self.output} does not end in .{self.format}: choose transform.format to fit"
         if len(cfg.models) > 1:
             yield f"transform takes one model, not {len(cfg.models)}: give model=RUN"
+        if self.name == "local" and self.instance_count > 1:
+            yield f"transform.instance_count={self.instance_count} is of transform=sagemaker"
 
 
 def transform(cfg: "Launch", own: Transform, models: Sequence[str], folder: Path) -> None:
-    """Predict every photo below data.root.
+    """Predict every photo below data.root or data.s3.
 
     Raises:
         InputError: a folder could not be read (other predictions are written), or no photo at all.
     """
+    (model,) = models
+    source = cfg.data.s3 or str(Path(cfg.data.root or "").expanduser().resolve())
+    output = Path(own.output).expanduser() if own.output else default_output(model, source, own.format)
+    if own.name == "sagemaker":
+        from sagehound_launchers.sagemaker import batch_transform
+
+        failed = batch_transform.transform(cfg, own, model, output)
+        if cfg.dry_run:
+            return
+        if failed:
+            console.warn(f"{failed:,} photo{'s' * (failed > 1)} without a prediction; their lines say why")
+        console.info(f"predictions: {output}")
+    else:
+        _here(own, model, Path(source), output)
+    _report(model, output)
+
+
+def _here(own: Transform, model: str, root: Path, output: Path) -> None:
     from sagehound.data.folders import ignored_files
     from sagehound.serving.batch_predict import predict_folder
 
-    (model,), root = models, Path(cfg.data.root or "").expanduser()
-    output = Path(own.output).expanduser() if own.output else default_output(model, root, own.format)
     signal.signal(signal.SIGTERM, _stop)
     done, left_out = predict_folder(model, root, output, own.top_k)
     if done.failed:
@@ -63,14 +83,26 @@ def transform(cfg: "Launch", own: Transform, models: Sequence[str], folder: Path
         raise InputError("; ".join(map(str, left_out.folders)) + "; their photos have no line")
 
 
+def _report(model: str, output: Path) -> None:
+    """If photos lie in folders named after classes, write the scores of each class and the confusions."""
+    from sagehound.serving.labelled import score
+
+    scored = score(model, output)
+    if scored:
+        console.info(f"accuracy: {scored}; scores of each class: {scored.per_class}")
+
+
 def _stop(signum: int, _: FrameType | None) -> None:
     raise Stopped("stopped by SIGTERM; the same command resumes it", signum)
 
 
-def default_output(model: str, root: Path, format_: str) -> Path:
-    """The default output. It depends on model and folder only, so that a stopped command resumes."""
-    known = hashlib.sha256(f"{Path(model).resolve()}\n{root.resolve()}".encode()).hexdigest()[:8]
-    return Path("outputs/transform", f"{root.resolve().name}-{known}", f"predictions.{format_}")
+def default_output(model: str, source: str, format_: str) -> Path:
+    """The default output. It depends on model and photos only, so that a stopped command resumes."""
+    known = hashlib.sha256(f"{Path(model).resolve()}\n{source}".encode()).hexdigest()[:8]
+    return Path("outputs/transform", f"{Path(source).name}-{known}", f"predictions.{format_}")
 
 
-STAGE = Stage("transform", Transform, 10, transform, needs_model=True)
+STAGE = Stage(
+    "transform", Transform, 10, transform, needs_model=True, remote=frozenset({"sagemaker"}),
+    extra={"sagemaker": ("sagemaker", "boto3")},
+)  # fmt: skip
