@@ -12,6 +12,7 @@ from sagehound.system import console, interrupts
 from sagehound_launchers.config import Launch, schema
 from sagehound_launchers.config.extras import needs
 from sagehound_launchers.config.stage import BEFORE_TRAINING
+from sagehound_launchers.packages import find
 from sagehound_launchers.search.train_trial import train_trial
 
 schema.register()
@@ -28,7 +29,7 @@ def launch(composed: DictConfig) -> dict[str, Any]:
     metrics: dict[str, Any] = {}
     with command.job_errors():
         cfg: Launch = typed(composed)
-        if cfg.show or cfg.delete:
+        if cfg.manages:
             manage(cfg)
             return {}
         if cfg.stages:
@@ -36,7 +37,7 @@ def launch(composed: DictConfig) -> dict[str, Any]:
         for stage, own in cfg.stages:
             if extra := stage.extra.get(own.name):
                 needs(f"{stage.name}={own.name}", *extra)
-        folder, models = Path(HydraConfig.get().runtime.output_dir), cfg.models
+        folder, models = Path(HydraConfig.get().runtime.output_dir), [find.model(m, cfg.aws) for m in cfg.models]
         for stage, own in cfg.stages:
             if stage.order <= BEFORE_TRAINING:
                 stage.run(cfg, own, models, folder)
@@ -52,10 +53,12 @@ def launch(composed: DictConfig) -> dict[str, Any]:
 
 
 def manage(cfg: Launch) -> None:
-    """List or delete what is on SageMaker."""
+    """List or delete what is on SageMaker, or approve a model."""
     from sagehound_launchers.sagemaker import inventory
 
-    if cfg.delete:
+    if cfg.approve:
+        find.approve(cfg.approve, cfg.aws)
+    elif cfg.delete:
         inventory.delete(cfg.aws, cfg.delete)
     else:
         inventory.show(cfg.aws)

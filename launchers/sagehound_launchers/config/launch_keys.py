@@ -25,8 +25,9 @@ class Launch(Train):
         "list: what is on SageMaker, with its cost; permissions: what its roles need", None,
         choices=("list", "permissions"),
     )  # fmt: skip
+    approve: str | None = key("registry: NAME@VERSION, which is marked as approved", None)
     delete: str | None = key("an endpoint of Sagehound, ENDPOINT/MODEL, or all", None)
-    model: Any = key("a run, a model.tar.gz, or several as [A,B]; null: train one first", None)
+    model: Any = key("a run, a model.tar.gz, registry:NAME[@VERSION], or several as [A,B]; null: train one", None)
     endpoint: str | None = key("probe: an address, or a name on SageMaker", None)
     n: str = key("probe: test photos that are sent, chosen by seed, or all", "30")
 
@@ -57,6 +58,12 @@ class Launch(Train):
         return [str(model) for model in several if model is not None]
 
     @property
+    def manages(self) -> str:
+        """The override that lists, approves or deletes; empty if none is given."""
+        given = {"show": self.show, "delete": self.delete, "approve": self.approve}
+        return next((f"{key}={value}" for key, value in given.items() if value), "")
+
+    @property
     def is_remote(self) -> bool:
         """Whether training runs on SageMaker."""
         return self.trainer.name == "sagemaker" or (self.hpo is not None and self.hpo.name == "sagemaker")
@@ -64,7 +71,7 @@ class Launch(Train):
     @property
     def trains_first(self) -> bool:
         """Whether a model is trained: none is given, and a stage needs one, or there is no stage."""
-        if self.show or self.delete:
+        if self.manages:
             return False
         return not self.models and (not self.stages or any(stage.needs_model for stage, _ in self.stages))
 
@@ -82,8 +89,7 @@ class Launch(Train):
             )
         if self.n != "all" and not (self.n.isdecimal() and int(self.n)):
             yield f"n={self.n}: give a number of photos from 1 on, or all"
-        if (self.show or self.delete) and (self.stages or self.is_remote or self.models):
-            chosen = f"show={self.show}" if self.show else f"delete={self.delete}"
-            yield f"{chosen} is a command of its own: drop the stages, model and trainer=sagemaker"
+        if self.manages and (self.stages or self.is_remote or self.models):
+            yield f"{self.manages} is a command of its own: drop the stages, model and trainer=sagemaker"
         if self.endpoint and "probe" not in {stage.name for stage, _ in self.stages}:
             yield f"endpoint={self.endpoint} is of probe only: choose probe=local or probe=sagemaker"

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 _ENDED = ("Completed", "Failed", "Stopped")
 _LEAST_MB, _MOST_MB = 6, 100  # of MaxPayloadInMB, and of its product with MaxConcurrentTransforms: AWS's API reference
 _AT_ONCE = 8  # calls of an instance
-_HOURS = 24.0  # of which the cost is named; AWS has no limit for these jobs
+_HOURS = 24.0  # for the estimated cost; AWS has no limit for these jobs
 _GROUP = "/aws/sagemaker/TransformJobs"
 
 

@@ -21,6 +21,7 @@ import hydra
 from omegaconf import DictConfig
 
 from sagehound.cli import command
+from sagehound.config.overrides import override
 from sagehound.system.project import conf_folder
 from sagehound_launchers.launch import launch
 
@@ -35,4 +36,8 @@ def run() -> None:
     """`sagehound launch` with ``sys.argv``."""
     if sys.argv[1:2] and sys.argv[1] in ("list", "permissions"):
         sys.argv[1] = f"show={sys.argv[1]}"
+    rule = "registry.require="  # whose > and = Hydra's grammar does not allow
+    sys.argv[1:] = [
+        override(rule[:-1], word.removeprefix(rule)) if word.startswith(rule) else word for word in sys.argv[1:]
+    ]
     command.run(main, __doc__ or "")

@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from sagehound.evaluation.mcnemar import mcnemar
 from sagehound.evaluation.tables import describe_interval
 from sagehound.report import charts
 from sagehound.report.contents import Contents
@@ -20,25 +21,6 @@ def page(runs: Sequence[Contents]) -> str:
     return render(f"Comparison of {len(runs)} runs", ", ".join(names), sections)
 
 
-def mcnemar(a: Contents, b: Contents) -> tuple[int, int, int, float]:
-    """Compare two models on the test photos that both predicted.
-
-    Returns the number of photos, those that only ``a`` and only ``b`` predict correctly, and the p value of
-    the exact test of McNemar (1947): how often a difference as large occurs if both are equally good.
-    """
-    from scipy.stats import binomtest  # takes a second to import
-
-    first, second = (
-        {row["file"]: (row["label"], row["prediction"] == row["label"]) for row in run.of_split("test")}
-        for run in (a, b)
-    )
-    shared = [file for file in first if file in second and first[file][0] == second[file][0]]
-    only_a = sum(first[file][1] and not second[file][1] for file in shared)
-    only_b = sum(second[file][1] and not first[file][1] for file in shared)
-    p = binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.0
-    return len(shared), only_a, only_b, float(p)
-
-
 def _answer(runs: Sequence[Contents], names: Sequence[str]) -> Section:
     section = Section("Result")
     best = max(range(len(runs)), key=lambda i: runs[i].metrics["test"]["top1"])
@@ -46,7 +28,7 @@ def _answer(runs: Sequence[Contents], names: Sequence[str]) -> Section:
     section.parts.append(Part("answer", text=f"Highest test accuracy {top1:.1%}: run {names[best]}"))
     rows = []
     for (i, a), (j, b) in itertools.combinations(enumerate(runs), 2):
-        photos, only_a, only_b, p = mcnemar(a, b)
+        photos, only_a, only_b, p = mcnemar(a.of_split("test"), b.of_split("test"))
         verdict = "no test photos in common" if not photos else "differ" if p < _SURE else "no difference shown"
         rows.append([f"{i + 1} and {j + 1}", photos, only_a, only_b, f"{p:.3f}", verdict])
     columns = ["runs", "same test photos", "only the first right", "only the second right", "p", "verdict"]
