@@ -84,7 +84,8 @@ def refuse_others(folder: Path, note: str, *, overwrite: bool) -> None:
     Raises:
         ConfigError: the folder has results; the message says what to do.
     """
-    if not (overwrite or (folder / note).exists()):
+    only_begun = folder.is_dir() and {path.name for path in folder.iterdir()} <= {"multirun.yaml", ".lock"}
+    if not (overwrite or only_begun or (folder / note).exists()):
         ways_on = "give hpo.study=ANOTHER, or replace it with overwrite=true"
         refuse_files(folder, [*WRITTEN, "multirun.yaml"], ways_on)
 

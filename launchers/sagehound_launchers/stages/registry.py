@@ -44,7 +44,7 @@ class Registry:
         if len(cfg.models) > 1:
             yield f"registry takes one model, not {len(cfg.models)}: give model=RUN"
         if not NAME.fullmatch(self.group):
-            yield f"registry.group={self.group}: AWS allows letters, digits and single hyphens, 63 at most"
+            yield f"registry.group={self.group}: AWS allows a-z, A-Z, 0-9 and hyphens between them, 63 at most"
         for rule in self.rules:
             try:
                 parse(rule)

@@ -7,6 +7,7 @@ sagehound launch trainer=sagemaker aws=emulator data=demo            the same on
 sagehound launch image=ecr                                           build the image for jobs
 sagehound launch deploy=local model=RUN                              a server, with a web page for photos
 sagehound launch deploy=sagemaker model=RUN aws.role=NAME            an endpoint; also serverless, async, multi_model
+sagehound launch hpo=optuna trainer=sagemaker registry=sagemaker deploy=sagemaker    all of it, one step after another
 sagehound launch list                                                what is on SageMaker, with its cost
 sagehound launch delete=NAME                                         delete an endpoint; delete=all: everything
 sagehound launch transform=local model=RUN data.root=PHOTOS          predictions.csv for a folder
@@ -24,6 +25,8 @@ from sagehound.cli import command
 from sagehound.config.overrides import override
 from sagehound.system.project import conf_folder
 from sagehound_launchers.launch import launch
+from sagehound_launchers.workflow import plan
+from sagehound_launchers.workflow import run as workflow
 
 
 @hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="launch")
@@ -40,4 +43,8 @@ def run() -> None:
     sys.argv[1:] = [
         override(rule[:-1], word.removeprefix(rule)) if word.startswith(rule) else word for word in sys.argv[1:]
     ]
+    with command.clear_errors():
+        if steps := plan.of(sys.argv[1:]):
+            workflow.run(steps)
+            return
     command.run(main, __doc__ or "")
