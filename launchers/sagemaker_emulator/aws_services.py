@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from moto.backends import get_backend
+from moto.cloudwatch.models import Alarm, MetricAggregatedDatum, Statistics
 
 from sagemaker_emulator.account_answers import ROLE
 from sagemaker_emulator.identity import ACCOUNT
@@ -87,7 +88,35 @@ class AwsServices:
     def metric(self, namespace: str, name: str, dimensions: Mapping[str, str], value: float, moment: float) -> None:
         """Put one value to CloudWatch."""
         named = [{"Name": k, "Value": v} for k, v in dimensions.items()]
-        when = datetime.fromtimestamp(moment, UTC).replace(tzinfo=None)
-        datum = {"MetricName": name, "Value": value, "Timestamp": when, "Dimensions": named}
+        datum = {"MetricName": name, "Value": value, "Timestamp": self.moment(moment), "Dimensions": named}
         with self._lock:
             self._watch.put_metric_data(namespace, [datum])
+
+    def add_point(self, point: MetricAggregatedDatum) -> None:
+        """Add a data point to CloudWatch that may still change."""
+        self._watch.metric_data.append(point)
+
+    def alarms(self) -> list[Alarm]:
+        """All alarms of CloudWatch."""
+        return list(self._watch.alarms.values())
+
+    def statistic(self, alarm: Alarm, start: float, seconds: int) -> float | None:
+        """The statistic of an alarm's metric in a period; None: there are no data.
+
+        Args:
+            alarm: it names the metric, its dimensions and the statistic.
+            start: of the period, in seconds since 1970.
+            seconds: length of the period.
+        """
+        dimensions = [{"Name": str(d.name), "Value": str(d.value)} for d in alarm.dimensions]
+        first, end = self.moment(start), self.moment(start + seconds)
+        metric = (alarm.namespace, alarm.metric_name, first, end, seconds, [alarm.statistic], dimensions)
+        points = [point for found in self._watch.get_metric_statistics(*metric) for point in found.metric_data]
+        whole = Statistics([alarm.statistic], first)
+        whole.metric_data = points
+        return float(whole.get_statistics_for_type(alarm.statistic) or 0) if points else None
+
+    @staticmethod
+    def moment(seconds: float) -> datetime:
+        """Seconds since 1970 as moto's time, UTC without a zone."""
+        return datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None)
