@@ -75,7 +75,7 @@ def load(emulator: Emulator, clients: int = 8) -> Iterator[list[str]]:
     def ask() -> None:
         while not ended.is_set():
             try:
-                answers.append(invoke(emulator, "e", b"sleep 0.02")["model"])
+                answers.append(invoke(emulator, "e", b"sleep 0.1")["model"])
             except Exception as error:
                 answers.append(f"{type(error).__name__}: {error}")
 
@@ -114,8 +114,9 @@ def models(emulator: Emulator) -> Emulator:
                 "WaitIntervalInSeconds": 1,
             }
         },
+        policy("ALL_AT_ONCE", wait=0),
     ],
-    ids=["all at once", "canary", "linear", "rolling"],
+    ids=["all at once", "canary", "linear", "rolling", "without baking"],
 )
 def test_no_request_fails_during_an_update_under_load(models: Emulator, sm: Client, config: dict[str, Any]) -> None:
     alarm(models)

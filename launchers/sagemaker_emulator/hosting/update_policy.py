@@ -57,13 +57,13 @@ def make_plan(config: Record, old: Sequence[Record], new: Sequence[Record]) -> P
     alarms = tuple(alarm["AlarmName"] for alarm in config.get("AutoRollbackConfiguration", {}).get("Alarms", []))
     policy = blue_green or rolling or {}
     production = [v for v in new if not v.get("_Shadow")]
+    if _falls_back(production, bool(rolling)):
+        return Plan((Step(1.0, 0.0, ""),))
     steps = _rolling_steps(policy, production) if rolling else _blue_green_steps(policy, production)
     most = policy.get("MaximumExecutionTimeoutInSeconds")
     waits = sum(step.seconds for step in steps)
     if most is not None and most <= waits:
         raise invalid(f"MaximumExecutionTimeoutInSeconds must be larger than the {waits:g} seconds of waiting in all.")
-    if _falls_back(production, bool(rolling)):
-        return Plan((Step(1.0, 0.0, ""),))
     return Plan(steps, alarms, most, bool(rolling))
 
 
