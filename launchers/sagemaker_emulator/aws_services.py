@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from moto.backends import get_backend
-from moto.cloudwatch.models import Alarm, MetricAggregatedDatum, Statistics
+from moto.cloudwatch.models import Alarm, MetricAggregatedDatum, MetricDatumBase
 
 from sagemaker_emulator.account_answers import ROLE
 from sagemaker_emulator.identity import ACCOUNT
@@ -100,21 +100,16 @@ class AwsServices:
         """All alarms of CloudWatch."""
         return list(self._watch.alarms.values())
 
-    def statistic(self, alarm: Alarm, start: float, seconds: int) -> float | None:
-        """The statistic of an alarm's metric in a period; None: there are no data.
-
-        Args:
-            alarm: it names the metric, its dimensions and the statistic.
-            start: of the period, in seconds since 1970.
-            seconds: length of the period.
-        """
-        dimensions = [{"Name": str(d.name), "Value": str(d.value)} for d in alarm.dimensions]
-        first, end = self.moment(start), self.moment(start + seconds)
-        metric = (alarm.namespace, alarm.metric_name, first, end, seconds, [alarm.statistic], dimensions)
-        points = [point for found in self._watch.get_metric_statistics(*metric) for point in found.metric_data]
-        whole = Statistics([alarm.statistic], first)
-        whole.metric_data = points
-        return float(whole.get_statistics_for_type(alarm.statistic) or 0) if points else None
+    def points(self, alarm: Alarm, since: float) -> list[MetricDatumBase]:
+        """The data points of an alarm's metric since a time in seconds since 1970."""
+        first, dimensions = self.moment(since), {d.name: d.value for d in alarm.dimensions}
+        return [
+            point
+            for point in self._watch.metric_data[:]
+            if (point.namespace, point.name) == (alarm.namespace, alarm.metric_name)
+            and point.timestamp >= first
+            and {d.name: d.value for d in point.dimensions} == dimensions
+        ]
 
     @staticmethod
     def moment(seconds: float) -> datetime:

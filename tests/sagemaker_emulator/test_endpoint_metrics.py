@@ -63,9 +63,10 @@ def test_metrics_of_invocations_are_in_cloudwatch(emulator: Emulator) -> None:
     assert len(cloudwatch.list_metrics(Namespace="AWS/SageMaker", Dimensions=only)["Metrics"]) == 6
 
 
-def test_metric_data_are_returned_too(emulator: Emulator) -> None:
+@pytest.mark.parametrize("order", [1, -1])
+def test_metric_data_are_returned_too(emulator: Emulator, order: int) -> None:
     invoke_some(emulator, b"a", b"status 500")
-    dimensions = [{"Name": "EndpointName", "Value": "e"}, {"Name": "VariantName", "Value": "AllTraffic"}]
+    dimensions = [{"Name": "EndpointName", "Value": "e"}, {"Name": "VariantName", "Value": "AllTraffic"}][::order]
     metric = {"Namespace": "AWS/SageMaker", "MetricName": "Invocation5XXErrors", "Dimensions": dimensions}
     query = {"Id": "a", "MetricStat": {"Metric": metric, "Period": 7200, "Stat": "Sum"}}
     now = datetime.now(UTC)
@@ -92,6 +93,8 @@ TWO = {"EvaluationPeriods": 2}
         (1, MORE, TWO | {"DatapointsToAlarm": 1, "TreatMissingData": "notBreaching"}, "OK", "ALARM"),
         (0.6, MORE, AVERAGE, "INSUFFICIENT_DATA", "ALARM"),
         (0.7, MORE, AVERAGE, "INSUFFICIENT_DATA", "OK"),
+        (0.9, MORE, {"ExtendedStatistic": "p60"}, "INSUFFICIENT_DATA", "ALARM"),
+        (0.1, MORE, {"ExtendedStatistic": "p30"}, "INSUFFICIENT_DATA", "OK"),
     ],
 )
 def test_an_alarm_is_evaluated_as_its_settings_say(
@@ -99,18 +102,19 @@ def test_an_alarm_is_evaluated_as_its_settings_say(
 ) -> None:
     cloudwatch = client(emulator, "cloudwatch")
     dimensions = [{"Name": "EndpointName", "Value": "e"}, {"Name": "VariantName", "Value": "AllTraffic"}]
+    by_default = {} if "ExtendedStatistic" in settings else {"Statistic": "Sum"}
     cloudwatch.put_metric_alarm(
         **{
             "AlarmName": "a",
             "Namespace": "AWS/SageMaker",
             "MetricName": "Invocation5XXErrors",
             "Dimensions": dimensions,
-            "Statistic": "Sum",
             "Period": 3600,
             "EvaluationPeriods": 1,
             "Threshold": threshold,
             "ComparisonOperator": comparison,
         }
+        | by_default
         | settings
     )
 
@@ -121,6 +125,50 @@ def test_an_alarm_is_evaluated_as_its_settings_say(
     assert state() == empty
     invoke_some(emulator, b"status 500", b"a", b"status 503")
     until(state, lambda found: found == full)
+
+
+def test_an_alarm_watches_the_99th_percentile_of_the_latency(emulator: Emulator) -> None:
+    cloudwatch = client(emulator, "cloudwatch")
+    for name, threshold in (("over", 200_000), ("under", 1e9)):
+        cloudwatch.put_metric_alarm(
+            AlarmName=name,
+            Namespace="AWS/SageMaker",
+            MetricName="ModelLatency",
+            Dimensions=[{"Name": "VariantName", "Value": "AllTraffic"}, {"Name": "EndpointName", "Value": "e"}],
+            ExtendedStatistic="p99",
+            Period=3600,
+            EvaluationPeriods=1,
+            Threshold=threshold,
+            ComparisonOperator=MORE,
+        )
+    invoke_some(emulator, b"a", b"sleep 0.3")
+
+    def states() -> dict[str, str]:
+        return {a["AlarmName"]: a["StateValue"] for a in cloudwatch.describe_alarms()["MetricAlarms"]}
+
+    until(states, lambda found: found == {"over": "ALARM", "under": "OK"})
+
+
+def test_alarms_on_metrics_of_ones_own_are_evaluated_too(emulator: Emulator) -> None:
+    cloudwatch = client(emulator, "cloudwatch")
+    cloudwatch.put_metric_alarm(
+        AlarmName="a",
+        Namespace="mine",
+        MetricName="drift",
+        Statistic="Maximum",
+        Period=3600,
+        EvaluationPeriods=1,
+        Threshold=1.0,
+        ComparisonOperator="GreaterThanOrEqualToThreshold",
+    )
+
+    def state() -> str:
+        return str(cloudwatch.describe_alarms(AlarmNames=["a"])["MetricAlarms"][0]["StateValue"])
+
+    until(state, lambda found: found == "INSUFFICIENT_DATA")
+    for value, expected in ((0.5, "OK"), (1.0, "ALARM")):
+        cloudwatch.put_metric_data(Namespace="mine", MetricData=[{"MetricName": "drift", "Value": value}])
+        until(state, lambda found, expected=expected: found == expected)  # type: ignore[misc]
 
 
 def test_scaling_policies_are_stored_and_marked_as_not_executed(emulator: Emulator) -> None:

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from botocore.exceptions import ClientError
 from emulator_helpers import BUCKET, Client, client, processes, until
 from hosting_helpers import hosting, invoke, make_config, make_endpoint, make_model, settled, variant
 
+from sagemaker_emulator.hosting import endpoint_updates
 from sagemaker_emulator.server import Emulator
 
 
@@ -187,6 +189,21 @@ def test_an_alarm_trips_while_all_requests_go_to_the_new_model(models: Emulator,
     with pytest.raises(ClientError, match="this model is bad"):
         invoke(models, "e")
     assert "went into ALARM" in settled(sm, "e")["FailureReason"]
+    assert invoke(models, "e")["model"] == "old"
+
+
+def test_an_update_that_exceeds_its_time_limit_is_rolled_back(
+    models: Emulator, sm: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    later = [0.0]  # seconds
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + later[0], time=time.time)
+    monkeypatch.setattr(endpoint_updates, "time", clock)  # the limit is at least ten minutes
+    config = policy("ALL_AT_ONCE", bake=590)
+    config["BlueGreenUpdatePolicy"]["MaximumExecutionTimeoutInSeconds"] = 600
+    sm.update_endpoint(EndpointName="e", EndpointConfigName="new", DeploymentConfig=config)
+    until(lambda: sm.describe_endpoint(EndpointName="e"), lambda d: stage(d)["Status"] == "Baking")
+    later[0] = 700.0
+    assert "MaximumExecutionTimeoutInSeconds" in settled(sm, "e")["FailureReason"]
     assert invoke(models, "e")["model"] == "old"
 
 

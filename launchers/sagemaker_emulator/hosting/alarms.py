@@ -4,19 +4,24 @@ An alarm is evaluated continuously over whole periods and the one that has begun
 state that SetAlarmState sets lasts until the metric leads to another result than before.
 """
 
+import math
 import operator
+import re
 import threading
 import time
 from collections.abc import Callable, Sequence
+from datetime import UTC
 
-from moto.cloudwatch.models import Alarm
+from moto.cloudwatch.models import Alarm, MetricDatumBase, Statistics
+from moto.core.utils import utcnow
 
 from sagemaker_emulator.aws_services import AwsServices
 from sagemaker_emulator.errors import invalid
-from sagemaker_emulator.hosting.invocation_metrics import MINUTE, NAMESPACE
+from sagemaker_emulator.hosting.invocation_metrics import MINUTE, NAMESPACE, quantile
 from sagemaker_emulator.processes.tasks import Tasks
 
 _POLL = 0.5  # seconds between two evaluations
+_PERCENTILE = re.compile(r"p\d+(\.\d+)?")
 _BREACHES: dict[str, tuple[Callable[[float, float], bool], str]] = {
     "GreaterThanThreshold": (operator.gt, "greater than"),
     "GreaterThanOrEqualToThreshold": (operator.ge, "greater than or equal to"),
@@ -53,7 +58,7 @@ class Alarms:
     def evaluate(self) -> None:
         """Set the state of each alarm whose result has changed."""
         with self._lock:
-            alarms = [a for a in self._aws.alarms() if a.statistic and a.comparison_operator in _BREACHES]
+            alarms = [a for a in self._aws.alarms() if _is_evaluated(a)]
             self._results = {alarm: result for alarm, result in self._results.items() if alarm in alarms}
             for alarm in alarms:
                 state, reason = self._result(alarm)
@@ -96,5 +101,25 @@ class Alarms:
         period = max(int(alarm.period), MINUTE) if alarm.namespace == NAMESPACE else int(alarm.period)
         count = int(alarm.evaluation_periods)
         begun = int(time.time()) // period * period
-        values = [self._aws.statistic(alarm, begun - i * period, period) for i in range(count + 1)]
+        periods: list[list[MetricDatumBase]] = [[] for _ in range(count + 1)]
+        for point in self._aws.points(alarm, begun - count * period):
+            seconds = point.timestamp.replace(tzinfo=UTC).timestamp()
+            periods[max(math.ceil((begun - seconds) / period), 0)].append(point)
+        values = [_statistic(alarm, points) for points in periods]
         return values[:count] if values[0] is not None else values[1:]
+
+
+def _is_evaluated(alarm: Alarm) -> bool:
+    """Whether an alarm watches one metric, by a fixed threshold."""
+    has_statistic = alarm.statistic or _PERCENTILE.fullmatch(alarm.extended_statistic or "")
+    is_whole = None not in (alarm.period, alarm.threshold)  # moto does not check that
+    return bool(has_statistic) and is_whole and alarm.comparison_operator in _BREACHES
+
+
+def _statistic(alarm: Alarm, points: list[MetricDatumBase]) -> float | None:
+    """The statistic that an alarm names, of the data points of a period; None: there are none."""
+    if alarm.extended_statistic:
+        return quantile(points, float(alarm.extended_statistic[1:]) / 100)
+    whole = Statistics([alarm.statistic], utcnow())
+    whole.metric_data = points
+    return float(whole.get_statistics_for_type(alarm.statistic) or 0) if points else None

@@ -54,7 +54,8 @@ def make_plan(config: Record, old: Sequence[Record], new: Sequence[Record]) -> P
             "With a DeploymentConfig, the new endpoint configuration must have the same variant names as the old one: "
             f"{', '.join(sorted(_names(old)))}."
         )
-    alarms = tuple(alarm["AlarmName"] for alarm in config.get("AutoRollbackConfiguration", {}).get("Alarms", []))
+    listed = config.get("AutoRollbackConfiguration", {}).get("Alarms", [])
+    alarms = tuple(alarm["AlarmName"] for alarm in listed if "AlarmName" in alarm)
     policy = blue_green or rolling or {}
     production = [v for v in new if not v.get("_Shadow")]
     if _falls_back(production, bool(rolling)):
