@@ -132,7 +132,8 @@ def test_no_request_fails_during_an_update_under_load(models: Emulator, sm: Clie
     assert found["LastDeploymentConfig"] == config
     assert "PendingDeploymentSummary" not in found
     assert set(answers) == {"old", "new"}, Counter(answers)
-    assert (answers[0], answers[-1]) == ("old", "new")
+    assert answers[0] == "old"
+    assert answers[count:].count("old") <= 8, "of each client the call in progress"
 
 
 @pytest.mark.slow  # it waits for baking periods
@@ -150,7 +151,7 @@ def test_a_bad_model_is_rolled_back_by_its_alarm_and_the_old_one_continues(model
     assert state(cloudwatch) == "ALARM"
     assert any("(500)" in answer for answer in answers), "the canary got requests"
     assert all(answer == "old" or "(500)" in answer for answer in answers), Counter(answers)
-    assert set(answers[before + 8 :]) == {"old"}
+    assert sum(answer != "old" for answer in answers[before:]) <= 8, "of each client the call in progress"
     assert processes("bad-of-" + models.url) == []
     assert len(list((models.folder / "endpoints/e").iterdir())) == 1
     sm.update_endpoint(EndpointName="e", EndpointConfigName="new")
