@@ -57,14 +57,16 @@ def variant(model: str, **more: object) -> dict[str, Any]:
     return found | more
 
 
-def make_config(emulator: Emulator, name: str, *variants: dict[str, Any]) -> str:
-    client(emulator, "sagemaker").create_endpoint_config(EndpointConfigName=name, ProductionVariants=list(variants))
+def make_config(emulator: Emulator, name: str, *variants: dict[str, Any], **more: object) -> str:
+    client(emulator, "sagemaker").create_endpoint_config(
+        EndpointConfigName=name, ProductionVariants=list(variants), **more
+    )
     return name
 
 
-def make_endpoint(emulator: Emulator, name: str, *variants: dict[str, Any]) -> dict[str, Any]:
-    """An endpoint that has come up, or failed to."""
-    make_config(emulator, name, *variants)
+def make_endpoint(emulator: Emulator, name: str, *variants: dict[str, Any], **more: object) -> dict[str, Any]:
+    """An endpoint that has come up, or failed to; ``more``: of its configuration."""
+    make_config(emulator, name, *variants, **more)
     sm = client(emulator, "sagemaker")
     sm.create_endpoint(EndpointName=name, EndpointConfigName=name)
     return settled(sm, name)

@@ -61,7 +61,14 @@ class Handler(BaseHTTPRequestHandler):
             self.say(200)
 
     def answer(self, body: bytes, model: Path) -> None:
-        if body.startswith(b"status "):
+        if "VERBOSE" in os.environ:
+            print("invoked", flush=True)
+        if "FATAL" in os.environ:
+            os._exit(9)
+        time.sleep(float(os.environ.get("SLOW", "0")))
+        if "STATUS" in os.environ:
+            self.say(int(os.environ["STATUS"]), b"this model is bad")
+        elif body.startswith(b"status "):
             self.say(int(body.split()[1]), b"you asked for it")
         elif body == b"forget":
             models.clear()

@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from moto.backends import get_backend
+from moto.cloudwatch.models import Alarm, MetricAggregatedDatum, MetricDatumBase
 
 from sagemaker_emulator.account_answers import ROLE
 from sagemaker_emulator.identity import ACCOUNT
@@ -87,7 +88,30 @@ class AwsServices:
     def metric(self, namespace: str, name: str, dimensions: Mapping[str, str], value: float, moment: float) -> None:
         """Put one value to CloudWatch."""
         named = [{"Name": k, "Value": v} for k, v in dimensions.items()]
-        when = datetime.fromtimestamp(moment, UTC).replace(tzinfo=None)
-        datum = {"MetricName": name, "Value": value, "Timestamp": when, "Dimensions": named}
+        datum = {"MetricName": name, "Value": value, "Timestamp": self.moment(moment), "Dimensions": named}
         with self._lock:
             self._watch.put_metric_data(namespace, [datum])
+
+    def add_point(self, point: MetricAggregatedDatum) -> None:
+        """Add a data point to CloudWatch that may still change."""
+        self._watch.metric_data.append(point)
+
+    def alarms(self) -> list[Alarm]:
+        """All alarms of CloudWatch."""
+        return list(self._watch.alarms.values())
+
+    def points(self, alarm: Alarm, since: float) -> list[MetricDatumBase]:
+        """The data points of an alarm's metric since a time in seconds since 1970."""
+        first, dimensions = self.moment(since), {d.name: d.value for d in alarm.dimensions}
+        return [
+            point
+            for point in self._watch.metric_data[:]
+            if (point.namespace, point.name) == (alarm.namespace, alarm.metric_name)
+            and point.timestamp >= first
+            and {d.name: d.value for d in point.dimensions} == dimensions
+        ]
+
+    @staticmethod
+    def moment(seconds: float) -> datetime:
+        """Seconds since 1970 as moto's time, UTC without a zone."""
+        return datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None)

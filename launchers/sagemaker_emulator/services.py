@@ -3,11 +3,15 @@
 import inspect
 from typing import Any
 
+from sagemaker_emulator.hosting.alarms import Alarms
 from sagemaker_emulator.hosting.async_inference import AsyncInference
+from sagemaker_emulator.hosting.endpoint_updates import EndpointUpdates
 from sagemaker_emulator.hosting.endpoints import Endpoints
+from sagemaker_emulator.hosting.invocation_metrics import InvocationMetrics
 from sagemaker_emulator.hosting.model_registry import ModelRegistry
 from sagemaker_emulator.hosting.models import EndpointConfigs, Models
 from sagemaker_emulator.hosting.runtime import Runtime
+from sagemaker_emulator.hosting.shadow_variants import ShadowVariants
 from sagemaker_emulator.jobs.processing_jobs import ProcessingJobs
 from sagemaker_emulator.jobs.resource_search import Search
 from sagemaker_emulator.jobs.training_jobs import TrainingJobs
@@ -26,6 +30,10 @@ SERVICES: tuple[type, ...] = (
     Models,
     EndpointConfigs,
     Endpoints,
+    Alarms,
+    EndpointUpdates,
+    InvocationMetrics,
+    ShadowVariants,
     Runtime,
     AsyncInference,
     TransformJobs,
@@ -40,6 +48,7 @@ EXECUTED: frozenset[type] = frozenset(
         TrainingJobs,
         TuningJobs,
         Endpoints,
+        EndpointUpdates,
         Runtime,
         AsyncInference,
         TransformJobs,

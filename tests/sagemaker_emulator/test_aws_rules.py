@@ -1,8 +1,11 @@
 """Rules of AWS that the emulator enforces, each through boto3. RULES.md is the table of these rules."""
 
+import json
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from itertools import count
 from pathlib import Path
@@ -12,7 +15,7 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 from emulator_helpers import BUCKET, IMAGE, ROLE, TRAIN, Client, client, control, ended, job, until
-from hosting_helpers import SERVE, make_endpoint, make_model, variant
+from hosting_helpers import SERVE, invoke, make_config, make_endpoint, make_model, settled, variant
 
 from sagemaker_emulator.identity import KEYS
 from sagemaker_emulator.request_validation import service_model
@@ -384,6 +387,260 @@ def _(aws: Aws) -> None:
     update = aws.sm.update_endpoint_weights_and_capacities
     refused("given twice", update, EndpointName="twice", DesiredWeightsAndCapacities=wanted)
     update(EndpointName="twice", DesiredWeightsAndCapacities=wanted[:1])
+
+
+# Endpoints
+
+
+ROUTING = "TrafficRoutingConfiguration"
+
+
+def _blue_green(routing: dict[str, Any], **more: object) -> dict[str, Any]:
+    return {"BlueGreenUpdatePolicy": {ROUTING: {"WaitIntervalInSeconds": 0} | routing, **more}}
+
+
+def _rolling(kind: str, value: int) -> dict[str, Any]:
+    return {"RollingUpdatePolicy": {"MaximumBatchSize": {"Type": kind, "Value": value}, "WaitIntervalInSeconds": 0}}
+
+
+def _endpoint(aws: Aws, **more: object) -> Callable[..., dict[str, Any]]:
+    """Make an endpoint of three instances; returns what updates it to its own configuration."""
+    name = f"updated-{next(numbers)}"
+    made = make_endpoint(aws.emulator, name, variant("model", InitialInstanceCount=3) | more)
+    assert made["EndpointStatus"] == "InService", made
+
+    def update(config: dict[str, Any], to: str = name, **options: object) -> dict[str, Any]:
+        aws.sm.update_endpoint(EndpointName=name, EndpointConfigName=to, DeploymentConfig=config, **options)
+        return settled(aws.sm, name)
+
+    return update
+
+
+def _config(aws: Aws, *variants: dict[str, Any], **more: object) -> str:
+    return make_config(aws.emulator, f"config-{next(numbers)}", *variants, **more)
+
+
+@rule("DeploymentConfig has one of BlueGreenUpdatePolicy and RollingUpdatePolicy", f"{REFERENCE}, DeploymentConfig")
+def _(aws: Aws) -> None:
+    both = _blue_green({"Type": "ALL_AT_ONCE"}) | _rolling("INSTANCE_COUNT", 1)
+    refused("Only one of", _endpoint(aws), both)
+
+
+@rule(
+    "CanarySize is at most 50 % of a variant's instances, LinearStepSize 10 to 50 %, MaximumBatchSize 5 to 50 %",
+    f"{REFERENCE}, TrafficRoutingConfig, RollingUpdatePolicy",
+)
+def _(aws: Aws) -> None:
+    update = _endpoint(aws)
+    for kind, member, least in (("CANARY", "CanarySize", 1), ("LINEAR", "LinearStepSize", 10)):
+        for wrong in ({"CAPACITY_PERCENT": 51}, {"INSTANCE_COUNT": 2}, {"CAPACITY_PERCENT": least - 1}):
+            ((size, value),) = wrong.items()
+            if value:
+                config = _blue_green({"Type": kind, member: {"Type": size, "Value": value}})
+                refused(f"{member} must be", update, config)
+        update(_blue_green({"Type": kind, member: {"Type": "INSTANCE_COUNT", "Value": 1}}))
+    for size, value in (("CAPACITY_PERCENT", 51), ("CAPACITY_PERCENT", 4), ("INSTANCE_COUNT", 2)):
+        refused("MaximumBatchSize must be", update, _rolling(size, value))
+    update(_rolling("CAPACITY_PERCENT", 5))
+
+
+@rule("CANARY wants CanarySize, LINEAR wants LinearStepSize", MEMORY)
+def _(aws: Aws) -> None:
+    update = _endpoint(aws)
+    refused("CanarySize must be given", update, _blue_green({"Type": "CANARY"}))
+    refused("LinearStepSize must be given", update, _blue_green({"Type": "LINEAR"}))
+
+
+@rule("MaximumExecutionTimeoutInSeconds is larger than all waiting times", f"{REFERENCE}, BlueGreenUpdatePolicy")
+def _(aws: Aws) -> None:
+    linear = {"Type": "LINEAR", "LinearStepSize": {"Type": "CAPACITY_PERCENT", "Value": 25}}
+    config = _blue_green(
+        linear | {"WaitIntervalInSeconds": 150}, TerminationWaitInSeconds=150, MaximumExecutionTimeoutInSeconds=600
+    )
+    refused("larger than the 600 seconds", _endpoint(aws), config)
+
+
+@rule(
+    "An update with a DeploymentConfig keeps the names of the variants; one without may change them",
+    "developer guide, Exclusions of deployment guardrails; the second half from memory",
+)
+def _(aws: Aws) -> None:
+    update = _endpoint(aws)
+    other = _config(aws, variant("model", VariantName="other"))
+    refused("same variant names", update, _blue_green({"Type": "ALL_AT_ONCE"}), to=other)
+    assert update({}, to=other)["ProductionVariants"][0]["VariantName"] == "other"
+
+
+@rule(
+    "ml.inf1 is updated all at once without baking, whatever the policy; so are, in place of a rolling update, "
+    "serverless endpoints and those with several variants",
+    "developer guide, Exclusions of deployment guardrails",
+)
+def _(aws: Aws) -> None:
+    hour = {"WaitIntervalInSeconds": 3600, "CanarySize": {"Type": "CAPACITY_PERCENT", "Value": 10}}
+    canary, rolling = _blue_green({"Type": "CANARY"} | hour), _rolling("CAPACITY_PERCENT", 10)
+    rolling["RollingUpdatePolicy"]["WaitIntervalInSeconds"] = 3600
+    update = _endpoint(aws, InstanceType="ml.inf1.xlarge")
+    assert "FailureReason" not in update(canary)
+    less = {"VariantName": "a", "ModelName": "model", "ServerlessConfig": {"MemorySizeInMB": 1024, "MaxConcurrency": 1}}
+    two = [variant("model", VariantName=name) for name in "ab"]
+    for variants in ([less], two):
+        name = f"updated-{next(numbers)}"
+        make_endpoint(aws.emulator, name, *variants)
+        aws.sm.update_endpoint(EndpointName=name, EndpointConfigName=name, DeploymentConfig=rolling)
+        assert "FailureReason" not in settled(aws.sm, name)
+
+
+@rule("The alarms of AutoRollbackConfiguration exist", MEMORY)
+def _(aws: Aws) -> None:
+    config = _blue_green({"Type": "ALL_AT_ONCE"})
+    config["AutoRollbackConfiguration"] = {"Alarms": [{"AlarmName": "none"}]}
+    refused("no CloudWatch alarm none", _endpoint(aws), config)
+
+
+@rule(
+    "A DeploymentConfig of CreateEndpoint does nothing until an update retains it",
+    "developer guide, Canary Traffic Shifting",
+)
+def _(aws: Aws) -> None:
+    size = {"Type": "CAPACITY_PERCENT", "Value": 10}
+    config = _blue_green({"Type": "CANARY", "CanarySize": size, "WaitIntervalInSeconds": 1})
+    name = {"EndpointName": "retains", "EndpointConfigName": _config(aws, variant("model"))}
+    aws.sm.create_endpoint(**name, DeploymentConfig=config)
+    assert settled(aws.sm, "retains")["LastDeploymentConfig"] == config
+    aws.sm.update_endpoint(**name, RetainDeploymentConfig=True)
+    until(lambda: json.dumps(aws.sm.describe_endpoint(EndpointName="retains"), default=str), lambda d: "Baking" in d)
+    assert settled(aws.sm, "retains")["LastDeploymentConfig"] == config
+
+
+@rule(
+    "RetainAllVariantProperties keeps weights and numbers of instances, but for ExcludeRetainedVariantProperties",
+    f"{REFERENCE}, UpdateEndpoint, VariantProperty",
+)
+def _(aws: Aws) -> None:
+    update, other = _endpoint(aws), _config(aws, variant("model", InitialVariantWeight=0.5))
+    excluded = [{"VariantPropertyType": "DesiredWeight"}]
+    keep = {"RetainAllVariantProperties": True, "ExcludeRetainedVariantProperties": excluded}
+    (found,) = update({}, to=other, **keep)["ProductionVariants"]
+    assert (found["CurrentWeight"], found["CurrentInstanceCount"]) == (0.5, 3)
+
+
+@rule(
+    "UpdateEndpointWeightsAndCapacities: at least one instance; no instances for a serverless variant, and no "
+    "ServerlessUpdateConfig for others",
+    MEMORY,
+)
+def _(aws: Aws) -> None:
+    less = {"VariantName": "a", "ModelName": "model", "ServerlessConfig": {"MemorySizeInMB": 1024, "MaxConcurrency": 1}}
+    make_endpoint(aws.emulator, "less", less)
+    make_endpoint(aws.emulator, "more", variant("model", VariantName="a"))
+    for endpoint, text, change in (
+        ("more", "at least 1", {"DesiredInstanceCount": 0}),
+        ("more", "is not serverless", {"ServerlessUpdateConfig": {"MaxConcurrency": 2}}),
+        ("less", "is serverless", {"DesiredInstanceCount": 1}),
+        ("less", "less than or equal to MaxConcurrency", {"ServerlessUpdateConfig": {"ProvisionedConcurrency": 2}}),
+    ):
+        wanted = [{"VariantName": "a"} | change]
+        update = aws.sm.update_endpoint_weights_and_capacities
+        refused(text, update, EndpointName=endpoint, DesiredWeightsAndCapacities=wanted)
+
+
+SHADOW = {"ShadowProductionVariants": [variant("model", VariantName="shadow")]}
+
+
+@rule(
+    "Beside a shadow variant there is one production variant, and no second one", f"{REFERENCE}, CreateEndpointConfig"
+)
+def _(aws: Aws) -> None:
+    two = [variant("model", VariantName=name) for name in "ab"]
+    refused("one production variant", _config, aws, *two, **SHADOW)
+    refused("one production variant", _config, aws, variant("model"), ShadowProductionVariants=two)
+    refused("must be unique", _config, aws, variant("model", VariantName="shadow"), **SHADOW)
+
+
+@rule(
+    "Shadow variants do not go with serverless and asynchronous inference, multi-model containers and ml.inf1",
+    "developer guide, Exclusions of shadow tests",
+)
+def _(aws: Aws) -> None:
+    make_model(aws.emulator, "many", many=True)
+    less = {"VariantName": "a", "ModelName": "model", "ServerlessConfig": {"MemorySizeInMB": 1024, "MaxConcurrency": 1}}
+    for text, production, shadow in (
+        ("serverless", less, variant("model", VariantName="shadow")),
+        ("serverless", variant("model"), less),
+        ("multi-model", variant("many"), variant("model", VariantName="shadow")),
+        ("ml.inf1", variant("model"), variant("model", VariantName="shadow", InstanceType="ml.inf1.xlarge")),
+    ):
+        refused(f"do not support {text}", _config, aws, production, ShadowProductionVariants=[shadow])
+    output = {"OutputConfig": {"S3OutputPath": f"s3://{BUCKET}/out"}}
+    refused("do not support asynchronous", _config, aws, variant("model"), **SHADOW, AsyncInferenceConfig=output)
+
+
+@rule(
+    "A shadow variant gets the share of requests that its weight has of the production variant's, 1 at most",
+    f"{MEMORY}; the reference defines the ratio for production variants",
+)
+def _(aws: Aws) -> None:
+    sums = []
+    for weight in (2.0, 0.0):
+        shadow = variant("model", VariantName="shadow", InitialVariantWeight=weight)
+        name = f"shadowed-{next(numbers)}"
+        production = variant("model", InitialVariantWeight=2.0)
+        make_endpoint(aws.emulator, name, production, ShadowProductionVariants=[shadow])
+        for _number in range(5):
+            invoke(aws.emulator, name)
+        sums.append(_sums(aws, name, "shadow", 5.0 if weight else 0.0))
+    assert [found.get("Invocations", 0.0) for found in sums] == [5.0, 0.0]
+
+
+def _sums(aws: Aws, endpoint: str, name: str, count: float) -> dict[str, float]:
+    """The sums of all metrics of a variant, once it was invoked ``count`` times."""
+    watch, end = aws.client("cloudwatch"), datetime.now(UTC) + timedelta(minutes=2)
+    dimensions = [{"Name": "EndpointName", "Value": endpoint}, {"Name": "VariantName", "Value": name}]
+
+    def sums() -> dict[str, float]:
+        listed = watch.list_metrics(Namespace="AWS/SageMaker", Dimensions=dimensions)["Metrics"]
+        hour = {"StartTime": end - timedelta(hours=1), "EndTime": end, "Period": 7200, "Statistics": ["Sum"]}
+        return {
+            m["MetricName"]: watch.get_metric_statistics(**m, **hour)["Datapoints"][0]["Sum"]
+            for m in listed
+            if len(m["Dimensions"]) == 2
+        }
+
+    return until(sums, lambda found: found.get("Invocations", float("ModelLatency" in found)) >= count)
+
+
+@rule(
+    "Invocations, InvocationsPerInstance, Invocation4XXErrors, Invocation5XXErrors, ModelLatency and OverheadLatency "
+    "in AWS/SageMaker, by EndpointName and VariantName, and by EndpointConfigName too",
+    "developer guide, Monitor with CloudWatch, Auto-Rollback Configuration",
+)
+def _(aws: Aws) -> None:
+    make_endpoint(aws.emulator, "watched", variant("model", InitialInstanceCount=2))
+    for body in (b"a", b"status 404", b"status 503"):
+        with suppress(ClientError):
+            invoke(aws.emulator, "watched", body)
+    found = _sums(aws, "watched", "AllTraffic", 3)
+    assert found.pop("ModelLatency") > 0
+    assert found.pop("OverheadLatency") > 0
+    errors = {"Invocation4XXErrors": 1.0, "Invocation5XXErrors": 1.0}
+    assert found == {"Invocations": 3.0, "InvocationsPerInstance": 1.5} | errors
+    only = [{"Name": "EndpointConfigName", "Value": "watched"}]
+    listed = aws.client("cloudwatch").list_metrics(Namespace="AWS/SageMaker", Dimensions=only)["Metrics"]
+    assert len(listed) == 6
+
+
+@rule(
+    "Asynchronous endpoints have Invocation4XXErrors, Invocation5XXErrors and ModelLatency, and not Invocations",
+    "developer guide, Alarms and logs for tracking metrics from asynchronous endpoints",
+)
+def _(aws: Aws) -> None:
+    output = {"OutputConfig": {"S3OutputPath": f"s3://{BUCKET}/out"}}
+    make_endpoint(aws.emulator, "later", variant("model"), AsyncInferenceConfig=output)
+    aws.client("s3").put_object(Bucket=BUCKET, Key="in", Body=b"a")
+    aws.client("sagemaker-runtime").invoke_endpoint_async(EndpointName="later", InputLocation=f"s3://{BUCKET}/in")
+    found = _sums(aws, "later", "AllTraffic", 1)
+    assert found.keys() == {"Invocation4XXErrors", "Invocation5XXErrors", "ModelLatency"}
 
 
 # Regions, protocols, logs

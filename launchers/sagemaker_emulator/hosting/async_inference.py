@@ -13,6 +13,7 @@ from typing import ClassVar
 from sagemaker_emulator.errors import ApiError, JobFailed
 from sagemaker_emulator.hosting.deployment import Deployment
 from sagemaker_emulator.hosting.endpoints import Endpoints
+from sagemaker_emulator.hosting.invocation_metrics import InvocationMetrics
 from sagemaker_emulator.hosting.model_container import NoReply, Reply, TimedOut
 from sagemaker_emulator.processes.tasks import Tasks
 from sagemaker_emulator.storage.records import Record, Records
@@ -32,8 +33,11 @@ class AsyncInference:
 
     ROUTES: ClassVar[dict[str, str]] = {r"POST /endpoints/([^/]+)/async-invocations": "InvokeEndpointAsync"}
 
-    def __init__(self, endpoints: Endpoints, records: Records, transfers: Transfers, tasks: Tasks) -> None:
+    def __init__(
+        self, endpoints: Endpoints, records: Records, transfers: Transfers, tasks: Tasks, metrics: InvocationMetrics
+    ) -> None:
         self._endpoints, self._records, self._transfers, self._tasks = endpoints, records, transfers, tasks
+        self._metrics = metrics
         self._running: dict[str, int] = {}  # calls in a container, by endpoint
         self._lock = threading.Lock()  # guards the attribute above
 
@@ -131,17 +135,20 @@ class AsyncInference:
             self._running[name] -= 1
 
     def _reply(self, record: Record, deployment: Deployment, body: bytes) -> Reply:
-        _, server = deployment.choose(None)
+        variant, server = deployment.choose(None)
         headers = {k: v for k, v in record["Headers"].items() if v}
         # SageMaker's SDK 2 names the type in S3 only
         kind = self._transfers.content_type(record["InputLocation"]) if record["InputLocation"] else None
         headers.setdefault("Content-Type", kind or "application/octet-stream")
+        sent = time.monotonic()
         try:
-            return server.invoke(body, headers, record["Timeout"])
+            reply = server.invoke(body, headers, record["Timeout"])
         except TimedOut:
-            return Reply(0, {}, b"the container did not respond within InvocationTimeoutSeconds")
+            reply = Reply(0, {}, b"the container did not respond within InvocationTimeoutSeconds")
         except NoReply:
-            return Reply(0, {}, b"the model process exited")
+            reply = Reply(0, {}, b"the model process exited")
+        self._metrics.add(deployment, variant, reply.status, time.monotonic() - sent)
+        return reply
 
     def _write(self, record: Record, reply: Reply) -> None:
         if not 200 <= reply.status < 300:

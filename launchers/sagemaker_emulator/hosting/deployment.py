@@ -47,7 +47,8 @@ class Deployment:
             folder: a new folder.
         """
         self._containers, self._aws, self._tasks = containers, aws, tasks
-        self.endpoint, self.variants, self._folder = endpoint, variants, folder
+        self.endpoint, self._folder = endpoint, folder
+        self._set(variants)
         self._servers: dict[str, ModelContainer] = {}
         self._failed: list[JobFailed] = []  # the first one is the reason
         self._in_use, self._served = 0, 0
@@ -60,9 +61,17 @@ class Deployment:
 
     @property
     def config(self) -> Record:
-        """Settings of the whole endpoint: AsyncInferenceConfig and DataCaptureConfig, where it has them."""
+        """Settings of the whole endpoint: its configuration's name, AsyncInferenceConfig and DataCaptureConfig."""
         settings: Record = self.variants[0].get("_Config", {})
         return settings
+
+    def change(self, variants: list[Record]) -> None:
+        """Change weights and numbers of instances."""
+        self._set(variants)
+
+    def _set(self, variants: list[Record]) -> None:
+        self.variants = [v for v in variants if not v.get("_Shadow")]
+        self.shadows = [v for v in variants if v.get("_Shadow")]
 
     def start(self) -> None:
         """Start all containers, and wait until they are ready.
@@ -70,8 +79,8 @@ class Deployment:
         Raises:
             JobFailed: one did not become ready; all are stopped.
         """
-        with ThreadPoolExecutor(len(self.variants)) as threads:
-            list(threads.map(self._start, self.variants))
+        with ThreadPoolExecutor(len(self._servers)) as threads:
+            list(threads.map(self._start, [*self.variants, *self.shadows]))
         if self._failed:
             self._stop()
             raise self._failed[0]
@@ -79,7 +88,7 @@ class Deployment:
             self._tasks.background(server.keep)
 
     def choose(self, wanted: str | None) -> tuple[Record, ModelContainer]:
-        """A variant and its container: the requested one, or a random one by weight.
+        """A production variant and its container: the requested one, or a random one by weight.
 
         Raises:
             ApiError: there is no such variant.
@@ -116,16 +125,24 @@ class Deployment:
             self._in_use -= 1
             self._free.notify_all()
 
-    def stop(self) -> None:
-        """Stop the containers after the requests in progress."""
-        until = time.monotonic() + self._containers.settings.response
+    def server(self, shadow: Record) -> ModelContainer:
+        """The container of a shadow variant."""
+        return self._servers[shadow["VariantName"]]
+
+    def stop(self, seconds: float | None = None) -> None:
+        """Stop the containers after the requests in progress.
+
+        Args:
+            seconds: that it waits for these requests; None: the time limit of a request.
+        """
+        until = time.monotonic() + (self._containers.settings.response if seconds is None else seconds)
         with self._free:
             while self._in_use and time.monotonic() < until and not self._tasks.stopping.is_set():
                 self._free.wait(0.1)
         self._stop()
 
     def _stop(self) -> None:
-        with ThreadPoolExecutor(len(self.variants)) as threads:
+        with ThreadPoolExecutor(len(self._servers)) as threads:
             list(threads.map(ModelContainer.stop, self._servers.values()))
         shutil.rmtree(self._folder, ignore_errors=True)
 

@@ -1,8 +1,7 @@
-"""Operations of endpoints. ``deployment.py`` runs their containers, ``invoke.py`` sends requests to them."""
+"""Operations of endpoints. ``endpoint_updates.py`` updates them, ``deployment.py`` runs their containers."""
 
 import itertools
 import shutil
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +11,9 @@ from sagemaker_emulator.control import Control
 from sagemaker_emulator.errors import ApiError, JobFailed, invalid
 from sagemaker_emulator.hosting.deployment import LOGS, Deployment
 from sagemaker_emulator.hosting.endpoint_description import described
+from sagemaker_emulator.hosting.fleets import Fleets
 from sagemaker_emulator.hosting.models import EndpointConfigs, Models
+from sagemaker_emulator.hosting.update_policy import make_plan
 from sagemaker_emulator.identity import Identity
 from sagemaker_emulator.processes.containers import Containers
 from sagemaker_emulator.processes.tasks import Tasks
@@ -29,7 +30,7 @@ _STOPPED = "the emulator was stopped"
 
 
 class Endpoints:
-    """Create, Describe, List, Update and Delete; ``serving`` gives the containers of an endpoint."""
+    """Create, Describe, List and Delete; ``serving`` gives the containers of an endpoint."""
 
     def __init__(
         self,
@@ -47,8 +48,7 @@ class Endpoints:
         self._records, self._identity, self._tags, self._control, self._tasks = records, identity, tags, control, tasks
         self._models, self._configs = models, configs
         self._containers, self._transfers, self._aws = containers, transfers, aws
-        self._live: dict[str, Deployment] = {}
-        self._lock = threading.Lock()  # guards the attribute above
+        self.fleets = Fleets(tasks)
         self._numbers = itertools.count(1)  # numbers of folders
 
     def CreateEndpoint(self, request: Record) -> Record:
@@ -57,8 +57,9 @@ class Endpoints:
         arn = self._identity.arn(KIND, name)
         if self._records.find(KIND, name):
             raise invalid(f'Cannot create already existing endpoint "{arn}".')
-        variants = self._planned(config)
-        self._check_quotas(variants)
+        variants = self.planned(config)
+        make_plan(request.get("DeploymentConfig", {}), variants, variants)  # check it: updates may retain it
+        self.check_quotas(variants)
         self._tags.put(arn, request.get("Tags", []))
         now = time.time()
         record = {
@@ -69,6 +70,7 @@ class Endpoints:
             "CreationTime": now,
             "LastModifiedTime": now,
             "_Variants": variants,
+            **({"LastDeploymentConfig": request["DeploymentConfig"]} if "DeploymentConfig" in request else {}),
         }
         self._records.save(KIND, name, record)
         self._tasks.background(self._begin, name)
@@ -76,65 +78,16 @@ class Endpoints:
 
     def DescribeEndpoint(self, request: Record) -> Record:
         """The description of an endpoint."""
-        return self._found(request["EndpointName"])
+        return self.found(request["EndpointName"])
 
     def ListEndpoints(self, request: Record) -> Record:
         """One page of endpoints, by default the newest first."""
         endpoints = select({"SortOrder": "Descending"} | request, self._records.all(KIND), "Endpoint")
         return page(request, "Endpoints", [pick(r, *_SUMMARY) for r in endpoints])
 
-    def UpdateEndpoint(self, request: Record) -> Record:
-        """Start the containers of another configuration, then replace the old ones."""
-        record, config = self._changeable(request["EndpointName"]), request["EndpointConfigName"]
-        variants = self._planned(config)
-        if request.get("RetainAllVariantProperties"):
-            existing = {v["VariantName"]: v for v in record["_Variants"]}
-            for variant in variants:
-                old = existing.get(variant["VariantName"], {})
-                variant |= pick(old, "InitialVariantWeight", "InitialInstanceCount")
-        self._check_quotas(variants)
-        now = time.time()
-        pending = {
-            "EndpointConfigName": config,
-            "ProductionVariants": [{"VariantName": v["VariantName"]} for v in variants],
-            "StartTime": now,
-        }
-        self._records.change(
-            KIND,
-            record["EndpointName"],
-            EndpointStatus="Updating",
-            LastModifiedTime=now,
-            PendingDeploymentSummary=pending,
-            FailureReason=None,
-            _Pending=variants,
-        )
-        self._tasks.background(self._replace, record["EndpointName"])
-        return {"EndpointArn": record["EndpointArn"]}
-
-    def UpdateEndpointWeightsAndCapacities(self, request: Record) -> Record:
-        """Change the weights of variants and their number of instances."""
-        record = self._changeable(request["EndpointName"])
-        changed = [dict(v) for v in record["_Variants"]]
-        variants = {v["VariantName"]: v for v in changed}
-        for desired in request["DesiredWeightsAndCapacities"]:
-            variant = variants.pop(desired["VariantName"], None)
-            if variant is None:
-                raise invalid(f"Variant {desired['VariantName']} not found, or given twice.")
-            count = desired.get("DesiredInstanceCount")
-            if count is not None:
-                more = max(count - variant["InitialInstanceCount"], 0)
-                self._check_quotas([variant | {"InitialInstanceCount": more}])
-                variant["InitialInstanceCount"] = count
-            if "DesiredWeight" in desired:
-                variant["InitialVariantWeight"] = desired["DesiredWeight"]
-        with self._lock:
-            self._live[record["EndpointName"]].variants = changed
-        self._in_service(record["EndpointName"], changed)
-        return {"EndpointArn": record["EndpointArn"]}
-
     def DeleteEndpoint(self, request: Record) -> None:
         """Stop an endpoint's containers in the background, then delete it."""
-        record = self._found(request["EndpointName"])
+        record = self.found(request["EndpointName"])
         if record["EndpointStatus"] not in ("InService", "Failed"):
             raise invalid(f'Cannot update in-progress endpoint "{record["EndpointArn"]}".')
         self._records.change(KIND, record["EndpointName"], EndpointStatus="Deleting", LastModifiedTime=time.time())
@@ -148,11 +101,10 @@ class Endpoints:
             ApiError: there is no such endpoint, or it is not in service.
         """
         record = self._records.find(KIND, name)
-        with self._lock:
-            live = self._live.get(name)
-            if record is None or live is None or record["EndpointStatus"] not in _SERVED:
-                raise ApiError("ValidationError", f"Endpoint {name} of account {self._identity.account} not found.")
-            live.begin()  # before an update can replace it
+        served = record is not None and record["EndpointStatus"] in _SERVED
+        live = self.fleets.begin(name) if served else None
+        if live is None:
+            raise ApiError("ValidationError", f"Endpoint {name} of account {self._identity.account} not found.")
         try:
             yield live
         finally:
@@ -184,99 +136,50 @@ class Endpoints:
 
     def close(self) -> None:
         """Stop all containers; the endpoints are in service again after a restart."""
-        with self._lock:
-            live, self._live = list(self._live.values()), {}
-        for deployment in live:
-            deployment.stop()
+        self.fleets.close()
 
-    # In threads
+    # For updates
 
-    def _begin(self, name: str) -> None:
-        """Bring a new or recovered endpoint into service."""
-        record = self._found(name)
-        deployment = self._deployment(name, record["_Variants"])
-        try:
-            deployment.start()
-        except JobFailed as failed:
-            if not self._tasks.stopping.is_set():
-                self._change(name, EndpointStatus="Failed", FailureReason=str(failed))
-            return
-        if self._put(name, deployment):
-            self._in_service(name, record["_Variants"])
+    def found(self, name: str) -> Record:
+        """The record of an endpoint.
 
-    def _replace(self, name: str) -> None:
-        """Replace the configuration by the pending one; keep the old one if that fails."""
-        record = self._found(name)
-        variants, config = record["_Pending"], record["PendingDeploymentSummary"]["EndpointConfigName"]
-        deployment = self._deployment(name, variants)
-        done = {"_Pending": None, "PendingDeploymentSummary": None}
-        try:
-            deployment.start()
-        except JobFailed as failed:
-            if not self._tasks.stopping.is_set():
-                self._change(name, EndpointStatus="InService", FailureReason=str(failed), **done)
-            return
-        with self._lock:
-            old = self._live.get(name)
-        if self._put(name, deployment):
-            with self._records.lock:
-                self._change(name, EndpointConfigName=config, **done)
-                self._in_service(name, variants)
-            if old:
-                old.stop()
-
-    def _end(self, name: str) -> None:
-        with self._lock:
-            deployment = self._live.pop(name, None)
-        if deployment:
-            deployment.stop()
-        self._records.remove(KIND, name)
-
-    def _put(self, name: str, deployment: Deployment) -> bool:
-        """Put containers into service; returns False if the emulator ends."""
-        with self._lock:
-            if not self._tasks.stopping.is_set():
-                self._live[name] = deployment
-                return True
-        deployment.stop()
-        return False
-
-    def _in_service(self, name: str, variants: list[Record]) -> None:
-        self._change(name, EndpointStatus="InService", **described(variants), _Variants=variants)
-
-    def _change(self, name: str, **members: object) -> None:
-        self._records.change(KIND, name, LastModifiedTime=time.time(), **members)
-
-    def _deployment(self, name: str, variants: list[Record]) -> Deployment:
-        folder = self._containers.folder / "endpoints" / name / str(next(self._numbers))
-        return Deployment(self._containers, self._transfers, self._aws, self._tasks, name, variants, folder)
-
-    # Checks
-
-    def _found(self, name: str) -> Record:
+        Raises:
+            ApiError: there is no such endpoint.
+        """
         record = self._records.find(KIND, name)
         if record is None:
             raise invalid(f'Could not find endpoint "{self._identity.arn(KIND, name)}".')
         return record
 
-    def _changeable(self, name: str) -> Record:
-        record = self._found(name)
+    def changeable(self, name: str) -> Record:
+        """The record of an endpoint that may be updated.
+
+        Raises:
+            ApiError: there is no such endpoint, or it is not in service.
+        """
+        record = self.found(name)
         if record["EndpointStatus"] == "Failed":
             raise invalid(f'Cannot update failed endpoint "{record["EndpointArn"]}"; it can only be deleted.')
         if record["EndpointStatus"] != "InService":
             raise invalid(f'Cannot update in-progress endpoint "{record["EndpointArn"]}".')
         return record
 
-    def _planned(self, config: str) -> list[Record]:
+    def planned(self, config: str) -> list[Record]:
         """A configuration's variants with their models' containers, so that both may be deleted."""
         record = self._configs.get_record(config)
-        settings = pick(record, "AsyncInferenceConfig", "DataCaptureConfig")
+        settings = pick(record, "EndpointConfigName", "AsyncInferenceConfig", "DataCaptureConfig")
+        shadows = [v | {"_Shadow": True} for v in record.get("ShadowProductionVariants", [])]
         return [
-            dict(v) | {"_Container": self._models.container(v["ModelName"]), "_Config": settings}
-            for v in record["ProductionVariants"]
+            v | {"_Container": self._models.container(v["ModelName"]), "_Config": settings}
+            for v in [*record["ProductionVariants"], *shadows]
         ]
 
-    def _check_quotas(self, variants: list[Record]) -> None:
+    def check_quotas(self, variants: list[Record]) -> None:
+        """Check the instances of variants against the quotas.
+
+        Raises:
+            ApiError: with ResourceLimitExceeded.
+        """
         running = [
             v
             for r in self._records.all(KIND)
@@ -289,6 +192,39 @@ class Endpoints:
                 for some in (running, variants)
             )
             check_quota(self._control, instance, count, used, "endpoint usage")
+
+    def in_service(self, name: str, variants: list[Record]) -> None:
+        """Describe an endpoint as in service with these variants."""
+        self.change(name, EndpointStatus="InService", **described(variants), _Variants=variants)
+
+    def change(self, name: str, **members: object) -> None:
+        """Change members of an endpoint's record."""
+        self._records.change(KIND, name, LastModifiedTime=time.time(), **members)
+
+    def deployment(self, name: str, variants: list[Record]) -> Deployment:
+        """New containers for an endpoint, not yet started."""
+        folder = self._containers.folder / "endpoints" / name / str(next(self._numbers))
+        return Deployment(self._containers, self._transfers, self._aws, self._tasks, name, variants, folder)
+
+    # In threads
+
+    def _begin(self, name: str) -> None:
+        """Bring a new or recovered endpoint into service."""
+        record = self.found(name)
+        deployment = self.deployment(name, record["_Variants"])
+        try:
+            deployment.start()
+        except JobFailed as failed:
+            if not self._tasks.stopping.is_set():
+                self.change(name, EndpointStatus="Failed", FailureReason=str(failed))
+            return
+        if self.fleets.put(name, deployment):
+            self.in_service(name, record["_Variants"])
+
+    def _end(self, name: str) -> None:
+        if deployment := self.fleets.pop(name):
+            deployment.stop()
+        self._records.remove(KIND, name)
 
 
 def _some(**members: object) -> dict[str, object]:

@@ -150,15 +150,17 @@ class EndpointConfigs:
         arn = self._identity.arn(CONFIG, name)
         if self._records.find(CONFIG, name):
             raise invalid(f'Cannot create already existing endpoint configuration "{arn}".')
-        for member in ("ShadowProductionVariants", "ExplainerConfig"):
-            if request.get(member):
-                raise invalid(f"The emulator has no endpoints with {member}.")
+        if request.get("ExplainerConfig"):
+            raise invalid("The emulator has no endpoints with ExplainerConfig.")
         variants = [{"InitialVariantWeight": 1.0} | v for v in request["ProductionVariants"]]
-        names = [v["VariantName"] for v in variants]
+        shadows = [{"InitialVariantWeight": 1.0} | v for v in request.get("ShadowProductionVariants", [])]
+        names = [v["VariantName"] for v in [*variants, *shadows]]
         if len(set(names)) < len(names):
             raise invalid("Production variants' names must be unique within an endpoint configuration.")
-        for variant in variants:
+        for variant in [*variants, *shadows]:
             self._check(variant, len(variants))
+        if shadows:
+            self._check_shadow(variants, shadows, "AsyncInferenceConfig" in request)
         if any("ServerlessConfig" in v for v in variants):
             for member in ("AsyncInferenceConfig", "DataCaptureConfig"):
                 if request.get(member):
@@ -169,6 +171,8 @@ class EndpointConfigs:
         self._tags.put(arn, request.get("Tags", []))
         record = {k: v for k, v in request.items() if k != "Tags"}
         record |= {"EndpointConfigArn": arn, "CreationTime": time.time(), "ProductionVariants": variants}
+        if shadows:
+            record["ShadowProductionVariants"] = shadows
         self._records.save(CONFIG, name, record)
         return {"EndpointConfigArn": arn}
 
@@ -216,3 +220,17 @@ class EndpointConfigs:
             raise invalid("Serverless endpoints do not support multi-model containers.")
         if count > 1:
             raise invalid("A serverless endpoint takes one production variant.")
+
+    def _check_shadow(self, variants: list[Record], shadows: list[Record], is_async: bool) -> None:
+        if len(variants) > 1 or len(shadows) > 1:
+            raise invalid("With ShadowProductionVariants, there can be one production variant and one shadow variant.")
+        both = [*variants, *shadows]
+        unfit = {
+            "serverless variants": any("ServerlessConfig" in v for v in both),
+            "asynchronous endpoints": is_async,
+            "multi-model containers": any(self._models.container(v["ModelName"])["Mode"] == "MultiModel" for v in both),
+            "ml.inf1 instances": any(v.get("InstanceType", "").startswith("ml.inf1.") for v in both),
+        }
+        for what, is_used in unfit.items():
+            if is_used:
+                raise invalid(f"Shadow variants do not support {what}.")

@@ -1,15 +1,19 @@
 """InvokeEndpoint: passes a request to a variant's container within AWS's limits, and returns its response."""
 
 import json
+import time
 import uuid
+from collections.abc import Mapping
 from typing import ClassVar
 
 from sagemaker_emulator.errors import ApiError, JobFailed
 from sagemaker_emulator.hosting.data_capture import capture
 from sagemaker_emulator.hosting.deployment import LOGS, Deployment
 from sagemaker_emulator.hosting.endpoints import Endpoints
-from sagemaker_emulator.hosting.model_container import NoReply, Reply, TimedOut
+from sagemaker_emulator.hosting.invocation_metrics import InvocationMetrics
+from sagemaker_emulator.hosting.model_container import ModelContainer, NoReply, Reply, TimedOut
 from sagemaker_emulator.hosting.multi_model import LoadFailed
+from sagemaker_emulator.hosting.shadow_variants import ShadowVariants
 from sagemaker_emulator.identity import Identity
 from sagemaker_emulator.processes.containers import Containers
 from sagemaker_emulator.storage.records import Record
@@ -36,9 +40,17 @@ class Runtime:
         r"POST /endpoints/([^/]+)/invocations-response-stream": "InvokeEndpointWithResponseStream",
     }
 
-    def __init__(self, endpoints: Endpoints, identity: Identity, containers: Containers, transfers: Transfers) -> None:
+    def __init__(
+        self,
+        endpoints: Endpoints,
+        identity: Identity,
+        containers: Containers,
+        transfers: Transfers,
+        shadows: ShadowVariants,
+        metrics: InvocationMetrics,
+    ) -> None:
         self._endpoints, self._identity, self._containers = endpoints, identity, containers
-        self._transfers = transfers
+        self._transfers, self._shadows, self._metrics = transfers, shadows, metrics
 
     def InvokeEndpoint(self, call: Request, name: str) -> Response:
         """The response of one variant's container.
@@ -46,6 +58,7 @@ class Runtime:
         Raises:
             ApiError: there is no such endpoint, variant or model, or the body is too large.
         """
+        received = time.monotonic()
         if len(call.body) > _MOST:
             raise ApiError("413", f"HTTP content length exceeded {_MOST + _ROOM} bytes.", 413)
         for member in ("Target-Container-Hostname", "Inference-Component", "Enable-Explanations"):
@@ -60,23 +73,38 @@ class Runtime:
             with deployment.slot(most) as is_free:
                 if not is_free:  # AWS's code and wording are from memory
                     raise ApiError("ThrottlingException", f"Endpoint {name} serves {most} requests at a time.", 429)
-                try:
-                    reply = server.invoke(call.body, headers, self._containers.settings.response, target)
-                except LoadFailed as error:
-                    reply = error.reply
-                except TimedOut:
-                    return self._model_error(name, 0, _TIMED_OUT)
-                except NoReply:
-                    return self._model_error(name, 0, _EXITED)
-        if not 200 <= reply.status < 300:
-            return self._model_error(name, reply.status, reply.body.decode(errors="replace"))
-        answer = _answer(reply, variant["VariantName"])
+                self._shadows.copy(deployment, call, headers)
+                sent = time.monotonic()
+                reply = self._reply(server, call.body, headers, target)
+            latency = time.monotonic() - sent
+            if not 200 <= reply.status < 300:
+                response = self._model_error(name, reply.status, reply.body.decode(errors="replace"))
+            else:
+                response = _answer(reply, variant["VariantName"])
+                self._capture(deployment, variant["VariantName"], call, response)
+            overhead = time.monotonic() - received - latency
+            self._metrics.add(deployment, variant, reply.status, latency, overhead)
+        return response
+
+    def _reply(self, server: ModelContainer, body: bytes, headers: Mapping[str, str], target: str | None) -> Reply:
+        """A container's response; status 0: it did not respond."""
+        try:
+            return server.invoke(body, headers, self._containers.settings.response, target)
+        except LoadFailed as error:
+            return error.reply
+        except TimedOut:
+            return Reply(0, {}, _TIMED_OUT.encode())
+        except NoReply:
+            return Reply(0, {}, _EXITED.encode())
+
+    def _capture(self, deployment: Deployment, variant: str, call: Request, answer: Response) -> None:
+        """Write a call to S3, if the endpoint captures data."""
         if config := deployment.config.get("DataCaptureConfig"):
             try:
-                capture(self._transfers, config, name, variant["VariantName"], call, (answer.headers, answer.body))
+                reply = (answer.headers, answer.body)
+                capture(self._transfers, config, deployment.endpoint, variant, call, reply)
             except JobFailed as error:
-                self._endpoints.log(name, f"data capture: {error}")
-        return answer
+                self._endpoints.log(deployment.endpoint, f"data capture: {error}")
 
     def InvokeEndpointWithResponseStream(self, call: Request, name: str) -> Response:
         """Always refused: responses are not streamed."""

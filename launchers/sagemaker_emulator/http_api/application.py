@@ -35,6 +35,7 @@ from sagemaker_emulator.storage.object_store import ObjectStore
 from sagemaker_emulator.web import Request, Response
 
 _Route: TypeAlias = tuple[re.Match[str], str]  # what matched, and the operation
+_ONLY_STORED = "application-autoscaling:"  # moto stores its policies, and nothing scales
 _FOREIGN = "a page of another site may not use the emulator, which runs every command that it is sent"
 
 
@@ -103,7 +104,8 @@ class Application:
             status = response.status if isinstance(response, Response) else int(response[0].split()[0])
             return response
         finally:
-            known = route or ":" in operation or operation in first.operations
+            of_others = ":" in operation and not operation.startswith(_ONLY_STORED)
+            known = route or of_others or operation in first.operations
             self._log.add(call.method, operation, status, executed=bool(known) and not instead)
 
     def _respond(
