@@ -1,5 +1,6 @@
 """Runs the stages before training, the training, and the stages after it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from omegaconf import DictConfig
 
 from sagehound.cli import command
 from sagehound.config import typed
+from sagehound.config.overrides import override_key
 from sagehound.system import console, interrupts
 from sagehound_launchers.config import Launch, schema
 from sagehound_launchers.config.extras import needs
@@ -29,9 +31,6 @@ def launch(composed: DictConfig) -> dict[str, Any]:
     metrics: dict[str, Any] = {}
     with command.job_errors():
         cfg: Launch = typed(composed)
-        if cfg.manages:
-            manage(cfg)
-            return {}
         if cfg.stages:
             interrupts.restore_keyboard_interrupt()
         for stage, own in cfg.stages:
@@ -52,13 +51,27 @@ def launch(composed: DictConfig) -> dict[str, Any]:
     return metrics
 
 
-def manage(cfg: Launch) -> None:
-    """List or delete what is on SageMaker, or approve a model."""
-    from sagehound_launchers.sagemaker import inventory
+def manage(argv: Sequence[str]) -> bool:
+    """List or delete what is on SageMaker, approve a model, or print permissions; False if a command does none of it.
+
+    Raises:
+        ConfigError: a setting is wrong, or nothing has the given name.
+    """
+    if not {"show", "delete", "approve"} & {override_key(word) for word in argv} or {"-h", "--help"} & set(argv):
+        return False
+    cfg = schema.composed([word for word in argv if not word.startswith("-")], argv)
+    _manage(cfg)
+    return True
+
+
+def _manage(cfg: Launch) -> None:
+    from sagehound_launchers.sagemaker import inventory, permissions
 
     if cfg.approve:
         find.approve(cfg.approve, cfg.aws)
     elif cfg.delete:
         inventory.delete(cfg.aws, cfg.delete)
+    elif cfg.show == "permissions":
+        permissions.show(cfg)
     else:
         inventory.show(cfg.aws)

@@ -89,7 +89,7 @@ class Launch(Train):
             )
         if self.n != "all" and not (self.n.isdecimal() and int(self.n)):
             yield f"n={self.n}: give a number of photos from 1 on, or all"
-        if self.manages and (self.stages or self.is_remote or self.models):
+        if self.manages and self.show != "permissions" and (self.stages or self.is_remote or self.models):
             yield f"{self.manages} is a command of its own: drop the stages, model and trainer=sagemaker"
         if self.endpoint and "probe" not in {stage.name for stage, _ in self.stages}:
             yield f"endpoint={self.endpoint} is of probe only: choose probe=local or probe=sagemaker"

@@ -1,14 +1,19 @@
 """The schema of `python launch.py`: ``Launch`` and a group for each installed stage."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
+from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from sagehound import config
 from sagehound.config import Train, typed
+from sagehound.config.overrides import as_text
+from sagehound.system import program
+from sagehound.system.project import conf_folder
 from sagehound_launchers.config import Launch
 from sagehound_launchers.config.stage import registry
 
@@ -30,6 +35,24 @@ def register() -> None:
     config.register(LaunchWithStages)
     defaults = [{stage.name: None} for stage in registry()]
     ConfigStore.instance().store("stages", {"defaults": [*defaults, "_self_"]})
+
+
+def composed(overrides: Sequence[str], argv: Sequence[str] = ()) -> Launch:
+    """Compose and check the config of a command outside of Hydra's application.
+
+    Args:
+        overrides: of one run, without values to search.
+        argv: a command line, for its --config-dir.
+
+    Raises:
+        ConfigError: it breaks a rule.
+    """
+    register()
+    own = [as_text(folder.resolve().as_uri()) for folder in program.config_folders(argv)]
+    path = [f"hydra.searchpath=[{','.join(own)}]"] if own else []
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        cfg: Launch = typed(compose("launch", overrides=[*overrides, *path]))
+    return cfg
 
 
 def checked(config: DictConfig) -> Train:

@@ -7,14 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
-from sagehound.config import typed
 from sagehound.config.overrides import override, override_key
 from sagehound.errors import ConfigError
-from sagehound.system.project import conf_folder
 from sagehound_launchers.config import Launch, schema
 from sagehound_launchers.config.stage import BEFORE_TRAINING, Stage, registry
 
@@ -137,17 +134,12 @@ def _is_sweep(word: str) -> bool:
         return False  # the step reports it
 
 
-def _checked(words: Sequence[str], flags: Sequence[str]) -> Launch | None:
+def _checked(words: Sequence[str], flags: Sequence[str]) -> Launch:
     """The checked config of the whole command, so that a mistake in the last step is found before the first one."""
-    if flags and flags != ["-m"]:
-        return None  # a folder of configs, which each step finds
-    schema.register()
     left_out = ("best", "hydra.sweep.dir", "hpo")  # the search checks its own keys
     plain = [w for w in words if not _is_sweep(w) and override_key(w) not in left_out]
     plain = [w for w in plain if not w.startswith(("hpo.", "hpo/"))]
-    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        cfg: Launch = typed(compose("launch", overrides=plain))
-    return cfg
+    return schema.composed(plain, flags)
 
 
 def digest(content: Any) -> str:  # noqa: ANN401 - whatever JSON can write

@@ -9,6 +9,7 @@ sagehound launch deploy=local model=RUN                              a server, w
 sagehound launch deploy=sagemaker model=RUN aws.role=NAME            an endpoint; also serverless, async, multi_model
 sagehound launch hpo=optuna trainer=sagemaker registry=sagemaker deploy=sagemaker    all of it, one step after another
 sagehound launch list                                                what is on SageMaker, with its cost
+sagehound launch permissions                                         policies for the caller and the role
 sagehound launch delete=NAME                                         delete an endpoint; delete=all: everything
 sagehound launch transform=local model=RUN data.root=PHOTOS          predictions.csv for a folder
 sagehound launch probe=local endpoint=http://127.0.0.1:8080 n=all    accuracy and latency of an endpoint
@@ -24,7 +25,7 @@ from omegaconf import DictConfig
 from sagehound.cli import command
 from sagehound.config.overrides import override
 from sagehound.system.project import conf_folder
-from sagehound_launchers.launch import launch
+from sagehound_launchers.launch import launch, manage
 from sagehound_launchers.workflow import plan
 from sagehound_launchers.workflow import run as workflow
 
@@ -44,6 +45,8 @@ def run() -> None:
         override(rule[:-1], word.removeprefix(rule)) if word.startswith(rule) else word for word in sys.argv[1:]
     ]
     with command.clear_errors():
+        if manage(sys.argv[1:]):
+            return
         if steps := plan.of(sys.argv[1:]):
             workflow.run(steps)
             return
