@@ -1,0 +1,87 @@
+"""Collects what `bias=local|sagemaker` measures, and writes the results beside the predictions."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
+
+from sagehound.bias import facets, files, photo_rows
+from sagehound.bias.analysis import analyse
+from sagehound.bias.photo_rows import PhotoRows
+from sagehound.config import as_dict
+from sagehound.errors import InputError
+from sagehound.system import console
+from sagehound_launchers.config import Launch
+from sagehound_launchers.endpoint_probe import test_photos
+
+if TYPE_CHECKING:
+    from sagehound_launchers.stages.bias import Bias
+
+_PHOTOS = ("data", "data.root", "data.table", "data.source")  # overrides that choose photos
+
+
+def measure(cfg: Launch, own: "Bias", model: str, folder: Path) -> None:
+    """Measure bias and write bias.json and bias.csv.
+
+    Args:
+        cfg: the command's config.
+        own: the stage's keys.
+        model: a run, a model.tar.gz or a checkpoint.
+        folder: of this command; the files are written to the run's folder if its predictions are measured.
+
+    Raises:
+        InputError: predictions, photos or the table of groups cannot be used.
+    """
+    photos, place = collect(cfg, own, model, folder)
+    found = analyse(photos, own.split, own.group_by)
+    files.write(place, found)
+    for line in files.summary(found):
+        console.info(line)
+    console.info(f"every measure with its meaning: {place / files.CSV}, {place / files.JSON}")
+
+
+def collect(cfg: Launch, own: "Bias", model: str, folder: Path) -> tuple[PhotoRows, Path]:
+    """The photos with labels, predictions and groups, and the folder for results.
+
+    The predictions are those of the run, or are computed if data= names other photos than the run's.
+    """
+    run = Path(model).expanduser()
+    if (run / photo_rows.PREDICTIONS).is_file() and not _other_photos(cfg, run):
+        photos, place = photo_rows.of_run(run), run
+    else:
+        listed, root = test_photos(cfg)
+        photos, place = photo_rows.of_model(model, listed, root, own.split), folder
+    return photos.with_facets(_facets(cfg, own, list(photos.files))), place
+
+
+def _other_photos(cfg: Launch, run: Path) -> bool:
+    """Whether the command names photos, and these are not the run's."""
+    given = {override.partition("=")[0].lstrip("+~") for override in HydraConfig.get().overrides.task}
+    if not given.intersection(_PHOTOS):
+        return False
+    try:
+        trained = OmegaConf.load(run / "config.yaml").data
+        return any(_path(trained.get(name)) != _path(getattr(cfg.data, name)) for name in ("root", "table"))
+    except (OSError, AttributeError):
+        return True
+
+
+def _path(text: str | None) -> Path | None:
+    return None if text is None else Path(text).expanduser().resolve()
+
+
+def _facets(cfg: Launch, own: "Bias", names: list[str]) -> dict[str, list[str]]:
+    """The columns of groups: of bias.facets, or of data.table."""
+    wanted = list(dict.fromkeys([*own.columns, *([own.group_by] if own.group_by and own.columns else [])]))
+    if own.facets:
+        found = facets.read(Path(own.facets).expanduser(), names, "file", wanted, ("label", "split"))
+    elif cfg.data.table:
+        known = as_dict(cfg.data.columns)
+        ignored = [str(known[name]) for name in ("label", "split", "weight")]
+        found = facets.read(Path(cfg.data.table).expanduser(), names, str(cfg.data.columns.file), wanted, ignored)
+    else:
+        return {}
+    if own.group_by and own.group_by not in found:
+        raise InputError(f"bias.group_by={own.group_by}: no such column of groups; there are {', '.join(found)}")
+    return found
