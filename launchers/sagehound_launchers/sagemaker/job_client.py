@@ -12,6 +12,11 @@ from sagehound_launchers.sagemaker.aws_errors import Expired, Unreachable, aws_e
 from sagehound_launchers.sagemaker.requests import REQUEST
 
 T = TypeVar("T")
+_NAMES = {  # the member of a request that names a job, by kind
+    "training_job": "TrainingJobName",
+    "processing_job": "ProcessingJobName",
+    "hyper_parameter_tuning_job": "HyperParameterTuningJobName",
+}
 
 
 def new_name(prefix: str, most: int) -> str:
@@ -27,7 +32,7 @@ def start(cloud: Cloud, kind: str, name: str, request: dict[str, Any]) -> None:
 
     Args:
         cloud: the account.
-        kind: training_job or hyper_parameter_tuning_job, as boto3 writes it.
+        kind: training_job, processing_job or hyper_parameter_tuning_job, as boto3 writes it.
         name: of the job.
         request: with the token in its environment.
 
@@ -65,19 +70,17 @@ def _is_ours(existing: dict[str, Any], request: dict[str, Any]) -> bool:
 
 def describe(cloud: Cloud, kind: str, name: str) -> dict[str, Any]:
     """AWS's description of a job."""
-    argument = {"training_job": "TrainingJobName"}.get(kind, "HyperParameterTuningJobName")
     with aws_errors(f"looking at {name}"):
-        return dict(getattr(cloud.client("sagemaker"), f"describe_{kind}")(**{argument: name}))
+        return dict(getattr(cloud.client("sagemaker"), f"describe_{kind}")(**{_NAMES[kind]: name}))
 
 
 def stop(cloud: Cloud, kind: str, name: str) -> None:
     """Stop a job; if it has ended already, do nothing."""
     from botocore.exceptions import ClientError
 
-    argument = {"training_job": "TrainingJobName"}.get(kind, "HyperParameterTuningJobName")
     with aws_errors(f"stopping {name}"):
         try:
-            getattr(cloud.client("sagemaker"), f"stop_{kind}")(**{argument: name})
+            getattr(cloud.client("sagemaker"), f"stop_{kind}")(**{_NAMES[kind]: name})
         except ClientError as error:
             if code_of(error) != "ValidationException":
                 raise
@@ -113,10 +116,10 @@ def resume_hint(cloud: Cloud, how: str) -> str:
 
 
 class Log:
-    """A training job's log and the position up to which it was printed."""
+    """A job's log and the position up to which it was printed."""
 
-    def __init__(self, cloud: Cloud, job: str, prefix: str = "") -> None:
-        self.cloud, self.job, self.prefix = cloud, job, prefix
+    def __init__(self, cloud: Cloud, job: str, prefix: str = "", group: str = "/aws/sagemaker/TrainingJobs") -> None:
+        self.cloud, self.job, self.prefix, self.group = cloud, job, prefix, group
         self._next: dict[str, str] = {}  # by stream
         self._forbidden = False
 
@@ -126,7 +129,7 @@ class Log:
 
         if self._forbidden:
             return
-        logs, group = self.cloud.client("logs"), "/aws/sagemaker/TrainingJobs"
+        logs, group = self.cloud.client("logs"), self.group
         try:
             with aws_errors(f"reading the log of {self.job}"):
                 try:

@@ -21,7 +21,7 @@ class Bias:
     name: str = key("where they are computed", MISSING, choices=("local", "sagemaker"))
     split: str = key("photos whose predictions are measured", "test", choices=("train", "valid", "test"))
     facets: str | None = key(
-        "CSV with a column `file` and columns that put photos into groups, such as camera; null: those of data.table",
+        "CSV with a column `file` and columns that put photos into groups, such as camera; null: the photo table's",
         None,
     )
     columns: list[str] = key("columns of it that are groups; []: all with 2 to 20 values", [])
@@ -36,7 +36,7 @@ class Bias:
         """Yield a message for each setting that contradicts another."""
         if len(cfg.models) > 1:
             yield f"bias takes one model, not {len(cfg.models)}: give model=RUN"
-        if (self.columns or self.group_by) and not (self.facets or cfg.data.table):
+        if (self.columns or self.group_by) and not (self.facets or cfg.data.table or cfg.models):
             yield "bias.columns and bias.group_by name columns: give bias.facets=FILE or data.table=FILE"
         if self.columns and self.group_by and self.group_by not in self.columns:
             yield f"bias.group_by={self.group_by} is not among bias.columns: add it"
@@ -51,4 +51,7 @@ def measure(cfg: "Launch", own: Bias, models: Sequence[str], folder: Path) -> No
     measure(cfg, own, models[0], folder)
 
 
-STAGE = Stage("bias", Bias, 30, measure, needs_model=True, extra={"sagemaker": ("sagemaker", "boto3")})
+STAGE = Stage(
+    "bias", Bias, 30, measure, needs_model=True, extra={"sagemaker": ("sagemaker", "boto3", "sagemaker")},
+    requests=("sagemaker",),
+)  # fmt: skip

@@ -48,47 +48,50 @@ class Analysis:
     """All results."""
 
     split: str  # whose predictions were measured
-    trained: int  # train photos, whose labels were measured
-    tested: int  # photos of the split
+    labelled: str  # the split whose labels were measured
+    photos: dict[str, int]  # by these two splits
     facets: tuple[str, ...]
     rows: list[Row]
     classes: list[ClassScores]
     confused: list[ConfusedPair]  # most photos first
 
 
-def analyse(photos: PhotoRows, split: str, group_by: str | None = None) -> Analysis:
+def analyse(photos: PhotoRows, split: str, group_by: str | None = None, labelled: str = "train") -> Analysis:
     """Compute all measures.
 
     Args:
         photos: of all splits, with the columns that make groups.
         split: whose predictions are measured.
         group_by: a column within whose values CDDL and CDDPL of each class compare; None: they are left out.
+        labelled: the split whose labels are measured.
 
     Raises:
         InputError: the split has no predictions.
     """
-    tested, trained = photos.of_split(split), photos.of_split("train")
+    tested, given = photos.of_split(split), photos.of_split(labelled)
     tested = tested.where(tested.predictions != "")
     if not len(tested.files):
         have = sorted({*photos.splits[photos.predictions != ""]})
         raise InputError(f"bias.split={split}: no photo has a prediction; choose from {', '.join(have)}")
-    scores = class_scores(trained, tested)
-    rows = [*_of_classes(trained, scores), *_predicted_classes(scores)]
+    scores = class_scores(photos.of_split("train"), tested)
+    rows = [*_of_classes(given, [one.name for one in scores]), *_predicted_classes(scores)]
     for facet in photos.facets:
         if facet != group_by:
-            rows += [*_labels(trained, facet, group_by), *_predictions(tested, facet, group_by)]
+            rows += [*_labels(given, facet, group_by), *_predictions(tested, facet, group_by)]
     rows.sort(key=lambda row: row.stage == POST)
     facets = (CLASS, *(name for name in photos.facets if name != group_by))
-    return Analysis(split, len(trained.files), len(tested.files), facets, rows, scores, confused_pairs(tested))
+    number = {labelled: len(given.files), split: len(tested.files)}
+    return Analysis(split, labelled, number, facets, rows, scores, confused_pairs(tested))
 
 
-def _of_classes(trained: PhotoRows, scores: list[ClassScores]) -> Iterator[Row]:
-    """CI of each class among the train photos."""
-    total = len(trained.files)
-    for one in scores:
-        value = measures.imbalance(total - one.trained, one.trained)
-        text = {"d": _percent(one.trained, total), "equal": _percent(1, len(scores))}
-        yield _row(PRE, CLASS, one.name, ANY_CLASS, measures.CI, value, None, (total - one.trained, one.trained), text)
+def _of_classes(given: PhotoRows, classes: list[str]) -> Iterator[Row]:
+    """CI of each class."""
+    total = len(given.files)
+    for name in classes:
+        number = int((given.labels == name).sum())
+        sizes = (total - number, number)
+        text = {"d": _percent(number, total), "equal": _percent(1, len(classes))}
+        yield _row(PRE, CLASS, name, ANY_CLASS, measures.CI, measures.imbalance(*sizes), None, sizes, text)
 
 
 def _predicted_classes(scores: list[ClassScores]) -> Iterator[Row]:
@@ -96,13 +99,16 @@ def _predicted_classes(scores: list[ClassScores]) -> Iterator[Row]:
     for one in scores:
         rest = [other.counts for other in scores if other is not one]
         a = Counts(*(sum(getattr(c, name) for c in rest) for name in ("tp", "fp", "fn", "tn")))
+        d = one.counts
+        recognised = Counts(a.tp, 0, a.fn, 0), Counts(d.tp, 0, d.fn, 0)  # of each class's own photos
+        yield from _compared((measures.AD, measures.DI), CLASS, one.name, RECOGNISED, *recognised)
         which = (measures.RD, measures.DAR, measures.DCA, measures.TE)
-        yield from _compared(which, CLASS, one.name, RECOGNISED, a, one.counts)
+        yield from _compared(which, CLASS, one.name, RECOGNISED, a, d)
 
 
-def _labels(trained: PhotoRows, facet: str, group_by: str | None) -> Iterator[Row]:
-    """The labels of the train photos by the values of a column."""
-    known = trained.where(trained.facets[facet] != "")
+def _labels(given: PhotoRows, facet: str, group_by: str | None) -> Iterator[Row]:
+    """The labels by the values of a column."""
+    known = given.where(given.facets[facet] != "")
     for group in _values(known.facets[facet]):
         d = known.facets[facet] == group
         sizes = (int((~d).sum()), int(d.sum()))
@@ -225,8 +231,8 @@ def meaning(
 
 
 BY_CLASS = {  # sentences of measures of one class against the others
-    "CI": "{d} of the train photos are of {group}; equal shares would be {equal}.",
-    "RD": "{d} of the photos of {group} are recognised, {a} of the photos of other classes.",
+    "CI": "{d} of the photos are of {group}; equal shares would be {equal}.",
+    "RD": "The recall of {group} is {d}, that of the other classes {a}.",
     "DAR": "{d} of the predictions of {group} are right, {a} of the predictions of other classes.",
     "DCA": "For each prediction of {group} there are {d} photos of it; for other classes there are {a}.",
     "TE": "For each photo that is mistaken for {group}, {d} photos of it are missed; for other classes {a}.",

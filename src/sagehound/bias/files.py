@@ -39,8 +39,9 @@ def write(folder: Path, found: Analysis, more: dict[str, Any] | None = None) -> 
         "one_vs_rest": [_sections([r for r in found.rows if r.outcome == one], one) for one in outcomes],
         "classes": [_class(one) for one in found.classes],
         "confused": [_pair(one) for one in found.confused[:_PAIRS]],
-        "photos": {"train": found.trained, found.split: found.tested},
-        "split": found.split,
+        "photos": found.photos,
+        "labels_of": found.labelled,
+        "predictions_of": found.split,
         **(more or {}),
     }
     write_json(folder / JSON, content)
@@ -114,7 +115,8 @@ def _pair(one: ConfusedPair) -> dict[str, Any]:
 def summary(found: Analysis) -> list[str]:
     """At most nine lines: what is measured, the weakest classes and groups, the most confused pair."""
     lines = [
-        f"bias in {found.tested:,} {found.split} photos and the labels of {found.trained:,} train photos, "
+        f"bias in {found.photos[found.split]:,} {found.split} photos and the labels of "
+        f"{found.photos[found.labelled]:,} {found.labelled} photos, "
         f"{len(found.classes)} classes, by {', '.join(found.facets)}"
     ]
     few, many = min(found.classes, key=lambda c: c.trained), max(found.classes, key=lambda c: c.trained)
@@ -133,14 +135,16 @@ def summary(found: Analysis) -> list[str]:
 
 
 def _weakest_classes(found: Analysis) -> list[Row]:
-    """RD of the classes whose photos are recognised more rarely than others."""
-    return [r for r in found.rows if r.facet == CLASS and r.measure.name == "RD" and (r.value or 0) > 0]
+    """AD of the classes whose photos are recognised more rarely than others."""
+    return [r for r in found.rows if r.facet == CLASS and r.measure.name == "AD" and (r.value or 0) > 0]
 
 
 def _worst_groups(found: Analysis) -> list[Row]:
-    """AD of the groups of columns that are classified worse than the others."""
-    rows = [r for r in found.rows if r.facet != CLASS and r.measure.name == "AD" and r.outcome == RECOGNISED]
-    return [row for row in rows if (row.value or 0) > 0]
+    """AD of the groups of columns that are classified worse than others; if only one class was compared, its RD."""
+    of_columns = [r for r in found.rows if r.facet != CLASS and (r.value or 0) > 0]
+    worse = [r for r in of_columns if r.measure.name == "AD" and r.outcome == RECOGNISED]
+    outcomes = {r.outcome for r in found.rows if r.stage == POST}
+    return worse if RECOGNISED in outcomes else [r for r in of_columns if r.measure.name == "RD"]
 
 
 def _of_interest(rows: list[Row], most: int) -> list[str]:

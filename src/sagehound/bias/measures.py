@@ -6,7 +6,8 @@ The formulas are those of the SageMaker Developer Guide, sections "Measure Pre-t
 text in pandas 3, and section 3.3 of its licence permits use with services of Amazon only.
 
 The group that is measured is Clarify's disfavoured facet d; all other photos are its favoured facet a. A measure that
-would divide by zero is None. (``smclarify`` takes 0 / 0 as 0, which would read as a recall of 0.)
+would divide by zero is None. (``smclarify`` takes 0 / 0 as 0, which would read as a recall of 0. It also leaves classes
+that one side lacks out of KL, JS, LP, TVD and KS.)
 """
 
 import math
