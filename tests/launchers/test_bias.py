@@ -59,13 +59,13 @@ def test_classes_and_groups_are_measured_from_the_runs_predictions(
         name: [r["label"] == r["prediction"] for r in test if camera[r["file"]] == name] for name in ("old", "new")
     }
     difference = sum(right["new"]) / len(right["new"]) - sum(right["old"]) / len(right["old"])
-    row = found["camera", "old", "recognised", "AD"]
+    row = found["camera", "old", "(recognised)", "AD"]
     assert float(row["value"]) == pytest.approx(difference, abs=1e-6)
     assert float(row["low"]) <= difference <= float(row["high"])
     assert row["verdict"] == "too few photos"  # six of each camera
     assert "of photos with camera=old are classified correctly" in row["meaning"]
     recall = sum(r["label"] == r["prediction"] for r in test if r["label"] == "Moss") / 4
-    assert found["class", "Moss", "recognised", "AD"]["meaning"].startswith(
+    assert found["class", "Moss", "(recognised)", "AD"]["meaning"].startswith(
         f"{recall:.1%} of photos of Moss are classi"
     )
     assert all(r["range"] and r["worse"] and r["meaning"] for r in found.values())
@@ -105,7 +105,7 @@ def test_the_report_shows_what_was_measured(launch: Command, own_run: Path, run:
     page = report.write(own_run).read_text()
     assert "Groups of photos, compared with all other photos" in page
     assert "camera=old" in page
-    assert rows(own_run)["camera", "old", "recognised", "AD"]["meaning"] in page
+    assert rows(own_run)["camera", "old", "(recognised)", "AD"]["meaning"] in page
 
 
 def test_other_photos_are_predicted_with_the_model(launch: Command, own_run: Path, tmp_path: Path) -> None:

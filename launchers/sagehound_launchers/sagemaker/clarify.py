@@ -83,6 +83,8 @@ def measure(cfg: Launch, own: "Bias", photos: PhotoRows, folder: Path) -> Analys
 
 
 def _check(own: "Bias", tested: PhotoRows) -> None:
+    if taken := clarify_request.OWN_COLUMNS & set(tested.facets):
+        raise ConfigError(f"bias=sagemaker: {min(taken)} is a column of the table that is sent: rename yours")
     if own.label is not None and own.label not in tested.classes:
         raise ConfigError(f"bias.label={own.label}: no such class; choose from {', '.join(tested.classes)}")
     if own.label is not None and not set(tested.facets) - {own.group_by}:

@@ -20,6 +20,7 @@ _CONFIG, _DATA, _OUTPUT = (f"/opt/ml/processing/{folder}" for folder in ("input/
 _VOLUME_GB = 20
 UNKNOWN = "unknown"  # the group of photos without a value
 _EXPECTED, _RECOGNISED, _LABEL, _PREDICTION = "expected_outcome", "recognised_outcome", "label", "prediction"
+OWN_COLUMNS = {CLASS, _EXPECTED, _RECOGNISED, _LABEL, _PREDICTION}
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from sagehound.bias.photo_rows import CLASS, Names, PhotoRows
 from sagehound.errors import InputError
 
 PRE, POST = "pre_training", "post_training"
-RECOGNISED = "recognised"  # the outcome of a photo that is classified correctly
-ANY_CLASS = "any class"  # the outcome of measures that take all classes at once
+RECOGNISED = "(recognised)"  # the outcome of a photo that is classified correctly
+ANY_CLASS = "(any class)"  # the outcome of measures that take all classes at once
 FEW = 10  # photos; the 95 % interval of a share of 10 photos may be 0.53 wide
 
 
@@ -109,17 +109,17 @@ def _predicted_classes(scores: list[ClassScores]) -> Iterator[Row]:
 def _labels(given: PhotoRows, facet: str, group_by: str | None) -> Iterator[Row]:
     """The labels by the values of a column."""
     known = given.where(given.facets[facet] != "")
+    by_class = [(name, known.labels == name) for name in known.classes]
     for group in _values(known.facets[facet]):
         d = known.facets[facet] == group
         sizes = (int((~d).sum()), int(d.sum()))
         text = {"d": _percent(sizes[1], len(d)), "a": _percent(sizes[0], len(d))}
         yield _row(PRE, facet, group, ANY_CLASS, measures.CI, measures.imbalance(*sizes), None, sizes, text)
-        by_class = [known.labels == name for name in known.classes]
-        a_counts, d_counts = (np.array([(c & side).sum() for c in by_class]) for side in (~d, d))
+        a_counts, d_counts = (np.array([(labelled & side).sum() for _, labelled in by_class]) for side in (~d, d))
         for distance in measures.DISTANCES:
             value = distance.value(a_counts, d_counts)
             yield _row(PRE, facet, group, ANY_CLASS, distance, value, None, sizes, {})
-        for name, labelled in zip(known.classes, by_class, strict=True):
+        for name, labelled in by_class:
             nothing = np.zeros_like(labelled)
             a, c = Counts.of(labelled[~d], nothing[~d]), Counts.of(labelled[d], nothing[d])
             yield from _compared((measures.DPL,), facet, group, name, a, c, PRE)
@@ -131,14 +131,14 @@ def _predictions(tested: PhotoRows, facet: str, group_by: str | None) -> Iterato
     """The predictions by the values of a column: whether they are right, then each class against the rest."""
     known = tested.where(tested.facets[facet] != "")
     right = np.asarray(known.labels == known.predictions, bool)
+    by_class = [(name, known.labels == name, known.predictions == name) for name in known.classes]
     for group in _values(known.facets[facet]):
         d = known.facets[facet] == group
         should = np.ones_like(right)
         a, c = Counts.of(should[~d], right[~d]), Counts.of(should[d], right[d])
         yield from _compared((measures.AD, measures.DI), facet, group, RECOGNISED, a, c)
         yield _conditional(known, facet, group, RECOGNISED, right, CLASS, POST)
-        for name in known.classes:
-            labelled, predicted = known.labels == name, known.predictions == name
+        for name, labelled, predicted in by_class:
             a, c = Counts.of(labelled[~d], predicted[~d]), Counts.of(labelled[d], predicted[d])
             yield from _compared(measures.ONE_VS_REST, facet, group, name, a, c)
             if group_by:

@@ -8,6 +8,7 @@ from typing import Any
 
 from sagehound.bias.analysis import ANY_CLASS, POST, PRE, RECOGNISED, Analysis, Row
 from sagehound.bias.class_scores import ClassScores, ConfusedPair
+from sagehound.bias.measures import MEASURES
 from sagehound.bias.photo_rows import CLASS
 from sagehound.evaluation.tables import describe_interval
 from sagehound.storage.atomic import write_csv, write_json
@@ -39,6 +40,7 @@ def write(folder: Path, found: Analysis, more: dict[str, Any] | None = None) -> 
         "one_vs_rest": [_sections([r for r in found.rows if r.outcome == one], one) for one in outcomes],
         "classes": [_class(one) for one in found.classes],
         "confused": [_pair(one) for one in found.confused[:_PAIRS]],
+        "measures": {m.name: {"range": m.range, "worse": m.worse} for m in MEASURES.values()},
         "photos": found.photos,
         "labels_of": found.labelled,
         "predictions_of": found.split,
@@ -74,8 +76,6 @@ def _metric(row: Row) -> dict[str, Any]:
         "photos": row.photos,
         "others": row.others,
         "verdict": row.verdict,
-        "range": measure.range,
-        "worse": measure.worse,
         "meaning": row.meaning,
     }
 
