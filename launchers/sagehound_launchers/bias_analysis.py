@@ -32,7 +32,7 @@ def measure(cfg: Launch, own: "Bias", model: str, folder: Path) -> None:
         folder: of this command; the files are written to the run's folder if its predictions are measured.
 
     Raises:
-        InputError: predictions, photos or the table of groups cannot be used.
+        InputError: the model, predictions, photos or the table of groups cannot be used.
     """
     photos, place = collect(cfg, own, model, folder)
     if own.name == "sagemaker":
@@ -56,19 +56,27 @@ def collect(cfg: Launch, own: "Bias", model: str, folder: Path) -> tuple[PhotoRo
     The predictions are those of the run, or are computed if data= names other photos than the run's.
     """
     run = Path(model).expanduser()
-    if (run / photo_rows.PREDICTIONS).is_file() and not _other_photos(cfg, run):
+    named = _names_photos()
+    if not run.exists():
+        raise InputError(f"model={model}: there is no such run and no such file (from {Path.cwd()})")
+    if (run / photo_rows.PREDICTIONS).is_file() and not (named and _other_photos(cfg, run)):
         photos, place = photo_rows.of_run(run), run
+    elif not named:
+        raise InputError(f"model={model} has no predictions.csv: give photos to classify, data=folder data.root=PATH")
     else:
         listed, root = test_photos(cfg)
         photos, place = photo_rows.of_model(model, listed, root, own.split), folder
     return photos.with_facets(_facets(cfg, own, run, list(photos.files))), place
 
 
-def _other_photos(cfg: Launch, run: Path) -> bool:
-    """Whether the command names photos, and these are not the run's."""
+def _names_photos() -> bool:
+    """Whether the command line names photos."""
     given = {override.partition("=")[0].lstrip("+~") for override in HydraConfig.get().overrides.task}
-    if not given.intersection(_PHOTOS):
-        return False
+    return bool(given.intersection(_PHOTOS))
+
+
+def _other_photos(cfg: Launch, run: Path) -> bool:
+    """Whether the photos of the config are not the run's."""
     trained = _data_of(run)
     return any(_path(trained.get(name)) != _path(getattr(cfg.data, name)) for name in ("root", "table"))
 

@@ -150,6 +150,8 @@ def test_the_photo_table_gives_the_groups(launch: Command, own_run: Path, run_ph
             "shot of {facets} has 45 different values: it needs 2 to 20",
         ),
         (["bias.facets={facets}", "bias.group_by=shot"], 3, "bias.group_by=shot: no such column of groups; there are"),
+        (["model=nowhere"], 3, "model=nowhere: there is no such run and no such file"),
+        (["model={run}/model.tar.gz"], 3, "model.tar.gz has no predictions.csv: give photos to classify, data=folder"),
         (["bias.facets=nowhere.csv"], 3, "nowhere.csv cannot be read (No such file or directory"),
         (["bias.facets={other}"], 3, "lists none of the photos: it has elsewhere.jpg, and the photos are like"),
         (["bias.label=Moss"], 2, "bias.label is of bias=sagemaker"),
@@ -162,7 +164,7 @@ def test_what_cannot_be_measured_is_one_line(
     facets = facets_file(tmp_path / "facets.csv", own_run)
     other = tmp_path / "other.csv"
     other.write_text("file,camera\nelsewhere.jpg,old\n")
-    names = {"facets": facets, "other": other}
+    names = {"facets": facets, "other": other, "run": own_run}
     done = launch("bias=local", f"model={own_run}", *(o.format(**names) for o in overrides))
     assert done.returncode == code, done.stderr
     assert message.format(**names) in done.stderr

@@ -36,10 +36,13 @@ def read(
     if missing := [name for name in columns if name not in header]:
         raise InputError(f"bias.columns: {path} has no column {missing[0]!r}, it has {', '.join(header)}")
     by_file = {str(PurePosixPath(row[file_column].replace("\\", "/"))): row for row in rows}
+    if not rows:
+        raise InputError(f"{path} has no lines below its header")
     matched = sum(file in by_file for file in files)
     if not matched:
-        example = next(iter(by_file), "nothing")
-        raise InputError(f"{path} lists none of the photos: it has {example}, and the photos are like {files[0]}")
+        raise InputError(
+            f"{path} lists none of the photos: it has {next(iter(by_file))}, and the photos are like {files[0]}"
+        )
     if matched < len(files):
         console.warn(f"{path} has no line for {len(files) - matched:,} of {len(files):,} photos; they are left out")
     wanted = columns or [name for name in header if name not in (file_column, *ignored)]
