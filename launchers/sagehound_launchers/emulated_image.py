@@ -1,4 +1,4 @@
-"""The commands of Sagehound's image for the emulator, as the Dockerfile installs them, and of the debugger's rules."""
+"""The commands of images for the emulator, as a Dockerfile installs them, and of the debugger's rules."""
 
 import sys
 
@@ -7,3 +7,4 @@ COMMANDS = {
     for verb in ("train", "serve")
 }
 RULES = [sys.executable, "-P", "-m", "sagehound.debugger.follow"]
+CLARIFY = {"process": [sys.executable, "-P", "-m", "sagehound.bias.clarify_job"]}  # the image of SageMaker Clarify

@@ -83,9 +83,11 @@ def test_a_resume_without_artifact_removes_the_old_model(
     config: Compose, mine: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = ["finetune=full", "optimizer.lr=0.01", "trainer.max_epochs=5", "schedule=cosine"]
+    (mine / "bias.json").write_text("{}")  # of the predictions of older weights
     train(config(*given, "results=all", f"resume={mine}/checkpoints/last.ckpt"), mine)
-    assert "removed model.tar.gz" in capsys.readouterr().out
+    assert "removed model.tar.gz, bias.json" in capsys.readouterr().out
     assert not (mine / "model.tar.gz").exists()
+    assert not (mine / "bias.json").exists()
     train(config(*given, "results=scores", f"resume={mine}/checkpoints/last.ckpt"), mine)
     removed = "removed predictions.csv, per_class.csv, confusions.csv, history.csv, confusion.png, "
     assert removed in capsys.readouterr().out

@@ -54,21 +54,29 @@ class Cloud(AwsSession):
         return 0.5 if self.emulated else 10.0
 
 
-def connect(aws: Aws, *, dry_run: bool = False) -> Cloud:
+def connect(aws: Aws, *, dry_run: bool = False, own_image: bool = True) -> Cloud:
     """Find credentials, region, account, role, bucket and image; with aws=emulator, start one if none runs.
 
     Args:
         aws: the keys of the group ``aws``.
         dry_run: whether nothing is sent, so that the bucket need not exist and is not made.
+        own_image: whether jobs run Sagehound's image, on a machine that trains.
 
     Raises:
         ConfigError: one of them is missing; the message says how to set it.
         SagehoundError: AWS could not be reached.
     """
     needs(f"aws={aws.name}", "sagemaker", "boto3")
-    _check_instance(aws)
+    if own_image:
+        _check_instance(aws)
     session = open_session(aws)
-    return Cloud(session.region, session.url, session.own, session.client, _account(aws, session, dry_run=dry_run))
+    return Cloud(
+        session.region,
+        session.url,
+        session.own,
+        session.client,
+        _account(aws, session, dry_run=dry_run, own_image=own_image),
+    )
 
 
 def open_session(aws: Aws, connections: int = 32, seconds: float = 30) -> AwsSession:
@@ -148,7 +156,7 @@ def _check_session(session: Any) -> None:  # noqa: ANN401 - boto3 ships no types
         )
 
 
-def _account(aws: Aws, session: AwsSession, *, dry_run: bool) -> Account:
+def _account(aws: Aws, session: AwsSession, *, dry_run: bool, own_image: bool) -> Account:
     with aws_errors("asking AWS whose credentials these are"):
         caller = session.client("sts").get_caller_identity()
     number, emulated = str(caller["Account"]), session.url is not None
@@ -158,7 +166,7 @@ def _account(aws: Aws, session: AwsSession, *, dry_run: bool) -> Account:
         _check_bucket(bucket, aws.bucket, session.region, number, session.client("s3"))
     domain = "amazonaws.com.cn" if session.region.startswith("cn-") else "amazonaws.com"
     own = f"{number}.dkr.ecr.{session.region}.{domain}/sagehound:latest"
-    if aws.image is None and not emulated:
+    if own_image and aws.image is None and not emulated:
         _check_image(session.client("ecr"))
     return Account(session.region, number, role, bucket, aws.image or own)
 

@@ -12,6 +12,11 @@ from sagehound_launchers.sagemaker.aws_errors import Expired, Unreachable, aws_e
 from sagehound_launchers.sagemaker.requests import REQUEST
 
 T = TypeVar("T")
+_NAMES = {  # the member of a request that names a job, by kind
+    "training_job": "TrainingJobName",
+    "processing_job": "ProcessingJobName",
+    "hyper_parameter_tuning_job": "HyperParameterTuningJobName",
+}
 
 
 def new_name(prefix: str, most: int) -> str:
@@ -27,7 +32,7 @@ def start(cloud: Cloud, kind: str, name: str, request: dict[str, Any]) -> None:
 
     Args:
         cloud: the account.
-        kind: training_job or hyper_parameter_tuning_job, as boto3 writes it.
+        kind: training_job, processing_job or hyper_parameter_tuning_job, as boto3 writes it.
         name: of the job.
         request: with the token in its environment.
 
@@ -65,19 +70,17 @@ def _is_ours(existing: dict[str, Any], request: dict[str, Any]) -> bool:
 
 def describe(cloud: Cloud, kind: str, name: str) -> dict[str, Any]:
     """AWS's description of a job."""
-    argument = {"training_job": "TrainingJobName"}.get(kind, "HyperParameterTuningJobName")
     with aws_errors(f"looking at {name}"):
-        return dict(getattr(cloud.client("sagemaker"), f"describe_{kind}")(**{argument: name}))
+        return dict(getattr(cloud.client("sagemaker"), f"describe_{kind}")(**{_NAMES[kind]: name}))
 
 
 def stop(cloud: Cloud, kind: str, name: str) -> None:
     """Stop a job; if it has ended already, do nothing."""
     from botocore.exceptions import ClientError
 
-    argument = {"training_job": "TrainingJobName"}.get(kind, "HyperParameterTuningJobName")
     with aws_errors(f"stopping {name}"):
         try:
-            getattr(cloud.client("sagemaker"), f"stop_{kind}")(**{argument: name})
+            getattr(cloud.client("sagemaker"), f"stop_{kind}")(**{_NAMES[kind]: name})
         except ClientError as error:
             if code_of(error) != "ValidationException":
                 raise

@@ -51,6 +51,13 @@ ACTIONS: dict[str, set[str]] = {  # by what is chosen
         *("sagemaker:CreateTransformJob", "sagemaker:DescribeTransformJob", "logs:FilterLogEvents"),
         "s3:DeleteObject",  # photos that are no longer in the folder
     },
+    "bias": _CONNECT
+    | _FILES
+    | _LOG
+    | {
+        *("sagemaker:CreateProcessingJob", "sagemaker:DescribeProcessingJob", "sagemaker:StopProcessingJob"),
+        "sagemaker:AddTags",
+    },
     "deploy": _CONNECT
     | _FILES
     | _LOG

@@ -36,6 +36,7 @@ class Contents:
         insights: learning curve and suspicious labels, see ``insights``.
         profile: profile/summary.json.
         losses: of saved tensors, see ``debugger.saved.losses``.
+        bias: bias.json.
     """
 
     folder: Path
@@ -50,6 +51,7 @@ class Contents:
     insights: dict[str, Any] = field(default_factory=dict)
     profile: dict[str, Any] = field(default_factory=dict)
     losses: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
+    bias: dict[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -110,6 +112,7 @@ def read(folder: Path) -> Contents:
         _json(folder / INSIGHTS),
         _json(folder / "profile" / "summary.json"),
         _losses(folder),
+        _json(folder / "bias.json"),
     )
 
 

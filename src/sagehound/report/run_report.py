@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from sagehound.evaluation import plots, tables
 from sagehound.evaluation.tables import ClassScore, describe_interval
-from sagehound.report import charts, mistakes
+from sagehound.report import bias_section, charts, mistakes
 from sagehound.report.contents import Contents
 from sagehound.report.images import tiles
 from sagehound.report.next_actions import caveats, next_actions, repeat
@@ -34,6 +34,7 @@ def page(run: Contents, model: "Classifier | None" = None) -> str:
         _classes(run),
         _calibration(run),
         _mistakes(run, model),
+        bias_section.section(run.bias),
         _debugger(run),
         _profile(run),
         _provenance(run),

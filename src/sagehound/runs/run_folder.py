@@ -22,6 +22,7 @@ _PICTURES = (  # files that only results=all writes
         for name in ("confusion", "accuracy_by_class_size", "worst_mistakes", "curves", "reliability")
     ),
 )
+_OF_PREDICTIONS = ("bias.json", "bias.csv")  # files that launch.py makes from the predictions
 # files that results=scores does not write
 _OF_ALL = (MODEL, "predictions.csv", "per_class.csv", "confusions.csv", "history.csv", *_PICTURES)
 _TENSORS = (
@@ -32,7 +33,16 @@ _TENSORS = (
     "claim.smd",
 )
 _WRITTEN = (
-    *("config.yaml", "overrides.yaml", "hydra.yaml", "audit.json", "splits.csv", "metrics.json", *_OF_ALL),
+    *(
+        "config.yaml",
+        "overrides.yaml",
+        "hydra.yaml",
+        "audit.json",
+        "splits.csv",
+        "metrics.json",
+        *_OF_ALL,
+        *_OF_PREDICTIONS,
+    ),
     *("checkpoints/best.ckpt", "checkpoints/last.ckpt"),
     *("checkpoints/*/*.ckpt",),  # of the user's callbacks
     *("tensorboard/events.out.tfevents.*", "tensorboard/hparams.yaml"),
@@ -79,7 +89,7 @@ class RunFolder:
         """Remove files of the run's earlier epochs that this run does not replace."""
         kind = str(self._cfg.results)
         replaced = {"scores": _OF_ALL, "tables": (MODEL, *_PICTURES)}.get(kind, (MODEL,))
-        stale = [self.path / name for name in replaced if (self.path / name).exists()]
+        stale = [self.path / name for name in (*replaced, *_OF_PREDICTIONS) if (self.path / name).exists()]
         for path in stale:
             path.unlink()
         if stale and (kind in ("scores", "tables") or not self._cfg.artifact):
