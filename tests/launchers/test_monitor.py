@@ -187,12 +187,17 @@ def test_a_folder_without_captured_requests(
     [
         (["data.root=x"], "monitor takes one model, not 0: give model=RUN"),
         (["model=[a,b]", "data.root=x"], "monitor takes one model, not 2: give model=RUN"),
+        (["monitor=sagemaker", "model=a"], "give monitor.captured=s3://BUCKET/PREFIX"),
+        (
+            ["monitor=sagemaker", "model=a", "monitor.captured=s3://b/c", "monitor.baseline=d"],
+            "monitor.baseline is a folder of this machine: drop it, or choose monitor=local",
+        ),
         (["model=a", "data.root=x", "monitor.window=1"], "monitor.window=1: must be at least 2"),
         (["model=a", "data.root=x", "monitor.alpha=0"], "monitor.alpha=0.0: must be at least 0.001"),
     ],
 )
 def test_settings_that_contradict(launch: Command, arguments: list[str], message: str) -> None:
-    done = launch("monitor=local", *arguments)
+    done = launch(*(["monitor=local"] if arguments[0] != "monitor=sagemaker" else []), *arguments)
     assert done.returncode == 2, done.stderr
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1

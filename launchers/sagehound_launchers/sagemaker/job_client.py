@@ -13,6 +13,12 @@ from sagehound_launchers.sagemaker.requests import REQUEST
 
 T = TypeVar("T")
 
+_NAME_OF = {  # the argument with a job's name
+    "training_job": "TrainingJobName",
+    "hyper_parameter_tuning_job": "HyperParameterTuningJobName",
+    "processing_job": "ProcessingJobName",
+}
+
 
 def new_name(prefix: str, most: int) -> str:
     """A unique name of a job: the time and some random characters."""
@@ -27,7 +33,7 @@ def start(cloud: Cloud, kind: str, name: str, request: dict[str, Any]) -> None:
 
     Args:
         cloud: the account.
-        kind: training_job or hyper_parameter_tuning_job, as boto3 writes it.
+        kind: training_job, hyper_parameter_tuning_job or processing_job, as boto3 writes it.
         name: of the job.
         request: with the token in its environment.
 
@@ -65,19 +71,17 @@ def _is_ours(existing: dict[str, Any], request: dict[str, Any]) -> bool:
 
 def describe(cloud: Cloud, kind: str, name: str) -> dict[str, Any]:
     """AWS's description of a job."""
-    argument = {"training_job": "TrainingJobName"}.get(kind, "HyperParameterTuningJobName")
     with aws_errors(f"looking at {name}"):
-        return dict(getattr(cloud.client("sagemaker"), f"describe_{kind}")(**{argument: name}))
+        return dict(getattr(cloud.client("sagemaker"), f"describe_{kind}")(**{_NAME_OF[kind]: name}))
 
 
 def stop(cloud: Cloud, kind: str, name: str) -> None:
     """Stop a job; if it has ended already, do nothing."""
     from botocore.exceptions import ClientError
 
-    argument = {"training_job": "TrainingJobName"}.get(kind, "HyperParameterTuningJobName")
     with aws_errors(f"stopping {name}"):
         try:
-            getattr(cloud.client("sagemaker"), f"stop_{kind}")(**{argument: name})
+            getattr(cloud.client("sagemaker"), f"stop_{kind}")(**{_NAME_OF[kind]: name})
         except ClientError as error:
             if code_of(error) != "ValidationException":
                 raise
@@ -113,10 +117,10 @@ def resume_hint(cloud: Cloud, how: str) -> str:
 
 
 class Log:
-    """A training job's log and the position up to which it was printed."""
+    """The log of a training or processing job, and the position up to which it was printed."""
 
-    def __init__(self, cloud: Cloud, job: str, prefix: str = "") -> None:
-        self.cloud, self.job, self.prefix = cloud, job, prefix
+    def __init__(self, cloud: Cloud, job: str, prefix: str = "", group: str = "/aws/sagemaker/TrainingJobs") -> None:
+        self.cloud, self.job, self.prefix, self.group = cloud, job, prefix, group
         self._next: dict[str, str] = {}  # by stream
         self._forbidden = False
 
@@ -126,13 +130,13 @@ class Log:
 
         if self._forbidden:
             return
-        logs, group = self.cloud.client("logs"), "/aws/sagemaker/TrainingJobs"
+        logs = self.cloud.client("logs")
         try:
             with aws_errors(f"reading the log of {self.job}"):
                 try:
-                    streams = logs.describe_log_streams(logGroupName=group, logStreamNamePrefix=f"{self.job}/")
+                    streams = logs.describe_log_streams(logGroupName=self.group, logStreamNamePrefix=f"{self.job}/")
                     for name in sorted(s["logStreamName"] for s in streams["logStreams"]):
-                        self._print(logs, group, name)
+                        self._print(logs, name)
                 except ClientError as error:
                     if code_of(error) != "ResourceNotFoundException":
                         raise
@@ -142,11 +146,11 @@ class Log:
             self._forbidden = True  # errors of the log do not matter to the job
             console.warn(str(error))
 
-    def _print(self, logs: Any, group: str, stream: str) -> None:  # noqa: ANN401 - boto3 ships no types
+    def _print(self, logs: Any, stream: str) -> None:  # noqa: ANN401 - boto3 ships no types
         while True:
             token = self._next.get(stream)
             response = logs.get_log_events(
-                logGroupName=group,
+                logGroupName=self.group,
                 logStreamName=stream,
                 startFromHead=True,
                 **({"nextToken": token} if token else {}),

@@ -24,6 +24,8 @@ class Deploy:
     port: int = key("0: any free one, which is printed", 8080, at_least=0, at_most=65535)
     model_gb: float | None = key("memory that open models may hold, 10^9 bytes; null: half of it", None, above=0)
     max_requests: int = key("requests that are read or answered at a time; others must try again", 64, at_least=1)
+    capture: str | None = key("folder for captured requests and responses, for monitor=local; null: none", None)
+    capture_percent: float = key("share of the requests that are captured, percent", 100.0, above=0, at_most=100)
     max_megapixels: float = key("largest size of a photo, 10^6 pixels", 50.0, above=0)
 
     def conflicts(self, cfg: "Launch") -> Iterator[str]:
@@ -39,12 +41,14 @@ class Deploy:
 
 def deploy(cfg: "Launch", own: Deploy, models: Sequence[str], folder: Path) -> None:
     """Serve the models in this process until a signal."""
+    from sagehound.serving.request_capture import RequestCapture
     from sagehound.serving.request_handler import Limits
     from sagehound.serving.server import serve
 
     limits = Limits(requests=own.max_requests, pixels=round(own.max_megapixels * 1e6))
     memory = None if own.model_gb is None else round(own.model_gb * 1e9)
-    serve(names(models), own.host, own.port, limits, memory)
+    capture = RequestCapture(Path(own.capture).expanduser(), own.capture_percent) if own.capture else None
+    serve(names(models), own.host, own.port, limits, memory, capture)
 
 
 def names(models: Sequence[str]) -> dict[str, str]:

@@ -90,17 +90,17 @@ def compare(
         seed: of the permutations.
     """
     known, apart = baseline.sample, distances(baseline, window)
-    results = [
-        ("features", "mmd", two_sample.mmd(known.features, window.features, seed)),
-        ("predictions", "chi_square", two_sample.chi_square(known.predicted, window.predicted, seed)),
-        *(
-            (name, "kolmogorov_smirnov", two_sample.kolmogorov_smirnov(known.measures[name], window.measures[name]))
-            for name in MEASURES
-        ),
-    ]
-    adjusted = two_sample.holm([p for _, _, (_, p) in results])
+    tests = {
+        "features": ("mmd", two_sample.mmd(known.features, window.features)),
+        "predictions": ("chi_square", two_sample.chi_square(known.predicted, window.predicted)),
+    } | {
+        name: ("kolmogorov_smirnov", two_sample.kolmogorov_smirnov(known.measures[name], window.measures[name]))
+        for name in MEASURES
+    }
+    results = two_sample.by_permutation([test for _, test in tests.values()], len(known), len(window), seed)
+    adjusted = two_sample.holm([p for _, p in results])
     comparisons = []
-    for (name, test, (statistic, p)), whole in zip(results, adjusted, strict=True):
+    for (name, (test, _)), (statistic, p), whole in zip(tests.items(), results, adjusted, strict=True):
         if name == "features":
             medians: tuple[float | None, float | None] = _medians(apart.baseline, apart.window)
             text = _features_text(apart)

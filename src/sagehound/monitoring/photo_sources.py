@@ -14,7 +14,7 @@ from sagehound.errors import InputError
 from sagehound.inference.decode import file_bytes
 from sagehound.inference.formats import photos_in
 
-_SUFFIX = ".jsonl"
+SUFFIX = ".jsonl"
 
 
 @dataclass(frozen=True)
@@ -89,9 +89,9 @@ def capture_files(folder: Path) -> list[Path]:
     """
     if not folder.exists():
         raise InputError(f"monitor.captured={folder}: no such folder (from {Path.cwd()})")
-    files = [folder] if folder.is_file() else [file for file in folder.rglob(f"*{_SUFFIX}") if file.is_file()]
+    files = [folder] if folder.is_file() else [file for file in folder.rglob(f"*{SUFFIX}") if file.is_file()]
     if not files:
-        raise InputError(f"monitor.captured={folder}: no {_SUFFIX} file of captured requests lies in it or below")
+        raise InputError(f"monitor.captured={folder}: no {SUFFIX} file of captured requests lies in it or below")
     return sorted(files, key=lambda file: time_key(file.as_posix()), reverse=True)
 
 
