@@ -4,6 +4,7 @@ import base64
 import csv
 import json
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -134,6 +135,7 @@ def captured(root: Path, bodies: list[tuple[str, bytes]], **types: list[str]) ->
         "CaptureContentTypeHeader": types,
     }
     for media, body in bodies:
+        time.sleep(0.002)  # the files' names have the time in milliseconds
         call = Request("POST", "/", {}, {"Content-Type": media}, body)
         capture(Folder(root), config, "dogs", "AllTraffic", call, ({"Content-Type": "application/json"}, b"{}"))  # type: ignore[arg-type]
     return root

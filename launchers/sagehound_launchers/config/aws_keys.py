@@ -98,5 +98,5 @@ class Aws:
             yield f"aws.max_wait_hours={self.max_wait_hours:g} is of spot instances: add aws.spot=true"
         if self.max_wait_hours and self.max_wait_hours < self.max_hours:
             yield f"aws.max_wait_hours holds training as well: it must be {self.max_hours:g} or more"
-        if cfg.dry_run and not cfg.is_remote:
-            yield "dry_run=true writes requests to AWS: choose trainer=sagemaker or hpo=sagemaker"
+        if cfg.dry_run and not (cfg.is_remote or any(own.name in stage.dry_run for stage, own in cfg.stages)):
+            yield "dry_run=true writes requests to AWS: choose trainer=sagemaker, hpo=sagemaker or monitor=sagemaker"

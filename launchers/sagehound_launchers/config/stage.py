@@ -28,6 +28,7 @@ class Stage(Generic[Config]):
     run: Callable[["Launch", Config, Sequence[str], Path], None]
     needs_model: bool = False  # without model=, a model is trained first
     extra: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # by option: an extra and its modules
+    dry_run: tuple[str, ...] = ()  # options that send a request to AWS, and only write it with dry_run=true
 
     @property
     def example(self) -> str:

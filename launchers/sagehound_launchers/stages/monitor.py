@@ -99,4 +99,7 @@ def _local(cfg: "Launch", own: Monitor) -> Iterator[Path | None]:
         yield Path(folder)
 
 
-STAGE = Stage("monitor", Monitor, 30, monitor, needs_model=True, extra={"sagemaker": ("sagemaker", "boto3")})
+STAGE = Stage(
+    "monitor", Monitor, 30, monitor, needs_model=True,
+    extra={"sagemaker": ("sagemaker", "boto3")}, dry_run=("sagemaker",),
+)  # fmt: skip
