@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from helpers import Command, make_photos
@@ -18,6 +18,9 @@ from sagehound.artifact.archive import opened
 from sagehound.monitoring.baseline import NAME
 from sagemaker_emulator.hosting.data_capture import capture
 from sagemaker_emulator.web import Request
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 
 def changed(source: Path, target: Path, change: Callable[[Image.Image], Image.Image]) -> Path:
@@ -79,6 +82,23 @@ def test_dark_photos_are_named_and_can_fail_the_command(
     assert failed.returncode == 3
     assert re.fullmatch(r"sagehound: the photos of .*dark have changed: .*\n", failed.stderr)
     assert summary(tmp_path / "failed") == found, "the same photos give the same result"
+
+
+@pytest.mark.slow
+def test_the_page_is_accessible_on_a_telephone(
+    launch: Command, run: Path, run_photos: Path, tmp_path: Path, browser: "Browser"
+) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
+    dark = changed(run_photos / "test", tmp_path / "dark", darker)
+    launch("monitor=local", f"model={run}", f"data.root={dark}", "hydra.run.dir=out")
+    page = browser.new_page(viewport={"width": 360, "height": 800})
+    page.goto((tmp_path / "out/monitor.html").as_uri())
+    results = Axe().run(page)
+    assert results.violations_count == 0, results.generate_report()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    assert page.get_by_text("photos are darker than the baseline").is_visible()
+    page.close()
 
 
 def test_larger_photos_are_named(launch: Command, run: Path, run_photos: Path, tmp_path: Path) -> None:

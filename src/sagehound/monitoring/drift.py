@@ -18,7 +18,7 @@ _WORDS = {
     "confidence": ("the model is surer than", "the model is less sure than", "probability of the prediction", ".2f"),
     "brightness": ("photos are brighter than", "photos are darker than", "brightness", ".2f"),
     "contrast": ("photos have more contrast than", "photos have less contrast than", "contrast", ".2f"),
-    "sharpness": ("photos are sharper than", "photos are blurrier than", "variance of the Laplacian", ",.0f"),
+    "sharpness": ("photos are sharper than", "photos are blurrier than", "sharpness", ".3f"),
     "width": ("photos are wider than", "photos are narrower than", "width in pixels", ",.0f"),
     "height": ("photos are taller than", "photos are shorter than", "height in pixels", ",.0f"),
 }

@@ -58,7 +58,7 @@ def _tests(check: "DriftCheck") -> Section:
         ]
         for one in check.comparisons
     ]
-    columns = ["property", "test", "median of the baseline", "median now", "statistic", "p", "adjusted p", ""]
+    columns = ["property", "test", "median of the baseline", "median now", "statistic", "p", "adjusted p", "result"]
     section.table("One test for each property", columns, rows)
     section.text(
         f"A property has changed if its adjusted p value is at most {check.alpha:g}. If nothing has changed, the "

@@ -90,7 +90,7 @@ class DriftCheck:
             window.photos, window.probabilities, apart.window, apart.share_below, strict=True
         ):
             m = photo.measures
-            numbers = [f"{m.brightness:.4f}", f"{m.contrast:.4f}", f"{m.sharpness:.2f}", m.width, m.height]
+            numbers = [f"{m.brightness:.4f}", f"{m.contrast:.4f}", f"{m.sharpness:.4f}", m.width, m.height]
             best = [self.classes[int(p.argmax())], f"{p.max():.6f}"]
             rows.append([photo.name, photo.time, *best, *numbers, f"{distance:.4f}", f"{share:.4f}", ""])
         empty = [""] * (len(_COLUMNS) - 3)

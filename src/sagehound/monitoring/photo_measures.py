@@ -19,8 +19,9 @@ class PhotoMeasures:
         brightness: mean of the grey values, from 0 (black) to 1 (white).
         contrast: standard deviation of the grey values, 0 to 0.5: the RMS contrast of Peli, "Contrast in complex
             images", J. Opt. Soc. Am. A 7 (1990).
-        sharpness: variance of the Laplacian of the grey values from 0 to 255; blurred photos have a small one.
-            Pech-Pacheco et al., "Diatom autofocusing in brightfield microscopy", ICPR 2000, measure LAPV.
+        sharpness: variance of the Laplacian (Pech-Pacheco et al., "Diatom autofocusing in brightfield microscopy", ICPR
+            2000), divided by the variance of the grey values, so that it does not depend on brightness and contrast;
+            blurred photos have a small one.
         width, height: of the file, upright, in pixels.
     """
 
@@ -43,7 +44,8 @@ def measure(content: bytes, preprocessing: Preprocessing) -> tuple[Pixels, Photo
     pixels = to_pixels(centre(read_photo(content, preprocessing.short_side), preprocessing))
     grey = pixels.astype(np.float32) @ _LUMA
     width, height = upright_size(content)
-    sharpness = float(_laplacian(grey).var())
+    variance = float(grey.var())
+    sharpness = float(_laplacian(grey).var()) / variance if variance else 0.0
     return pixels, PhotoMeasures(float(grey.mean()) / 255, float(grey.std()) / 255, sharpness, width, height)
 
 
