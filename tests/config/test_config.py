@@ -15,8 +15,9 @@ OPTIONS = [f"{path.parent.name}={path.stem}" for path in sorted((ROOT / "conf").
 def test_every_shipped_option_follows_the_rules(option: str) -> None:
     needed = {"data=folder": ["data.root=photos"], "transform=local": ["model=run"], "deploy=local": ["model=run"]}
     needed |= {"probe=local": ["endpoint=http://127.0.0.1:8080"], "probe=sagemaker": ["endpoint=name"]}
+    needed |= {"monitor=local": ["model=run"], "monitor=sagemaker": ["model=run", "monitor.captured=s3://bucket/x"]}
     stage = (
-        option.partition("=")[0] in ("hpo", "deploy", "transform", "probe", "aws", "image")
+        option.partition("=")[0] in ("hpo", "deploy", "monitor", "transform", "probe", "aws", "image")
         or option == "trainer=sagemaker"
     )
     try:
