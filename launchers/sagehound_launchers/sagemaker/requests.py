@@ -158,7 +158,7 @@ def monitoring_job(
         account: role, bucket and image.
         model: s3:// of a model.tar.gz.
         captured: s3:// of captured requests.
-        arguments: more overrides, and at their end none of model, captured and hydra.run.dir.
+        arguments: more overrides, without model, monitor.captured and hydra.run.dir.
         token: identifies the job as this command's.
     """
     aws, local = cfg.aws, "/opt/ml/processing"
