@@ -24,9 +24,9 @@ PHOTOS = ["data=folder", "data.root=nowhere"]
         (["deploy=local", "deploy.port=70000"], "deploy.port=70000: must be at least 0 and at most 65535"),
         (["deploy=local", "deploy.host="], "deploy.host= is empty"),
         (["deply=local"], "deply"),
-        (["model=run"], "model=run: no stage uses it: choose bias=local or deploy=local or transform=local"),
+        (["model=run"], "model=run: no stage uses it: choose one of bias, deploy, monitor, registry, transform"),
         (["deploy=local", "results=scores"], "results=scores and artifact=false leave no model.tar.gz"),
-        (["-m", "transform=local", "seed=1,2"], "bias and deploy and transform are for one model: drop -m"),
+        (["-m", "transform=local", "seed=1,2"], "transform needs one model: drop -m"),
         (["transform=local", "model=[a,b]"], "transform takes one model, not 2"),
         (["transform=local", "model=a", "transform.output=x.txt"], "does not end in .csv"),
         (["probe=local"], "probe needs endpoint="),
@@ -51,7 +51,7 @@ def test_a_wrong_command_ends_in_one_line_and_code_2(
 
 
 def test_help_names_the_stages(launch: Command, command: Command) -> None:
-    assert "deploy: local" in launch("--help").stdout
+    assert "deploy: async, local, multi_model, sagemaker, serverless" in launch("--help").stdout
     assert "deploy" not in command("--help").stdout, "train.py knows no stages"
 
 

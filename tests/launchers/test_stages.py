@@ -87,10 +87,9 @@ def test_a_stage_of_another_package_runs(package: Path, run: Path) -> None:
         (["count=local", "count.unit=0"], "count.unit=0: must be at least 1"),
         (["count=local", "count.unit=1001", "seed=1"], "count.unit is above 1000: drop seed"),
         (["count.unit=2"], "count.unit: no count was chosen: add count=..."),
-        (["count=local", "results=scores"], "which bias and count and deploy and transform need"),
-        (["count=local", "hpo=optuna"], "drop the other stages"),
-        (["-m", "count=local", "seed=1,2"], "count and deploy and transform are for one model"),
-        (["model=run"], "choose bias=local or count=local or deploy=local or transform=local"),
+        (["count=local", "results=scores"], "leave no model.tar.gz, which count needs"),
+        (["-m", "count=local", "seed=1,2"], "count needs one model: drop -m"),
+        (["model=run"], "no stage uses it: choose one of bias, count, deploy, monitor, registry, transform"),
     ],
 )
 def test_the_rules_of_stages_hold_for_it(package: Path, arguments: list[str], message: str) -> None:

@@ -78,14 +78,14 @@ class Launch(Train):
     def conflicts(self, cfg: Train) -> Iterator[str]:
         """Yield a message for each setting that contradicts another."""
         yield from super().conflicts(cfg)
-        known = self.with_model
         need = [stage for stage, _ in self.stages if stage.needs_model]
         if self.models and not need:
-            yield (f"model={self.models[0]}: no stage uses it: choose {' or '.join(stage.example for stage in known)}")
+            names = ", ".join(stage.name for stage in self.with_model)
+            yield f"model={self.models[0]}: no stage uses it: choose one of {names}"
         if self.trains_first and need and (self.results == "scores" or not self.artifact):
             yield (
                 "results=scores and artifact=false leave no model.tar.gz, which "
-                f"{' and '.join(stage.name for stage in known)} need: drop them, or give model=RUN"
+                f"{' and '.join(stage.name for stage in need)} needs: drop them, or give model=RUN"
             )
         if self.n != "all" and not (self.n.isdecimal() and int(self.n)):
             yield f"n={self.n}: give a number of photos from 1 on, or all"

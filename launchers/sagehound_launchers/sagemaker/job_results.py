@@ -53,7 +53,7 @@ def collect(cloud: Cloud, job: Job, ended: dict[str, Any]) -> dict[str, Any]:
             _unpack(job.folder / "output.tar.gz", job.folder)
         _download(s3, bucket, f"{base}/output/model.tar.gz", job.folder / archive.NAME)
         if job.cfg.debugger and job.cfg.debugger.name == "sagemaker":
-            _download_all(s3, bucket, f"{base}/debug-output/", job.folder / "debugger" / "tensors")
+            download_all(s3, bucket, f"{base}/debug-output/", job.folder / "debugger" / "tensors")
     if ended["TrainingJobStatus"] != "Completed":
         reason = failure(ended.get("FailureReason") or ended["SecondaryStatus"])
         raise RemoteError(f"job {job.name}: {ended['TrainingJobStatus']}: {reason}; its log is printed above")
@@ -79,7 +79,8 @@ def _download(s3: Any, bucket: str, key: str, path: Path) -> bool:  # noqa: ANN4
     return True
 
 
-def _download_all(s3: Any, bucket: str, prefix: str, folder: Path) -> None:  # noqa: ANN401 - boto3 ships no types
+def download_all(s3: Any, bucket: str, prefix: str, folder: Path) -> None:  # noqa: ANN401 - boto3 ships no types
+    """Download the objects below a prefix, which ends with /."""
     for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
         for item in page.get("Contents", []):
             _download(s3, bucket, item["Key"], folder / item["Key"].removeprefix(prefix))

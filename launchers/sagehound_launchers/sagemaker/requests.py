@@ -22,6 +22,7 @@ _TRAIN, _LAUNCH = ({f.name for f in dataclasses.fields(schema)} for schema in (T
 _OURS = {*(_LAUNCH - _TRAIN), "hydra", "best", "cache", "overwrite"}  # keys that have no meaning in a container
 _THERE = {"data.root", "data.s3", "backbone.weights", "trainer.num_nodes"}  # keys that a container sets itself
 _MOST_SEED = 2**31  # largest Integer of AWS
+_MOST_PROCESSING = 5 * 24 * 3600  # seconds of a processing job: AWS's limit
 
 
 @dataclass(frozen=True)
@@ -149,6 +150,65 @@ def tuning_job(
 def tags(aws: Aws, of: str) -> list[dict[str, str]]:
     """Sagehound's own tag, whose value is ``of``, and those of aws.tags."""
     return [{"Key": key, "Value": value} for key, value in ({TAG: of} | aws.tags).items()]
+
+
+def monitoring_job(
+    name: str, cfg: Launch, account: Account, model: str, captured: str, arguments: Sequence[str], token: str
+) -> dict[str, Any]:
+    """CreateProcessingJob: the image runs `sagehound launch monitor=local` over captured requests.
+
+    Args:
+        name: at most 63 characters, unique in the account and region.
+        cfg: for what is under aws.
+        account: role, bucket and image.
+        model: s3:// of a model.tar.gz.
+        captured: s3:// of captured requests.
+        arguments: more overrides, without model, monitor.captured and hydra.run.dir.
+        token: identifies the job as this command's.
+    """
+    aws, local = cfg.aws, "/opt/ml/processing"
+    places = [f"model='{local}/model'", f"monitor.captured='{local}/captured'", f"hydra.run.dir='{local}/output'"]
+    output = {"S3Uri": monitoring_output(cfg, account, name), "LocalPath": f"{local}/output"}
+    request: dict[str, Any] = {
+        "ProcessingJobName": name,
+        "ProcessingInputs": [_input("model", model, local), _input("captured", captured, local)],
+        "ProcessingOutputConfig": {
+            # continuous, so that the result of a failed job is there too
+            "Outputs": [{"OutputName": "result", "S3Output": output | {"S3UploadMode": "Continuous"}}],
+            **({"KmsKeyId": aws.kms_key} if aws.kms_key else {}),
+        },
+        "ProcessingResources": {
+            "ClusterConfig": {
+                "InstanceCount": 1,
+                "InstanceType": aws.instance_type,
+                "VolumeSizeInGB": aws.volume_gb,
+                **({"VolumeKmsKeyId": aws.disk_key} if aws.disk_key else {}),
+            }
+        },
+        "StoppingCondition": {"MaxRuntimeInSeconds": min(round(aws.max_hours * 3600), _MOST_PROCESSING)},
+        "AppSpecification": {
+            "ImageUri": account.image,
+            "ContainerEntrypoint": ["sagehound", "launch"],
+            "ContainerArguments": ["monitor=local", *arguments, *places],
+        },
+        "Environment": {**aws.environment, REQUEST: token},
+        "RoleArn": account.role,
+    }
+    if aws.subnets:
+        vpc = {"Subnets": list(aws.subnets), "SecurityGroupIds": list(aws.security_groups)}
+        request["NetworkConfig"] = {"VpcConfig": vpc}
+    request["Tags"] = tags(aws, "monitor")
+    return request
+
+
+def monitoring_output(cfg: Launch, account: Account, name: str) -> str:
+    """Where a monitoring job writes its result, s3://."""
+    return f"s3://{account.bucket}/{cfg.aws.prefix}/monitoring/{name}"
+
+
+def _input(name: str, uri: str, local: str) -> dict[str, Any]:
+    source = {"S3Uri": uri, "LocalPath": f"{local}/{name}", "S3DataType": "S3Prefix", "S3InputMode": "File"}
+    return {"InputName": name, "S3Input": source | {"S3DataDistributionType": "FullyReplicated"}}
 
 
 def _algorithm(account: Account, cfg: Launch, metrics: Sequence[str]) -> dict[str, Any]:

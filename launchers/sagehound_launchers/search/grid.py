@@ -76,8 +76,8 @@ def check(grid: Grid, compose: Callable[[Sequence[str]], Train]) -> None:
         try:
             cfg = compose(job)
             if several and isinstance(cfg, LaunchConfig) and any(stage.needs_model for stage, _ in cfg.stages):
-                names = " and ".join(stage.name for stage in cfg.with_model)
-                raise ConfigError(f"{names} are for one model: drop -m, or train first and give model=RUN")
+                names = " and ".join(stage.name for stage, _ in cfg.stages)
+                raise ConfigError(f"{names} needs one model: drop -m, or train first and give model=RUN")
         except (SagehoundError, HydraException, OmegaConfBaseException) as error:
             message = str(error) if isinstance(error, SagehoundError) else explain(error)
             where = f"trial {number} of {len(grid.jobs)} ({_written(point)}): " if several else ""

@@ -18,7 +18,7 @@ _MACHINES = {"instance_type", "instance_count"}
 _SCALED = {"max_instances", "calls_per_instance"}
 _UPDATED = {"update", "bake_seconds", "alarms"}
 _KEYS = {  # the keys of each option
-    "local": {"host", "port", "model_gb", "max_requests", "max_megapixels"},
+    "local": {"host", "port", "model_gb", "max_requests", "max_megapixels", "capture", "capture_percent"},
     "sagemaker": {"endpoint", "wait_minutes", "capture_percent", "shadow", *_MACHINES, *_SCALED, *_UPDATED},
     "multi_model": {"endpoint", "wait_minutes", "capture_percent", *_MACHINES, *_SCALED, *_UPDATED},
     "async": {"endpoint", "wait_minutes", "capture_percent", "max_concurrency", *_MACHINES, *_SCALED, *_UPDATED},
@@ -48,7 +48,11 @@ class Deploy:
     max_concurrency: int | None = key(
         "calls at a time, serverless in all (null: 5), async of a machine (null: AWS decides)", None, at_least=1
     )
-    capture_percent: int = key("calls whose photo and response are kept in S3", 0, at_least=0, at_most=100)
+    capture: str | None = key("local: folder for captured requests and responses, for monitor=local", None)
+    capture_percent: int | None = key(
+        "calls that are captured, percent: null is none on SageMaker, and all with deploy.capture", None,
+        at_least=1, at_most=100,
+    )  # fmt: skip
     shadow: str | None = key("another model, which gets a copy of each call and answers nobody", None)
     update: str = key(
         "how calls move to the new machines of an endpoint that exists", "all_at_once",
@@ -95,12 +99,14 @@ class Deploy:
 def deploy(cfg: "Launch", own: Deploy, models: Sequence[str], folder: Path) -> None:
     """Serve the models in this process until a signal, or by an endpoint on SageMaker."""
     if own.name == "local":
+        from sagehound.serving.request_capture import RequestCapture
         from sagehound.serving.request_handler import Limits
         from sagehound.serving.server import serve
 
+        capture = RequestCapture(Path(own.capture).expanduser(), own.capture_percent or 100) if own.capture else None
         limits = Limits(requests=own.max_requests, pixels=round(own.max_megapixels * 1e6))
         memory = None if own.model_gb is None else round(own.model_gb * 1e9)
-        serve(names(models), own.host, own.port, limits, memory)
+        serve(names(models), own.host, own.port, limits, memory, capture)
     else:
         from sagehound_launchers.sagemaker import endpoint_deployment
 

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import tempfile
 import warnings
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,7 @@ def make(
     test: Predictions,
     path: Path,
     fresh: FreshProcesses,
+    more: Mapping[str, bytes] | None = None,
 ) -> None:
     """Write ``path``, a model.tar.gz, if fresh processes predict with it what the trained model predicts.
 
@@ -81,6 +83,7 @@ def make(
         test: the model's predictions of the test photos, as in predictions.csv.
         path: of the archive.
         fresh: the processes that verify it; started here if needed.
+        more: content of further files, by their names in the archive.
 
     Raises:
         SagehoundError: a prediction differs, or a process fails; ``path`` is removed.
@@ -102,7 +105,7 @@ def make(
             ):  # the fresh processes use the other cores
                 _write_network(model, preprocessing.size, made)
             files = {name: made / name for name in ("model.json", "model.onnx", "model.safetensors")}
-            files |= _code(made)
+            files |= _code(made) | _further(more or {}, made)
             archive.pack(files, candidate)
         proven = verify.verify(candidate, photos, test, path.with_name("predictions.csv"), fresh)
         size = candidate.stat().st_size / 1e6
@@ -117,6 +120,13 @@ def _code(folder: Path) -> dict[str, Path]:
     (code / "requirements.txt").write_text(_NEEDED)
     (code / "sagehound/__init__.py").write_text(_MARK)
     return {file.relative_to(folder).as_posix(): file for file in sorted(code.rglob("*")) if file.is_file()}
+
+
+def _further(contents: Mapping[str, bytes], folder: Path) -> dict[str, Path]:
+    """Write files into ``folder``; returns them by name."""
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+    return {name: folder / name for name in contents}
 
 
 def describe(

@@ -174,6 +174,17 @@ def orientation(image: Image.Image) -> int:
         return 1
 
 
+def upright_size(content: bytes) -> tuple[int, int]:
+    """Width and height of an upright photo, in pixels, from its header.
+
+    Raises:
+        BadPhoto: it is not a photo.
+    """
+    with _foreign(), Image.open(io.BytesIO(content), formats=_formats(content)) as image:
+        width, height = image.size
+        return (height, width) if orientation(image) >= 5 else (width, height)
+
+
 def to_rgb(image: Image.Image) -> Image.Image:
     """Rotate a photo upright and convert it to 8-bit RGB; transparent parts become white.
 

@@ -24,6 +24,7 @@ from sagehound.inference.decode import TooManyPixels
 from sagehound.inference.formats import NotAcceptable, UnsupportedContentType
 from sagehound.serving.batcher import Batcher
 from sagehound.serving.model_store import AlreadyLoaded, ModelStore, NoMemory, UnknownModel
+from sagehound.serving.request_capture import RequestCapture
 from sagehound.serving.request_handler import Busy, Limits, Load, RequestHandler, TooLarge, TooSlow
 from sagehound.serving.server_metrics import Measured, ServerMetrics
 
@@ -81,8 +82,8 @@ class Nothing(BaseModel):
     """An empty object."""
 
 
-def make_app(models: ModelStore, limits: Limits | None = None) -> FastAPI:
-    """Make the application. At its end, it finishes the requests that it has begun and closes the models."""
+def make_app(models: ModelStore, limits: Limits | None = None, capture: RequestCapture | None = None) -> FastAPI:
+    """Make the application. At its end, it finishes the requests that it has begun and closes models and capture."""
     limits = limits or Limits()
     metrics = ServerMetrics(models)
     engine = Batcher(metrics.batches.observe, limits.pixels)
@@ -92,6 +93,8 @@ def make_app(models: ModelStore, limits: Limits | None = None) -> FastAPI:
         yield
         engine.close()
         models.close()
+        if capture is not None:
+            await run_in_threadpool(capture.close)
 
     app = FastAPIOffline(
         title="Sagehound",
@@ -104,7 +107,7 @@ def make_app(models: ModelStore, limits: Limits | None = None) -> FastAPI:
     for kind in (InputError, HTTPException, RequestValidationError, ClientDisconnect, Exception):
         app.add_exception_handler(kind, _refused)
     app.add_middleware(Measured, metrics=metrics)
-    _add_routes(app, RequestHandler(models, engine, limits, metrics), models, metrics)
+    _add_routes(app, RequestHandler(models, engine, limits, metrics, capture), models, metrics)
     for path in app.openapi()["paths"].values():
         for operation in path.values():
             operation["responses"].pop("422", None)  # FastAPI's status; here it is 400

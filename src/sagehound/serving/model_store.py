@@ -89,12 +89,17 @@ class ModelStore:
             InputError: there are several and no name was given.
         """
         with self._lock:
-            name = self._meant(name)
+            name = self.name_of(name)
             model = self._find(name)
             self._models.move_to_end(name)
             return model.predictor
 
-    def _meant(self, name: str | None) -> str:
+    def name_of(self, name: str | None) -> str:
+        """The name of the model that a request means: the default or the only one if it gives none.
+
+        Raises:
+            InputError: there are several and no name was given.
+        """
         name = name or self._default
         if name is None and len(self._models) > 1:
             raise InputError(f"which model? Send it to /models/NAME/invoke: {', '.join(sorted(self._models))}")
@@ -108,7 +113,7 @@ class ModelStore:
             InputError: its files are gone.
         """
         with self._lock:
-            model = self._find(self._meant(name))
+            model = self._find(self.name_of(name))
         try:
             return self._open(model)
         except InputError as error:

@@ -17,6 +17,7 @@ from sagehound.inference.formats import PhotoResult, ResponseFormat, Unsupported
 from sagehound.serving.batcher import Batcher
 from sagehound.serving.model_store import ModelStore
 from sagehound.serving.predictor import Predictor
+from sagehound.serving.request_capture import CapturedCall, RequestCapture
 from sagehound.serving.server_metrics import ServerMetrics
 
 _AT_ONCE = 16  # photos of one request that are processed at a time
@@ -63,10 +64,18 @@ class _Held:
 
 
 class RequestHandler:
-    """Handles requests."""
+    """Handles requests; successful ones are captured."""
 
-    def __init__(self, models: ModelStore, engine: Batcher, limits: Limits, metrics: ServerMetrics) -> None:
+    def __init__(
+        self,
+        models: ModelStore,
+        engine: Batcher,
+        limits: Limits,
+        metrics: ServerMetrics,
+        capture: RequestCapture | None = None,
+    ) -> None:
         self._models, self._engine, self._limits, self._metrics = models, engine, limits, metrics
+        self._capture = capture
         self._requests = self._bytes = 0
 
     async def respond(self, request: Request, name: str | None, top_k: int | None, every: bool | None) -> Response:
@@ -80,17 +89,20 @@ class RequestHandler:
             want = formats.response_format(request.headers.get("accept"), content_type, top_k, every)
             self._models.get(name)  # check the model before the body is read
             body = await self._read(request, held, self._limits.body_bytes)
-            predictor = self._models.get(name)
+            predictor, model = self._models.get(name), self._models.name_of(name)
             if predictor is None:
                 predictor = await run_in_threadpool(self._models.reopen, name)
             if formats.is_photo(content_type):
                 answers = [await self._one(predictor, body, want)]
             else:
                 photos = await self._unpacked(body, content_type)
-                del body
+                if self._capture is None:
+                    body = b""  # free the memory
                 room = asyncio.Semaphore(_AT_ONCE)
                 answers = await asyncio.gather(*(self._of_many(request, predictor, p, want, room) for p in photos))
             content = formats.encode(answers, want, single=formats.is_photo(content_type))
+            if self._capture is not None:
+                self._capture.add(CapturedCall(model, content_type, body, want.media, content))
         return Response(content, media_type=want.media)
 
     async def load(self, request: Request) -> Load:

@@ -14,6 +14,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from sagehound.errors import ConfigError
 from sagehound.serving.app import make_app
 from sagehound.serving.model_store import ModelStore
+from sagehound.serving.request_capture import RequestCapture
 from sagehound.serving.request_handler import Limits
 from sagehound.system import console
 from sagehound.system.machine import give_back_large_blocks, memory
@@ -24,7 +25,12 @@ _DRAIN = 25  # seconds to finish requests after SIGTERM; a container is killed a
 
 
 def serve(
-    models: Mapping[str, str], host: str, port: int, limits: Limits | None = None, model_bytes: int | None = None
+    models: Mapping[str, str],
+    host: str,
+    port: int,
+    limits: Limits | None = None,
+    model_bytes: int | None = None,
+    capture: RequestCapture | None = None,
 ) -> None:
     """Serve until SIGTERM or Ctrl-C, then finish the requests in progress.
 
@@ -34,6 +40,7 @@ def serve(
         port: 0 for any free one.
         limits: of requests.
         model_bytes: memory for open models; None: half of the machine's.
+        capture: of requests and responses.
 
     Raises:
         ConfigError: the port is in use.
@@ -45,7 +52,7 @@ def serve(
     try:
         for name, url in models.items():
             held.load(name, url)
-        app = make_app(held, limits)
+        app = make_app(held, limits, capture)
         listening = _listen(host, port)
         shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host
         address = f"http://{shown}:{listening.getsockname()[1]}"

@@ -32,7 +32,7 @@ from sagehound.runs.run import Run
 from sagehound.storage.atomic import write_json
 from sagehound.system import console, hardware, process_group
 from sagehound.system.machine import tune_allocator
-from sagehound.training import checkpoint, extensions, from_config
+from sagehound.training import checkpoint, drift_baseline, extensions, from_config
 from sagehound.training.callbacks import EpochEnd
 from sagehound.training.stop import signals_stop
 from sagehound.training.trainer import fit
@@ -88,8 +88,7 @@ def _train(
         hardware.threads(cfg.trainer.threads),
     ):
         tune_allocator()
-        makers = loggers.check(cfg)  # a wrong config is refused before any photo is read
-        given = extensions.of(cfg, folder)
+        makers, given = loggers.check(cfg), extensions.of(cfg, folder)  # refuse a wrong config before reading photos
         ready = _prepare(cfg, times)
         opened.begin(overrides)
         ready.photos.write(folder)
@@ -114,7 +113,8 @@ def _train(
             if with_artifact:
                 with times.phase("artifact"):
                     path, test, about = folder / archive.NAME, predictions["test"], scores | {"best_epoch": best_epoch}
-                    export.make(ready.model, data.preprocessing, cfg, data.photos, about, test, path, fresh)
+                    more = drift_baseline.files(ready.model, data, predictions["valid"])
+                    export.make(ready.model, data.preprocessing, cfg, data.photos, about, test, path, fresh, more)
         finally:  # whether the artifact is kept or not
             metrics = _write_metrics(folder, cfg, data.photos, predictions["test"], scores, best_epoch, times.seconds)
         _write_profile_and_report(times, cfg, ready, data, folder)

@@ -13,6 +13,7 @@ from sagehound_launchers.sagemaker.requests import (
     Channel,
     check,
     hyperparameters,
+    monitoring_job,
     training_job,
     tuning_job,
 )
@@ -71,6 +72,17 @@ def test_a_tuning_job(name: str, overrides: list[str], sweep: str) -> None:
     space = parse([sweep, "data.batch_size=32,64", "data=demo"])
     request = tuning_job("sagehound-1", cfg, ACCOUNT, space, hyperparameters(space.fixed), CHANNELS, "token")
     check("CreateHyperParameterTuningJob", request)
+    held(name, request)
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides"), [("monitoring", []), ("monitoring_vpc_kms", [*SPOT, "aws.max_hours=200"])]
+)
+def test_a_monitoring_job(name: str, overrides: list[str]) -> None:
+    model, captured = "s3://kennel/sagehound/models/abc/model.tar.gz", "s3://kennel/captured/dogs"
+    given = ["monitor.window=200", "seed=0"]
+    request = monitoring_job("sagehound-1", config(*overrides), ACCOUNT, model, captured, given, "token")
+    check("CreateProcessingJob", request)
     held(name, request)
 
 
