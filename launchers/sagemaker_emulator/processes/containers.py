@@ -151,7 +151,7 @@ class Containers:
         """Start a container.
 
         Args:
-            image: its name; the folder of its Python comes first on the PATH.
+            image: its name; the folder of its Python comes first on the PATH, also for a command of the system.
             command: what to run.
             opt_ml: an existing folder that is or stands for /opt/ml; its parent is the working folder.
             environment: variables that SageMaker and the request set.
@@ -162,9 +162,8 @@ class Containers:
         """
         passed = (*_FROM_HOST, *self.settings.variables)
         host = {name: os.environ[name] for name in passed if name in os.environ}
-        folders = [*self.images.folders(image), str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
-        if Path(command[0]).is_absolute():
-            folders.insert(0, str(Path(command[0]).parent))
+        folders = self.images.folders(image, command[0])
+        folders += [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
         given = {name: self.translate(value, opt_ml) for name, value in environment.items()}
         variables = host | {"PATH": os.pathsep.join(folders)} | self._identity.environment() | given
         words = [self.translate(word, opt_ml) for word in command]
