@@ -84,7 +84,7 @@ def test_packages_of_no_group_have_names(emulator: Emulator, sm: Client, s3: Cli
     asked = package("")
     del asked["ModelPackageGroupName"]
     sm.create_model_package(ModelPackageName="alone", **asked)
-    with pytest.raises(ClientError, match="already exists"):
+    with pytest.raises(ClientError, match="ModelPackage already exists"):  # as the SDKs match it
         sm.create_model_package(ModelPackageName="alone", **asked)
     (listed,) = sm.list_model_packages(NameContains="ALO")["ModelPackageSummaryList"]
     assert listed["ModelPackageName"] == "alone"

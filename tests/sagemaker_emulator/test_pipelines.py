@@ -189,6 +189,16 @@ def steps(sm: Client, arn: str) -> dict[str, dict[str, Any]]:
     return {s["StepName"]: s for s in listed["PipelineExecutionSteps"]}
 
 
+def test_a_name_that_exists_is_refused_in_the_words_that_the_sdks_match(emulator: Emulator) -> None:
+    """Pipeline.upsert() of SDK 2 updates the pipeline only then."""
+    sm = client(emulator, "sagemaker")
+    content = {"Version": "2020-12-01", "Steps": [{"Name": "End", "Type": "Fail", "Arguments": {"ErrorMessage": "x"}}]}
+    create(sm, "dogs", content)
+    words = r"ValidationException.* must be unique within an AWS account and region\..* already exists"
+    with pytest.raises(ClientError, match=words):
+        create(sm, "dogs", content)
+
+
 def test_steps_run_in_order_and_hand_their_results_on(emulator: Emulator) -> None:
     sm, s3 = client(emulator, "sagemaker"), client(emulator, "s3")
     create(sm, "dogs", definition())

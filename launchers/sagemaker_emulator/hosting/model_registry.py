@@ -94,7 +94,7 @@ class ModelRegistry:
         elif not name:
             raise invalid("Missing ARN.")
         elif self._records.find(PACKAGE, name.lower()):
-            raise invalid(f"Model Package already exists: {self._identity.arn(PACKAGE, name.lower())}")
+            raise invalid(f"ModelPackage already exists: {self._identity.arn(PACKAGE, name.lower())}")
         arn = self._identity.arn(PACKAGE, name.lower())
         record |= {
             "ModelPackageArn": arn,

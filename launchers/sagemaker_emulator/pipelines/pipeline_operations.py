@@ -34,7 +34,10 @@ class Pipelines:
         name = request["PipelineName"]
         arn = self._identity.arn(PIPELINE, name)
         if self._records.find(PIPELINE, name):
-            raise invalid(f"Pipeline names must be unique within an AWS account and region: {arn} exists already.")
+            raise invalid(  # SDK 2 reads "already exists" in it
+                "Pipeline names must be unique within an AWS account and region. "
+                f"Pipeline with name ({name}) already exists."
+            )
         definition = self._definition(request)
         parse(definition)
         self._tags.put(arn, request.get("Tags", []))
