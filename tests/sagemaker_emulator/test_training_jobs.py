@@ -67,6 +67,10 @@ print("epoch 1 loss=0.5"); print("epoch 2 loss=0.25")
         "Uploading",
         "Completed",
     ]
+    starts = [t["StartTime"] for t in found["SecondaryStatusTransitions"]]
+    ends = [t["EndTime"] for t in found["SecondaryStatusTransitions"]]
+    assert ends == [*starts[1:], found["TrainingEndTime"]], "each status ends when the next one starts"
+    assert starts[-1] <= ends[-1]
     assert {k: found[k] for k in ("HyperParameters", "RoleArn", "Environment")} == {
         "HyperParameters": {"code": code, "epochs": "2"},
         "RoleArn": ROLE,
@@ -308,6 +312,9 @@ while epoch < 4:
     assert found["BillableTimeInSeconds"] < found["TrainingTimeInSeconds"]
 
 
+PLAN = "arn:aws:sagemaker:us-west-2:123456789012:training-plan/plan"
+
+
 def test_jobs_are_listed_by_page_name_and_state(emulator: Emulator, sm: Client) -> None:
     for i in range(12):
         sm.create_training_job(**job(f"job-{i:02}", "sys.exit(1)" if i == 3 else ""))
@@ -322,6 +329,8 @@ def test_jobs_are_listed_by_page_name_and_state(emulator: Emulator, sm: Client) 
     assert [j["TrainingJobName"] for j in failed] == ["job-03"]
     some = sm.list_training_jobs(NameContains="B-1", SortBy="Name", SortOrder="Descending")["TrainingJobSummaries"]
     assert [j["TrainingJobName"] for j in some] == ["job-11", "job-10"]
+    for absent in ({"WarmPoolStatusEquals": "Available"}, {"TrainingPlanArnEquals": PLAN}):  # no job has one
+        assert sm.list_training_jobs(**absent)["TrainingJobSummaries"] == []
     sm.delete_training_job(TrainingJobName="job-00")
     assert len(sm.list_training_jobs(MaxResults=50)["TrainingJobSummaries"]) == 11
 
