@@ -65,6 +65,20 @@ def test_a_job_sees_its_own_processes_only(emulator: Emulator, sm: Client) -> No
     assert int(log_of(emulator, "alone")[0]) <= 2
 
 
+@literal
+def test_an_instance_is_named_as_at_aws(emulator: Emulator, sm: Client) -> None:
+    """Scripts save only where the current host is algo-1; this machine's own names are known too."""
+    code = (
+        "import json, socket; here = json.load(open('/opt/ml/input/config/resourceconfig.json'))\n"
+        "print(here['current_host'], here['hosts'], socket.gethostbyname('algo-1'), socket.gethostbyname('localhost'))"
+    )
+    before = Path("/etc/hosts").read_text()
+    start(sm, "named", "python", "-c", code)
+    assert ended(sm, "named")["TrainingJobStatus"] == "Completed"
+    assert log_of(emulator, "named") == ["algo-1 ['algo-1'] 127.0.0.1 127.0.0.1"]
+    assert Path("/etc/hosts").read_text() == before
+
+
 def test_a_command_that_does_not_exist_is_named(sm: Client) -> None:
     start(sm, "none", "/opt/ml/code/none.sh")
     reason = ended(sm, "none")["FailureReason"]

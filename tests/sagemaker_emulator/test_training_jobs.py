@@ -11,6 +11,7 @@ import pytest
 from botocore.exceptions import ClientError
 from emulator_helpers import (
     BUCKET,
+    HOSTS,
     ROLE,
     Client,
     channel,
@@ -91,7 +92,7 @@ print("epoch 1 loss=0.5"); print("epoch 2 loss=0.25")
     assert json.loads(files["config/hyperparameters.json"]) == {"code": code, "epochs": "2"}
     assert json.loads(files["config/inputdataconfig.json"])["one"]["TrainingInputMode"] == "FastFile"
     resources = json.loads(files["config/resourceconfig.json"])
-    assert (resources["current_host"], resources["hosts"]) == ("127.0.0.1", ["127.0.0.1"])
+    assert (resources["current_host"], resources["hosts"]) == (HOSTS[0], [HOSTS[0]])
     assert seen["args"] == ["--out", env["SAGEMAKER_EMULATOR_OPT_ML"] + "/model"]
     assert env["MINE"] == env["SAGEMAKER_EMULATOR_OPT_ML"] + "/code"
     assert (env["TRAINING_JOB_NAME"], env["AWS_ENDPOINT_URL"]) == ("first", emulator.url)
@@ -259,14 +260,14 @@ print(len(list((ml / "input/data/all").iterdir())), len(list((ml / "input/data/p
     sm.create_training_job(**job("two", code, ResourceConfig=resources, InputDataConfig=inputs))
     found = ended(sm, "two")
     assert found["TrainingJobStatus"] == "Completed", found
-    assert log_of(emulator, "two") == ["heard 127.0.0.2", "3 2", "3 1"]
-    assert members(content(s3, "out/two/output/model.tar.gz")) == {"first": b"127.0.0.1"}
+    assert log_of(emulator, "two") == [f"heard {HOSTS[1]}", "3 2", "3 1"]
+    assert members(content(s3, "out/two/output/model.tar.gz")) == {"first": HOSTS[0].encode()}
 
 
 def test_one_instance_that_fails_fails_the_job(emulator: Emulator, sm: Client) -> None:
     code = """
 here = json.loads((ml / "input/config/resourceconfig.json").read_text())
-if here["current_host"] == "127.0.0.2":
+if here["current_host"] == here["hosts"][1]:
     (ml / "output/failure").write_text("the second is ill"); sys.exit(7)
 time.sleep(600)
 """

@@ -172,6 +172,24 @@ class Containers:
             words = namespaces.wrap(words, opt_ml)
         return Container(words, opt_ml, variables | {OPT_ML: self.translate(_ML, opt_ml)}, self._reaper, on_line)
 
+    def make_hosts(self, folder: Path, count: int) -> dict[str, Path]:
+        """The names of a job's instances, each with its folder for /opt/ml, which does not exist yet.
+
+        The names are algo-1, algo-2, ..., as at AWS, where a container has namespaces, and 127.0.0.1, ... elsewhere.
+
+        Args:
+            folder: for all of them.
+            count: number of instances.
+        """
+        hosts = {}
+        for number in range(1, count + 1):
+            name = f"algo-{number}" if self._literal else f"127.0.0.{number}"
+            hosts[name] = folder / name / "ml"
+            hosts[name].parent.mkdir(parents=True)
+            if self._literal:
+                namespaces.name_hosts(hosts[name].parent, count)
+        return hosts
+
     def translate(self, text: str, opt_ml: Path) -> str:
         """A text as the container must see it: without namespaces, /opt/ml in it is replaced by the folder's path."""
         return text if self._literal else _OPT_ML.sub(lambda _: str(opt_ml), text)
