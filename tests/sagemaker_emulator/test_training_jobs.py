@@ -313,6 +313,18 @@ while epoch < 4:
     assert found["BillableTimeInSeconds"] < found["TrainingTimeInSeconds"]
 
 
+def test_a_job_says_whether_it_is_profiled(sm: Client) -> None:
+    off, on = {"DisableProfiler": True}, {"S3OutputPath": f"s3://{BUCKET}/profile"}
+    for name, config, status in (
+        ("on", {"ProfilerConfig": on}, "Enabled"),
+        ("off", {"ProfilerConfig": off}, "Disabled"),
+    ):
+        sm.create_training_job(**job(name, "") | config)
+        assert ended(sm, name)["ProfilingStatus"] == status
+    sm.create_training_job(**job("without", ""))
+    assert "ProfilingStatus" not in ended(sm, "without")
+
+
 PLAN = "arn:aws:sagemaker:us-west-2:123456789012:training-plan/plan"
 
 

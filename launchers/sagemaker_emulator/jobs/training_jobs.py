@@ -204,6 +204,8 @@ def _record(request: Record, arn: str) -> Record:
             "S3ModelArtifacts": join_uri(output["S3OutputPath"], request["TrainingJobName"], "output", artifact)
         },
     }
+    if profiler := request.get("ProfilerConfig"):
+        record["ProfilingStatus"] = "Disabled" if profiler.get("DisableProfiler") else "Enabled"
     for kind in ("Debug", "Profiler"):
         if rules := request.get(f"{kind}RuleConfigurations"):
             record[f"{kind}RuleEvaluationStatuses"] = [
