@@ -14,6 +14,7 @@ import psutil
 import urllib3
 from botocore.config import Config
 
+from sagemaker_emulator.processes import namespaces
 from sagemaker_emulator.server import Emulator
 
 Client: TypeAlias = Any  # boto3 ships no types
@@ -32,6 +33,8 @@ TRAIN = [  # what the image runs: the hyperparameter `code`
     "hyperparameters = json.loads((ml / 'input/config/hyperparameters.json').read_text())\n"
     "exec(hyperparameters['code'])",
 ]
+# names of a job's instances: AWS's where Linux allows namespaces
+HOSTS = ("127.0.0.1", "127.0.0.2") if namespaces.refusal() else ("algo-1", "algo-2")
 ENDED = ("Completed", "Failed", "Stopped")
 
 

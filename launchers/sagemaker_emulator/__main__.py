@@ -87,7 +87,9 @@ def _parser() -> argparse.ArgumentParser:
         help="run (default): run an emulator; env: print what sets up a shell for the one that runs; "
         "conformance: print what becomes of each operation of SageMaker's API",
     )
-    parser.add_argument("--port", type=int, default=0, help="port on 127.0.0.1; 0 (default): a free one")
+    parser.add_argument(
+        "--port", type=int, default=0, help="port on 127.0.0.1; 0 (default): the last one, or a free one"
+    )
     parser.add_argument("--folder", type=Path, default=_FOLDER, help="its state (default: .emulator)")
     parser.add_argument("--region", default=REGION, help=f"AWS's name of the region (default: {REGION})")
     parser.add_argument(

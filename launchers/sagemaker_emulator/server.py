@@ -1,6 +1,7 @@
 """The emulator as a server on 127.0.0.1."""
 
 import os
+import socket
 import threading
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,19 +18,20 @@ from sagemaker_emulator.identity import Identity
 from sagemaker_emulator.processes.containers import Containers
 from sagemaker_emulator.processes.images import Images
 from sagemaker_emulator.processes.reaper import Reaper
-from sagemaker_emulator.processes.tasks import Tasks
+from sagemaker_emulator.processes.tasks import Tasks, report
 from sagemaker_emulator.regions import Region, Regions
 from sagemaker_emulator.services import make_services
 from sagemaker_emulator.settings import Settings
 from sagemaker_emulator.status_page.page import StatusPage
 from sagemaker_emulator.status_page.request_log import RequestLog
-from sagemaker_emulator.storage.atomic_files import locked, write_json
+from sagemaker_emulator.storage.atomic_files import locked, write_json, write_text
 from sagemaker_emulator.storage.object_store import ObjectStore
 from sagemaker_emulator.storage.records import Records
 from sagemaker_emulator.storage.transfers import Transfers
 from sagemaker_emulator.web import Handler
 
 _OTHERS = "regions"  # folder of the state of regions other than the first
+_PORT = "port"  # the file that holds the last emulator's port, so that open shells and notebooks find the next one
 _one_at_a_time = threading.Lock()  # moto's state belongs to the process
 
 
@@ -41,7 +43,7 @@ class Emulator:
 
         Args:
             folder: its state; it may hold that of an earlier run.
-            port: on 127.0.0.1; 0 takes a free one.
+            port: on 127.0.0.1; 0 takes that of the folder's last emulator, or a free one.
             settings: what else may be chosen.
         """
         self.folder, self._port = folder, port
@@ -72,22 +74,26 @@ class Emulator:
             regions = self._regions(folder, Transfers(store, folder / "temporary"), control, reaper)
             page = StatusPage(regions, log)
             application = Application(regions, control, self._tasks, self.settings, store, page, log)
+            port = self._port or _last_port(folder / _PORT)
             try:
-                server = make_server("127.0.0.1", self._port, application, threaded=True, request_handler=Handler)
+                server = make_server("127.0.0.1", port, application, threaded=True, request_handler=Handler)
             except (OSError, SystemExit) as error:  # werkzeug exits if the port is in use
-                raise EmulatorError(f"port={self._port} cannot be listened on; choose another, or 0") from error
+                raise EmulatorError(f"port={port} cannot be listened on; choose another, or 0") from error
             self.url = regions.first.identity.url = f"http://127.0.0.1:{server.server_port}"
             ends.callback(server.server_close)
             thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
             # new requests wait: recover() would take their records for those of an earlier run
             with regions.first.records.lock:
                 thread.start()
+                ends.callback(setattr, server, "app", _closed)
+                ends.callback(thread.join)  # it closes the port
                 ends.callback(server.shutdown)
                 ends.callback(address.unlink, missing_ok=True)
                 ends.callback(reaper.close)
                 ends.callback(self._tasks.close)
                 ends.callback(regions.close)
                 regions.recover(other.name for other in sorted((folder / _OTHERS).glob("*/")))
+            write_text(folder / _PORT, f"{server.server_port}\n")
             write_json(address, {"url": self.url, "pid": os.getpid(), "region": region})
             self._ends = ends.pop_all()
         return self
@@ -108,3 +114,24 @@ class Emulator:
     def __exit__(self, *_: object) -> None:
         self._tasks.stopping.set()
         self._ends.close()
+
+
+def _closed(*_: object) -> list[bytes]:
+    """Close a connection to an emulator that has ended, so that its client connects to the next one."""
+    raise ConnectionError
+
+
+def _last_port(file: Path) -> int:
+    """The port of the folder's last emulator, or 0 where it is in use or there was none."""
+    try:
+        port = int(file.read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return 0
+    with socket.socket() as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server: connections of the last one linger
+        try:
+            trial.bind(("127.0.0.1", port))
+        except (OSError, OverflowError):
+            report(f"port {port} is in use now, so the address is a new one: set up open shells and notebooks again")
+            return 0
+    return port

@@ -14,6 +14,7 @@ from sagemaker_emulator.server import Emulator
 from sagemaker_emulator.settings import Settings
 
 literal = pytest.mark.skipif(bool(namespaces.refusal()), reason=f"no namespaces: {namespaces.refusal()}")
+TRAINING_IMAGE = "763104351884.dkr.ecr.us-west-2.amazonaws.com/pytorch-training:2.6.0-cpu-py312"
 # a script as AWS's samples have it: with /opt/ml written into it
 SCRIPT = """
 import json, sys
@@ -23,10 +24,10 @@ print(sys.argv[1])
 """
 
 
-def start(sm: Client, name: str, *command: str, **more: Client) -> None:
+def start(sm: Client, name: str, *command: str, image: str = "anything", **more: Client) -> None:
     request = job(name, "", **more)
     request["AlgorithmSpecification"] = {
-        "TrainingImage": "anything",
+        "TrainingImage": image,
         "TrainingInputMode": "File",
         "ContainerEntrypoint": list(command),
     }
@@ -64,10 +65,43 @@ def test_a_job_sees_its_own_processes_only(emulator: Emulator, sm: Client) -> No
     assert int(log_of(emulator, "alone")[0]) <= 2
 
 
+@literal
+def test_an_instance_is_named_as_at_aws(emulator: Emulator, sm: Client) -> None:
+    """Scripts save only where the current host is algo-1; this machine's own names are known too."""
+    code = (
+        "import json, socket; here = json.load(open('/opt/ml/input/config/resourceconfig.json'))\n"
+        "print(here['current_host'], here['hosts'], socket.gethostbyname('algo-1'), socket.gethostbyname('localhost'))"
+    )
+    before = Path("/etc/hosts").read_text()
+    start(sm, "named", "python", "-c", code)
+    assert ended(sm, "named")["TrainingJobStatus"] == "Completed"
+    assert log_of(emulator, "named") == ["algo-1 ['algo-1'] 127.0.0.1 127.0.0.1"]
+    assert Path("/etc/hosts").read_text() == before
+
+
 def test_a_command_that_does_not_exist_is_named(sm: Client) -> None:
     start(sm, "none", "/opt/ml/code/none.sh")
     reason = ended(sm, "none")["FailureReason"]
     assert reason.startswith("ClientError: the container could not be started: /opt/ml/code/none.sh: ")
+
+
+@pytest.mark.parametrize("image", [TRAINING_IMAGE, "another"])
+def test_a_shell_of_the_system_finds_the_python_of_the_image(tmp_path: Path, image: str) -> None:
+    """SageMaker's SDK 3 and its FrameworkProcessor start scripts by /bin/bash, which call python3.
+
+    For an image without a Python, the emulator's own comes before that of the system.
+    """
+    other = tmp_path / "environment/bin"
+    other.mkdir(parents=True)
+    (other / "python3").symlink_to(sys.executable)
+    python = other / "python3" if image == TRAINING_IMAGE else Path(sys.executable).parent / "python3"
+    images = {"pytorch-training": {"python": [str(other / "python3")]}}
+    with Emulator(tmp_path / "emulator", settings=Settings(images=images)) as emulator:
+        sm, s3 = client(emulator, "sagemaker"), client(emulator, "s3")
+        s3.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": "us-west-2"})
+        start(sm, "which", "/bin/bash", "-c", "command -v python3", image=image)
+        assert ended(sm, "which")["TrainingJobStatus"] == "Completed"
+        assert log_of(emulator, "which") == [str(python)]
 
 
 def test_without_namespaces_opt_ml_is_replaced_in_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -84,7 +84,7 @@ def test_packages_of_no_group_have_names(emulator: Emulator, sm: Client, s3: Cli
     asked = package("")
     del asked["ModelPackageGroupName"]
     sm.create_model_package(ModelPackageName="alone", **asked)
-    with pytest.raises(ClientError, match="already exists"):
+    with pytest.raises(ClientError, match="ModelPackage already exists"):  # as the SDKs match it
         sm.create_model_package(ModelPackageName="alone", **asked)
     (listed,) = sm.list_model_packages(NameContains="ALO")["ModelPackageSummaryList"]
     assert listed["ModelPackageName"] == "alone"
@@ -112,6 +112,9 @@ def test_what_is_not_there_is_refused(sm: Client) -> None:
     with pytest.raises(ClientError, match=r"ModelPackage .* does not exist"):
         sm.describe_model_package(ModelPackageName="none/1")
     sm.create_model_package_group(ModelPackageGroupName="dogs")
+    for option, count in (("SameAccount", 1), ("CrossAccount", 0)):
+        listed = sm.list_model_package_groups(CrossAccountFilterOption=option)["ModelPackageGroupSummaryList"]
+        assert len(listed) == count, option
     with pytest.raises(ClientError, match="Model Package Group already exists"):
         sm.create_model_package_group(ModelPackageGroupName="dogs")
     with pytest.raises(ClientError, match="cannot have tags"):

@@ -189,6 +189,36 @@ def steps(sm: Client, arn: str) -> dict[str, dict[str, Any]]:
     return {s["StepName"]: s for s in listed["PipelineExecutionSteps"]}
 
 
+def test_a_name_that_exists_is_refused_in_the_words_that_the_sdks_match(emulator: Emulator) -> None:
+    """Pipeline.upsert() of SDK 2 updates the pipeline only then."""
+    sm = client(emulator, "sagemaker")
+    content = {"Version": "2020-12-01", "Steps": [{"Name": "End", "Type": "Fail", "Arguments": {"ErrorMessage": "x"}}]}
+    create(sm, "dogs", content)
+    words = r"ValidationException.* must be unique within an AWS account and region\..* already exists"
+    with pytest.raises(ClientError, match=words):
+        create(sm, "dogs", content)
+
+
+def test_an_image_that_is_not_known_is_named_before_the_first_step_runs(emulator: Emulator) -> None:
+    """SDK 2 adds a training step with the image of scikit-learn to a model that is registered with its code."""
+    sm = client(emulator, "sagemaker")
+    content = definition()
+    known = {"Name": "Image", "Type": "String", "DefaultValue": IMAGE}
+    content["Parameters"].append(known)
+    good = content["Steps"][-1]["Arguments"]["IfSteps"]
+    repack = {k: v for k, v in job("x", "").items() if k != "TrainingJobName"}
+    repack["AlgorithmSpecification"] = {"TrainingImage": get("Parameters.Image"), "TrainingInputMode": "File"}
+    good.append({"Name": "Repack", "Type": "Training", "Arguments": repack})
+    create(sm, "dogs", content)
+    scikit = "246618743249.dkr.ecr.us-west-2.amazonaws.com/sagemaker-scikit-learn:1.2-1-cpu-py3"
+    with pytest.raises(
+        ClientError, match=rf"Step Repack: .* no command to train with the image {scikit}: start it with"
+    ):
+        begin(sm, "dogs", Image=scikit)
+    assert sm.list_pipeline_executions(PipelineName="dogs")["PipelineExecutionSummaries"] == []
+    begin(sm, "dogs")
+
+
 def test_steps_run_in_order_and_hand_their_results_on(emulator: Emulator) -> None:
     sm, s3 = client(emulator, "sagemaker"), client(emulator, "s3")
     create(sm, "dogs", definition())

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from emulator_helpers import BUCKET, ENDED, ROLE, Client, client, content, control, keys, log_of, until
+from emulator_helpers import BUCKET, ENDED, HOSTS, ROLE, Client, client, content, control, keys, log_of, until
 from hosting_helpers import TINY, hosting
 
 from sagemaker_emulator.server import Emulator
@@ -74,7 +74,7 @@ folder = Path(sys.argv[sys.argv.index('--from') + 1])
 found = sorted(p.relative_to(folder).as_posix() + '=' + p.read_text() for p in folder.rglob('*.txt'))
 config = json.loads((ml / 'config/processingjobconfig.json').read_text())
 assert Path(config['ProcessingInputs'][0]['S3Input']['LocalPath']) == folder
-assert json.loads((ml / 'config/resourceconfig.json').read_text())['hosts'] == ['127.0.0.1']
+assert json.loads((ml / 'config/resourceconfig.json').read_text())['hosts'] == ['FIRST']
 (out / 'sub').mkdir(); (out / 'sub/found').write_text(' '.join(found)); (out / 'mine').write_text(os.environ['MINE'])
 (ml / 'processing/picked/x').write_text(str(sorted(p.name for p in (ml / 'processing/one').iterdir())))
 (ml / 'output/message').write_text('2 files')
@@ -83,7 +83,7 @@ print('done')
     asked = request(
         emulator,
         "first",
-        code,
+        code.replace("FIRST", HOSTS[0]),
         ProcessingInputs=[source("in", "data/"), source("one", "list", S3DataType="ManifestFile")],
         app={"ContainerArguments": ["--from", "/opt/ml/processing/in"]},
         Environment={"MINE": "yes"},
@@ -131,9 +131,9 @@ here = json.loads((ml / 'config/resourceconfig.json').read_text())['current_host
 """
     sm.create_processing_job(**request(emulator, "two", code, count=2, ProcessingInputs=inputs))
     assert ended(sm, "two")["ProcessingJobStatus"] == "Completed"
-    assert content(s3, "out/127.0.0.1") == b"0 2"
-    assert content(s3, "out/127.0.0.2") == b"1"
-    ill = code + "\nif here == '127.0.0.2': sys.exit(1)\ntime.sleep(600)"
+    assert content(s3, f"out/{HOSTS[0]}") == b"0 2"
+    assert content(s3, f"out/{HOSTS[1]}") == b"1"
+    ill = code + f"\nif here == {HOSTS[1]!r}: sys.exit(1)\ntime.sleep(600)"
     sm.create_processing_job(**request(emulator, "ill", ill, count=2, ProcessingInputs=inputs))
     assert ended(sm, "ill")["ProcessingJobStatus"] == "Failed"
 

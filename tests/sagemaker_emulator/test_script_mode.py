@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from botocore.exceptions import ClientError
 from emulator_helpers import BUCKET, ROLE, Client, archive, channel, client, content, ended, job, log_of, members, until
@@ -36,6 +37,7 @@ with open(os.path.join(args.model_dir, "model.json"), "w") as file:
                "env": {k: v for k, v in os.environ.items() if k.startswith("SM_")}, "cwd": os.getcwd()}, file)
 print("valid loss: 0.25")
 """
+DUMP = "import json, os; json.dump(dict(os.environ), open(os.environ['SM_MODEL_DIR'] + '/env.json', 'w'))"
 INFER = """
 import json, os
 
@@ -121,6 +123,54 @@ def test_a_script_gets_arguments_and_variables(emulator: Emulator, sm: Client, s
     assert variables["SM_USER_ENTRY_POINT"] == "train.py"
 
 
+def test_the_variables_are_those_of_the_training_toolkit(sm: Client, s3: Client) -> None:
+    """Names and contents as sagemaker-training 5.1 sets them."""
+    given = {"layers": [2, 3], "note": None, "sagemaker_torch_distributed_enabled": False}
+    sm.create_training_job(**estimator(s3, "env", {"sub/train.py": DUMP}, "sub/train.py", values=given))
+    assert ended(sm, "env")["TrainingJobStatus"] == "Completed"
+    left = json.loads(members(content(s3, "out/env/output/model.tar.gz"))["env.json"])
+    host = left["SM_CURRENT_HOST"]
+    group = {"instance_group_name": "homogeneousCluster", "instance_type": "ml.m5.large", "hosts": [host]}
+    expected = {
+        "SM_CURRENT_INSTANCE_GROUP": "homogeneousCluster",
+        "SM_CURRENT_INSTANCE_GROUP_HOSTS": [host],
+        "SM_INSTANCE_GROUPS": ["homogeneousCluster"],
+        "SM_INSTANCE_GROUPS_DICT": {"homogeneousCluster": group},
+        "SM_DISTRIBUTION_INSTANCE_GROUPS": [],
+        "SM_IS_HETERO": False,
+        "SM_FRAMEWORK_MODULE": "",
+        "SM_FRAMEWORK_PARAMS": {"sagemaker_torch_distributed_enabled": False},
+        "SM_MODULE_NAME": "sub/train",
+        "SM_USER_ENTRY_POINT": "sub/train.py",
+        "SM_HPS": {"layers": [2, 3], "note": None},
+        "SM_HP_LAYERS": [2, 3],
+        "SM_HP_NOTE": "",
+        "SM_USER_ARGS": ["--layers", "[2, 3]", "--note", ""],
+        "SM_LOG_LEVEL": 20,
+        "SAGEMAKER_JOB_NAME": "env",
+        "SAGEMAKER_REGION": "us-west-2",
+        "CURRENT_HOST": host,
+    }
+    assert {name: decoded(left[name]) for name in expected} == expected
+    assert left["SM_INSTANCE_GROUPS"] == '["homogeneousCluster"]', "without spaces"
+    training = json.loads(left["SM_TRAINING_ENV"])
+    assert {name: training[name] for name in ("job_name", "is_master", "master_hostname", "is_hetero")} == {
+        "job_name": "env",
+        "is_master": True,
+        "master_hostname": host,
+        "is_hetero": False,
+    }
+    assert list(training["channel_input_dirs"]) == ["training"]
+    assert training["additional_framework_parameters"] == {"sagemaker_torch_distributed_enabled": False}
+
+
+def decoded(text: str) -> Any:  # noqa: ANN401 - JSON's
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
 def test_a_shell_script_and_a_failing_one(emulator: Emulator, sm: Client, s3: Client) -> None:
     sm.create_training_job(**estimator(s3, "shell", {"go.sh": 'echo "got $@"'}, "go.sh", values={"k": "v w"}))
     assert ended(sm, "shell")["TrainingJobStatus"] == "Completed"
@@ -203,27 +253,85 @@ def test_a_scripts_handlers_are_served(emulator: Emulator, sm: Client, s3: Clien
     )
 
 
-def test_the_default_handlers_read_and_write_arrays(emulator: Emulator, sm: Client, s3: Client) -> None:
-    script = "class Double:\n    def predict(self, x):\n        return x * 2\n\ndef model_fn(_):\n    return Double()"
-    deploy(sm, "defaults", {"Image": INFERENCE, "ModelDataUrl": model_data(s3, "d.tar.gz", 1, script)})
+DOUBLE = "class Double:\n    def predict(self, x):\n        return x * 2\n\ndef model_fn(_):\n    return Double()"
+LINEAR = """
+import torch
+
+def model_fn(model_dir):
+    model = torch.nn.Linear(2, 1)
+    with torch.no_grad():
+        model.weight.fill_(1.0)
+        model.bias.zero_()
+    return model
+"""
+
+
+def npy(values: list[Any], kind: str) -> bytes:
+    content = io.BytesIO()
+    np.save(content, np.array(values, kind))
+    return content.getvalue()
+
+
+def call(emulator: Emulator, name: str, body: bytes, content_type: str, accept: str) -> tuple[bytes, str]:
     runtime = client(emulator, "sagemaker-runtime")
+    said = runtime.invoke_endpoint(EndpointName=name, Body=body, ContentType=content_type, Accept=accept)
+    return said["Body"].read(), said["ContentType"]
+
+
+def test_the_default_handlers_read_and_write_arrays(emulator: Emulator, sm: Client, s3: Client) -> None:
+    """As in AWS's image of scikit-learn: numbers of JSON and CSV are float32, those of NumPy's format keep theirs."""
+    deploy(sm, "defaults", {"Image": INFERENCE, "ModelDataUrl": model_data(s3, "d.tar.gz", 1, DOUBLE)})
+    one = (b"[[1, 2]]", "application/json")
     for body, kind, accept, expected in (
-        (b"[[1, 2]]", "application/json", "application/json", b"[[2, 4]]"),
+        (*one, "application/json", b"[[2.0, 4.0]]"),
         (b"1,2", "text/csv", "text/csv", b"2.0\n4.0\n"),
-        (b"[[1, 2]]", "application/json", "text/csv", b"2,4\n"),
+        (*one, "text/csv", b"2.0,4.0\n"),
+        (npy([[1, 2]], "int64"), "application/x-npy", "application/json", b"[[2, 4]]"),
+        (*one, "application/x-npy", npy([[2, 4]], "float32")),
     ):
-        said = runtime.invoke_endpoint(EndpointName="defaults", Body=body, ContentType=kind, Accept=accept)
-        assert said["Body"].read() == expected
-    with pytest.raises(ClientError, match="the default input_fn reads application/json, text/csv"):
-        runtime.invoke_endpoint(EndpointName="defaults", Body=b"x", ContentType="image/jpeg")
+        assert call(emulator, "defaults", body, kind, accept) == (expected, accept)
+    accepted = "image/png, text/csv,application/json"  # the first that can be written
+    assert call(emulator, "defaults", *one, accepted) == (b"2.0,4.0\n", "text/csv")
+    for body, kind, accept, problem in (
+        (b"x", "image/jpeg", "application/json", "the default input_fn reads application/json, text/csv"),
+        (b"[1]", "application/json; charset=utf-8", "application/json", "the default input_fn reads"),
+        (*one, "text/csv;q=0.5", "the default output_fn writes application/json, text/csv"),
+        (b"1,2.5", "text/csv", "text/csv", "TypeError"),  # columns of different types
+    ):
+        with pytest.raises(ClientError, match=problem):
+            call(emulator, "defaults", body, kind, accept)
+
+
+def test_a_module_of_torch_gets_floats(emulator: Emulator, sm: Client, s3: Client) -> None:
+    """As in AWS's image of PyTorch; NumPy's float64 become doubles, which such a model refuses."""
+    deploy(sm, "linear", {"Image": INFERENCE, "ModelDataUrl": model_data(s3, "l.tar.gz", 1, LINEAR)})
+    accept = "application/json"
+    for body, kind in (
+        (b"[[1, 2]]", "application/json"),
+        (b"[[1.0, 2.0]]", "application/json"),
+        (b"1,2\n", "text/csv"),
+        (npy([[1, 2]], "float32"), "application/x-npy"),
+    ):
+        content = call(emulator, "linear", body, kind, accept)[0]
+        assert json.loads(content) in ([[3.0]], [3.0]), kind
+    assert call(emulator, "linear", b"[[1, 2]]", accept, "application/x-npy")[0] == npy([[3.0]], "float64")
+    with pytest.raises(ClientError, match="Double"):
+        call(emulator, "linear", npy([[1, 2]], "float64"), "application/x-npy", accept)
 
 
 def test_a_transform_function_replaces_the_others(emulator: Emulator, sm: Client, s3: Client) -> None:
-    script = INFER + "\ndef transform_fn(model, body, content_type, accept):\n    return str(len(body)), 'text/plain'\n"
+    script = "def model_fn(_):\n    return 1\n\ndef transform_fn(model, body, content_type, accept):\n"
+    script += "    return type(body).__name__, 'text/plain'\n"
     deploy(sm, "transform", {"Image": INFERENCE, "ModelDataUrl": model_data(s3, "t.tar.gz", 1, script)})
-    runtime = client(emulator, "sagemaker-runtime")
-    said = runtime.invoke_endpoint(EndpointName="transform", Body=b"four", ContentType="image/jpeg")
-    assert (said["Body"].read(), said["ContentType"]) == (b"4", "text/plain")
+    for kind, expected in (("application/json", b"str"), ("text/csv", b"str"), ("text/plain", b"bytes")):
+        assert call(emulator, "transform", b"four", kind, "*/*") == (expected, "text/plain")
+
+
+def test_a_transform_function_beside_the_others_is_refused(emulator: Emulator, sm: Client, s3: Client) -> None:
+    script = INFER + "\ndef transform_fn(model, body, content_type, accept):\n    return 'a'\n"
+    deploy(sm, "both", {"Image": INFERENCE, "ModelDataUrl": model_data(s3, "b.tar.gz", 1, script)}, "Failed")
+    lines = log_of(emulator, "all", "/aws/sagemaker/Endpoints/both")
+    assert any("transform_fn beside input_fn" in line for line in lines), lines
 
 
 def test_a_model_without_a_script_fails_and_says_why(emulator: Emulator, sm: Client, s3: Client) -> None:

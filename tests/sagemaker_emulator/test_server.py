@@ -4,6 +4,7 @@ import io
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -331,6 +332,23 @@ def test_a_taken_port_is_one_line(tmp_path: Path, emulator: Emulator) -> None:
     assert process.wait(20) == 1
     assert process.stdout is not None
     assert f"port={port} cannot be listened on" in process.stdout.read()
+
+
+def test_the_address_survives_a_restart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An open shell or notebook keeps the address in its environment."""
+    with Emulator(tmp_path / "e") as first:
+        sm, port = client(first, "sagemaker", retries={"total_max_attempts": 2}), int(first.url.rpartition(":")[2])
+        assert sm.list_models()["Models"] == []
+    with Emulator(tmp_path / "e") as second:
+        assert second.url == first.url
+        sm.create_model_package_group(ModelPackageGroupName="dogs")
+        fresh = client(second, "sagemaker").list_model_package_groups()["ModelPackageGroupSummaryList"]
+        assert [group["ModelPackageGroupName"] for group in fresh] == ["dogs"], "not by a connection to the first"
+    with socket.create_server(("127.0.0.1", port)):
+        assert capsys.readouterr().err == ""
+        with Emulator(tmp_path / "e") as third:
+            assert third.url != first.url
+        assert f"port {port} is in use now, so the address is a new one" in capsys.readouterr().err
 
 
 def test_one_emulator_a_process(emulator: Emulator, tmp_path: Path) -> None:

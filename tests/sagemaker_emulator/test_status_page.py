@@ -1,13 +1,16 @@
 """The page at / in a real browser: Debian's chromium, without a window."""
 
+import html
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 import urllib3
 from axe_playwright_python.sync_playwright import Axe
 from botocore.exceptions import ClientError
-from emulator_helpers import BUCKET, IMAGE, ROLE, Client, client, control, ended, job
+from emulator_helpers import BUCKET, IMAGE, ROLE, Client, client, control, ended, job, until
 from playwright.sync_api import Browser, expect
 
 from sagemaker_emulator.server import Emulator
@@ -69,6 +72,43 @@ def test_jobs_logs_metrics_and_requests_are_shown(emulator: Emulator, sm: Client
         expect(rows.filter(has_text="CreateTrainingJob").first).not_to_contain_text("not executed")
         assert [url for url in asked if not url.startswith(emulator.url)] == []
         page.close()
+
+
+def read(emulator: Emulator, query: str = "") -> str:
+    return urllib3.request("GET", f"{emulator.url}/{query}", headers=HTML).data.decode()
+
+
+def test_the_newest_are_first_also_after_a_restart(tmp_path: Path) -> None:
+    names = [f"job-{number:02}" for number in reversed(range(51))]  # the newest is the first by name
+    with Emulator(tmp_path / "e") as emulator:
+        for name in names:
+            client(emulator, "sagemaker").create_processing_job(**unwritable(name))
+    with Emulator(tmp_path / "e") as emulator:
+        shown = re.findall(r">(job-\d\d)</a>", read(emulator))
+    assert shown == names[:0:-1]
+
+
+def test_an_execution_shows_its_steps_with_links_to_their_jobs(emulator: Emulator, sm: Client) -> None:
+    train = {k: v for k, v in job("x", "raise SystemExit('no photos')").items() if k != "TrainingJobName"}
+    fail = {"Name": "End", "Type": "Fail", "DependsOn": ["Never"], "Arguments": {"ErrorMessage": "x"}}
+    two = [{"Name": name, "Type": "Training", "Arguments": train} for name in ("Learn", "Never")]
+    two[1]["DependsOn"] = ["Learn"]
+    definition = json.dumps({"Version": "2020-12-01", "Steps": [*two, fail]})
+    sm.create_pipeline(PipelineName="p", ClientRequestToken="t" * 32, PipelineDefinition=definition, RoleArn=ROLE)
+    arn = sm.start_pipeline_execution(PipelineName="p")["PipelineExecutionArn"]
+    until(
+        lambda: sm.describe_pipeline_execution(PipelineExecutionArn=arn)["PipelineExecutionStatus"],
+        lambda status: status == "Failed",
+    )
+    (step,) = sm.list_pipeline_execution_steps(PipelineExecutionArn=arn)["PipelineExecutionSteps"]
+    name = step["Metadata"]["TrainingJob"]["Arn"].rpartition("/")[2]
+    page = read(emulator, f"?kind=pipeline-execution&name={arn.rpartition('/')[2]}")
+    (link,) = re.findall(r'<a href="/(\?[^"]*)">Learn</a>', page)
+    assert f"Training jobs: {name}" in read(emulator, html.unescape(link))
+    assert "AlgorithmError" in page
+    for text in ("No metrics.", "The log is empty.", ">Never<", "_Job", "_Key", "_Token", "_Steps"):
+        assert text not in page, text
+    assert "&#34;Steps&#34;" in page
 
 
 def test_the_page_is_for_this_machine_only_and_clients_of_aws_get_no_page(emulator: Emulator, s3: Client) -> None:

@@ -11,6 +11,7 @@ import pytest
 from botocore.exceptions import ClientError
 from emulator_helpers import (
     BUCKET,
+    HOSTS,
     ROLE,
     Client,
     channel,
@@ -67,6 +68,10 @@ print("epoch 1 loss=0.5"); print("epoch 2 loss=0.25")
         "Uploading",
         "Completed",
     ]
+    starts = [t["StartTime"] for t in found["SecondaryStatusTransitions"]]
+    ends = [t["EndTime"] for t in found["SecondaryStatusTransitions"]]
+    assert ends == [*starts[1:], found["TrainingEndTime"]], "each status ends when the next one starts"
+    assert starts[-1] <= ends[-1]
     assert {k: found[k] for k in ("HyperParameters", "RoleArn", "Environment")} == {
         "HyperParameters": {"code": code, "epochs": "2"},
         "RoleArn": ROLE,
@@ -87,7 +92,7 @@ print("epoch 1 loss=0.5"); print("epoch 2 loss=0.25")
     assert json.loads(files["config/hyperparameters.json"]) == {"code": code, "epochs": "2"}
     assert json.loads(files["config/inputdataconfig.json"])["one"]["TrainingInputMode"] == "FastFile"
     resources = json.loads(files["config/resourceconfig.json"])
-    assert (resources["current_host"], resources["hosts"]) == ("127.0.0.1", ["127.0.0.1"])
+    assert (resources["current_host"], resources["hosts"]) == (HOSTS[0], [HOSTS[0]])
     assert seen["args"] == ["--out", env["SAGEMAKER_EMULATOR_OPT_ML"] + "/model"]
     assert env["MINE"] == env["SAGEMAKER_EMULATOR_OPT_ML"] + "/code"
     assert (env["TRAINING_JOB_NAME"], env["AWS_ENDPOINT_URL"]) == ("first", emulator.url)
@@ -255,14 +260,14 @@ print(len(list((ml / "input/data/all").iterdir())), len(list((ml / "input/data/p
     sm.create_training_job(**job("two", code, ResourceConfig=resources, InputDataConfig=inputs))
     found = ended(sm, "two")
     assert found["TrainingJobStatus"] == "Completed", found
-    assert log_of(emulator, "two") == ["heard 127.0.0.2", "3 2", "3 1"]
-    assert members(content(s3, "out/two/output/model.tar.gz")) == {"first": b"127.0.0.1"}
+    assert log_of(emulator, "two") == [f"heard {HOSTS[1]}", "3 2", "3 1"]
+    assert members(content(s3, "out/two/output/model.tar.gz")) == {"first": HOSTS[0].encode()}
 
 
 def test_one_instance_that_fails_fails_the_job(emulator: Emulator, sm: Client) -> None:
     code = """
 here = json.loads((ml / "input/config/resourceconfig.json").read_text())
-if here["current_host"] == "127.0.0.2":
+if here["current_host"] == here["hosts"][1]:
     (ml / "output/failure").write_text("the second is ill"); sys.exit(7)
 time.sleep(600)
 """
@@ -308,6 +313,21 @@ while epoch < 4:
     assert found["BillableTimeInSeconds"] < found["TrainingTimeInSeconds"]
 
 
+def test_a_job_says_whether_it_is_profiled(sm: Client) -> None:
+    off, on = {"DisableProfiler": True}, {"S3OutputPath": f"s3://{BUCKET}/profile"}
+    for name, config, status in (
+        ("on", {"ProfilerConfig": on}, "Enabled"),
+        ("off", {"ProfilerConfig": off}, "Disabled"),
+    ):
+        sm.create_training_job(**job(name, "") | config)
+        assert ended(sm, name)["ProfilingStatus"] == status
+    sm.create_training_job(**job("without", ""))
+    assert "ProfilingStatus" not in ended(sm, "without")
+
+
+PLAN = "arn:aws:sagemaker:us-west-2:123456789012:training-plan/plan"
+
+
 def test_jobs_are_listed_by_page_name_and_state(emulator: Emulator, sm: Client) -> None:
     for i in range(12):
         sm.create_training_job(**job(f"job-{i:02}", "sys.exit(1)" if i == 3 else ""))
@@ -322,6 +342,8 @@ def test_jobs_are_listed_by_page_name_and_state(emulator: Emulator, sm: Client) 
     assert [j["TrainingJobName"] for j in failed] == ["job-03"]
     some = sm.list_training_jobs(NameContains="B-1", SortBy="Name", SortOrder="Descending")["TrainingJobSummaries"]
     assert [j["TrainingJobName"] for j in some] == ["job-11", "job-10"]
+    for absent in ({"WarmPoolStatusEquals": "Available"}, {"TrainingPlanArnEquals": PLAN}):  # no job has one
+        assert sm.list_training_jobs(**absent)["TrainingJobSummaries"] == []
     sm.delete_training_job(TrainingJobName="job-00")
     assert len(sm.list_training_jobs(MaxResults=50)["TrainingJobSummaries"]) == 11
 

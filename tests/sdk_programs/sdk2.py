@@ -20,6 +20,8 @@ from sagemaker.pytorch import PyTorch, PyTorchModel
 from sagemaker.serializers import JSONSerializer
 from sagemaker.serverless import ServerlessInferenceConfig
 from sagemaker.tuner import CategoricalParameter, ContinuousParameter, HyperparameterTuner, IntegerParameter
+from sagemaker.workflow.fail_step import FailStep
+from sagemaker.workflow.pipeline import Pipeline
 
 folder = Path(sys.argv[1])
 session = sagemaker.Session()
@@ -167,5 +169,11 @@ package = model.register(
     approval_status="Approved",
 )
 print("package", package.model_package_arn)
+
+# a pipeline that is made, then changed
+pipeline = Pipeline("dogs", steps=[FailStep("End", error_message="no photos")], sagemaker_session=session)
+for text in ("first", "second"):
+    pipeline.upsert(role_arn=role, description=text)
+assert pipeline.describe()["PipelineDescription"] == "second"
 assert np.all(np.isfinite(list(map(float, losses["value"]))))
 print(json.dumps({"done": True}))

@@ -63,7 +63,8 @@ class ModelRegistry:
 
     def ListModelPackageGroups(self, request: Record) -> Record:
         """One page of groups, by default the oldest first."""
-        groups = select(request, self._records.all(GROUP), "ModelPackageGroup")
+        shared = request.get("CrossAccountFilterOption") == "CrossAccount"  # no other account shares any
+        groups = [] if shared else select(request, self._records.all(GROUP), "ModelPackageGroup")
         return page(request, "ModelPackageGroupSummaryList", [pick(r, *_GROUP_SUMMARY) for r in groups])
 
     def DeleteModelPackageGroup(self, request: Record) -> None:
@@ -94,7 +95,7 @@ class ModelRegistry:
         elif not name:
             raise invalid("Missing ARN.")
         elif self._records.find(PACKAGE, name.lower()):
-            raise invalid(f"Model Package already exists: {self._identity.arn(PACKAGE, name.lower())}")
+            raise invalid(f"ModelPackage already exists: {self._identity.arn(PACKAGE, name.lower())}")
         arn = self._identity.arn(PACKAGE, name.lower())
         record |= {
             "ModelPackageArn": arn,

@@ -87,15 +87,13 @@ class ProcessingJobs(BatchJobs):
 
     def work(self, record: Record, folder: Path, stop: threading.Event) -> Record:
         """Download the inputs, run one process per instance, and upload the outputs if all succeeded."""
-        names = [
-            f"127.0.0.{i + 1}" for i in range(self.resources(record)["InstanceCount"])
-        ]  # names that resolve on every system
-        hosts = [folder / name / "ml" for name in names]
         for _, uri, _ in _outputs(record):
             if not self._transfers.has_bucket(split_uri(uri)[0]):
                 raise JobFailed(f"ClientError: NoSuchBucket (404): there is no bucket of {uri}")
+        named = self._containers.make_hosts(folder, self.resources(record)["InstanceCount"])
+        hosts = list(named.values())
         for number, opt_ml in enumerate(hosts):
-            self._prepare(record, opt_ml, names, number)
+            self._prepare(record, opt_ml, list(named), number)
         uploads = _Uploads(self._transfers, record, hosts)
         code = self._run_all(record, hosts, stop, uploads)
         message = hosts[0] / "output" / "message"

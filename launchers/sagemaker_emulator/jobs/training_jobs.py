@@ -141,7 +141,9 @@ class TrainingJobs:
     def ListTrainingJobs(self, request: Record) -> Record:
         """One page of jobs, by default the oldest first; MaxResults counts those of any status, as at AWS."""
         status, late = request.get("StatusEquals"), "StatusEquals" if "MaxResults" in request else ""
+        plan, pool = request.get("TrainingPlanArnEquals"), request.get("WarmPoolStatusEquals")
         jobs = select({k: v for k, v in request.items() if k != late}, self._records.all(KIND), "TrainingJob")
+        jobs = [j for j in jobs if plan in (None, j["ResourceConfig"].get("TrainingPlanArn")) and pool is None]
         listed = page(request, "TrainingJobSummaries", [pick(r, *_SUMMARY) for r in jobs])
         chosen = [r for r in listed["TrainingJobSummaries"] if status in (None, r["TrainingJobStatus"])]
         return listed | {"TrainingJobSummaries": chosen}
@@ -202,6 +204,8 @@ def _record(request: Record, arn: str) -> Record:
             "S3ModelArtifacts": join_uri(output["S3OutputPath"], request["TrainingJobName"], "output", artifact)
         },
     }
+    if profiler := request.get("ProfilerConfig"):
+        record["ProfilingStatus"] = "Disabled" if profiler.get("DisableProfiler") else "Enabled"
     for kind in ("Debug", "Profiler"):
         if rules := request.get(f"{kind}RuleConfigurations"):
             record[f"{kind}RuleEvaluationStatuses"] = [

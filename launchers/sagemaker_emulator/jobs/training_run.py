@@ -227,10 +227,10 @@ class TrainingRun:
         else:
             self._end("Completed", "Completed")
 
-    def _enter(self, status: str) -> None:
-        """Enter a secondary status."""
-        now = time.time()
+    def _enter(self, status: str, now: float | None = None) -> None:
+        """Enter a secondary status, now or at a time."""
         with self._records.lock:
+            now = now or time.time()
             past: list[Record] = self._record["SecondaryStatusTransitions"]
             if status == "Uploading" and past and past[-1]["Status"] == "Stopping":
                 return  # a stopping job keeps this status
@@ -240,11 +240,11 @@ class TrainingRun:
             self._records.change(_KIND, self.name, SecondaryStatus=status, LastModifiedTime=now)
 
     def _end(self, status: str, secondary: str, **more: str) -> None:
-        now = time.time()
         seconds = math.ceil(self._seconds)
         billed = math.ceil(seconds * _SPOT) if self._record.get("EnableManagedSpotTraining") else seconds
         with self._records.lock:
-            self._enter(secondary)
+            now = time.time()
+            self._enter(secondary, now)
             self._record["SecondaryStatusTransitions"][-1]["EndTime"] = now
             if more:
                 self._record["SecondaryStatusTransitions"][-1]["StatusMessage"] = more["FailureReason"]

@@ -16,7 +16,9 @@ from sagemaker_emulator.pipelines.definition import parse, values
 from sagemaker_emulator.pipelines.execution import KIND as EXECUTION
 from sagemaker_emulator.pipelines.execution import ExecutionRun
 from sagemaker_emulator.pipelines.pipeline_operations import PIPELINE, Pipelines, ordered
+from sagemaker_emulator.pipelines.step_images import check_images
 from sagemaker_emulator.pipelines.step_jobs import StepJobs
+from sagemaker_emulator.processes.containers import Containers
 from sagemaker_emulator.processes.tasks import Tasks
 from sagemaker_emulator.storage.listing import page, pick
 from sagemaker_emulator.storage.records import Record, Records
@@ -46,6 +48,7 @@ class PipelineExecutions:
         pipelines: Pipelines,
         tasks: Tasks,
         transfers: Transfers,
+        containers: Containers,
         training: TrainingJobs,
         tuning: TuningJobs,
         processing: ProcessingJobs,
@@ -54,6 +57,7 @@ class PipelineExecutions:
         registry: ModelRegistry,
     ) -> None:
         self._records, self._pipelines, self._tasks, self._transfers = records, pipelines, tasks, transfers
+        self._images = containers.images
         self._jobs = StepJobs(records, training, tuning, processing, transform, models, registry)
         self._runs: dict[str, ExecutionRun] = {}
 
@@ -100,6 +104,7 @@ class PipelineExecutions:
             "_Attempts": {},
             "_Steps": self._selected(request, set(definition.steps)),
         }
+        check_images(definition, record["_Parameters"], set(record["_Steps"]), self._images)
         self._records.save(EXECUTION, number, record)
         self._records.change(PIPELINE, pipeline["PipelineName"], LastRunTime=now)
         self._run(record)

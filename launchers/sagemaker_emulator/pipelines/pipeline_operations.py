@@ -34,7 +34,8 @@ class Pipelines:
         name = request["PipelineName"]
         arn = self._identity.arn(PIPELINE, name)
         if self._records.find(PIPELINE, name):
-            raise invalid(f"Pipeline names must be unique within an AWS account and region: {arn} exists already.")
+            unique = "Pipeline names must be unique within an AWS account and region."
+            raise invalid(f"{unique} Pipeline with name ({name}) already exists.")  # SDK 2 looks for the last words
         definition = self._definition(request)
         parse(definition)
         self._tags.put(arn, request.get("Tags", []))

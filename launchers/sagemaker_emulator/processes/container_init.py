@@ -13,6 +13,7 @@ from pathlib import Path
 
 _BIND, _RECURSIVE = 0x1000, 0x4000  # MS_BIND and MS_REC of mount(2)
 _ML = Path("/opt/ml")
+_HOSTS = Path("/etc/hosts")
 
 
 def main(arguments: list[str]) -> int:
@@ -24,6 +25,8 @@ def main(arguments: list[str]) -> int:
     folder, command = Path(arguments[0]), arguments[1:]
     directory = Path.cwd()
     show(folder)
+    if (names := folder.with_name(_HOSTS.name)).exists():  # the names of the job's instances
+        _mount(str(names), str(_HOSTS), "", _BIND)
     os.chdir(directory)
     for number in (signal.SIGTERM, signal.SIGINT):  # sent to the group, so the command gets them too
         signal.signal(number, lambda *_: None)

@@ -151,7 +151,7 @@ class Containers:
         """Start a container.
 
         Args:
-            image: its name; the folder of its Python comes first on the PATH.
+            image: its name; the folder of its Python comes first on the PATH, also for a command of the system.
             command: what to run.
             opt_ml: an existing folder that is or stands for /opt/ml; its parent is the working folder.
             environment: variables that SageMaker and the request set.
@@ -162,9 +162,8 @@ class Containers:
         """
         passed = (*_FROM_HOST, *self.settings.variables)
         host = {name: os.environ[name] for name in passed if name in os.environ}
-        folders = [*self.images.folders(image), str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
-        if Path(command[0]).is_absolute():
-            folders.insert(0, str(Path(command[0]).parent))
+        folders = self.images.folders(image, command[0])
+        folders += [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
         given = {name: self.translate(value, opt_ml) for name, value in environment.items()}
         variables = host | {"PATH": os.pathsep.join(folders)} | self._identity.environment() | given
         words = [self.translate(word, opt_ml) for word in command]
@@ -172,6 +171,24 @@ class Containers:
             _check_command(words[0], opt_ml, variables["PATH"])
             words = namespaces.wrap(words, opt_ml)
         return Container(words, opt_ml, variables | {OPT_ML: self.translate(_ML, opt_ml)}, self._reaper, on_line)
+
+    def make_hosts(self, folder: Path, count: int) -> dict[str, Path]:
+        """The names of a job's instances, each with its folder for /opt/ml, which does not exist yet.
+
+        The names are algo-1, algo-2, ..., as at AWS, where a container has namespaces, and 127.0.0.1, ... elsewhere.
+
+        Args:
+            folder: for all of them.
+            count: number of instances.
+        """
+        hosts = {}
+        for number in range(1, count + 1):
+            name = f"algo-{number}" if self._literal else f"127.0.0.{number}"
+            hosts[name] = folder / name / "ml"
+            hosts[name].parent.mkdir(parents=True)
+            if self._literal:
+                namespaces.name_hosts(hosts[name].parent, count)
+        return hosts
 
     def translate(self, text: str, opt_ml: Path) -> str:
         """A text as the container must see it: without namespaces, /opt/ml in it is replaced by the folder's path."""

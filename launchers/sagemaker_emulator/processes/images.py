@@ -1,5 +1,6 @@
 """The commands of images. There is no Docker: an image is known by its name, and its commands run on this machine."""
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from importlib.metadata import entry_points
@@ -9,6 +10,7 @@ from sagemaker_emulator.errors import JobFailed
 
 _FOLDER = Path(__file__).parents[1] / "script_mode"
 _SCRIPTS = {"train": _FOLDER / "run_script.py", "serve": _FOLDER / "serve_script.py"}
+_SYSTEM = os.defpath.split(os.pathsep)  # /bin and /usr/bin
 GROUP = "sagemaker_emulator.images"  # entry points: a regex of the image's name, and what to run for it
 
 
@@ -44,9 +46,15 @@ class Images:
             f"{', or give a ContainerEntrypoint' if verb != 'serve' else ''}"
         )
 
-    def folders(self, image: str) -> list[str]:
-        """The folders of the image's Python, which come first on its PATH."""
-        return [str(Path(commands["python"][0]).parent) for commands in self._of(image) if "python" in commands]
+    def folders(self, image: str, command: str) -> list[str]:
+        """The folders that come first on the PATH of a container: that of the image's Python, and the command's.
+
+        The folder of a command of the system, such as /bin/bash, is left out: its Python is not the image's.
+        """
+        pythons = [commands["python"][0] for commands in self._of(image) if "python" in commands]
+        folders = [str(Path(name).parent) for name in pythons if Path(name).is_absolute()]
+        own = Path(command).parent
+        return [*folders, str(own)] if own.is_absolute() and str(own) not in _SYSTEM else folders
 
     def _of(self, image: str) -> Iterator[Mapping[str, list[str]]]:
         for pattern, commands in self._known.items():

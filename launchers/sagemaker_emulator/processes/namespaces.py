@@ -13,6 +13,19 @@ import tempfile
 from pathlib import Path
 
 _INIT = Path(__file__).with_name("container_init.py")
+_HOSTS = Path("/etc/hosts")
+
+
+def name_hosts(folder: Path, count: int) -> None:
+    """Make the names algo-1, algo-2, ... known to a container, as 127.0.0.1, 127.0.0.2, ...
+
+    Args:
+        folder: the parent of the container's /opt/ml.
+        count: number of names.
+    """
+    own = _HOSTS.read_text(encoding="utf-8", errors="replace").rstrip("\n")
+    lines = "".join(f"\n127.0.0.{number} algo-{number}" for number in range(1, count + 1))
+    (folder / _HOSTS.name).write_text(f"{own}{lines}\n", encoding="utf-8")
 
 
 def wrap(command: list[str], opt_ml: Path) -> list[str]:
@@ -33,6 +46,7 @@ def refusal() -> str:
         opt_ml = Path(folder, "ml")
         opt_ml.mkdir()
         try:
+            name_hosts(opt_ml.parent, 1)
             done = subprocess.run(
                 wrap(["test", "-d", "/opt/ml"], opt_ml), capture_output=True, text=True, timeout=20, check=False
             )

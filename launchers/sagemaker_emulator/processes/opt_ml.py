@@ -35,12 +35,11 @@ def prepare(
         raise JobFailed(f"ClientError: Artifact upload failed:NoSuchBucket (404): there is no bucket of {output}")
     enter("Downloading")
     count = record["ResourceConfig"]["InstanceCount"]
-    names = [f"127.0.0.{i + 1}" for i in range(count)]  # names that resolve on every system
-    hosts = [folder / name / "ml" for name in names]
-    for number, opt_ml in enumerate(hosts):
+    hosts = containers.make_hosts(folder, count)
+    for number, (current, opt_ml) in enumerate(hosts.items()):
         for name in _FOLDERS:
             (opt_ml / name).mkdir(parents=True)
-        _configure(record, opt_ml, names, names[number], containers)
+        _configure(record, opt_ml, list(hosts), current, containers)
         for channel in record.get("InputDataConfig", []):
             _download(transfers, channel, opt_ml / "input" / "data" / channel["ChannelName"], number, count)
         if checkpoints := record.get("CheckpointConfig"):
@@ -53,7 +52,7 @@ def prepare(
                 )
             if transfers.keys(*split_uri(uri)):
                 transfers.fetch(transfers.list(uri), restored)
-    return hosts
+    return list(hosts.values())
 
 
 def _configure(record: Record, opt_ml: Path, names: list[str], name: str, containers: Containers) -> None:

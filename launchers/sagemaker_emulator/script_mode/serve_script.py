@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
-import io
 import json
 import os
 import sys
@@ -23,14 +22,17 @@ from urllib.parse import unquote
 
 sys.path.insert(0, str(Path(__file__).parent))
 from code_folder import ML, CodeError, fetch, install  # type: ignore[import-not-found] # beside this file
+from default_handlers import (  # type: ignore[import-not-found] # beside this file
+    JSON,
+    TEXTS,
+    Unsupported,
+    default_input,
+    default_output,
+    default_predict,
+)
 
-JSON, CSV, NPY = "application/json", "text/csv", "application/x-npy"
 Data = Any  # what the functions of a script take and return
 _UNTYPED = "application/octet-stream"
-
-
-class Unsupported(Exception):
-    """No default function reads or writes this content type."""
 
 
 class Context:
@@ -55,6 +57,8 @@ class Model:
         self._input = self._own("input_fn") or default_input
         self._predict = self._own("predict_fn") or default_predict
         self._output = self._own("output_fn") or default_output
+        if self._transform and any(map(self._own, ("input_fn", "predict_fn", "output_fn"))):
+            raise CodeError("the script has transform_fn beside input_fn, predict_fn or output_fn, which AWS refuses")
         load = self._own("model_fn")
         if load is None:
             raise CodeError("the script has no function model_fn(model_dir), which must return the model")
@@ -76,8 +80,7 @@ class Model:
         Raises:
             Unsupported: a default function does not know the content type.
         """
-        text = content_type.partition(";")[0].strip().lower()
-        data: Any = body.decode("utf-8") if text.startswith("text/") or text == JSON else body
+        data: Any = body.decode("utf-8") if content_type in TEXTS else body
         with self._lock:
             if self._transform:
                 result = self._call(self._transform, 4, self._model, data, content_type, accept)
@@ -112,53 +115,6 @@ def _script(folder: Path, name: str) -> Data:
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
-
-
-def default_input(body: Data, content_type: str) -> Data:
-    """A request's body as an array, or torch's tensor where torch is installed."""
-    import numpy as np
-
-    kind = content_type.partition(";")[0].strip().lower()
-    if kind == JSON:
-        array = np.array(json.loads(body))
-    elif kind == CSV:
-        array = np.genfromtxt(io.StringIO(body), delimiter=",")
-    elif kind == NPY:
-        array = np.load(io.BytesIO(body), allow_pickle=False)
-    else:
-        raise Unsupported(f"content type {content_type}: the default input_fn reads {JSON}, {CSV} and {NPY}")
-    if torch := sys.modules.get("torch"):  # the script has imported it
-        return torch.from_numpy(array.astype("float32") if array.dtype == "float64" else array)
-    return array
-
-
-def default_predict(data: Data, model: Data) -> Data:
-    """The model's output: torch's module is called in evaluation mode, others by ``predict``."""
-    torch = sys.modules.get("torch")
-    if torch and isinstance(model, torch.nn.Module):
-        with torch.no_grad():
-            return model.eval()(data)
-    return model.predict(data)
-
-
-def default_output(prediction: Data, accept: str) -> tuple[bytes, str]:
-    """A prediction as JSON, CSV or NumPy's format."""
-    if hasattr(prediction, "detach"):
-        prediction = prediction.detach().cpu().numpy()
-    if accept in (JSON, "*/*", ""):
-        return json.dumps(prediction.tolist() if hasattr(prediction, "tolist") else prediction).encode(), JSON
-    import numpy as np
-
-    array = np.asarray(prediction)
-    if accept == CSV:
-        text = io.StringIO()
-        np.savetxt(text, array.reshape(len(array), -1) if array.ndim else array.reshape(1, 1), "%s", delimiter=",")
-        return text.getvalue().encode(), CSV
-    if accept == NPY:
-        content = io.BytesIO()
-        np.save(content, array)
-        return content.getvalue(), NPY
-    raise Unsupported(f"accept {accept}: the default output_fn writes {JSON}, {CSV} and {NPY}")
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -94,9 +94,9 @@ class StatusPage:
 
 
 def _listed(region: Region, kind: str) -> dict[str, Any]:
-    """The newest resources of a kind."""
+    """The newest resources of a kind, the newest first."""
     shown = _KINDS[kind]
-    records = region.records.all(kind)
+    records = sorted(region.records.all(kind), key=lambda r: r["CreationTime"], reverse=True)
     rows = [
         {
             "key": record.get(f"{shown.prefix}Name") or record["_Id"],
@@ -105,7 +105,7 @@ def _listed(region: Region, kind: str) -> dict[str, Any]:
             "created": record["CreationTime"],
             "reason": record.get("FailureReason", ""),
         }
-        for record in reversed(records[-_MOST:])
+        for record in records[:_MOST]
     ]
     return {"kind": kind, "title": shown.title, "rows": rows, "more": len(records) - len(rows)}
 
@@ -117,16 +117,46 @@ def _one(region: Region, query: Mapping[str, str]) -> dict[str, Any] | None:
     if record is None:
         return None
     shown = _KINDS[kind]
-    group, prefix = (shown.logs, f"{name}/") if shown.logs else (f"/aws/sagemaker/Endpoints/{name}", "")
-    if kind == "tuning-job":  # what its training jobs print
-        prefix = f"{name}-"
     with region.records.lock:
-        told = {k: v for k, v in record.items() if k[0] != "_"}
-        told |= {"Steps": record["_Steps"]} if "_Steps" in record else {}
-        members = json.dumps(told, indent=2, ensure_ascii=False)
-        metrics = _metrics(record)
-    log = region.aws.read_log(group, prefix, _LINES)
-    return {"title": shown.title, "name": name, "members": members, "metrics": metrics, "log": log}
+        content = {"title": shown.title, "name": name, "metrics": _metrics(record), "steps": _steps(region, record)}
+        steps = {step: _public(state) for step, state in record.get("_Steps", {}).items()}
+        public = _public(record) | ({"Steps": steps} if steps else {})
+        content["members"] = json.dumps(public, indent=2, ensure_ascii=False)
+    return content | {"log": None if kind == "pipeline-execution" else _log(region, kind, name)}
+
+
+def _public(record: Record) -> Record:
+    """A record without the emulator's own members, whose names begin with an underscore."""
+    return {name: value for name, value in record.items() if name[0] != "_"}
+
+
+def _log(region: Region, kind: str, name: str) -> list[tuple[str, float, str]]:
+    """The last lines of a job or an endpoint; of a tuning job, what its training jobs print."""
+    group = _KINDS[kind].logs
+    prefix = f"{name}-" if kind == "tuning-job" else f"{name}/"
+    return region.aws.read_log(group or f"/aws/sagemaker/Endpoints/{name}", prefix if group else "", _LINES)
+
+
+def _steps(region: Region, record: Record) -> list[dict[str, Any]]:
+    """The steps of a pipeline's execution that have begun, in their order, each with its job if the page shows it."""
+    steps = [step for step in record.get("_Steps", {}).values() if "StartTime" in step]
+    rows = []
+    for step in sorted(steps, key=lambda s: s["StartTime"]):
+        arns = [about["Arn"] for about in step.get("Metadata", {}).values() if "Arn" in about]
+        kind, _, job = arns[0].rpartition(":")[2].partition("/") if arns else ("", "", "")
+        kind = "tuning-job" if kind == "hyper-parameter-tuning-job" else kind
+        is_shown = kind in _KINDS and region.records.find(kind, job) is not None
+        rows.append(
+            {
+                "name": step["StepName"],
+                "status": step["StepStatus"],
+                "created": step["StartTime"],
+                "reason": step.get("FailureReason", ""),
+                "kind": kind if is_shown else "",
+                "key": job,
+            }
+        )
+    return rows
 
 
 def _metrics(record: Record) -> list[tuple[str, object, float]]:
