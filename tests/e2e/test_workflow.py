@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from emulator_helpers import client
 from helpers import Command, small
 
 from sagehound.errors import ConfigError
+from sagehound_launchers.sagemaker import permissions
 from sagehound_launchers.workflow import plan
 from sagemaker_emulator.server import Emulator
 from sagemaker_emulator.settings import Settings
@@ -88,10 +90,65 @@ def test_one_command_does_all_and_again_nothing(
     assert again.returncode == 0, again.stderr
     assert again.stdout.count("done before") == 4
     check_results(tmp_path / "all", emulator)
+    assert "$0.115 an hour" in launch("list", "aws=emulator").stdout
+    photo = str(next((photos / "test").rglob("*.jpg")))
+    asked = subprocess.run(
+        [sys.executable, "-m", "sagehound.cli", "predict", "sagehound-all", photo, "--emulator"],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert asked.returncode == 0, asked.stderr
     assert launch("delete=all", "aws=emulator").returncode == 0
     left = there(emulator)
     assert (left["endpoints"], left["models"], left["configs"]) == ([], [], [])
     assert "nothing of Sagehound exists or runs" in launch("list", "aws=emulator").stdout
+    with urllib.request.urlopen(f"{emulator.url}/_emulator/requests") as response:
+        called = {iam_action(operation) for operation in json.load(response)}
+    allowed = permissions.actions(["search", "train", "registry", "transform", "deploy", "predict", "list and delete"])
+    assert called - allowed == set(), "the policy lacks these"
+    assert allowed - called == {*NOT_NEEDED_HERE}, "the policy has more than the code calls"
+
+
+# what the test's command calls only in other situations, or what AWS checks without a call of its own
+NOT_NEEDED_HERE = {
+    "iam:PassRole": "checked with each request that names the role",
+    "iam:CreateServiceLinkedRole": "deploy.max_instances, by AWS itself",
+    "application-autoscaling:RegisterScalableTarget": "deploy.max_instances",
+    "application-autoscaling:PutScalingPolicy": "deploy.max_instances",
+    "application-autoscaling:DeregisterScalableTarget": "deploy.max_instances",
+    "cloudwatch:PutMetricAlarm": "deploy.max_instances, by AWS in the caller's name",
+    "cloudwatch:DescribeAlarms": "deploy.max_instances, by AWS in the caller's name",
+    "cloudwatch:DeleteAlarms": "deploy.max_instances, by AWS in the caller's name",
+    "ecr:DescribeImages": "the emulator has no registry of images",
+    "sagemaker:AddTags": "checked with each request that has tags",
+    "sagemaker:UpdateEndpoint": "the second deployment of an endpoint",
+    "sagemaker:UpdateModelPackage": "approve=NAME@VERSION",
+    "sagemaker:InvokeEndpointAsync": "deploy=async",
+    "sagemaker:DescribeModelPackage": "a name that has versions already",
+    "s3:DeleteObject": "delete=ENDPOINT/MODEL, and photos that are no longer in the folder",
+    "sagemaker:StopTrainingJob": "aws.stop_on_interrupt, and delete=all while a job runs",
+    "sagemaker:StopHyperParameterTuningJob": "the same",
+    "sagemaker:StopProcessingJob": "the same",
+    "sagemaker:StopTransformJob": "the same",
+    "sagemaker:DescribeProcessingJob": "delete=all while a job runs",
+    "logs:FilterLogEvents": "a photo that the job could not predict",
+}
+_S3 = {  # by the emulator's name of the operation; AWS: "Actions defined by Amazon S3"
+    "HeadBucket": "ListBucket",
+    "ListObjects": "ListBucket",
+    "ListObjectsV2": "ListBucket",
+    "HeadObject": "GetObject",
+    "CreateMultipartUpload": "PutObject",
+    "UploadPart": "PutObject",
+    "CompleteMultipartUpload": "PutObject",
+    "DeleteObjects": "DeleteObject",
+}
+
+
+def iam_action(operation: str) -> str:
+    service, colon, name = operation.partition(":")
+    if not colon:
+        return f"sagemaker:{operation}"
+    return f"s3:{_S3.get(name, name)}" if service == "s3" else operation
 
 
 MARKS = [  # lines after whose first appearance the command is killed

@@ -16,7 +16,14 @@ from sagehound_launchers.sagemaker.account import open_session
 from sagehound_launchers.sagemaker.requests import TAG
 
 SERVICE = "sagemaker.amazonaws.com"
-_CONNECT = {"sts:GetCallerIdentity", "iam:GetRole", "iam:PassRole", "ecr:DescribeImages", "s3:ListBucket"}
+_CONNECT = {
+    "sts:GetCallerIdentity",
+    "iam:GetRole",
+    "iam:PassRole",
+    "ecr:DescribeImages",
+    "s3:ListBucket",
+    "s3:CreateBucket",
+}
 _FILES = {"s3:GetObject", "s3:PutObject", "s3:ListBucket"}
 _LOG = {"logs:DescribeLogStreams", "logs:GetLogEvents"}
 _MODEL = {"sagemaker:CreateModel", "sagemaker:DeleteModel", "sagemaker:AddTags"}
@@ -154,7 +161,7 @@ def caller(chosen: Iterable[str], region: str, number: str, bucket: str, prefix:
         ),
         _allow("Use", {a for a in of_sagemaker - creates if not a.endswith("Job")}, tagged),
         _allow("Lists", {a for a in wanted if a.split(":")[1].startswith("List") and a != "s3:ListBucket"}, ["*"]),
-        _allow("Bucket", wanted & {"s3:ListBucket"}, [f"arn:aws:s3:::{bucket}"]),
+        _allow("Bucket", wanted & {"s3:ListBucket", "s3:CreateBucket"}, [f"arn:aws:s3:::{bucket}"]),
         _allow("Objects", {a for a in wanted if a.endswith("Object")}, [f"arn:aws:s3:::{bucket}/{prefix}/*"]),
         _allow("Logs", {a for a in wanted if a.startswith("logs:")}, [_logs(region, number)]),
         _allow("Image", wanted & {"ecr:DescribeImages"}, [f"arn:aws:ecr:{region}:{number}:repository/sagehound"]),
