@@ -34,7 +34,8 @@ class Pipelines:
         name = request["PipelineName"]
         arn = self._identity.arn(PIPELINE, name)
         if self._records.find(PIPELINE, name):
-            raise invalid(f"Pipeline names must be unique within an AWS account and region: {arn} exists already.")
+            unique = "Pipeline names must be unique within an AWS account and region."
+            raise invalid(f"{unique} Pipeline with name ({name}) already exists.")  # SDK 2 looks for the last words
         definition = self._definition(request)
         parse(definition)
         self._tags.put(arn, request.get("Tags", []))
@@ -100,6 +101,10 @@ class Pipelines:
 
 
 def ordered(request: Record, records: list[Record], member: str) -> list[Record]:
-    """Records sorted by a member, by default the newest or greatest first."""
+    """Records within CreatedAfter and CreatedBefore, sorted by a member, by default the newest or greatest first."""
     descending = request.get("SortOrder", "Descending") == "Descending"
+    if "CreatedAfter" in request:
+        records = [r for r in records if r["CreationTime"] >= request["CreatedAfter"]]
+    if "CreatedBefore" in request:
+        records = [r for r in records if r["CreationTime"] <= request["CreatedBefore"]]
     return sorted(records, key=lambda r: r[member], reverse=descending)
