@@ -233,3 +233,14 @@ def test_an_output_whose_name_is_not_utf_8_fails_the_job_only(
     assert failed["ProcessingJobStatus"] == "Failed"
     assert failed["FailureReason"] == "ClientError: Data upload failed:the name 'out/caf\\udce9' is not UTF-8"
     assert keys(s3, "") == ["out/a"]
+
+
+def test_a_name_may_be_used_again_at_once(emulator: Emulator, sm: Client, s3: Client) -> None:
+    code = "[(ml / 'processing' / str(i)).touch() for i in range(4000)]; (out / 'NAME').touch()"
+    for name in ("first", "second"):  # the folder of the one before is being removed
+        sm.create_processing_job(**request(emulator, "again", code.replace("NAME", name)))
+        described = ended(sm, "again")
+        assert described["ProcessingJobStatus"] == "Completed", described
+        sm.delete_processing_job(ProcessingJobName="again")
+    assert keys(s3, "out/") == ["out/first", "out/second"]
+    until(lambda: list((emulator.folder / "processing-jobs").iterdir()), lambda left: not left)
