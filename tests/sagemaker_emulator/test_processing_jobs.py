@@ -236,7 +236,7 @@ def test_an_output_whose_name_is_not_utf_8_fails_the_job_only(
 
 
 def test_a_name_may_be_used_again_at_once(emulator: Emulator, sm: Client, s3: Client) -> None:
-    code = "[(ml / 'processing' / str(i)).touch() for i in range(4000)]; (out / 'NAME').touch()"
+    code = "[(ml / 'processing' / str(i)).touch() for i in range(2500)]; (out / 'NAME').touch()"
     for name in ("first", "second"):  # the folder of the one before is being removed
         sm.create_processing_job(**request(emulator, "again", code.replace("NAME", name)))
         described = ended(sm, "again")

@@ -23,19 +23,19 @@ from moto.sagemaker.responses import SageMakerResponse
 from sagemaker_emulator.account_answers import answer
 from sagemaker_emulator.control import Control
 from sagemaker_emulator.errors import ApiError
+from sagemaker_emulator.http_api.local_requests import refusal, with_bucket_in_path
 from sagemaker_emulator.http_api.log_queries import with_stream_names
 from sagemaker_emulator.http_api.protocol import error_response, fault_response, operation_of, signed_region
 from sagemaker_emulator.processes.tasks import Tasks
 from sagemaker_emulator.regions import Region, Regions
 from sagemaker_emulator.request_validation import check, service_model
 from sagemaker_emulator.settings import Settings
-from sagemaker_emulator.status_page.page import StatusPage, is_foreign, wants_page
+from sagemaker_emulator.status_page.page import StatusPage, wants_page
 from sagemaker_emulator.status_page.request_log import RequestLog
 from sagemaker_emulator.storage.object_store import ObjectStore
 from sagemaker_emulator.web import Request, Response
 
 _Route: TypeAlias = tuple[re.Match[str], str]  # what matched, and the operation
-_FOREIGN = "a page of another site may not use the emulator, which runs every command that it is sent"
 
 
 class Application:
@@ -61,14 +61,15 @@ class Application:
         path = environ["PATH_INFO"].encode("latin-1").decode(errors="replace")
         body = environ["emulator.body"]
         call = Request(environ["REQUEST_METHOD"], path, environ["QUERY_STRING"], environ["emulator.headers"], body)
-        if is_foreign(call):
-            response: Any = error_response("json", "AccessDeniedException", _FOREIGN, 403)
+        response: Any = refusal(call)
+        if response is not None:
+            pass
         elif wants_page(call):
             response = self._page.respond(call)
         elif path.startswith("/_emulator/"):
             response = self._own(call)
         else:
-            response = self._with_faults(call, environ)
+            response = self._with_faults(with_bucket_in_path(call, environ), environ)
         if isinstance(response, Response):
             start_response(f"{response.status} {HTTPStatus(response.status).phrase}", list(response.headers.items()))
             return [response.body]
