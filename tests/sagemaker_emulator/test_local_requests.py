@@ -32,6 +32,7 @@ def ask(emulator: Emulator, method: str, path: str, headers: dict[str, str], bod
         ("POST", "/endpoints/e/invocations", {"Host": "evil.example"}),
         ("GET", "/moto-api/data.json", {"Host": "evil.example"}),
         ("GET", "/", {"Host": "["}),
+        ("GET", "/", {"Host": "evil.example@127.0.0.1"}),
         ("GET", "/", {"Host": ""}),
         ("POST", "/", {"Origin": "http://["} | LIST),
         ("POST", "/", {"Origin": "null"} | LIST),
@@ -47,7 +48,9 @@ def test_another_name_is_refused(
     assert b"secret" not in answer
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1:PORT", "localhost:PORT", "LOCALHOST", "[::1]:PORT", "127.0.0.2", "a.localhost"])
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1:PORT", "localhost:PORT", "LOCALHOST", "[::1]:PORT", "127.0.0.2", "a.localhost"]
+)
 def test_names_of_this_machine_are_accepted(emulator: Emulator, host: str) -> None:
     assert ask(emulator, "POST", "/", {"Host": host} | LIST, b"{}") == (200, b'{"Models": []}')
 

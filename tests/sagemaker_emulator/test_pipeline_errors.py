@@ -75,7 +75,10 @@ def steps(sm: Client, arn: str) -> dict[str, dict[str, Any]]:
             process("Odd", "true", CacheConfig={"Enabled": True, "ExpireAfter": f"p{'9' * 400}y"}),
             "is not a duration in ISO 8601",
         ),
-        (process("Odd", "false", RetryPolicies=[{"ExceptionType": None}]), "RetryPolicies: ClientError: the step cannot"),
+        (
+            process("Odd", "false", RetryPolicies=[{"ExceptionType": None}]),
+            "RetryPolicies: ClientError: the step cannot",
+        ),
     ],
 )
 def test_a_malformed_step_fails_alone(sm: Client, step: dict[str, Any], reason: str) -> None:

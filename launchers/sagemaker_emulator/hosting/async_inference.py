@@ -89,6 +89,13 @@ class AsyncInference:
     # In threads
 
     def _work(self, record: Record) -> None:
+        try:
+            self._run(record)
+        except Exception as error:
+            self._fail(record, f"InternalServerError: {error!r}")  # or a restart would run into the same
+            raise
+
+    def _run(self, record: Record) -> None:
         """Wait until the endpoint has room for the call, run it, and write its result."""
         name, body = record["EndpointName"], base64.b64decode(record["Body"])
         while not self._tasks.stopping.wait(_POLL):
@@ -167,6 +174,6 @@ class AsyncInference:
 def _seconds(name: str, text: str | None, least: float, most: float, default: float) -> float:
     if text is None:
         return default
-    if not text.isdecimal() or not least <= int(text) <= most:
+    if not text.isdecimal() or len(text) > 9 or not least <= int(text) <= most:
         raise ApiError("ValidationError", f"{name} must be a number from {least:g} to {most:g}.")
     return float(text)

@@ -23,6 +23,7 @@ from moto.sagemaker.responses import SageMakerResponse
 from sagemaker_emulator.account_answers import answer
 from sagemaker_emulator.control import Control
 from sagemaker_emulator.errors import ApiError
+from sagemaker_emulator.http_api.json_body import json_body, json_object
 from sagemaker_emulator.http_api.local_requests import refusal, with_bucket_in_path
 from sagemaker_emulator.http_api.log_queries import with_stream_names
 from sagemaker_emulator.http_api.protocol import error_response, fault_response, operation_of, signed_region
@@ -79,7 +80,7 @@ class Application:
 
     def _own(self, call: Request) -> Response:
         try:
-            content = json.loads(call.body) if call.body else None
+            content = json_body(call.body) if call.body else None
             result = self._control.handle(call.method, call.path.removeprefix("/_emulator/"), content)
         except ApiError as error:
             return error_response("json", error.code, error.message, error.status)
@@ -152,7 +153,7 @@ class Application:
     def _sagemaker(self, region: Region, operation: str, body: bytes) -> Response:
         if operation not in region.operations:
             raise ApiError("NotImplemented", f"the emulator has no {operation}", 501)
-        request = _object(body)
+        request = json_object(body)
         check(operation, request)
         members = getattr(self._model.operation_model(operation).output_shape, "members", {})
         with region.records.lock:
@@ -163,7 +164,7 @@ class Application:
     def _not_executed(self, call: Request, operation: str, environ: dict[str, Any]) -> Any:  # noqa: ANN401 - as above
         """Let moto store a valid request, or respond from what it has stored."""
         try:
-            check(operation, _object(call.body))
+            check(operation, json_object(call.body))
         except ApiError as error:
             return error_response("json", error.code, error.message, error.status)
         return self._by_moto(environ, "json")
@@ -193,14 +194,3 @@ class Application:
 
 def _is_known_to_moto(operation: str) -> bool:
     return hasattr(SageMakerResponse, xform_name(operation))
-
-
-def _object(body: bytes) -> dict[str, Any]:
-    """A request's members."""
-    try:
-        request = json.loads(body or b"{}")
-    except ValueError as error:
-        raise ApiError("SerializationException", f"the body is not JSON: {error}") from error
-    if not isinstance(request, dict):
-        raise ApiError("SerializationException", "the body is not a JSON object")
-    return request

@@ -55,6 +55,6 @@ def with_bucket_in_path(call: Request, environ: dict[str, Any]) -> Request:
 
 def _name(host: str) -> str:
     try:
-        return urlsplit(f"//{host}").hostname or ""
+        return "" if "@" in host else urlsplit(f"//{host}").hostname or ""
     except ValueError:  # brackets that do not match
         return ""
