@@ -123,6 +123,16 @@ def test_an_artefact_that_is_gone_or_no_archive_fails_the_endpoint(emulator: Emu
     assert reason.startswith("Failed to extract model data archive")
 
 
+def test_an_archive_whose_checksum_is_wrong_fails_the_endpoint(emulator: Emulator, s3: Client) -> None:
+    make_model(emulator, "torn")
+    archive = bytearray(packed(name="torn"))
+    archive[-8] ^= 255
+    s3.put_object(Bucket=BUCKET, Key="torn.tar.gz", Body=bytes(archive))
+    failed = make_endpoint(emulator, "torn", variant("torn"))
+    assert failed["EndpointStatus"] == "Failed"
+    assert "is a valid tar.gz archive" in failed["FailureReason"]
+
+
 def test_what_a_container_says_comes_back_as_a_model_error(emulator: Emulator) -> None:
     make_model(emulator, "m")
     make_endpoint(emulator, "m", variant("m"))
