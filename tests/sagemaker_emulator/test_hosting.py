@@ -253,19 +253,6 @@ def test_the_largest_weights_may_be_added(emulator: Emulator) -> None:
     assert {invoke(emulator, "dogs")["model"] for _ in range(5)} == {"m"}
 
 
-def test_a_serverless_variant_has_no_instances_to_change(emulator: Emulator, sm: Client) -> None:
-    serverless: dict[str, Any] = {"VariantName": "v", "ModelName": make_model(emulator, "m")}
-    serverless["ServerlessConfig"] = {"MemorySizeInMB": 1024, "MaxConcurrency": 1}
-    make_endpoint(emulator, "dogs", serverless)
-    change = [{"VariantName": "v", "DesiredInstanceCount": 2}]
-    with pytest.raises(ClientError, match="Variant v is serverless and has no instances"):
-        sm.update_endpoint_weights_and_capacities(EndpointName="dogs", DesiredWeightsAndCapacities=change)
-    sm.update_endpoint_weights_and_capacities(
-        EndpointName="dogs", DesiredWeightsAndCapacities=[{"VariantName": "v", "DesiredWeight": 2}]
-    )
-    assert settled(sm, "dogs")["ProductionVariants"][0]["CurrentWeight"] == 2
-
-
 def test_an_update_lets_no_request_down(emulator: Emulator, sm: Client) -> None:
     make_model(emulator, "old")
     make_model(emulator, "new", READY_AFTER="1")

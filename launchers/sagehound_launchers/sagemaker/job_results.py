@@ -53,7 +53,7 @@ def collect(cloud: Cloud, job: Job, ended: dict[str, Any]) -> dict[str, Any]:
             _unpack(job.folder / "output.tar.gz", job.folder)
         _download(s3, bucket, f"{base}/output/model.tar.gz", job.folder / archive.NAME)
         if job.cfg.debugger and job.cfg.debugger.name == "sagemaker":
-            _download_all(s3, bucket, f"{base}/debug-output/", job.folder / "debugger" / "tensors")
+            download_all(s3, bucket, f"{base}/debug-output/", job.folder / "debugger" / "tensors")
     if ended["TrainingJobStatus"] != "Completed":
         reason = failure(ended.get("FailureReason") or ended["SecondaryStatus"])
         raise RemoteError(f"job {job.name}: {ended['TrainingJobStatus']}: {reason}; its log is printed above")
@@ -79,8 +79,8 @@ def _download(s3: Any, bucket: str, key: str, path: Path) -> bool:  # noqa: ANN4
     return True
 
 
-def _download_all(s3: Any, bucket: str, prefix: str, folder: Path) -> None:  # noqa: ANN401 - boto3 ships no types
-    """Download the objects under a prefix, except the empty markers of folders.
+def download_all(s3: Any, bucket: str, prefix: str, folder: Path) -> None:  # noqa: ANN401 - boto3 ships no types
+    """Download the objects below a prefix, which ends with /, except the empty markers of folders.
 
     Raises:
         RemoteError: a key leads out of the folder; whoever may write to the bucket chooses keys.

@@ -121,8 +121,6 @@ class Endpoints:
             if variant is None:
                 raise invalid(f"Variant {desired['VariantName']} not found, or given twice.")
             count = desired.get("DesiredInstanceCount")
-            if count is not None and "ServerlessConfig" in variant:
-                raise invalid(f"Variant {desired['VariantName']} is serverless and has no instances.")
             if count is not None:
                 more = max(count - variant["InitialInstanceCount"], 0)
                 self._check_quotas([variant | {"InitialInstanceCount": more}])
