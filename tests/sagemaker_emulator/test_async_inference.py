@@ -2,6 +2,7 @@
 
 import base64
 import json
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -100,6 +101,20 @@ def test_calls_that_were_accepted_are_answered_after_a_restart(tmp_path: Path) -
         s3 = client(second, "s3")
         assert [json.loads(arrived(s3, place))["body"] for place in places] == ["sleep 0.5"] * 4
         assert not list((tmp_path / "e").rglob("async-invocation/*.json")), "no call is left"
+
+
+def test_waiting_calls_need_no_thread_each_and_fail_with_their_endpoint(tiny: Emulator) -> None:
+    endpoint(tiny, "later", AsyncInferenceConfig=ASYNC)
+    url, before = f"{tiny.url}/endpoints/later/async-invocations", threading.active_count()
+    for number in range(50):
+        answer = urllib3.request("POST", url, body=b"sleep 2" if number == 0 else b"x", retries=False)
+        assert answer.status == 202
+    assert threading.active_count() < before + 15
+    client(tiny, "sagemaker").delete_endpoint(EndpointName="later")
+    s3 = client(tiny, "s3")
+    failures = until(lambda: keys(s3, "failures/"), lambda found: len(found) == 49)
+    assert {content(s3, key) for key in failures} == {b"Endpoint later was deleted."}
+    assert len(keys(s3, "answers/")) == 1, "the call that ran"
 
 
 def test_captured_calls_lie_in_s3_as_json_lines(tiny: Emulator) -> None:

@@ -154,7 +154,10 @@ def test_steps_with_equal_arguments_register_a_version_each_and_none_twice_after
         return [p["ModelPackageVersion"] for p in listed]
 
     def succeeded(sm: Client) -> None:
-        until(lambda: sm.describe_pipeline_execution(PipelineExecutionArn=arn)["PipelineExecutionStatus"], "Succeeded".__eq__)
+        until(
+            lambda: sm.describe_pipeline_execution(PipelineExecutionArn=arn)["PipelineExecutionStatus"],
+            "Succeeded".__eq__,
+        )
 
     with Emulator(tmp_path) as emulator:
         client(emulator, "s3").create_bucket(

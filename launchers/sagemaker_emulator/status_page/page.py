@@ -65,6 +65,7 @@ class StatusPage:
         query = {name: values[0] for name, values in parse_qs(call.query).items()}
         names = self._regions.all()
         name = query.get("region", self._regions.name)
+        name = name if name in names else self._regions.name
         region = names.get(name, self._regions.first)
         one = _one(region, query) if query.keys() & {"kind", "name"} else None
         if query.keys() & {"kind", "name"} and one is None:
