@@ -9,6 +9,8 @@ import pytest
 from botocore.exceptions import ClientError
 from emulator_helpers import IMAGE, ROLE, Client, until
 
+from sagemaker_emulator.server import Emulator
+
 ENDED = ("Succeeded", "Failed", "Stopped")
 
 
@@ -110,6 +112,26 @@ def test_a_deleted_job_fails_its_step_alone(sm: Client) -> None:
             assert "was deleted" in done["Quick"]["FailureReason"]
             return
     pytest.skip("each job was seen before it was deleted")
+
+
+def test_an_execution_whose_state_cannot_be_written_ends_with_its_jobs(emulator: Emulator, sm: Client) -> None:
+    create(sm, process("Slow", "sleep", "60"), process("Quick", "sleep", "0.5"))
+    arn = start(sm)
+    until(lambda: [s["StepStatus"] for s in steps(sm, arn).values()], lambda s: s == ["Executing"] * 2)
+    folder = emulator.folder / "records/pipeline-execution"
+    folder.rename(folder.with_name("moved"))
+    folder.touch()  # nothing can be written beneath a file
+    described = end(sm, arn)
+    assert described["PipelineExecutionStatus"] == "Failed"
+    assert described["FailureReason"].startswith("InternalServerError: ")
+    assert {s["StepStatus"] for s in steps(sm, arn).values()} == {"Failed"}
+    jobs = until(
+        lambda: [j["ProcessingJobStatus"] for j in sm.list_processing_jobs()["ProcessingJobSummaries"]],
+        lambda found: "InProgress" not in found and "Stopping" not in found,
+    )
+    assert sorted(jobs) == ["Completed", "Stopped"]
+    folder.unlink()
+    folder.with_name("moved").rename(folder)
 
 
 def test_a_selective_execution_fails_by_its_own_steps_only(sm: Client) -> None:

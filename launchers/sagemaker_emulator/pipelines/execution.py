@@ -141,8 +141,10 @@ class ExecutionRun:
             with suppress(Exception):  # the first error is reported
                 self._stop_job(self._definition.steps[name])
         for name in unfinished:
-            self._set(name, StepStatus="Failed", EndTime=time.time(), FailureReason=reason[:3072])
-        self._change(PipelineExecutionStatus="Failed", FailureReason=reason[:1300])
+            with suppress(OSError):  # of the disk; the states in memory are changed
+                self._set(name, StepStatus="Failed", EndTime=time.time(), FailureReason=reason[:3072])
+        with suppress(OSError):
+            self._change(PipelineExecutionStatus="Failed", FailureReason=reason[:1300])
 
     def _poll(self, step: Step, state: Record) -> None:
         """Bring a step's state up to date with its job."""
