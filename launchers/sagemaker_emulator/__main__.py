@@ -17,6 +17,7 @@ from sagemaker_emulator.errors import EmulatorError
 from sagemaker_emulator.settings import REGION, Settings
 
 _FOLDER = Path(".emulator")
+_WAKE = 0.5  # seconds between two looks for signals
 _VERBS = ("train", "serve", "process", "python")
 
 
@@ -61,7 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             where = "" if given.folder == _FOLDER else f" --folder {shlex.quote(str(given.folder))}"
             print(f"emulator: {emulator.url}, state in {given.folder}; Ctrl-C ends it and its jobs")
             print(f'In the shell that runs your code: eval "$(sagemaker-emulator env{where})"', flush=True)
-            stop.wait()
+            # a signal that another thread takes while it forks does not wake this one, so wake up to handle it
+            while not stop.wait(_WAKE):
+                pass
     except EmulatorError as error:
         print(f"sagemaker-emulator: {error}", file=sys.stderr)
         sys.exit(1)

@@ -9,6 +9,7 @@ from typing import Any
 from sagemaker_emulator.errors import ApiError
 
 KINDS = ("throttle", "error", "expired_token", "timeout", "drop")
+_LONGEST = 86_400  # seconds of a timeout
 _TYPES: dict[str, tuple[type, ...]] = {  # types of the members of rules
     "operation": (str,),
     "kind": (str,),
@@ -71,7 +72,10 @@ class Control:
             elif method == "POST" and kind is not None:
                 state.extend(_read(kind, content))
             elif method == "POST" and what == "quotas" and isinstance(content, dict):
-                state.update({str(k): int(v) for k, v in content.items()})
+                quotas = {str(k): int(v) for k, v in content.items()}
+                if negative := [k for k, v in quotas.items() if v < 0]:
+                    raise ApiError("ValidationException", f"{', '.join(negative)}: a quota must not be negative")
+                state.update(quotas)
             elif method != "GET":
                 raise ApiError("NotAllowed", f"/_emulator/{what} takes no {method} with this content", 405)
             return dict(state) if kind is None else [vars(rule) for rule in state]
@@ -119,6 +123,10 @@ def _read(kind: type, content: Any) -> list[Any]:  # noqa: ANN401 - JSON's
         for name, types in _TYPES.items():
             if not isinstance(getattr(rule, name, types[0]()), types):
                 raise ApiError("ValidationException", f"{name}={getattr(rule, name)!r}: it must be {types[0].__name__}")
+        if rule.times < 0:
+            raise ApiError("ValidationException", f"times={rule.times}: it must not be negative")
+        if isinstance(rule, Fault) and not 0 <= (rule.seconds or 0) <= _LONGEST:
+            raise ApiError("ValidationException", f"seconds={rule.seconds}: it must be from 0 to {_LONGEST}")
         if isinstance(rule, Fault) and rule.kind not in KINDS:
             raise ApiError("ValidationException", f"kind={rule.kind}: choose from {', '.join(KINDS)}")
         if isinstance(rule, Interruption):

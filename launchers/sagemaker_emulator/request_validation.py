@@ -48,7 +48,11 @@ def check(operation: str, request: dict[str, Any]) -> None:
     Raises:
         ApiError: it is not valid; the message lists every problem.
     """
-    if wrong := problems(operation, request):
+    try:
+        wrong = problems(operation, request)
+    except RuntimeError as error:  # of botocore: a time too far away; or nested too deeply, a RecursionError
+        wrong = ["it is nested too deeply" if isinstance(error, RecursionError) else str(error)]
+    if wrong:
         count = "1 validation error" if len(wrong) == 1 else f"{len(wrong)} validation errors"
         raise invalid(f"{count} detected: {'; '.join(wrong)}")
 
@@ -72,6 +76,8 @@ def _broken(shape: Any, value: Any, path: str) -> Iterator[str]:  # noqa: ANN401
             yield from _broken(shape.value, item, f"{path}[{key}]")
     elif shape.type_name == "string" and isinstance(value, str):
         yield from _text(shape, value, path)
+    elif shape.type_name == "timestamp" and isinstance(value, str):  # botocore reads texts, AWS's protocol has numbers
+        yield f"{path}: {value[:_LONGEST_TEXT]!r} is not a number of seconds"
     elif most is not None and isinstance(value, int | float) and value > most:
         yield f"{path}: {value}, at most {most} is allowed"
 

@@ -2,14 +2,17 @@
 
 import base64
 import json
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
+import urllib3
 from botocore.exceptions import ClientError
-from emulator_helpers import BUCKET, Client, client, content, until
+from emulator_helpers import BUCKET, Client, client, content, keys, until
 from hosting_helpers import hosting, make_model, settled, variant
 
 from sagemaker_emulator.server import Emulator
@@ -100,6 +103,20 @@ def test_calls_that_were_accepted_are_answered_after_a_restart(tmp_path: Path) -
         assert not list((tmp_path / "e").rglob("async-invocation/*.json")), "no call is left"
 
 
+def test_waiting_calls_need_no_thread_each_and_fail_with_their_endpoint(tiny: Emulator) -> None:
+    endpoint(tiny, "later", AsyncInferenceConfig=ASYNC)
+    url, before = f"{tiny.url}/endpoints/later/async-invocations", threading.active_count()
+    for number in range(50):
+        answer = urllib3.request("POST", url, body=b"sleep 2" if number == 0 else b"x", retries=False)
+        assert answer.status == 202
+    assert threading.active_count() < before + 15
+    client(tiny, "sagemaker").delete_endpoint(EndpointName="later")
+    s3 = client(tiny, "s3")
+    failures = until(lambda: keys(s3, "failures/"), lambda found: len(found) == 49)
+    assert {content(s3, key) for key in failures} == {b"Endpoint later was deleted."}
+    assert len(keys(s3, "answers/")) == 1, "the call that ran"
+
+
 def test_captured_calls_lie_in_s3_as_json_lines(tiny: Emulator) -> None:
     described = endpoint(tiny, "watched", DataCaptureConfig=CAPTURE)
     assert described["DataCaptureConfig"]["CaptureStatus"] == "Started"
@@ -138,3 +155,27 @@ def test_a_serverless_endpoint_serves_its_number_of_requests_at_a_time(tiny: Emu
     with ThreadPoolExecutor(3) as threads:
         assert sorted(threads.map(code, [b"sleep 2"] * 3)) == ["ThrottlingException"] * 2 + ["served"]
     assert code(b"x") == "served"
+
+
+@pytest.mark.parametrize("digits", ["9" * 5_000, "x", "-1"])
+def test_a_malformed_time_limit_is_refused(tiny: Emulator, digits: str) -> None:
+    endpoint(tiny, "later", AsyncInferenceConfig=ASYNC)
+    limit = {"X-Amzn-SageMaker-RequestTTLSeconds": digits}
+    url = f"{tiny.url}/endpoints/later/async-invocations"
+    answer = urllib3.request("POST", url, body=b"1", headers=limit, retries=False)
+    assert answer.status == 400
+    assert "RequestTTLSeconds must be a number from 60 to" in json.loads(answer.data)["message"]
+
+
+@pytest.mark.parametrize("folder", ["出力", "a\nX-Injected: 1"])
+def test_a_result_may_have_a_name_that_no_header_takes(tiny: Emulator, folder: str) -> None:
+    config = {"OutputConfig": {"S3OutputPath": f"s3://{BUCKET}/{folder}"}}
+    endpoint(tiny, "later", AsyncInferenceConfig=config)
+    url = f"{tiny.url}/endpoints/later/async-invocations"
+    answer = urllib3.request("POST", url, body=b"1", retries=False)
+    assert answer.status == 202
+    assert "X-Injected" not in answer.headers
+    location = unquote(answer.headers["X-Amzn-SageMaker-OutputLocation"])
+    assert location.startswith(f"s3://{BUCKET}/{folder}/")
+    key = location.removeprefix(f"s3://{BUCKET}/")
+    until(lambda: keys(client(tiny, "s3"), ""), lambda found: key in found)

@@ -123,6 +123,16 @@ def test_an_artefact_that_is_gone_or_no_archive_fails_the_endpoint(emulator: Emu
     assert reason.startswith("Failed to extract model data archive")
 
 
+def test_an_archive_whose_checksum_is_wrong_fails_the_endpoint(emulator: Emulator, s3: Client) -> None:
+    make_model(emulator, "torn")
+    archive = bytearray(packed(name="torn"))
+    archive[-8] ^= 255
+    s3.put_object(Bucket=BUCKET, Key="torn.tar.gz", Body=bytes(archive))
+    failed = make_endpoint(emulator, "torn", variant("torn"))
+    assert failed["EndpointStatus"] == "Failed"
+    assert "is a valid tar.gz archive" in failed["FailureReason"]
+
+
 def test_what_a_container_says_comes_back_as_a_model_error(emulator: Emulator) -> None:
     make_model(emulator, "m")
     make_endpoint(emulator, "m", variant("m"))
@@ -234,6 +244,13 @@ def test_traffic_goes_by_weight_or_to_the_wanted_variant(emulator: Emulator, sm:
     assert {invoke(emulator, "both")["model"] for _ in range(60)} == {"old", "new"}
     described = sm.describe_endpoint(EndpointName="both")["ProductionVariants"]
     assert [(v["CurrentWeight"], v["CurrentInstanceCount"]) for v in described] == [(1.0, 1), (1.0, 3)]
+
+
+def test_the_largest_weights_may_be_added(emulator: Emulator) -> None:
+    model = make_model(emulator, "m")
+    variants = [variant(model, VariantName=name, InitialVariantWeight=1e308) for name in ("a", "b")]
+    make_endpoint(emulator, "dogs", *variants)
+    assert {invoke(emulator, "dogs")["model"] for _ in range(5)} == {"m"}
 
 
 def test_an_update_lets_no_request_down(emulator: Emulator, sm: Client) -> None:

@@ -1,12 +1,13 @@
 """The model registry, and models made of what it holds."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from emulator_helpers import BUCKET, ROLE, Client, client
+from emulator_helpers import BUCKET, ROLE, Client, client, until
 from hosting_helpers import TINY, hosting, invoke, make_endpoint, packed, variant
 
 from sagemaker_emulator.server import Emulator
@@ -133,3 +134,61 @@ def test_the_registry_survives_a_restart(tmp_path: Path) -> None:
         found = sm.describe_model_package_group(ModelPackageGroupName="dogs")
         assert (found["ModelPackageGroupDescription"], found["ModelPackageGroupStatus"]) == ("all of them", "Completed")
         assert sm.create_model_package(**package("dogs"))["ModelPackageArn"].endswith("/dogs/3")
+
+
+def test_a_client_token_creates_a_package_once(sm: Client) -> None:
+    sm.create_model_package_group(ModelPackageGroupName="dogs")
+    same = [sm.create_model_package(**package("dogs", ClientToken="token"))["ModelPackageArn"] for _ in range(2)]
+    assert same == [f"{ARN}model-package/dogs/1"] * 2
+    other = sm.create_model_package(**package("dogs", ClientToken="another"))["ModelPackageArn"]
+    assert other == f"{ARN}model-package/dogs/2"
+
+
+def test_steps_with_equal_arguments_register_a_version_each_and_none_twice_after_a_restart(tmp_path: Path) -> None:
+    names = ("dogs", f"{ARN}model-package-group/dogs", "dogs")
+    steps = [
+        {"Name": f"R{i}", "Type": "RegisterModel", "Arguments": package(name, ClientToken="mine")}
+        for i, name in enumerate(names)
+    ]
+    definition = json.dumps({"Version": "2020-12-01", "Steps": steps})
+
+    def versions(sm: Client) -> list[int]:
+        listed = sm.list_model_packages(ModelPackageGroupName="dogs")["ModelPackageSummaryList"]
+        return [p["ModelPackageVersion"] for p in listed]
+
+    def succeeded(sm: Client) -> None:
+        until(
+            lambda: sm.describe_pipeline_execution(PipelineExecutionArn=arn)["PipelineExecutionStatus"],
+            "Succeeded".__eq__,
+        )
+
+    with Emulator(tmp_path) as emulator:
+        client(emulator, "s3").create_bucket(
+            Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": "us-west-2"}
+        )
+        sm = client(emulator, "sagemaker")
+        sm.create_pipeline(PipelineName="p", PipelineDefinition=definition, RoleArn=ROLE, ClientRequestToken="t" * 32)
+        arn = sm.start_pipeline_execution(PipelineName="p")["PipelineExecutionArn"]
+        succeeded(sm)
+        assert versions(sm) == [1, 2, 3]
+    (file,) = (tmp_path / "records/pipeline-execution").glob("*.json")
+    record = json.loads(file.read_text())
+    record["PipelineExecutionStatus"] = "Executing"  # as if it had been killed before it saw the packages
+    for state in record["_Steps"].values():
+        del state["Metadata"], state["EndTime"]
+        state["StepStatus"] = "Starting"
+    file.write_text(json.dumps(record))
+    with Emulator(tmp_path) as emulator:
+        sm = client(emulator, "sagemaker")
+        succeeded(sm)
+        assert versions(sm) == [1, 2, 3]
+
+
+def test_tags_end_with_their_resource(sm: Client) -> None:
+    tags = [{"Key": "a", "Value": "b"}]
+    arn = sm.create_model_package_group(ModelPackageGroupName="dogs", Tags=tags)["ModelPackageGroupArn"]
+    assert sm.list_tags(ResourceArn=arn)["Tags"] == tags
+    sm.delete_model_package_group(ModelPackageGroupName="dogs")
+    assert sm.list_tags(ResourceArn=arn)["Tags"] == []
+    sm.create_model_package_group(ModelPackageGroupName="dogs")
+    assert sm.list_tags(ResourceArn=arn)["Tags"] == []

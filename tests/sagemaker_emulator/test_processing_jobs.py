@@ -220,3 +220,27 @@ def test_what_cannot_be_started_or_fetched_fails_the_job(emulator: Emulator, sm:
     nowhere["S3Output"]["S3Uri"] = "s3://nowhere/x"
     sm.create_processing_job(**request(emulator, "nowhere", "", outputs=[nowhere]))
     assert "NoSuchBucket" in ended(sm, "nowhere")["FailureReason"]
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="file names are UTF-8 there")
+@pytest.mark.parametrize("mode", ["EndOfJob", "Continuous"])
+def test_an_output_whose_name_is_not_utf_8_fails_the_job_only(
+    emulator: Emulator, sm: Client, s3: Client, mode: str
+) -> None:
+    code = "(out / 'a').write_text('1'); open(os.fsencode(out) + b'/caf\\xe9', 'w').close(); time.sleep(0.3)"
+    sm.create_processing_job(**request(emulator, "odd", code, outputs=[target("out", mode)]))
+    failed = ended(sm, "odd")
+    assert failed["ProcessingJobStatus"] == "Failed"
+    assert failed["FailureReason"] == "ClientError: Data upload failed:the name 'out/caf\\udce9' is not UTF-8"
+    assert keys(s3, "") == ["out/a"]
+
+
+def test_a_name_may_be_used_again_at_once(emulator: Emulator, sm: Client, s3: Client) -> None:
+    code = "[(ml / 'processing' / str(i)).touch() for i in range(2500)]; (out / 'NAME').touch()"
+    for name in ("first", "second"):  # the folder of the one before is being removed
+        sm.create_processing_job(**request(emulator, "again", code.replace("NAME", name)))
+        described = ended(sm, "again")
+        assert described["ProcessingJobStatus"] == "Completed", described
+        sm.delete_processing_job(ProcessingJobName="again")
+    assert keys(s3, "out/") == ["out/first", "out/second"]
+    until(lambda: list((emulator.folder / "processing-jobs").iterdir()), lambda left: not left)

@@ -48,6 +48,52 @@ def test_jobs_are_searched_by_their_members(sm: Client) -> None:
         sm.search(Resource="FeatureGroup")
 
 
+RESOURCES = (
+    "TrainingJob",
+    "HyperParameterTuningJob",
+    "Endpoint",
+    "ModelPackage",
+    "ModelPackageGroup",
+    "Pipeline",
+    "PipelineExecution",
+)
+
+
+def test_every_resource_is_searched(sm: Client) -> None:
+    sm.create_model_package_group(ModelPackageGroupName="dogs")
+    range_ = {"ContinuousParameterRanges": [{"Name": "lr", "MinValue": "0.1", "MaxValue": "1"}]}
+    config = {"Strategy": "Random", "ResourceLimits": {"MaxParallelTrainingJobs": 1}, "ParameterRanges": range_}
+    config["HyperParameterTuningJobObjective"] = {"Type": "Maximize", "MetricName": "acc"}
+    metric = {"MetricDefinitions": [{"Name": "acc", "Regex": "acc=([0-9.]+)"}]}
+    training = job("", "", algorithm=metric)
+    training["StaticHyperParameters"] = training.pop("HyperParameters")
+    del training["TrainingJobName"]
+    config["ResourceLimits"]["MaxNumberOfTrainingJobs"] = 1  # type: ignore[index]
+    sm.create_hyper_parameter_tuning_job(
+        HyperParameterTuningJobName="t", HyperParameterTuningJobConfig=config, TrainingJobDefinition=training
+    )
+    results = {resource: sm.search(Resource=resource)["Results"] for resource in RESOURCES}
+    (tuning,) = results["HyperParameterTuningJob"]
+    assert tuning["HyperParameterTuningJob"]["HyperParameterTuningJobName"] == "t"
+    (group,) = results["ModelPackageGroup"]
+    assert group["ModelPackageGroup"]["ModelPackageGroupName"] == "dogs"
+
+
+def test_times_are_compared_in_iso_8601(sm: Client) -> None:
+    sm.create_training_job(**job("j", ""))
+    ended(sm, "j")
+    for before, after in (("2020-01-01T00:00:00Z", "2100-01-01T00:00:00"), ("2020-01-01", "2100-01-01T00:00:00+02:00")):
+        for name in ("CreationTime", "SecondaryStatusTransitions.StartTime"):
+            assert names(sm, compared(name, "GreaterThan", before), compared(name, "LessThan", after)) == ["j"]
+            assert names(sm, compared(name, "GreaterThan", after)) == []
+        started = compared("SecondaryStatusTransitions.StartTime", "GreaterThan", before)
+        nested = {"NestedPropertyName": "SecondaryStatusTransitions", "Filters": [started]}
+        found = sm.search(Resource="TrainingJob", SearchExpression={"NestedFilters": [nested]})
+        assert len(found["Results"]) == 1
+    with pytest.raises(ClientError, match="Filter CreationTime: yesterday is not a time in ISO 8601"):
+        names(sm, compared("CreationTime", "GreaterThan", "yesterday"))
+
+
 def test_what_moto_knows_is_stored_and_marked_as_not_executed(emulator: Emulator, sm: Client) -> None:
     sm.create_experiment(ExperimentName="dogs")
     sm.create_trial(TrialName="first", ExperimentName="dogs")

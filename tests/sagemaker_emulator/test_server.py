@@ -1,5 +1,6 @@
 """The emulator as a service: S3, refusals, faults, state that survives a restart, and its command."""
 
+import ctypes
 import io
 import json
 import os
@@ -263,6 +264,15 @@ def test_the_command_ends_with_its_terminal_or_with_the_program_that_started_it(
     process.stdin.close() if how == "stdin" else process.send_signal(signal.SIGHUP)
     assert process.wait(20) == 0
     assert not (tmp_path / "e/address.json").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs tgkill")
+def test_a_signal_that_another_thread_takes_ends_the_command(tmp_path: Path) -> None:
+    process, _ = start(tmp_path / "e")
+    threads = [int(path.name) for path in Path(f"/proc/{process.pid}/task").iterdir()]
+    other = next(thread for thread in threads if thread != process.pid)
+    assert ctypes.CDLL(None).tgkill(process.pid, other, int(signal.SIGTERM)) == 0
+    assert process.wait(10) == 0
 
 
 def test_the_command_says_what_a_shell_needs_and_ends_cleanly(tmp_path: Path) -> None:

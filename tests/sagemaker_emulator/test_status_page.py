@@ -119,6 +119,7 @@ def test_the_page_is_for_this_machine_only_and_clients_of_aws_get_no_page(emulat
         assert urllib3.request("GET", emulator.url, headers={**HTML, "Host": host}).status == 403
     assert urllib3.request("GET", emulator.url, headers={**HTML, "Host": "localhost:1"}).status == 200
     assert urllib3.request("GET", f"{emulator.url}/?kind=x&name=y", headers=HTML).status == 404
+    assert b"nowhere" not in urllib3.request("GET", f"{emulator.url}/?region=nowhere", headers=HTML).data
     assert [bucket["Name"] for bucket in s3.list_buckets()["Buckets"]] == [BUCKET]
 
 

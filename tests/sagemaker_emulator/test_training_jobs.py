@@ -417,3 +417,15 @@ print("LISTED", [j.training_job_name for j in TrainingJob.get_all(name_contains=
     said = done.stdout + done.stderr
     assert "epoch 1" in said
     assert "epoch 2" in said
+
+
+def test_a_regex_that_takes_for_ever_leaves_the_other_metrics_and_the_emulator(emulator: Emulator, sm: Client) -> None:
+    regexes = {"before": "before=([0-9.]+)", "slow": "(a+)+$", "after": "after=([0-9.]+)"}
+    metrics = {"MetricDefinitions": [{"Name": name, "Regex": regex} for name, regex in regexes.items()]}
+    code = f"print('before=1 after=2 {'a' * 28}!'); print('before=3'); print('after=4')"
+    sm.create_training_job(**job("slow", code, algorithm=metrics))
+    found = ended(sm, "slow")
+    final = {m["MetricName"]: m["Value"] for m in found["FinalMetricDataList"]}
+    assert (found["TrainingJobStatus"], final) == ("Completed", {"before": 3, "after": 4})
+    notes = [line for line in log_of(emulator, "slow") if "the metric slow is read no more" in line]
+    assert len(notes) == 1

@@ -80,10 +80,21 @@ def _download(s3: Any, bucket: str, key: str, path: Path) -> bool:  # noqa: ANN4
 
 
 def download_all(s3: Any, bucket: str, prefix: str, folder: Path) -> None:  # noqa: ANN401 - boto3 ships no types
-    """Download the objects below a prefix, which ends with /."""
+    """Download the objects below a prefix, which ends with /, except the empty markers of folders.
+
+    Raises:
+        RemoteError: a key leads out of the folder; whoever may write to the bucket chooses keys.
+    """
     for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
-        for item in page.get("Contents", []):
-            _download(s3, bucket, item["Key"], folder / item["Key"].removeprefix(prefix))
+        for key in (item["Key"] for item in page.get("Contents", [])):
+            path = folder / key.removeprefix(prefix)
+            if key.endswith("/"):
+                continue
+            if not path.resolve().is_relative_to(folder.resolve()):
+                raise RemoteError(
+                    f"s3://{bucket}/{key} leads out of {folder}: remove the object, and find who wrote it"
+                )
+            _download(s3, bucket, key, path)
 
 
 def _unpack(path: Path, folder: Path) -> None:

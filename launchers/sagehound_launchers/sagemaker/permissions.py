@@ -17,12 +17,8 @@ from sagehound_launchers.sagemaker.requests import TAG
 
 SERVICE = "sagemaker.amazonaws.com"
 _CONNECT = {
-    "sts:GetCallerIdentity",
-    "iam:GetRole",
-    "iam:PassRole",
-    "ecr:DescribeImages",
-    "s3:ListBucket",
-    "s3:CreateBucket",
+    *("sts:GetCallerIdentity", "iam:GetRole", "iam:PassRole", "ecr:DescribeImages"),
+    *("s3:ListBucket", "s3:CreateBucket"),
 }
 _FILES = {"s3:GetObject", "s3:PutObject", "s3:ListBucket"}
 _LOG = {"logs:DescribeLogStreams", "logs:GetLogEvents"}

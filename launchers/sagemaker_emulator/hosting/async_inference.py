@@ -8,6 +8,7 @@ import json
 import threading
 import time
 import uuid
+from collections import deque
 from typing import ClassVar
 
 from sagemaker_emulator.errors import ApiError, JobFailed
@@ -39,7 +40,8 @@ class AsyncInference:
         self._endpoints, self._records, self._transfers, self._tasks = endpoints, records, transfers, tasks
         self._metrics = metrics
         self._running: dict[str, int] = {}  # calls in a container, by endpoint
-        self._lock = threading.Lock()  # guards the attribute above
+        self._waiting: dict[str, deque[Record]] = {}  # accepted calls, by endpoint; each has a thread that starts them
+        self._changed = threading.Condition()  # guards the attributes above; notified when a call has ended
 
     def InvokeEndpointAsync(self, call: Request, name: str) -> Response:
         """Accept a call: 202 with the places of its result and of its failure.
@@ -79,7 +81,7 @@ class AsyncInference:
             "Timeout": _seconds("InvocationTimeoutSeconds", header("InvocationTimeoutSeconds"), 1, 3_600, _TIMEOUT),
         }
         self._records.save(_KIND, number, record)
-        self._tasks.background(self._work, record)
+        self._enqueue(record)
         headers = {"Content-Type": "application/json", f"{_HEADER}OutputLocation": output}
         if failure:
             headers[f"{_HEADER}FailureLocation"] = failure
@@ -88,42 +90,101 @@ class AsyncInference:
     def recover(self) -> None:
         """Run the calls that were accepted before the emulator ended."""
         for record in self._records.all(_KIND):
-            self._tasks.background(self._work, record)
+            self._enqueue(record)
+
+    def _enqueue(self, record: Record) -> None:
+        name = record["EndpointName"]
+        with self._changed:
+            is_first = name not in self._waiting
+            self._waiting.setdefault(name, deque()).append(record)
+        if is_first:
+            self._tasks.background(self._start_all, name)
 
     # In threads
 
+    def _start_all(self, name: str) -> None:
+        """Start the waiting calls of an endpoint in their order, as soon as it has room, until none is left."""
+        try:
+            while not self._tasks.stopping.is_set():
+                with self._changed:
+                    calls = list(self._waiting[name])
+                for record in calls:
+                    if reason := self._unusable(record):
+                        self._take(record)
+                        self._fail(record, reason)
+                while self._start_next(name):
+                    pass
+                with self._changed:
+                    if not self._waiting[name]:
+                        del self._waiting[name]
+                        return
+                    self._changed.wait(_POLL)
+        except Exception:  # the next call starts another thread; a restart runs what waits
+            with self._changed:
+                self._waiting.pop(name, None)
+            raise
+
+    def _unusable(self, record: Record) -> str:
+        """The reason why a waiting call can never run, or nothing."""
+        name = record["EndpointName"]
+        if time.time() > record["Expires"]:
+            return "The request expired before it was processed (RequestTTLSeconds)."
+        if not self._endpoints.exists(name):
+            return f"Endpoint {name} was deleted."
+        return ""
+
+    def _start_next(self, name: str) -> bool:
+        """Start the call that has waited longest, if the endpoint has room for it."""
+        with self._changed:
+            record = self._waiting[name][0] if self._waiting[name] else None
+        if record is None:
+            return False
+        try:
+            with self._endpoints.serving(name) as deployment:
+                if "AsyncInferenceConfig" not in deployment.config:
+                    self._take(record)
+                    self._fail(record, f"Endpoint {name} was updated and is no longer asynchronous.")
+                    return True
+                if not self._begin(name, deployment):
+                    return False
+        except ApiError:  # it is not in service yet after a restart, or was just deleted
+            return False
+        self._take(record)
+        self._tasks.background(self._work, record)
+        return True
+
+    def _take(self, record: Record) -> None:
+        with self._changed:
+            self._waiting[record["EndpointName"]].remove(record)
+
     def _work(self, record: Record) -> None:
-        """Wait until the endpoint has room for the call, run it, and write its result."""
+        """Run a call, and write its result."""
+        try:
+            self._run(record)
+        except ApiError:  # its endpoint is not in service any more
+            self._enqueue(record)
+        except Exception as error:
+            self._fail(record, f"InternalServerError: {error!r}")  # or a restart would run into the same
+            raise
+        finally:
+            self._end(record["EndpointName"])
+
+    def _run(self, record: Record) -> None:
         name, body = record["EndpointName"], base64.b64decode(record["Body"])
-        while not self._tasks.stopping.wait(_POLL):
-            if time.time() > record["Expires"]:
-                return self._fail(record, "The request expired before it was processed (RequestTTLSeconds).")
-            if not self._endpoints.exists(name):
-                return self._fail(record, f"Endpoint {name} was deleted.")
-            try:
-                with self._endpoints.serving(name) as deployment:
-                    if "AsyncInferenceConfig" not in deployment.config:
-                        return self._fail(record, f"Endpoint {name} was updated and is no longer asynchronous.")
-                    if not self._begin(name, deployment):
-                        continue
-                    try:
-                        path = self._transfers.path(record["InputLocation"]) if record["InputLocation"] else None
-                        if path is None and not body:
-                            return self._fail(record, f"There is no object at {record['InputLocation']}.")
-                        reply = self._reply(record, deployment, path.read_bytes() if path else body)
-                    finally:
-                        self._end(name)
-            except ApiError:
-                continue  # it is not in service yet, after a restart
-            if not self._tasks.stopping.is_set():
-                self._write(record, reply)
-            return None
+        with self._endpoints.serving(name) as deployment:
+            path = self._transfers.path(record["InputLocation"]) if record["InputLocation"] else None
+            if path is None and not body:
+                return self._fail(record, f"There is no object at {record['InputLocation']}.")
+            reply = self._reply(record, deployment, path.read_bytes() if path else body)
+        if not self._tasks.stopping.is_set():
+            self._write(record, reply)
         return None
 
     def _begin(self, name: str, deployment: Deployment) -> bool:
+        """Count a call as running if there is room for it."""
         client = deployment.config["AsyncInferenceConfig"].get("ClientConfig", {})
         at_once = client.get("MaxConcurrentInvocationsPerInstance", _AT_ONCE)
-        with self._lock:
+        with self._changed:
             count = self._running.get(name, 0)
             if count >= at_once * deployment.variants[0]["InitialInstanceCount"]:
                 return False
@@ -131,8 +192,9 @@ class AsyncInference:
         return True
 
     def _end(self, name: str) -> None:
-        with self._lock:
+        with self._changed:
             self._running[name] -= 1
+            self._changed.notify_all()
 
     def _reply(self, record: Record, deployment: Deployment, body: bytes) -> Reply:
         variant, server = deployment.choose(None)
@@ -174,6 +236,6 @@ class AsyncInference:
 def _seconds(name: str, text: str | None, least: float, most: float, default: float) -> float:
     if text is None:
         return default
-    if not text.isdecimal() or not least <= int(text) <= most:
+    if not text.isdecimal() or len(text) > 9 or not least <= int(text) <= most:
         raise ApiError("ValidationError", f"{name} must be a number from {least:g} to {most:g}.")
     return float(text)

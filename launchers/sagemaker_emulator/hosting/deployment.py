@@ -95,7 +95,8 @@ class Deployment:
         """
         if wanted is None:
             weights = [v["InitialVariantWeight"] for v in self.variants]
-            (variant,) = random.choices(self.variants, weights if any(weights) else None)
+            most = max(weights)  # the sum of large weights would be infinite
+            (variant,) = random.choices(self.variants, [w / most for w in weights] if most else None)
             return variant, self._servers[variant["VariantName"]]
         for variant in self.variants:
             if variant["VariantName"] == wanted:

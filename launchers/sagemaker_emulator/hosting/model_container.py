@@ -22,6 +22,7 @@ from sagemaker_emulator.storage.transfers import Transfers
 
 _POLL = 0.05  # seconds between two polls of a container
 _PING = 2.0  # SageMaker's timeout of /ping, in seconds
+_BLOCK = 1 << 20  # bytes read at a time
 _PORTS = range(20_000, 30_000)
 _ports = itertools.cycle(random.sample(_PORTS, len(_PORTS)))  # in random order, because there may be other emulators
 _ports_lock = threading.Lock()
@@ -224,6 +225,8 @@ def unpack(transfers: Transfers, uri: str, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with tarfile.open(path, "r:gz") as archive:
         archive.extractall(folder, filter="data")
+        while archive.fileobj and archive.fileobj.read(_BLOCK):  # to its end, where gzip has the checksum
+            pass
 
 
 def instance_id() -> str:

@@ -75,7 +75,14 @@ class ModelRegistry:
         self._records.remove(GROUP, name)
 
     def CreateModelPackage(self, request: Record) -> Record:
-        """Store a package. In a group it gets the next version; versions are never reused."""
+        """Store a package. In a group it gets the next version; versions are never reused.
+
+        The same ClientToken creates it once.
+        """
+        token = request.get("ClientToken")
+        for record in self._records.all(PACKAGE):
+            if token and record.get("_Token") == token:
+                return pick(record, "ModelPackageArn")
         group, name = request.get("ModelPackageGroupName"), request.get("ModelPackageName")
         if group and name:
             raise invalid(
@@ -98,6 +105,7 @@ class ModelRegistry:
             raise invalid(f"ModelPackage already exists: {self._identity.arn(PACKAGE, name.lower())}")
         arn = self._identity.arn(PACKAGE, name.lower())
         record |= {
+            "_Token": token,
             "ModelPackageArn": arn,
             "CreationTime": time.time(),
             "ModelPackageStatus": "Completed",

@@ -23,20 +23,21 @@ from moto.sagemaker.responses import SageMakerResponse
 from sagemaker_emulator.account_answers import answer
 from sagemaker_emulator.control import Control
 from sagemaker_emulator.errors import ApiError
+from sagemaker_emulator.http_api.json_body import json_body, json_object
+from sagemaker_emulator.http_api.local_requests import refusal, with_bucket_in_path
 from sagemaker_emulator.http_api.log_queries import with_stream_names
 from sagemaker_emulator.http_api.protocol import error_response, fault_response, operation_of, signed_region
 from sagemaker_emulator.processes.tasks import Tasks
 from sagemaker_emulator.regions import Region, Regions
 from sagemaker_emulator.request_validation import check, service_model
 from sagemaker_emulator.settings import Settings
-from sagemaker_emulator.status_page.page import StatusPage, is_foreign, wants_page
+from sagemaker_emulator.status_page.page import StatusPage, wants_page
 from sagemaker_emulator.status_page.request_log import RequestLog
 from sagemaker_emulator.storage.object_store import ObjectStore
 from sagemaker_emulator.web import Request, Response
 
 _Route: TypeAlias = tuple[re.Match[str], str]  # what matched, and the operation
 _ONLY_STORED = "application-autoscaling:"  # moto stores its policies, and nothing scales
-_FOREIGN = "a page of another site may not use the emulator, which runs every command that it is sent"
 
 
 class Application:
@@ -62,14 +63,15 @@ class Application:
         path = environ["PATH_INFO"].encode("latin-1").decode(errors="replace")
         body = environ["emulator.body"]
         call = Request(environ["REQUEST_METHOD"], path, environ["QUERY_STRING"], environ["emulator.headers"], body)
-        if is_foreign(call):
-            response: Any = error_response("json", "AccessDeniedException", _FOREIGN, 403)
+        response: Any = refusal(call)
+        if response is not None:
+            pass
         elif wants_page(call):
             response = self._page.respond(call)
         elif path.startswith("/_emulator/"):
             response = self._own(call)
         else:
-            response = self._with_faults(call, environ)
+            response = self._with_faults(with_bucket_in_path(call, environ), environ)
         if isinstance(response, Response):
             start_response(f"{response.status} {HTTPStatus(response.status).phrase}", list(response.headers.items()))
             return [response.body]
@@ -79,7 +81,7 @@ class Application:
 
     def _own(self, call: Request) -> Response:
         try:
-            content = json.loads(call.body) if call.body else None
+            content = json_body(call.body) if call.body else None
             result = self._control.handle(call.method, call.path.removeprefix("/_emulator/"), content)
         except ApiError as error:
             return error_response("json", error.code, error.message, error.status)
@@ -153,7 +155,7 @@ class Application:
     def _sagemaker(self, region: Region, operation: str, body: bytes) -> Response:
         if operation not in region.operations:
             raise ApiError("NotImplemented", f"the emulator has no {operation}", 501)
-        request = _object(body)
+        request = json_object(body)
         check(operation, request)
         members = getattr(self._model.operation_model(operation).output_shape, "members", {})
         with region.records.lock:
@@ -164,7 +166,7 @@ class Application:
     def _not_executed(self, call: Request, operation: str, environ: dict[str, Any]) -> Any:  # noqa: ANN401 - as above
         """Let moto store a valid request, or respond from what it has stored."""
         try:
-            check(operation, _object(call.body))
+            check(operation, json_object(call.body))
         except ApiError as error:
             return error_response("json", error.code, error.message, error.status)
         return self._by_moto(environ, "json")
@@ -194,14 +196,3 @@ class Application:
 
 def _is_known_to_moto(operation: str) -> bool:
     return hasattr(SageMakerResponse, xform_name(operation))
-
-
-def _object(body: bytes) -> dict[str, Any]:
-    """A request's members."""
-    try:
-        request = json.loads(body or b"{}")
-    except ValueError as error:
-        raise ApiError("SerializationException", f"the body is not JSON: {error}") from error
-    if not isinstance(request, dict):
-        raise ApiError("SerializationException", "the body is not a JSON object")
-    return request

@@ -5,6 +5,7 @@ import json
 from moto.backends import get_backend
 
 from sagemaker_emulator.errors import ApiError
+from sagemaker_emulator.http_api.json_body import json_object
 from sagemaker_emulator.identity import ACCOUNT
 
 
@@ -12,11 +13,14 @@ def with_stream_names(body: bytes, region: str) -> bytes:
     """The body of a FilterLogEvents request with logStreamNames in place of logStreamNamePrefix.
 
     Raises:
-        ApiError: both are given.
+        ApiError: both are given, or the body or one of its members has another type.
     """
-    request = json.loads(body)
+    request = json_object(body)
+    for name in ("logStreamNamePrefix", "logGroupName"):
+        if not isinstance(request.get(name, ""), str):
+            raise ApiError("InvalidParameterException", f"{name} must be a text.")
     prefix = request.pop("logStreamNamePrefix", None)
-    group = get_backend("logs")[ACCOUNT][region].groups.get(request.get("logGroupName"))
+    group = get_backend("logs")[ACCOUNT][region].groups.get(request.get("logGroupName", ""))
     if prefix is None or group is None:
         return body
     if request.get("logStreamNames"):

@@ -54,6 +54,12 @@ def signed_region(call: Request) -> str | None:
     return scope[1] if scope else None
 
 
+def signed_service(call: Request) -> str | None:
+    """The service that a request is signed for, such as s3; None if it is not signed."""
+    scope = _SCOPE.search(call.headers.get("Authorization", ""))
+    return scope[2] if scope else None
+
+
 def error_response(protocol: str, code: str, message: str, status: int) -> Response:
     """An error in a protocol's form."""
     if protocol == "json":

@@ -3,6 +3,7 @@
 import shutil
 import threading
 import time
+import uuid
 from pathlib import Path
 from typing import ClassVar
 
@@ -38,7 +39,7 @@ class BatchJobs:
             containers,
         )
         self._stops: dict[str, threading.Event] = {}
-        self._ends: dict[str, threading.Event] = {}
+        self._ends: list[threading.Event] = []  # of jobs whose threads may run
 
     def work(self, record: Record, folder: Path, stop: threading.Event) -> Record:
         """Do the work of a job in a thread; returns new members of its record.
@@ -68,7 +69,7 @@ class BatchJobs:
         """Wait until the jobs have ended; ``tasks.stopping`` is set."""
         for stop in list(self._stops.values()):
             stop.set()
-        for end in list(self._ends.values()):
+        for end in list(self._ends):
             end.wait(30)
 
     def create(self, request: Record, more: Record) -> Record:
@@ -90,9 +91,12 @@ class BatchJobs:
         now = time.time()
         record = {k: v for k, v in request.items() if k != "Tags"} | more
         record |= {f"{self.PREFIX}Arn": arn, f"{self.PREFIX}Status": "InProgress"}
-        self._records.save(self.KIND, name, record | {"CreationTime": now, "LastModifiedTime": now})
-        self._stops[name], self._ends[name] = threading.Event(), threading.Event()
-        self._tasks.background(self._run, name)
+        record |= {"CreationTime": now, "LastModifiedTime": now}
+        self._records.save(self.KIND, name, record)
+        stop, end = threading.Event(), threading.Event()
+        self._stops[name] = stop
+        self._ends = [*(e for e in self._ends if not e.is_set()), end]
+        self._tasks.background(self._run, record, stop, end)
         return {f"{self.PREFIX}Arn": arn}
 
     def get_record(self, request: Record) -> Record:
@@ -146,11 +150,11 @@ class BatchJobs:
     def _short(self) -> str:
         return self.PREFIX.removesuffix("Job")
 
-    def _run(self, name: str) -> None:
+    def _run(self, record: Record, stop: threading.Event, end: threading.Event) -> None:
         """Run a job to its end."""
-        record, stop = self._records.find(self.KIND, name), self._stops[name]
-        assert record is not None
-        folder = self._containers.folder / f"{self.KIND}s" / name
+        name = record[f"{self.PREFIX}Name"]
+        # a unique name: the job's name may be reused before the folder is removed
+        folder = self._containers.folder / f"{self.KIND}s" / f"{name}-{uuid.uuid4().hex[:8]}"
         self._change(name, {f"{self._short}StartTime": time.time()})
         try:
             more = self.work(record, folder, stop)
@@ -162,7 +166,7 @@ class BatchJobs:
             raise
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-            self._ends[name].set()
+            end.set()
 
     def _end(self, name: str, status: str, more: Record) -> None:
         if self._tasks.stopping.is_set():

@@ -2,6 +2,7 @@
 
 import operator
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 from sagemaker_emulator.errors import invalid
@@ -39,12 +40,14 @@ class Search:
         if resource not in _KINDS:
             raise invalid(f"The emulator searches {', '.join(_KINDS)}, not {resource}.")
         kind, arn = _KINDS[resource]
-        shape = service_model("sagemaker").shape_for(resource)
+        # its name may differ from the resource's
+        shape = service_model("sagemaker").shape_for("SearchRecord").members[resource]
+        expression = _with_seconds(request.get("SearchExpression", {}), shape)
         shown = []
         for record in self._records.all(kind):
             item = {k: v for k, v in record.items() if k in shape.members}
             item["Tags"] = self._tags.of(record[arn])
-            if _fits(request.get("SearchExpression", {}), item):
+            if _fits(expression, item):
                 shown.append(item)
         key = request.get("SortBy", "LastModifiedTime")
         present = [item for item in shown if _values(item, key)]
@@ -52,6 +55,41 @@ class Search:
         rest = [item for item in shown if not _values(item, key)]
         hits = {"TotalHits": {"Value": len(shown), "Relation": "EqualTo"}}
         return page(request, "Results", [{resource: item} for item in [*present, *rest]]) | hits
+
+
+def _with_seconds(expression: Record, shape: Any, inside: str = "") -> Record:  # noqa: ANN401 - botocore ships no types
+    """An expression in which times, which AWS takes in ISO 8601, are seconds since 1970 as in records."""
+
+    def converted(condition: Record) -> Record:
+        name = condition["Name"] if condition["Name"].startswith(inside) else inside + condition["Name"]
+        if "Value" not in condition or not _is_time(shape, name) or _number(condition["Value"]) is not None:
+            return condition
+        try:
+            moment = datetime.fromisoformat(condition["Value"])
+        except ValueError as error:
+            raise invalid(f"Filter {name}: {condition['Value']} is not a time in ISO 8601.") from error
+        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        return condition | {"Value": str(moment.timestamp())}
+
+    nested = [
+        n | {"Filters": _with_seconds({"Filters": n["Filters"]}, shape, f"{n['NestedPropertyName']}.")["Filters"]}
+        for n in expression.get("NestedFilters", [])
+    ]
+    return expression | {
+        "Filters": [converted(f) for f in expression.get("Filters", [])],
+        "NestedFilters": nested,
+        "SubExpressions": [_with_seconds(e, shape) for e in expression.get("SubExpressions", [])],
+    }
+
+
+def _is_time(shape: Any, name: str) -> bool:  # noqa: ANN401 - botocore ships no types
+    for part in name.split("."):
+        while shape.type_name == "list":
+            shape = shape.member
+        if shape.type_name != "structure" or part not in shape.members:
+            return False
+        shape = shape.members[part]
+    return bool(shape.type_name == "timestamp")
 
 
 def _fits(expression: Record, item: Record) -> bool:

@@ -1,7 +1,6 @@
 """Runs one training job: its /opt/ml, its processes, its log, and its results in S3."""
 
 import math
-import re
 import shutil
 import threading
 import time
@@ -12,6 +11,7 @@ from pathlib import Path
 from sagemaker_emulator.aws_services import AwsServices
 from sagemaker_emulator.control import Control
 from sagemaker_emulator.errors import STOPPED, JobFailed
+from sagemaker_emulator.jobs.metric_regexes import MetricRegexes
 from sagemaker_emulator.processes.containers import Container, Containers
 from sagemaker_emulator.processes.opt_ml import Uploads, prepare
 from sagemaker_emulator.processes.rule_evaluation import RuleEvaluation, close
@@ -63,7 +63,8 @@ class TrainingRun:
         assert record is not None
         self._record: Record = record
         definitions = self._record["AlgorithmSpecification"].get("MetricDefinitions", [])
-        self._metrics = [(d["Name"], re.compile(d["Regex"])) for d in definitions]
+        self._metrics = MetricRegexes([(d["Name"], d["Regex"]) for d in definitions], self._note_slow)
+        self._stream = ""  # of the first instance's log
         self._seconds = 0.0  # time of training over all attempts
 
     def stop(self) -> None:
@@ -84,6 +85,7 @@ class TrainingRun:
             self.fail(f"InternalServerError: {error!r}")
             raise
         finally:
+            self._metrics.close()
             shutil.rmtree(self._folder, ignore_errors=True)
             self.ended.set()
 
@@ -174,6 +176,7 @@ class TrainingRun:
         )
         environment = {"TRAINING_JOB_NAME": self.name, "TRAINING_JOB_ARN": self._record["TrainingJobArn"]}
         stream = f"{self.name}/algo-{number}-{time.time_ns() // 1_000_000}"
+        self._stream = stream if number == 1 else self._stream
 
         def on_line(line: str) -> None:
             self._aws.log(_GROUP, stream, [(int(time.time() * 1000), line)])
@@ -193,22 +196,25 @@ class TrainingRun:
 
     def _measure(self, line: str) -> None:
         """Record the metrics in a line; the last value of each is its final one."""
-        for name, regex in self._metrics:
-            for match in regex.finditer(line):
-                try:
-                    value = float(match[1] if regex.groups else match[0])
-                except (TypeError, ValueError):
-                    continue
-                if not math.isfinite(value):
-                    continue  # CloudWatch refuses it
-                now = time.time()
-                with self._records.lock:
-                    final = {m["MetricName"]: m for m in self._record.get("FinalMetricDataList", [])}
-                    final[name] = {"MetricName": name, "Value": value, "Timestamp": now}
-                    self._records.change(_KIND, self.name, FinalMetricDataList=list(final.values()))
-                self._aws.metric(_GROUP, name, {"TrainingJobName": self.name}, value, now)
-                if self._on_metric:
-                    self._on_metric(name, value)
+        for name, text in self._metrics.values(line):
+            try:
+                value = float(text or "")
+            except ValueError:
+                continue
+            if not math.isfinite(value):
+                continue  # CloudWatch refuses it
+            now = time.time()
+            with self._records.lock:
+                final = {m["MetricName"]: m for m in self._record.get("FinalMetricDataList", [])}
+                final[name] = {"MetricName": name, "Value": value, "Timestamp": now}
+                self._records.change(_KIND, self.name, FinalMetricDataList=list(final.values()))
+            self._aws.metric(_GROUP, name, {"TrainingJobName": self.name}, value, now)
+            if self._on_metric:
+                self._on_metric(name, value)
+
+    def _note_slow(self, metric: str) -> None:
+        line = f"sagemaker-emulator: the metric {metric} is read no more: its regex takes too long. Simplify it."
+        self._aws.log(_GROUP, self._stream, [(int(time.time() * 1000), line)])
 
     def _finish(self, hosts: list[Path], uploads: Uploads, code: int, why: str, failed: Path | None) -> None:
         """Upload the results, and set the final status."""

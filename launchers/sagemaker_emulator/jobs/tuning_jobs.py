@@ -114,6 +114,9 @@ class TuningJobs:
     def _wrong_parents(self, request: Record) -> Iterator[str]:
         warm = request.get("WarmStartConfig", {})
         for parent in warm.get("ParentHyperParameterTuningJobs", []):
+            if "HyperParameterTuningJobName" not in parent:
+                yield "WarmStartConfig.ParentHyperParameterTuningJobs: each needs a HyperParameterTuningJobName"
+                continue
             record = self._records.find(KIND, parent["HyperParameterTuningJobName"])
             if record is None:
                 yield f"Parent tuning job {parent['HyperParameterTuningJobName']} does not exist"

@@ -2,14 +2,15 @@
 
 import hashlib
 import json
-import re
 import threading
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 
 from sagemaker_emulator.errors import STOPPED, ApiError, JobFailed
 from sagemaker_emulator.pipelines.conditions import holds
 from sagemaker_emulator.pipelines.definition import Definition, Json, Step, parse
+from sagemaker_emulator.pipelines.durations import seconds
 from sagemaker_emulator.pipelines.references import References
 from sagemaker_emulator.pipelines.step_jobs import KINDS, RUNNING, StepJobs, job_name
 from sagemaker_emulator.processes.tasks import Tasks
@@ -19,11 +20,8 @@ from sagemaker_emulator.storage.transfers import Transfers, join_uri
 KIND = "pipeline-execution"
 _POLL = 0.1
 _MOST_PARALLEL = 50  # steps at a time, where no ParallelismConfiguration is given; from memory
+_STOPPABLE = ("Training", "Tuning", "Processing", "Transform")  # types whose jobs take time
 _ENDED = ("Succeeded", "Failed", "Stopped", "Skipped")
-_DURATION = re.compile(
-    r"p?(?:(?P<y>\d+)y)?(?:(?P<mo>\d+)m)?(?:(?P<w>\d+)w)?(?:(?P<d>\d+)d)?(?:t?(?:(?P<h>\d+)h)?(?:(?P<mi>\d+)m)?(?:(?P<s>\d+)s)?)?"
-)
-_SECONDS = {"y": 365 * 86_400, "mo": 30 * 86_400, "w": 7 * 86_400, "d": 86_400, "h": 3_600, "mi": 60, "s": 1}
 
 
 class ExecutionRun:
@@ -41,7 +39,7 @@ class ExecutionRun:
             while not self._tasks.stopping.is_set():
                 for name, state in list(self._steps.items()):
                     if state["StepStatus"] in ("Starting", "Executing", "Stopping"):
-                        self._poll(self._definition.steps[name], state)
+                        self._update(self._definition.steps[name], state)
                 if self._record["PipelineExecutionStatus"] == "Executing":
                     self._start_ready()
                 is_stopping = self._record["PipelineExecutionStatus"] == "Stopping"
@@ -49,7 +47,7 @@ class ExecutionRun:
                     return self._end()
                 self._tasks.stopping.wait(_POLL)
         except Exception as error:
-            self._change(PipelineExecutionStatus="Failed", FailureReason=f"InternalServerError: {error!r}")
+            self._abandon(f"InternalServerError: {error!r}")
             raise
         finally:
             self.ended.set()
@@ -105,6 +103,8 @@ class ExecutionRun:
         except ApiError as refused:
             kinds = {"ResourceLimitExceeded": "SageMaker.RESOURCE_LIMIT", "ThrottlingException": "Step.THROTTLING"}
             self._fail(step, f"ClientError: {refused.message}", kinds.get(refused.code))
+        except Exception as error:
+            self._fail(step, _described(error))
 
     def _start_job(self, step: Step, attempt: int) -> None:
         name = job_name(step.type, self._id, step.name, attempt)
@@ -121,6 +121,30 @@ class ExecutionRun:
         name = arn if step.type == "RegisterModel" else name
         self._set(step.name, StepStatus="Executing", _Job=name, Metadata={KINDS[step.type].metadata: {"Arn": arn}})
         return None
+
+    def _update(self, step: Step, state: Record) -> None:
+        """Bring a step's state up to date; an error fails this step only, and stops its job."""
+        try:
+            self._poll(step, state)
+        except Exception as error:
+            self._stop_job(step)
+            self._fail(step, _described(error))
+
+    def _stop_job(self, step: Step) -> None:
+        if step.type in _STOPPABLE and "_Job" in self._steps[step.name]:
+            self._jobs.stop(step.type, self._steps[step.name]["_Job"])
+
+    def _abandon(self, reason: str) -> None:
+        """End the execution after an error of the emulator: no job runs on, and no step remains unfinished."""
+        unfinished = [name for name, state in self._steps.items() if state["StepStatus"] not in _ENDED]
+        for name in unfinished:
+            with suppress(Exception):  # the first error is reported
+                self._stop_job(self._definition.steps[name])
+        for name in unfinished:
+            with suppress(OSError):  # of the disk; the states in memory are changed
+                self._set(name, StepStatus="Failed", EndTime=time.time(), FailureReason=reason[:3072])
+        with suppress(OSError):
+            self._change(PipelineExecutionStatus="Failed", FailureReason=reason[:1300])
 
     def _poll(self, step: Step, state: Record) -> None:
         """Bring a step's state up to date with its job."""
@@ -158,14 +182,23 @@ class ExecutionRun:
 
     def _fail(self, step: Step, reason: str, kind: str | None = None) -> None:
         """End a step as failed, or retry it if one of its policies covers ``kind``."""
+        try:
+            pause = self._pause(step, kind)
+        except Exception as error:
+            pause, reason = None, f"{reason}; RetryPolicies: {_described(error)}"
+        if pause is not None:
+            return self._set(step.name, StepStatus="Executing", _Retry=time.time() + pause)
+        return self._set(step.name, StepStatus="Failed", EndTime=time.time(), FailureReason=reason[:3072])
+
+    def _pause(self, step: Step, kind: str | None) -> float | None:
+        """Seconds until the next attempt; None if no policy covers ``kind``, or its attempts or time are used up."""
         attempt = self._record["_Attempts"][step.name]
         for policy in step.content.get("RetryPolicies", []):
             most = policy.get("MaxAttempts", float("inf"))
             expires = self._steps[step.name]["StartTime"] + 60 * policy.get("ExpireAfterMin", float("inf"))
             if kind in policy.get("ExceptionType", []) and attempt <= most and time.time() < expires:
-                pause = policy.get("IntervalSeconds", 1) * policy.get("BackoffRate", 2.0) ** (attempt - 1)
-                return self._set(step.name, StepStatus="Executing", _Retry=time.time() + pause)
-        return self._set(step.name, StepStatus="Failed", EndTime=time.time(), FailureReason=reason[:3072])
+                return float(policy.get("IntervalSeconds", 1) * policy.get("BackoffRate", 2.0) ** (attempt - 1))
+        return None
 
     def _cached(self, step: Step, key: str) -> tuple[str, Record] | None:
         """The execution's ARN and the state of the same step, done before with the same arguments."""
@@ -230,24 +263,21 @@ class ExecutionRun:
         self._records.change(KIND, self._id, LastModifiedTime=time.time(), **members)
 
     def _end(self) -> None:
-        statuses = {s["StepStatus"] for s in self._steps.values()}
+        own = [s for s in self._steps.values() if "SelectiveExecutionResult" not in s]  # the others did not run
+        statuses = {s["StepStatus"] for s in own}
         if self._record["PipelineExecutionStatus"] == "Stopping":
             self._change(PipelineExecutionStatus="Stopped")
         elif "Failed" in statuses:
-            failed = [f"{s['StepName']}: {s['FailureReason']}" for s in self._steps.values() if "FailureReason" in s]
+            failed = [f"{s['StepName']}: {s['FailureReason']}" for s in own if "FailureReason" in s]
             reason = f"Step failure: One or multiple steps failed: {'; '.join(failed)}"
             self._change(PipelineExecutionStatus="Failed", FailureReason=reason[:1300])
         else:
             self._change(PipelineExecutionStatus="Stopped" if "Stopped" in statuses else "Succeeded")
 
 
-def seconds(duration: str) -> float:
-    """Seconds of an ISO 8601 duration such as P30D or PT12H; a month has 30 days, a year 365.
-
-    Raises:
-        JobFailed: it is none.
-    """
-    match = _DURATION.fullmatch(duration.lower())
-    if match is None or not any(match.groups()):
-        raise JobFailed(f"ClientError: ExpireAfter: {duration} is not a duration in ISO 8601, such as P30D")
-    return float(sum(int(number) * _SECONDS[unit] for unit, number in match.groupdict().items() if number))
+def _described(error: Exception) -> str:
+    """The FailureReason of a step whose definition cannot be executed."""
+    if isinstance(error, ApiError | JobFailed):
+        return f"ClientError: {error}".replace("ClientError: ClientError: ", "ClientError: ")
+    problem = f"{error} is missing" if isinstance(error, KeyError) else f"{type(error).__name__}: {error}"
+    return f"ClientError: the step cannot be executed as it is defined: {problem}"

@@ -65,7 +65,13 @@ class PipelineExecutions:
         """Continue the executions that ran when the emulator ended."""
         for record in self._records.all(EXECUTION):
             if record["PipelineExecutionStatus"] in ("Executing", "Stopping"):
-                self._run(record)
+                try:
+                    self._run(record)
+                except ApiError as error:  # an earlier version checked its definition less strictly
+                    reason = f"ClientError: {error.message}"
+                    self._records.change(
+                        EXECUTION, record["_Id"], PipelineExecutionStatus="Failed", FailureReason=reason
+                    )
 
     def close(self) -> None:
         """Wait until the threads of the executions have ended; ``tasks.stopping`` is set."""
@@ -123,7 +129,11 @@ class PipelineExecutions:
         record = self._execution(request)
         if record["PipelineExecutionStatus"] not in ("Failed", "Stopped"):
             raise invalid(f"The execution is {record['PipelineExecutionStatus']}, so it cannot be retried.")
-        steps = {name: s for name, s in record["_Steps"].items() if s["StepStatus"] == "Succeeded"}
+        steps = {
+            name: state
+            for name, state in record["_Steps"].items()
+            if state["StepStatus"] == "Succeeded" or "SelectiveExecutionResult" in state
+        }
         more = pick(request, "ParallelismConfiguration")
         self._runs[record["_Id"]].ended.wait(5) if record["_Id"] in self._runs else None
         self._records.change(
@@ -195,6 +205,9 @@ class PipelineExecutions:
         if "SourcePipelineExecutionArn" not in config:
             raise invalid("SelectiveExecutionConfig: the emulator needs SourcePipelineExecutionArn.")
         source = self._execution({"PipelineExecutionArn": config["SourcePipelineExecutionArn"]})
+        if source["PipelineExecutionStatus"] not in ("Succeeded", "Failed"):
+            status = source["PipelineExecutionStatus"]
+            raise invalid(f"SourcePipelineExecutionArn: the execution is {status}, and must be Succeeded or Failed.")
         result = {"SelectiveExecutionResult": {"SourcePipelineExecutionArn": source["PipelineExecutionArn"]}}
         nothing = {"StepStatus": "Skipped"}
         return {

@@ -101,6 +101,10 @@ class Pipelines:
 
 
 def ordered(request: Record, records: list[Record], member: str) -> list[Record]:
-    """Records sorted by a member, by default the newest or greatest first."""
+    """Records within CreatedAfter and CreatedBefore, sorted by a member, by default the newest or greatest first."""
     descending = request.get("SortOrder", "Descending") == "Descending"
+    if "CreatedAfter" in request:
+        records = [r for r in records if r["CreationTime"] >= request["CreatedAfter"]]
+    if "CreatedBefore" in request:
+        records = [r for r in records if r["CreationTime"] <= request["CreatedBefore"]]
     return sorted(records, key=lambda r: r[member], reverse=descending)

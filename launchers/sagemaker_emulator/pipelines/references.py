@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from sagemaker_emulator.errors import JobFailed
-from sagemaker_emulator.pipelines.definition import Json, step_of
+from sagemaker_emulator.pipelines.definition import Json, references, step_of
 
+_PROPERTY_FILE = re.compile(r"Steps\.([^.]+)\.PropertyFiles\.([^.]+)")
 _PART = re.compile(r"\[(\d+)\]|\[['\"]([^'\"]+)['\"]\]|\.?([^.\[\]]+)")
 
 
@@ -38,7 +39,7 @@ class References:
         """A value without references.
 
         Raises:
-            JobFailed: a reference names nothing.
+            JobFailed: a reference names nothing, or has not the form of one.
         """
         if isinstance(value, list):
             return [self.resolve(v) for v in value]
@@ -49,7 +50,7 @@ class References:
             if key == "Get" and isinstance(content, str):
                 return self._get(content)
             if key == "Std:Join":
-                return content["On"].join(_text(self.resolve(v)) for v in content["Values"])
+                return self._join(content)
             if key == "Std:JsonGet":
                 return self._json(content)
         return {k: self.resolve(v) for k, v in value.items()}
@@ -65,10 +66,22 @@ class References:
         step = step_of(reference) or ""
         return look_up(self._describe(step), reference.removeprefix(f"Steps.{step}"), reference)
 
-    def _json(self, content: Mapping[str, Json]) -> Json:
+    def _join(self, content: Json) -> str:
+        values = content.get("Values") if isinstance(content, Mapping) else None
+        if not isinstance(values, list) or not isinstance(content.get("On", ""), str):
+            raise JobFailed(f"ClientError: Std:Join needs a text On and a list Values, not {json.dumps(content)[:200]}")
+        return str(content.get("On", "")).join(_text(self.resolve(v)) for v in values)
+
+    def _json(self, content: Json) -> Json:
+        if not isinstance(content, Mapping) or "Path" not in content or not {"PropertyFile", "S3Uri"} & content.keys():
+            shown = json.dumps(content)[:200]
+            raise JobFailed(f"ClientError: Std:JsonGet needs a Path, and a PropertyFile or an S3Uri, not {shown}")
         if "PropertyFile" in content:
-            _, step, _, name = content["PropertyFile"]["Get"].split(".")  # Steps.NAME.PropertyFiles.FILE
-            uri = self._property_file(step, name)
+            match = _PROPERTY_FILE.fullmatch(next(references(content["PropertyFile"]), ""))
+            if match is None:
+                shown = json.dumps(content["PropertyFile"])[:200]
+                raise JobFailed(f"ClientError: PropertyFile: {shown} is no reference to Steps.NAME.PropertyFiles.FILE")
+            uri = self._property_file(match[1], match[2])
         else:
             uri = str(self.resolve(content["S3Uri"]))
         try:

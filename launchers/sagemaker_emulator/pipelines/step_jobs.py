@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sagemaker_emulator.errors import ApiError
-from sagemaker_emulator.hosting.model_registry import GROUP, PACKAGE, ModelRegistry
+from sagemaker_emulator.hosting.model_registry import GROUP, ModelRegistry
 from sagemaker_emulator.hosting.models import Models
 from sagemaker_emulator.jobs.processing_jobs import ProcessingJobs
 from sagemaker_emulator.jobs.training_jobs import TrainingJobs
@@ -74,7 +74,7 @@ class StepJobs:
         operation = f"Create{job}"
         request = shaped(service_model("sagemaker").operation_model(operation).input_shape, arguments)
         if kind == "RegisterModel":
-            return self._register(request, execution)
+            return self._register(request, execution, name)
         with self._records.lock:
             try:
                 return str(self.describe(kind, name)[f"{job}Arn"])  # created before the emulator was ended
@@ -115,14 +115,12 @@ class StepJobs:
         except ApiError:
             return  # it has ended
 
-    def _register(self, request: Record, execution: str) -> str:
-        """A new version of a package; its group is created if it is missing. Each execution registers it once."""
+    def _register(self, request: Record, execution: str, name: str) -> str:
+        """A new version of a package; its group is created if it is missing. Each attempt registers it once."""
         group = request.get("ModelPackageGroupName")
         request["MetadataProperties"] = request.get("MetadataProperties", {}) | {"GeneratedBy": execution}
+        request["ClientToken"] = hashlib.sha256(name.encode()).hexdigest()[:36]
         with self._records.lock:
-            for package in self._records.all(PACKAGE):
-                if all(package.get(k) == v for k, v in request.items() if k != "Tags"):
-                    return str(package["ModelPackageArn"])
             if group and not self._records.find(GROUP, group.rpartition("/")[2]):
                 self._call("CreateModelPackageGroup", {"ModelPackageGroupName": group})
             return str(self._call("CreateModelPackage", request)["ModelPackageArn"])

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 from jinja2 import Environment, StrictUndefined
 
@@ -17,7 +17,6 @@ from sagemaker_emulator.web import Request, Response
 
 _MOST = 50  # resources of a kind
 _LINES = 500  # lines of a log
-_LOCAL = ("127.0.0.1", "localhost", "::1")
 _HEADERS = {
     "Content-Type": "text/html; charset=utf-8",
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'",
@@ -52,16 +51,6 @@ def wants_page(call: Request) -> bool:
     return call.path == "/" and call.method in ("GET", "HEAD") and is_html
 
 
-def is_foreign(call: Request) -> bool:
-    """Whether a page of another site sends the request: browsers name their page's origin."""
-    origin = call.headers.get("Origin")
-    return origin is not None and not _is_local(urlsplit(origin).netloc)
-
-
-def _is_local(host: str) -> bool:
-    return urlsplit(f"//{host}").hostname in _LOCAL
-
-
 class StatusPage:
     """The page at /: an overview, or one job or endpoint with its log and metrics."""
 
@@ -72,12 +61,11 @@ class StatusPage:
         self._template = environment.from_string(Path(__file__).with_name("page.html").read_text(encoding="utf-8"))
 
     def respond(self, call: Request) -> Response:
-        """The page; an error of one line if the request names another host or an unknown resource."""
-        if not _is_local(call.headers.get("Host", "")):
-            return Response(b"this page is for http://127.0.0.1 only\n", 403, {"Content-Type": "text/plain"})
+        """The page; an error of one line if the request names an unknown resource."""
         query = {name: values[0] for name, values in parse_qs(call.query).items()}
         names = self._regions.all()
         name = query.get("region", self._regions.name)
+        name = name if name in names else self._regions.name
         region = names.get(name, self._regions.first)
         one = _one(region, query) if query.keys() & {"kind", "name"} else None
         if query.keys() & {"kind", "name"} and one is None:

@@ -204,8 +204,8 @@ class ObjectStore:
     def _add(self, bucket: str, key: str, path: Path, entry: dict[str, Any]) -> None:
         line = self._line(bucket, key, path, entry, datetime.now(UTC))
         with self._lock:  # with two writers of one object, the same must win in moto and in the journal
-            self._place(line)
             self._write(line)
+            self._place(line)
 
     def _line(self, bucket: str, key: str, path: Path, entry: dict[str, Any], modified: datetime) -> dict[str, Any]:
         return {"bucket": bucket, "key": key, "file": path.name, "size": path.stat().st_size} | {

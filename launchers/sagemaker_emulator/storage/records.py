@@ -1,5 +1,6 @@
 """Records of resources: one JSON file each, so that they survive a restart."""
 
+import hashlib
 import json
 import threading
 from pathlib import Path
@@ -8,6 +9,8 @@ from urllib.parse import quote, unquote
 
 from sagemaker_emulator.storage.atomic_files import write_json
 
+_MOST = 200  # characters of a file's name; temporary ones are longer, and 255 are allowed
+_LONG = "="  # first character of the file of a longer name, which quoting never yields
 Record: TypeAlias = dict[str, Any]
 
 
@@ -24,8 +27,12 @@ class Records:
         for half in folder.glob("*/.*.tmp"):
             half.unlink()  # of an emulator that was killed while it wrote
         for file in sorted(folder.glob("*/*.json")):
-            kind = self._records.setdefault(file.parent.name, {})
-            kind[unquote(file.stem)] = json.loads(file.read_text(encoding="utf-8"))
+            content = json.loads(file.read_text(encoding="utf-8"))
+            is_long = file.stem.startswith(_LONG)
+            name, record = (content["Name"], content["Record"]) if is_long else (unquote(file.stem), content)
+            self._records.setdefault(file.parent.name, {})[name] = record
+        for kind, records in self._records.items():
+            self._records[kind] = dict(sorted(records.items(), key=lambda item: _created(item[1])))
 
     def all(self, kind: str) -> list[Record]:
         """All records of a kind, the oldest first."""
@@ -40,8 +47,9 @@ class Records:
     def save(self, kind: str, name: str, record: Record) -> None:
         """Store a new or a changed record."""
         with self.lock:
+            file = self._file(kind, name)
+            write_json(file, {"Name": name, "Record": record} if file.stem.startswith(_LONG) else record)
             self._records.setdefault(kind, {})[name] = record
-            write_json(self._file(kind, name), record)
 
     def change(self, kind: str, name: str, **members: Any) -> Record:  # noqa: ANN401 - whatever AWS returns
         """Change members of a record (None removes one) and store it."""
@@ -60,4 +68,12 @@ class Records:
             self._file(kind, name).unlink(missing_ok=True)
 
     def _file(self, kind: str, name: str) -> Path:
-        return self._folder / kind / f"{quote(name, safe='')}.json"
+        quoted = quote(name, safe="", errors="backslashreplace")
+        if len(quoted) > _MOST:
+            quoted = _LONG + hashlib.sha256(name.encode(errors="backslashreplace")).hexdigest()
+        return self._folder / kind / f"{quoted}.json"
+
+
+def _created(record: Record) -> float:
+    moment = record.get("CreationTime")
+    return moment if isinstance(moment, int | float) else 0.0  # the key of a tag may have this name

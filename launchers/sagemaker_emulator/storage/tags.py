@@ -43,8 +43,7 @@ class Tags:
     def AddTags(self, request: Record) -> Record:
         """Add tags; returns all tags. A new value of a key replaces the old one."""
         arn = request["ResourceArn"]
-        kind, _, name = arn.split(":", 5)[5].partition("/")
-        if kind in _KINDS and not self._records.find(_KINDS[kind], name):
+        if not self._may_exist(arn):
             raise invalid(f"Could not find {arn}")
         tags = self._of(arn) | _read(request["Tags"])
         if len(tags) > _MOST:
@@ -67,7 +66,13 @@ class Tags:
         return _listed(self._of(arn))
 
     def _of(self, arn: str) -> Record:
-        return self._records.find(_KIND, arn) or {}
+        found = self._records.find(_KIND, arn)
+        return found if found and self._may_exist(arn) else {}
+
+    def _may_exist(self, arn: str) -> bool:
+        """Whether there is such a resource, or it is of a kind that the emulator does not have."""
+        kind, _, name = arn.split(":", 5)[5].partition("/")
+        return kind not in _KINDS or self._records.find(_KINDS[kind], name) is not None
 
 
 def _read(tags: list[dict[str, str]]) -> Record:

@@ -104,7 +104,7 @@ class Transfers:
             known: sizes and times of what was uploaded before; those files are left out, and it is brought up to date.
 
         Raises:
-            JobFailed: there is no such bucket.
+            JobFailed: there is no such bucket, or a file's name is not UTF-8.
         """
         for path in sorted(p for p in folder.rglob("*") if p.is_file()):
             if path.name.endswith(".tmp"):  # smdebug's open index would break create_trial over S3
@@ -137,10 +137,15 @@ class Transfers:
         """Make or replace an object.
 
         Raises:
-            JobFailed: there is no such bucket.
+            JobFailed: there is no such bucket, or the key is not UTF-8, as that of a file may be.
         """
+        bucket, key = split_uri(uri)
         try:
-            self._store.put(*split_uri(uri), content, content_type)
+            key.encode()
+        except UnicodeEncodeError as error:
+            raise JobFailed(f"ClientError: Data upload failed:the name {key!r} is not UTF-8") from error
+        try:
+            self._store.put(bucket, key, content, content_type)
         except KeyError as error:
             raise JobFailed(_missing(self._store, uri)) from error
 
