@@ -57,8 +57,8 @@ class Source:
         return hashlib.sha256(json.dumps(sorted(self.photos.items())).encode()).hexdigest()
 
 
-def transform(cfg: Launch, own: "Transform", model: str, output: Path) -> int:
-    """Predict every photo below data.root or data.s3, and write ``output`` as transform=local does.
+def transform(cfg: Launch, own: "Transform", model: str, place: str, output: Path) -> int:
+    """Predict every photo in a folder or below an address in S3, and write ``output`` as transform=local does.
 
     The same command with the same model and photos follows its job, or takes the results of the one that has ended.
 
@@ -70,7 +70,7 @@ def transform(cfg: Launch, own: "Transform", model: str, output: Path) -> int:
         RemoteError: the job failed before it predicted a photo.
     """
     cloud = account.connect(cfg.aws, dry_run=cfg.dry_run)
-    source = _source(cloud, cfg)
+    source = _source(cloud, cfg, place)
     uri = uploads.model(cloud, cfg.aws.prefix, model, dry_run=cfg.dry_run)
     name = hosting_requests.named("sagehound", json.dumps([uri, source.uri, source.digest, own.top_k]))
     model_request = hosting_requests.model(name, "transform", uri, cloud.account, cfg.aws)
@@ -140,15 +140,15 @@ def job_request(name: str, cfg: Launch, own: "Transform", source: Source, bucket
     }
 
 
-def _source(cloud: Cloud, cfg: Launch) -> Source:
-    """The photos in S3; those of data.root are uploaded."""
+def _source(cloud: Cloud, cfg: Launch, given: str) -> Source:
+    """The photos in S3; those of a folder are uploaded."""
     if cfg.data.s3:
-        bucket, _, prefix = cfg.data.s3.removeprefix("s3://").partition("/")
-        if not cfg.data.s3.startswith("s3://") or not bucket:
-            raise ConfigError(f"data.s3={cfg.data.s3}: give s3://BUCKET/PREFIX")
+        bucket, _, prefix = given.removeprefix("s3://").partition("/")
+        if not given.startswith("s3://") or not bucket:
+            raise ConfigError(f"data.s3={given}: give s3://BUCKET/PREFIX")
         prefix = f"{prefix.rstrip('/')}/" if prefix else ""
     else:
-        root = Path(cfg.data.root or "").expanduser()
+        root = Path(given)
         if not root.is_dir():
             raise InputError(f"data.root={root}: no such folder (from {Path.cwd()})")
         place = f"{platform.node()}:{root.resolve()}"

@@ -26,6 +26,7 @@ class Transform:
     name: str = key("where they are computed", MISSING, choices=("local", "sagemaker"))
     format: str = key("format of the file", "csv", choices=("csv", "jsonl"))
     output: str | None = key("a file; null: outputs/transform/<data.root's name>-<a number>/predictions.<format>", None)
+    split: str | None = key("a split of the photos; null: all of them", None, choices=("train", "valid", "test"))
     top_k: int = key("classes that are written for each photo", 5, at_least=1)
     instance_type: str = key("sagemaker: the kind of machine", "ml.m5.large")
     instance_count: int = key("sagemaker: machines, between which the photos are divided", 1, at_least=1)
@@ -47,12 +48,12 @@ def transform(cfg: "Launch", own: Transform, models: Sequence[str], folder: Path
         InputError: a folder could not be read (other predictions are written), or no photo at all.
     """
     (model,) = models
-    source = cfg.data.s3 or str(Path(cfg.data.root or "").expanduser().resolve())
+    source = _split(own, cfg.data.s3 or str(Path(cfg.data.root or "").expanduser().resolve()))
     output = Path(own.output).expanduser() if own.output else default_output(model, source, own.format)
     if own.name == "sagemaker":
         from sagehound_launchers.sagemaker import batch_transform
 
-        failed = batch_transform.transform(cfg, own, model, output)
+        failed = batch_transform.transform(cfg, own, model, source, output)
         if cfg.dry_run:
             return
         if failed:
@@ -61,6 +62,23 @@ def transform(cfg: "Launch", own: Transform, models: Sequence[str], folder: Path
     else:
         _here(own, model, Path(source), output)
     _report(model, output)
+
+
+def _split(own: Transform, source: str) -> str:
+    """The folder or the prefix of a split.
+
+    Raises:
+        InputError: there is no such folder.
+    """
+    if own.split is None or source.startswith("s3://"):
+        return "/".join(filter(None, [source.rstrip("/"), own.split]))
+    from sagehound.data.folders import SPLIT_NAMES
+
+    folders = [f for f in Path(source).iterdir() if f.is_dir()] if Path(source).is_dir() else []
+    found = [f for f in folders if SPLIT_NAMES.get(f.name.lower()) == own.split]
+    if not found:
+        raise InputError(f"transform.split={own.split}: {source} has no folder of this name")
+    return str(found[0])
 
 
 def _here(own: Transform, model: str, root: Path, output: Path) -> None:
@@ -90,6 +108,10 @@ def _report(model: str, output: Path) -> None:
     scored = score(model, output)
     if scored:
         console.info(f"accuracy: {scored}; scores of each class: {scored.per_class}")
+    if scored and scored.trained:
+        console.warn(
+            f"{scored.trained:,} of these photos lie in a folder train: transform.split=test scores new photos only"
+        )
 
 
 def _stop(signum: int, _: FrameType | None) -> None:

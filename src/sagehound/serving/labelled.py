@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sagehound.artifact.archive import Card, opened
-from sagehound.data.folders import SPLITS
+from sagehound.data.folders import SPLIT_NAMES, SPLITS
 from sagehound.evaluation.tables import ClassScore, describe_interval, wilson, write_per_class
 from sagehound.inference.spreadsheet import unmarked
 from sagehound.storage.atomic import write_csv
@@ -24,6 +24,7 @@ class Scored:
     photos: int
     correct: int
     per_class: Path
+    trained: int  # photos in a folder of the split train
 
     def __str__(self) -> str:
         interval = describe_interval(wilson(self.correct, self.photos))
@@ -41,7 +42,9 @@ def score(model: str, predictions: Path) -> Scored | None:
     """
     with opened(model) as folder:
         classes = Card.read(folder).classes
-    pairs = Counter((label, best) for label, best in _labelled(predictions) if label in set(classes))
+    labelled = [row for row in _labelled(predictions) if row[1] in set(classes)]
+    pairs = Counter((label, best) for _, label, best in labelled)
+    trained = sum(SPLIT_NAMES.get(file.split("/")[0].lower()) == "train" for file, _, _ in labelled)
     if not pairs:
         return None
     labels, predicted = Counter[str](), Counter[str]()
@@ -56,15 +59,15 @@ def score(model: str, predictions: Path) -> Scored | None:
     wrong = sorted(((a, b, n) for (a, b), n in pairs.items() if a != b), key=lambda row: (-row[2], row))
     rows = [[label, best, n, f"{n / labels[label]:.4f}"] for label, best, n in wrong]
     write_csv(predictions.with_name(f"{stem}_confusions.csv"), ["label", "prediction", "photos", "share"], rows)
-    return Scored(sum(pairs.values()), sum(pairs[name, name] for name in classes), per_class)
+    return Scored(len(labelled), sum(pairs[name, name] for name in classes), per_class, trained)
 
 
-def _labelled(predictions: Path) -> Iterator[tuple[str, str]]:
-    """The folder's name and the prediction of each photo that has both."""
+def _labelled(predictions: Path) -> Iterator[tuple[str, str, str]]:
+    """The file, the folder's name and the prediction of each photo that has all of them."""
     for file, best in _read(predictions):
         folder = Path(file).parent.name
         if folder and best:
-            yield _NUMBER.sub("", folder), best
+            yield file, _NUMBER.sub("", folder), best
 
 
 def _read(predictions: Path) -> Iterator[tuple[str, str]]:
