@@ -52,16 +52,33 @@ def launch(composed: DictConfig) -> dict[str, Any]:
 
 
 def manage(argv: Sequence[str]) -> bool:
-    """List or delete what is on SageMaker, approve a model, or print permissions; False if a command does none of it.
+    """Do what needs no run's folder: list, delete, approve, print permissions, export a pipeline.
+
+    Returns:
+        False if the command is none of these.
 
     Raises:
         ConfigError: a setting is wrong, or nothing has the given name.
     """
-    if not {"show", "delete", "approve"} & {override_key(word) for word in argv} or {"-h", "--help"} & set(argv):
+    keys = {override_key(word) for word in argv}
+    if not {"show", "delete", "approve", "pipeline"} & keys or {"-h", "--help"} & set(argv):
         return False
-    cfg = schema.composed([word for word in argv if not word.startswith("-")], argv)
-    _manage(cfg)
+    words = [word for word in argv if "=" in word and not word.startswith("-")]
+    cfg = schema.composed(words, argv)
+    if cfg.manages:
+        _manage(cfg)
+    else:
+        _export(cfg, words)
     return True
+
+
+def _export(cfg: Launch, words: Sequence[str]) -> None:
+    """Export the command as a pipeline."""
+    from sagehound_launchers import pipeline_export
+
+    own = next(own for stage, own in cfg.stages if stage.name == "pipeline")
+    folder = next((w.partition("=")[2].strip("'\"") for w in words if override_key(w) == "hydra.run.dir"), None)
+    pipeline_export.export(cfg, own, words, Path(folder or f"outputs/pipelines/{own.pipeline}"))
 
 
 def _manage(cfg: Launch) -> None:

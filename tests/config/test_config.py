@@ -20,7 +20,7 @@ def test_every_shipped_option_follows_the_rules(option: str) -> None:
     needed |= {"monitor=local": ["model=run"], "monitor=sagemaker": ["model=run", "monitor.captured=s3://bucket/x"]}
     stage = (
         option.partition("=")[0]
-        in ("hpo", "deploy", "transform", "bias", "monitor", "registry", "probe", "aws", "image")
+        in ("hpo", "deploy", "transform", "bias", "monitor", "registry", "pipeline", "probe", "aws", "image")
         or option == "trainer=sagemaker"
     )
     try:

@@ -18,9 +18,9 @@ from sagehound_launchers.sagemaker.account import Cloud
 from sagehound_launchers.sagemaker.aws_errors import aws_errors, code_of
 from sagehound_launchers.sagemaker.requests import check, tags
 
-_TYPES = ["image/jpeg", "image/png", "application/x-image"]
+TYPES = ["image/jpeg", "image/png", "application/x-image"]
 _LONGEST = 256  # characters of a value of CustomerMetadataProperties: AWS's API reference
-_INSTANCES = ["ml.m5.large", "ml.m5.xlarge", "ml.c5.xlarge", "ml.g4dn.xlarge"]
+INSTANCES = ["ml.m5.large", "ml.m5.xlarge", "ml.c5.xlarge", "ml.g4dn.xlarge"]
 
 
 class SageMakerRegistry:
@@ -141,10 +141,10 @@ def package_request(name: str, package: Package, status: str, uri: str, cloud: C
         "ModelApprovalStatus": status,
         "InferenceSpecification": {
             "Containers": [{"Image": cloud.account.image, "ModelDataUrl": uri}],
-            "SupportedContentTypes": _TYPES,
+            "SupportedContentTypes": TYPES,
             "SupportedResponseMIMETypes": ["application/json", "text/csv"],
-            "SupportedRealtimeInferenceInstanceTypes": _INSTANCES,
-            "SupportedTransformInstanceTypes": _INSTANCES,
+            "SupportedRealtimeInferenceInstanceTypes": INSTANCES,
+            "SupportedTransformInstanceTypes": INSTANCES,
         },
         "ModelMetrics": {"ModelQuality": {"Statistics": metrics}},
         "CustomerMetadataProperties": facts,

@@ -70,7 +70,7 @@ def transform(cfg: Launch, own: "Transform", model: str, place: str, output: Pat
         RemoteError: the job failed before it predicted a photo.
     """
     cloud = account.connect(cfg.aws, dry_run=cfg.dry_run)
-    source = _source(cloud, cfg, place)
+    source = find_source(cloud, cfg, place)
     uri = uploads.model(cloud, cfg.aws.prefix, model, dry_run=cfg.dry_run)
     name = hosting_requests.named("sagehound", json.dumps([uri, source.uri, source.digest, own.top_k]))
     model_request = hosting_requests.model(name, "transform", uri, cloud.account, cfg.aws)
@@ -140,7 +140,7 @@ def job_request(name: str, cfg: Launch, own: "Transform", source: Source, bucket
     }
 
 
-def _source(cloud: Cloud, cfg: Launch, given: str) -> Source:
+def find_source(cloud: Cloud, cfg: Launch, given: str) -> Source:
     """The photos in S3; those of a folder are uploaded."""
     if cfg.data.s3:
         bucket, _, prefix = given.removeprefix("s3://").partition("/")
@@ -184,7 +184,7 @@ def _run(cloud: Cloud, cfg: Launch, model: dict[str, Any], request: dict[str, An
             break
     if before is None:
         inventory.create(cloud, "CreateModel", model)
-        _write_manifest(cloud, request, source)
+        write_manifest(cloud, request, source)
         with aws_errors(f"starting {name}"):
             sagemaker.create_transform_job(**request | {"TransformJobName": name})
         console.info(f"transform job {name} runs")
@@ -229,7 +229,7 @@ def _wait(cloud: Cloud, cfg: Launch, name: str) -> dict[str, Any]:
         time.sleep(cloud.poll)
 
 
-def _write_manifest(cloud: Cloud, request: dict[str, Any], source: Source) -> None:
+def write_manifest(cloud: Cloud, request: dict[str, Any], source: Source) -> None:
     """Write the list of photos, if other objects are beside them."""
     place = request["TransformInput"]["DataSource"]["S3DataSource"]
     if place["S3DataType"] != "ManifestFile":

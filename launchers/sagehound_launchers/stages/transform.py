@@ -48,7 +48,7 @@ def transform(cfg: "Launch", own: Transform, models: Sequence[str], folder: Path
         InputError: a folder could not be read (other predictions are written), or no photo at all.
     """
     (model,) = models
-    source = _split(own, cfg.data.s3 or str(Path(cfg.data.root or "").expanduser().resolve()))
+    source = place(own, cfg)
     output = Path(own.output).expanduser() if own.output else default_output(model, source, own.format)
     if own.name == "sagemaker":
         from sagehound_launchers.sagemaker import batch_transform
@@ -64,12 +64,13 @@ def transform(cfg: "Launch", own: Transform, models: Sequence[str], folder: Path
     _report(model, output)
 
 
-def _split(own: Transform, source: str) -> str:
-    """The folder or the prefix of a split.
+def place(own: Transform, cfg: "Launch") -> str:
+    """The folder, or the address in S3, of the photos.
 
     Raises:
-        InputError: there is no such folder.
+        InputError: there is no folder of the split.
     """
+    source = cfg.data.s3 or str(Path(cfg.data.root or "").expanduser().resolve())
     if own.split is None or source.startswith("s3://"):
         return "/".join(filter(None, [source.rstrip("/"), own.split]))
     from sagehound.data.folders import SPLIT_NAMES

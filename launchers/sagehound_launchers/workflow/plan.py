@@ -54,6 +54,8 @@ def of(argv: Sequence[str]) -> Workflow | None:
     if {"-h", "--help", "--cfg", "-c", "--info", "-i"} & set(flags):
         return None
     given = {override_key(word): word.partition("=")[2].strip("'\"") for word in words}
+    if given.get("pipeline", "") not in _EMPTY:
+        return None  # the pipeline has the steps
     stages = [stage for stage in registry() if given.get(stage.name, "") not in _EMPTY]
     searches = given.get("hpo", "") not in _EMPTY
     remote = given.get("trainer") == "sagemaker"
