@@ -87,8 +87,6 @@ def export(cfg: Launch, own: "Pipeline", overrides: Sequence[str], folder: Path)
 
 def _check(cfg: Launch) -> None:
     """Refuse what a pipeline cannot do."""
-    if cfg.hpo is not None:
-        raise ConfigError("pipeline=sagemaker trains one model: search first, then give best=SWEEP_DIR")
     known = {"pipeline", "registry", "transform"}
     if others := [stage.name for stage, _ in cfg.stages if stage.name not in known]:
         raise ConfigError(f"pipeline=sagemaker has no step for {', '.join(others)}: run it after the pipeline")

@@ -16,7 +16,8 @@ from playwright.sync_api import Browser, Page
 
 from sagehound import report
 from sagehound.errors import InputError
-from sagehound.report import comparison, contents, search_report
+from sagehound.evaluation.mcnemar import mcnemar
+from sagehound.report import contents, search_report
 from sagehound.report.next_actions import caveats, next_actions
 from sagehound.training.train import train
 
@@ -220,15 +221,14 @@ def test_a_comparison_of_three_runs(folder: Path, browser: Browser, tmp_path: Pa
 def test_mcnemar_of_known_counts() -> None:
     """Ten photos only the first has right, two only the second: p = 2 * P(X <= 2) of 12 fair coins = 0.0386."""
 
-    def run(right: range) -> contents.Contents:
-        rows = [
-            {"file": str(i), "split": "test", "label": "a", "prediction": "a" if i in right else "b"} for i in range(30)
-        ]
-        return contents.Contents(Path("run"), {}, predictions=rows)
+    def rows(right: range) -> list[dict[str, str]]:
+        return [{"file": str(i), "label": "a", "prediction": "a" if i in right else "b"} for i in range(30)]
 
-    photos, only_a, only_b, p = comparison.mcnemar(run(range(20)), run(range(10, 22)))
+    photos, only_a, only_b, p = mcnemar(rows(range(20)), rows(range(10, 22)))
     assert (photos, only_a, only_b) == (30, 10, 2)
     assert p == pytest.approx(2 * (1 + 12 + 66) / 4096)
+    assert mcnemar(rows(range(20)), rows(range(10, 22)), better=True)[3] == pytest.approx((1 + 12 + 66) / 4096)
+    assert mcnemar(rows(range(20)), rows(range(20)))[3] == 1
 
 
 @pytest.fixture

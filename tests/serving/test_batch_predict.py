@@ -69,7 +69,7 @@ def test_a_killed_command_goes_on_where_it_was(
     command += [f"data.root={photos}", "transform.output=out.csv"]
     slow = "import time, runpy, sys; sys.argv = sys.argv[1:]; "
     slow += "import sagehound.serving.batch_predict as b; b._EVERY = 0.05\n"
-    slow += "line = b._csv_line; b._csv_line = lambda *a: (time.sleep(0.01), line(*a))[1]\n"
+    slow += "line = b.csv_line; b.csv_line = lambda *a: (time.sleep(0.01), line(*a))[1]\n"
     slow += "runpy.run_path(sys.argv[0], run_name='__main__')"
     process = subprocess.Popen([sys.executable, "-c", slow, *command[1:]], cwd=tmp_path, stdout=subprocess.DEVNULL)
     note = tmp_path / ".out.csv.note"
@@ -101,7 +101,7 @@ def test_what_changed_meanwhile_is_not_gone_on_with(
 
     def stopped() -> None:
         with monkeypatch.context() as patch:
-            patch.setattr(batch_predict, "_csv_line", _after(20, batch_predict._csv_line, interrupted))
+            patch.setattr(batch_predict, "csv_line", _after(20, batch_predict.csv_line, interrupted))
             with pytest.raises(KeyboardInterrupt):
                 predict_folder(run, photos, tmp_path / "out.csv")
 

@@ -70,7 +70,7 @@ def place(own: Transform, cfg: "Launch") -> str:
     Raises:
         InputError: there is no folder of the split.
     """
-    source = cfg.data.s3 or str(Path(cfg.data.root or "").expanduser().resolve())
+    source = cfg.data.s3 or str(Path(cfg.data.root or "").expanduser())
     if own.split is None or source.startswith("s3://"):
         return "/".join(filter(None, [source.rstrip("/"), own.split]))
     from sagehound.data.folders import SPLIT_NAMES
@@ -121,8 +121,9 @@ def _stop(signum: int, _: FrameType | None) -> None:
 
 def default_output(model: str, source: str, format_: str) -> Path:
     """The default output. It depends on model and photos only, so that a stopped command resumes."""
-    known = hashlib.sha256(f"{Path(model).resolve()}\n{source}".encode()).hexdigest()[:8]
-    return Path("outputs/transform", f"{Path(source).name}-{known}", f"predictions.{format_}")
+    photos = source if source.startswith("s3://") else str(Path(source).resolve())
+    known = hashlib.sha256(f"{Path(model).resolve()}\n{photos}".encode()).hexdigest()[:8]
+    return Path("outputs/transform", f"{Path(photos).name}-{known}", f"predictions.{format_}")
 
 
 STAGE = Stage(

@@ -18,7 +18,10 @@ def groups(conf: Path) -> dict[str, str]:
     lines = [line for line in OmegaConf.load(conf / "launch.yaml").defaults if OmegaConf.is_dict(line)]
     chosen = {group for line in lines for group, option in line.items() if option is not None}
     folders = sorted(d for d in conf.iterdir() if d.is_dir() and d.name not in known)
-    return {d.name: "" if d.name in chosen else min(f.stem for f in d.glob("*.yaml")) for d in folders}
+    options = {d.name: sorted(f.stem for f in d.glob("*.yaml")) for d in folders}
+    return {
+        name: "" if name in chosen else "local" if "local" in known else known[0] for name, known in options.items()
+    }
 
 
 def is_of_larger_schema(override: str, *conf: Path) -> bool:

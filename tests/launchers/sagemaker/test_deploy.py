@@ -63,7 +63,10 @@ def test_an_update_moves_calls_as_chosen(update: str) -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["deploy=serverless", "deploy.capture_percent=5"], "deploy.capture_percent=5 is of deploy=sagemaker"),
+        (
+            ["deploy=serverless", "deploy.capture_percent=5"],
+            "deploy.capture_percent=5 is of deploy=local",
+        ),
         (["deploy=serverless", "deploy.instance_type=ml.g5.xlarge"], "deploy.instance_type=ml.g5.xlarge is of"),
         (["deploy=serverless", "deploy.memory_mb=1000"], "deploy.memory_mb=1000: choose from 1024, 2048"),
         (["deploy=serverless", "deploy.max_concurrency=201"], "takes 200 calls at most"),
@@ -181,6 +184,6 @@ def test_an_endpoint_that_fails_leaves_nothing(launch: Command, tmp_path: Path, 
 def test_dry_run_sends_nothing(launch: Command, tmp_path: Path, emulator: Emulator) -> None:
     done = launch("deploy=sagemaker", *HERE, "dry_run=true", "hydra.run.dir=dry")
     assert done.returncode == 0, done.stderr
-    requests = json.loads((tmp_path / "dry/deploy_requests.json").read_text())
+    requests = json.loads((tmp_path / "dry/dry_run/deploy/deploy_requests.json").read_text())
     assert requests["CreateModel"]["PrimaryContainer"]["ModelDataUrl"].endswith("/models/not-trained/model.tar.gz")
     assert there(emulator) == {"endpoints": [], "configs": [], "models": []}

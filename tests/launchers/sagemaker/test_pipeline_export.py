@@ -26,7 +26,7 @@ def ended(emulator: Emulator, name: str) -> dict[str, str]:
 
 
 def test_dry_run_writes_the_definition(launch: Command, photos: Path, weights: Path, tmp_path: Path) -> None:
-    given = [*small(photos, weights), *STEPS, "registry.require=valid.top1>=0.5,valid.loss<9"]
+    given = [*small(photos, weights), "artifact=true", *STEPS, "registry.require=valid.top1>=0.5,valid.loss<9"]
     done = launch("pipeline=sagemaker", *given, "dry_run=true", "hydra.run.dir=out", "seed=7")
     assert done.returncode == 0, done.stderr
     content = json.loads((tmp_path / "out/pipeline.json").read_text())
@@ -42,7 +42,7 @@ def test_dry_run_writes_the_definition(launch: Command, photos: Path, weights: P
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["hpo=sagemaker"], "search first, then give best=SWEEP_DIR"),
+        (["hpo=sagemaker"], "hpo searches and does nothing after it"),
         (["deploy=sagemaker"], "has no step for deploy"),
         (["registry=sagemaker", "registry.require=test.top1>=0.5"], "only, not test.top1"),
         (["transform=sagemaker", "model=run"], "trains its model: drop model=run"),

@@ -56,7 +56,7 @@ def rows(folder: Path) -> list[dict[str, str]]:
             ["hpo=optuna", "hpo.sampler=magic", "optimizer.lr=1,2"],
             "=magic: choose from tpe, qmc, random, grid",
         ),
-        (["hpo=optuna", "optimizer.lr=1,2", "transform=local"], "hpo searches and does nothing after it"),
+        (["-m", "hpo=optuna", "optimizer.lr=1,2", "transform=local"], "leave no model.tar.gz, which transform needs"),
         (["hpo=optna"], "hpo=optna: no such option (did you mean optuna?)"),
     ],
 )
