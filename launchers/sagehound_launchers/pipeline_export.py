@@ -109,8 +109,6 @@ def _stage(cfg: Launch, name: str) -> Any:  # noqa: ANN401 - a stage's group
 
 def _parts(cloud: Cloud, cfg: Launch, overrides: Sequence[str]) -> Parts:
     """Upload code and photos, and make the requests."""
-    from sagehound_launchers.stages.transform import place
-
     given = hyperparameters([o for o in overrides if override_key(o) != "pipeline"] + ["results=all"])
     refuse_secrets(given, "hyperparameters")
     refuse_secrets(cfg.aws.environment, "a job's environment")
@@ -119,7 +117,7 @@ def _parts(cloud: Cloud, cfg: Launch, overrides: Sequence[str]) -> Parts:
     own = _stage(cfg, "transform")
     if own is None:
         return Parts(cloud, cfg, training, None)
-    source = batch_transform.find_source(cloud, cfg, place(own, cfg))
+    source = batch_transform.find_source(cloud, cfg, own.place(cfg))
     transform = batch_transform.job_request(f"sagehound-{source.digest[:12]}", cfg, own, source, cloud.account.bucket)
     if not cfg.dry_run:
         batch_transform.write_manifest(cloud, transform, source)

@@ -40,6 +40,23 @@ class Transform:
         if self.name == "local" and self.instance_count > 1:
             yield f"transform.instance_count={self.instance_count} is of transform=sagemaker"
 
+    def place(self, cfg: "Launch") -> str:
+        """The folder, or the address in S3, of the photos.
+
+        Raises:
+            InputError: there is no folder of the split.
+        """
+        source = cfg.data.s3 or str(Path(cfg.data.root or "").expanduser())
+        if self.split is None or source.startswith("s3://"):
+            return "/".join(filter(None, [source.rstrip("/"), self.split]))
+        from sagehound.data.folders import SPLIT_NAMES
+
+        folders = [f for f in Path(source).iterdir() if f.is_dir()] if Path(source).is_dir() else []
+        found = [f for f in folders if SPLIT_NAMES.get(f.name.lower()) == self.split]
+        if not found:
+            raise InputError(f"transform.split={self.split}: {source} has no folder of this name")
+        return str(found[0])
+
 
 def transform(cfg: "Launch", own: Transform, models: Sequence[str], folder: Path) -> None:
     """Predict every photo below data.root or data.s3.
@@ -48,7 +65,7 @@ def transform(cfg: "Launch", own: Transform, models: Sequence[str], folder: Path
         InputError: a folder could not be read (other predictions are written), or no photo at all.
     """
     (model,) = models
-    source = place(own, cfg)
+    source = own.place(cfg)
     output = Path(own.output).expanduser() if own.output else default_output(model, source, own.format)
     if own.name == "sagemaker":
         from sagehound_launchers.sagemaker import batch_transform
@@ -62,24 +79,6 @@ def transform(cfg: "Launch", own: Transform, models: Sequence[str], folder: Path
     else:
         _here(own, model, Path(source), output)
     _report(model, output)
-
-
-def place(own: Transform, cfg: "Launch") -> str:
-    """The folder, or the address in S3, of the photos.
-
-    Raises:
-        InputError: there is no folder of the split.
-    """
-    source = cfg.data.s3 or str(Path(cfg.data.root or "").expanduser())
-    if own.split is None or source.startswith("s3://"):
-        return "/".join(filter(None, [source.rstrip("/"), own.split]))
-    from sagehound.data.folders import SPLIT_NAMES
-
-    folders = [f for f in Path(source).iterdir() if f.is_dir()] if Path(source).is_dir() else []
-    found = [f for f in folders if SPLIT_NAMES.get(f.name.lower()) == own.split]
-    if not found:
-        raise InputError(f"transform.split={own.split}: {source} has no folder of this name")
-    return str(found[0])
 
 
 def _here(own: Transform, model: str, root: Path, output: Path) -> None:
