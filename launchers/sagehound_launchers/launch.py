@@ -36,7 +36,7 @@ def launch(composed: DictConfig) -> dict[str, Any]:
         for stage, own in cfg.stages:
             if extra := stage.extra.get(own.name):
                 needs(f"{stage.name}={own.name}", *extra)
-        folder, models = Path(HydraConfig.get().runtime.output_dir), [find.model(m, cfg.aws) for m in cfg.models]
+        folder, models = Path(HydraConfig.get().runtime.output_dir), [find.model(m, cfg) for m in cfg.models]
         for stage, own in cfg.stages:
             if stage.order <= BEFORE_TRAINING:
                 stage.run(cfg, own, models, folder)
@@ -85,10 +85,10 @@ def _manage(cfg: Launch) -> None:
     from sagehound_launchers.sagemaker import inventory, permissions
 
     if cfg.approve:
-        find.approve(cfg.approve, cfg.aws)
+        find.approve(cfg.approve, cfg)
     elif cfg.delete:
-        inventory.delete(cfg.aws, cfg.delete)
+        inventory.delete(cfg.aws, cfg.delete, cfg.idle_hours)
     elif cfg.show == "permissions":
         permissions.show(cfg)
     else:
-        inventory.show(cfg.aws)
+        inventory.show(cfg.aws, cfg.idle_hours)

@@ -1,6 +1,7 @@
 """One command for search, training, registry, batch predictions and an endpoint; killed anywhere, it finishes."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -16,11 +17,11 @@ from helpers import Command, small
 
 from sagehound.errors import ConfigError
 from sagehound_launchers.sagemaker import permissions
-from sagehound_launchers.workflow import plan
+from sagehound_launchers.workflow import inputs, plan
 from sagemaker_emulator.server import Emulator
 from sagemaker_emulator.settings import Settings
 
-STAGES = ["registry=sagemaker", "registry.group=dogs", "transform=sagemaker", "deploy=sagemaker"]
+STAGES = ["registry=sagemaker", "registry.group=dogs", "transform=sagemaker", "bias=local", "deploy=sagemaker"]
 SEARCH = ["hpo=sagemaker", "hpo.max_jobs=2", "hpo.max_parallel_jobs=2", "optimizer.lr=interval(0.01,0.1)"]
 
 
@@ -33,7 +34,7 @@ def emulator(tmp_path: Path) -> Iterator[Emulator]:
 
 def command(photos: Path, weights: Path) -> list[str]:
     given = [*small(photos, weights), "artifact=true", "trainer=sagemaker", "aws=emulator", "hydra.run.dir=all"]
-    return [*given, *SEARCH, *STAGES]
+    return [*given, *SEARCH, *STAGES, "debugger=local"]
 
 
 def there(emulator: Emulator) -> dict[str, list[str]]:
@@ -65,12 +66,14 @@ ONCE = {
 
 def check_results(folder: Path, emulator: Emulator) -> None:
     assert there(emulator) == ONCE
-    best = next(folder.glob("search-*/best.yaml")).read_text()
+    (best,), (run,) = ([path.read_text() for path in folder.glob("search-*/best.yaml")], folder.glob("train-*"))
     assert best.splitlines()[-1].startswith("optimizer.lr:")
-    assert best.splitlines()[-1].partition(": ")[2].strip("'")[:6] in (folder / "train/overrides.yaml").read_text()
+    assert best.splitlines()[-1].partition(": ")[2].strip("'")[:6] in (run / "overrides.yaml").read_text()
     assert (folder / "transform/predictions_per_class.csv").exists()
+    assert (run / "bias.csv").exists()
+    assert (run / "debugger/findings.json").exists()
     steps = json.loads((folder / "workflow.json").read_text())["steps"]
-    assert [step["name"] for step in steps] == ["search", "train", "registry", "transform", "deploy"]
+    assert [step["name"] for step in steps] == ["search", "train", "registry", "transform", "bias", "deploy"]
     assert {step["state"] for step in steps} == {"done"}
 
 
@@ -88,9 +91,9 @@ def test_one_command_does_all_and_again_nothing(
     check_results(tmp_path / "all", emulator)
     again = launch(*given)
     assert again.returncode == 0, again.stderr
-    assert again.stdout.count("done before") == 4
+    assert again.stdout.count("done before") == 5
     check_results(tmp_path / "all", emulator)
-    assert "$0.115 an hour" in launch("list", "aws=emulator").stdout
+    assert "$0.115 an hour" in launch("list", "aws=emulator", "idle_hours=0.000001").stdout
     photo = str(next((photos / "test").rglob("*.jpg")))
     asked = subprocess.run(
         [sys.executable, "-m", "sagehound.cli", "predict", "sagehound-all", photo, "--emulator"],
@@ -152,10 +155,10 @@ def iam_action(operation: str) -> str:
 
 
 MARKS = [  # lines after whose first appearance the command is killed
-    *("step 1 of 5", "sent sagehound/code", "Sending ", "objects sent", "tuning job ", "best trial"),
-    *("step 2 of 5", " runs; results", "Training", "epoch ", "artifact: ", "Completed", "s are billed"),
-    *("step 3 of 5", "sent sagehound/models", "registered: "),
-    *("step 4 of 5", "transform job", "predictions: ", "step 5 of 5", "Creating", "is in service"),
+    *("step 1 of 6", "sent sagehound/code", "Sending ", "objects sent", "tuning job ", "best trial"),
+    *("step 2 of 6", " runs; results", "Training", "epoch ", "artifact: ", "Completed", "s are billed"),
+    *("step 3 of 6", "sent sagehound/models", "registered: "),
+    *("step 4 of 6", "transform job", "predictions: ", "step 5 of 6", "step 6 of 6", "Creating", "is in service"),
 ]
 
 
@@ -203,6 +206,35 @@ def test_each_step_gets_its_own_settings() -> None:
     assert steps["deploy"][:2] == ["deploy=serverless", "deploy.memory_mb=2048"]
     assert steps["deploy"][2].startswith("deploy.endpoint=sagehound-")
     assert "trainer=sagemaker" not in steps["deploy"]
+
+
+def keys(*words: str) -> dict[str, str]:
+    """The key of each step, as a command would find it now."""
+    workflow = plan.of(words)
+    assert workflow is not None
+    for step in workflow.steps:
+        step.key = inputs.key(workflow, step, None)
+    return {step.name: step.key for step in workflow.steps}
+
+
+def test_a_step_is_done_again_if_an_input_has_changed(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/model.tar.gz").write_bytes(b"1")
+    (tmp_path / "facets.csv").write_text("file,camera\n")
+    photo = next(photos.rglob("*.jpg"))
+    given = ["data=folder", f"data.root={photos}", f"model={tmp_path / 'run'}", "transform=sagemaker", "bias=local"]
+    given += [f"bias.facets={tmp_path / 'facets.csv'}", "registry=sagemaker", "aws=emulator"]
+    first = keys(*given)
+    os.utime(photo)
+    assert keys(*given) == first, "the same content"
+    (tmp_path / "facets.csv").write_text("file,phone\n")
+    second = keys(*given)
+    assert {name for name in first if first[name] != second[name]} == {"bias"}
+    photo.write_bytes(photo.read_bytes() + b" ")
+    third = keys(*given)
+    assert {name for name in second if second[name] != third[name]} == {"bias", "transform"}
+    (tmp_path / "run/model.tar.gz").write_bytes(b"2")
+    assert not set(keys(*given).values()) & set(third.values())
 
 
 @pytest.mark.parametrize(

@@ -98,10 +98,10 @@ def test_versions_on_sagemaker(launch: Command, run: Path, tmp_path: Path) -> No
         given = ["registry=sagemaker", DATA, "registry.group=dogs", "aws=emulator"]
         first = launch(*given, f"model={run}", "registry.approved=true")
         assert first.returncode == 0, first.stderr
-        assert "registered: registry:dogs@1 (Approved)" in first.stdout
-        assert "registry:dogs@1 " in launch(*given, f"model={run}").stdout, "the same model is no new version"
+        assert "registered: registry:sagemaker/dogs@1 (Approved)" in first.stdout
+        assert "registry:sagemaker/dogs@1 " in launch(*given, f"model={run}").stdout, "the same model is no new version"
         second = launch(*given, f"model={changed(run, tmp_path / 'other', 1)}")
-        assert "registered: registry:dogs@2 (PendingManualApproval)" in second.stdout, second.stderr
+        assert "registered: registry:sagemaker/dogs@2 (PendingManualApproval)" in second.stdout, second.stderr
         sm = client(emulator, "sagemaker")
         versions = sm.list_model_packages(ModelPackageGroupName="dogs")["ModelPackageSummaryList"]
         assert len(versions) == 2
@@ -111,16 +111,16 @@ def test_versions_on_sagemaker(launch: Command, run: Path, tmp_path: Path) -> No
         assert json.loads(described["ModelCard"]["ModelCardContent"])["evaluation_details"]
         newest = launch(
             "transform=local",
-            "model=registry:dogs",
+            "model=registry:sagemaker/dogs",
             "data=folder",
             f"data.root={run.with_name('run-photos')}",
             "aws=emulator",
         )
         assert newest.returncode == 0, newest.stderr
-        assert "model: registry:dogs@1 (Approved)" in newest.stdout
-        assert launch("approve=dogs@2", DATA, "aws=emulator").returncode == 0
-        newest = launch("registry=local", "model=registry:dogs", DATA, "aws=emulator")
-        assert "model: registry:dogs@2 (Approved)" in newest.stdout
+        assert "model: registry:sagemaker/dogs@1 (Approved)" in newest.stdout
+        assert launch("approve=sagemaker/dogs@2", DATA, "aws=emulator").returncode == 0
+        newest = launch("registry=local", "model=registry:sagemaker/dogs", DATA, "aws=emulator")
+        assert "model: registry:sagemaker/dogs@2 (Approved)" in newest.stdout
         dry = launch(*given, f"model={run}", "dry_run=true", "hydra.run.dir=dry")
         assert dry.returncode == 0, dry.stderr
         assert json.loads((tmp_path / "dry/registry_request.json").read_text())["ModelPackageGroupName"] == "dogs"

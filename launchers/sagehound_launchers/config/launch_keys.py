@@ -25,9 +25,11 @@ class Launch(Train):
         "list: what is on SageMaker, with its cost; permissions: what its roles need", None,
         choices=("list", "permissions"),
     )  # fmt: skip
-    approve: str | None = key("registry: NAME@VERSION, which is marked as approved", None)
-    delete: str | None = key("an endpoint of Sagehound, ENDPOINT/MODEL, or all", None)
-    model: Any = key("a run, a model.tar.gz, registry:NAME[@VERSION], or several as [A,B]; null: train one", None)
+    approve: str | None = key("NAME@VERSION, or sagemaker/NAME@VERSION, which is marked as approved", None)
+    registry_dir: str = key("folder of registry=local and of model=registry:NAME", "outputs/registry")
+    delete: str | None = key("an endpoint of Sagehound, ENDPOINT/MODEL, idle, or all", None)
+    idle_hours: float = key("list, delete=idle: hours without a call, after which an endpoint is idle", 24.0, above=0)
+    model: Any = key("a run, a model.tar.gz, registry:NAME, or several as [A,B]; null: train one first", None)
     endpoint: str | None = key("probe: an address, or a name on SageMaker", None)
     n: str = key("probe: test photos that are sent, chosen by seed, or all", "30")
 

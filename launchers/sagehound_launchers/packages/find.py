@@ -1,52 +1,53 @@
-"""`model=registry:NAME[@VERSION]`: finds a registered model, in the folder or on SageMaker."""
+"""`model=registry:NAME[@VERSION]` and `registry:sagemaker/NAME[@VERSION]`: finds a registered model."""
 
 import re
 from pathlib import Path
 
 from sagehound.errors import ConfigError
 from sagehound.system import console
-from sagehound_launchers.config import Aws
+from sagehound_launchers.config import Launch
 from sagehound_launchers.packages.folder_registry import FolderRegistry
 from sagehound_launchers.packages.package import APPROVED, Registry, Version
 
 PREFIX = "registry:"
-FOLDER = "outputs/registry"
-NAME = re.compile(r"(?P<name>[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62})(@(?P<version>\d+))?")
+NAME = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}")  # AWS's API reference, ModelPackageGroupName
+_TEXT = re.compile(rf"(?P<there>sagemaker/)?(?P<name>{NAME.pattern})(@(?P<version>\d+))?")
 
 
-def model(given: str, aws: Aws, folder: str = FOLDER) -> str:
+def model(given: str, cfg: Launch) -> str:
     """A registered model's file; any other ``model`` is returned as it is.
 
     Args:
         given: a run, an archive, or registry:NAME[@VERSION]. Without a version, the newest approved one.
-        aws: the account, in which a name is searched that the folder does not have.
-        folder: of the local registry.
+        cfg: the account, and the folder of the local registry.
 
     Raises:
         ConfigError: there is no such name or version, or none is approved.
     """
     if not given.startswith(PREFIX):
         return given
-    registry, version = find(given.removeprefix(PREFIX), aws, folder)
+    registry, version = find(given.removeprefix(PREFIX), cfg)
     console.info(f"model: {version.address} ({version.status})")
     return str(registry.fetch(version))
 
 
-def find(text: str, aws: Aws, folder: str = FOLDER) -> tuple[Registry, Version]:
-    """The registry and the version that NAME[@VERSION] names.
+def find(text: str, cfg: Launch) -> tuple[Registry, Version]:
+    """The registry and the version that [sagemaker/]NAME[@VERSION] names.
 
     Raises:
         ConfigError: there is no such name or version, or none is approved.
     """
-    match = NAME.fullmatch(text)
+    match = _TEXT.fullmatch(text)
     if match is None:
-        raise ConfigError(f"{PREFIX}{text}: write {PREFIX}NAME or {PREFIX}NAME@3")
-    name = match["name"]
-    registry = _registry(name, aws, folder)
+        raise ConfigError(f"{PREFIX}{text}: write {PREFIX}NAME, {PREFIX}NAME@3 or {PREFIX}sagemaker/NAME@3")
+    name, there = match["name"], match["there"] or ""
+    registry = _registry(cfg, there)
     versions = registry.versions(name)
     known = ", ".join(f"{v.number} ({v.status})" for v in versions)
     if not versions:
-        raise ConfigError(f"{PREFIX}{name}: no model of this name, neither in {folder} nor in the account's registry")
+        place = "SageMaker's registry" if there else cfg.registry_dir
+        other = "" if there else f"; SageMaker's is {PREFIX}sagemaker/{name}"
+        raise ConfigError(f"{PREFIX}{text}: {place} has no model of this name{other}")
     if match["version"]:
         wanted = next((v for v in versions if v.number == int(match["version"])), None)
         if wanted is None:
@@ -54,27 +55,24 @@ def find(text: str, aws: Aws, folder: str = FOLDER) -> tuple[Registry, Version]:
         return registry, wanted
     approved = next((v for v in versions if v.status == APPROVED), None)
     if approved is None:
+        newest = f"{there}{name}@{versions[0].number}"
         raise ConfigError(
-            f"{PREFIX}{name}: no version is approved; it has {known}: sagehound launch approve={name}@"
-            f"{versions[0].number}, or give {PREFIX}{name}@{versions[0].number}"
+            f"{PREFIX}{text}: no version is approved; it has {known}: sagehound launch approve={newest}, or give "
+            f"{PREFIX}{newest}"
         )
     return registry, approved
 
 
-def _registry(name: str, aws: Aws, folder: str) -> Registry:
-    here = FolderRegistry(Path(folder))
-    if here.versions(name):
-        return here
+def _registry(cfg: Launch, there: str) -> Registry:
+    if not there:
+        return FolderRegistry(Path(cfg.registry_dir))
     from sagehound_launchers.packages.sagemaker_registry import SageMakerRegistry
     from sagehound_launchers.sagemaker import account
 
-    try:
-        return SageMakerRegistry(account.connect(aws), aws)
-    except ConfigError as error:
-        raise ConfigError(f"{PREFIX}{name}: {folder} has no such model; the account's registry: {error}") from error
+    return SageMakerRegistry(account.connect(cfg.aws), cfg.aws)
 
 
-def approve(text: str, aws: Aws, folder: str = FOLDER) -> None:
+def approve(text: str, cfg: Launch) -> None:
     """Approve NAME@VERSION.
 
     Raises:
@@ -82,6 +80,6 @@ def approve(text: str, aws: Aws, folder: str = FOLDER) -> None:
     """
     if "@" not in text:
         raise ConfigError(f"approve={text}: which version? Write approve={text}@1")
-    registry, version = find(text, aws, folder)
+    registry, version = find(text.removeprefix(PREFIX), cfg)
     registry.approve(version)
     console.info(f"{version.address} is approved")

@@ -98,11 +98,12 @@ class Version:
     number: int
     status: str
     digest: str
+    place: str = ""  # sagemaker/ for SageMaker's registry
 
     @property
     def address(self) -> str:
         """How ``model=`` names it."""
-        return f"registry:{self.name}@{self.number}"
+        return f"registry:{self.place}{self.name}@{self.number}"
 
 
 class Registry(Protocol):

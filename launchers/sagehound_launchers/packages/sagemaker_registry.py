@@ -18,6 +18,7 @@ from sagehound_launchers.sagemaker.account import Cloud
 from sagehound_launchers.sagemaker.aws_errors import aws_errors, code_of
 from sagehound_launchers.sagemaker.requests import check, tags
 
+PLACE = "sagemaker/"  # in front of a name, in registry:sagemaker/NAME
 TYPES = ["image/jpeg", "image/png", "application/x-image"]
 _LONGEST = 256  # characters of a value of CustomerMetadataProperties: AWS's API reference
 INSTANCES = ["ml.m5.large", "ml.m5.xlarge", "ml.c5.xlarge", "ml.g4dn.xlarge"]
@@ -62,7 +63,7 @@ class SageMakerRegistry:
                 if "already exists" not in str(error):
                     raise
             arn = self._sagemaker.create_model_package(**request)["ModelPackageArn"]
-        return Version(name, int(arn.rpartition("/")[2]), status, package.digest)
+        return Version(name, int(arn.rpartition("/")[2]), status, package.digest, PLACE)
 
     def approve(self, version: Version) -> None:
         """Mark a version as approved."""
@@ -97,7 +98,11 @@ class SageMakerRegistry:
         described = self._describe(summary["ModelPackageArn"])
         digest = described.get("CustomerMetadataProperties", {}).get("sha256", "")
         return Version(
-            summary["ModelPackageGroupName"], summary["ModelPackageVersion"], summary["ModelApprovalStatus"], digest
+            summary["ModelPackageGroupName"],
+            summary["ModelPackageVersion"],
+            summary["ModelApprovalStatus"],
+            digest,
+            PLACE,
         )
 
     def _describe(self, arn: str) -> dict[str, Any]:

@@ -9,12 +9,14 @@ from sagehound.errors import ConfigError, SagehoundError
 from sagehound.storage.atomic import write_json
 from sagehound.system import console
 from sagehound_launchers.config import Aws, Launch
+from sagehound_launchers.config.endpoint_names import endpoint_name
 from sagehound_launchers.sagemaker import account, cost, hosting_requests, inventory, uploads
 from sagehound_launchers.sagemaker.account import Cloud
-from sagehound_launchers.sagemaker.aws_errors import RemoteError, aws_errors, code_of, failure
+from sagehound_launchers.sagemaker.aws_errors import RemoteError, Unreachable, aws_errors, code_of, failure
 from sagehound_launchers.sagemaker.hosting_requests import SHADOW, VARIANT
 from sagehound_launchers.sagemaker.job_client import Log, poll_until
 from sagehound_launchers.sagemaker.requests import check
+from sagehound_launchers.sagemaker.secret_patterns import refuse_secrets
 from sagehound_launchers.search.runners import terminable
 
 if TYPE_CHECKING:
@@ -38,8 +40,12 @@ def deploy(cfg: Launch, own: "Deploy", models: Mapping[str, str], folder: Path) 
             goes on as before.
     """
     cloud = account.connect(cfg.aws, dry_run=cfg.dry_run)
-    name = own.endpoint or default_name(next(iter(models)))
+    name = own.endpoint or endpoint_name(next(iter(models)))
+    refuse_secrets(cfg.aws.environment, "a model's environment")
     requests = _requests(cloud, cfg, own, name, models)
+    config = requests["config"][1]["EndpointConfigName"]
+    check("CreateEndpoint", hosting_requests.endpoint(name, config, cfg.aws))
+    check("UpdateEndpoint", hosting_requests.update(name, config, own))
     for operation, request in requests.values():
         check(operation, request)
     if cfg.dry_run:
@@ -50,20 +56,16 @@ def deploy(cfg: Launch, own: "Deploy", models: Mapping[str, str], folder: Path) 
     if not cloud.emulated:
         console.info(f"cost: {_price(cloud, own)}; until: sagehound launch delete={name}")
     _Deployment(cloud, cfg.aws, own, name).run(requests)
-    if own.max_instances:
-        _scale(cloud, name, own)
     write_json(folder / "endpoint.json", {"endpoint": name, "region": cloud.region, "kind": own.name, "url": cloud.url})
     target = f" --target-model {next(iter(models))}" if own.name == "multi_model" else ""
     target += " --emulator" if cloud.emulated else ""
     emulated = " aws=emulator" if cloud.emulated else ""
     console.info(f"endpoint {name} is in service; test it: sagehound predict {name} PHOTO{target}")
     console.info(f"delete it: sagehound launch delete={name}{emulated}")
-
-
-def default_name(model: str) -> str:
-    """An endpoint's name that follows from its model's."""
-    characters = "".join(c if c.isascii() and c.isalnum() else "-" for c in model)
-    return f"sagehound-{'-'.join(filter(None, characters.split('-')))}"[:50].rstrip("-")
+    if own.max_instances:
+        _scale(cloud, name, own)
+    elif own.name != "serverless":
+        inventory.unscale(cloud, name)
 
 
 def _requests(
@@ -96,7 +98,12 @@ def _price(cloud: Cloud, own: "Deploy") -> str:
     count = own.instance_count * (2 if own.shadow else 1)
     price = cost.price(own.instance_type, cloud.region)
     known = f"${price.dollars * count:g} an hour ({price.region} list price)" if price else f"see {cost.PAGE}"
-    return f"{own.instance_type} x {count}: {known} for as long as the endpoint exists"
+    scaled = f", with up to {own.max_instances} machines as many times more" if own.max_instances else ""
+    return f"{own.instance_type} x {count}: {known}{scaled} for as long as the endpoint exists"
+
+
+class NotSettled(SagehoundError):
+    """It is not known how a deployment ends: it takes long, or another command is at work."""
 
 
 class _Deployment:
@@ -112,24 +119,29 @@ class _Deployment:
         """Create what is missing, and wait."""
         config = requests["config"][1]["EndpointConfigName"]
         before = self.describe()
-        if before and before["EndpointStatus"] == "Failed":
-            console.info(f"endpoint {self.name} has failed before; it is created again")
-            inventory.delete_endpoint(self.cloud, self.name)
+        if before and before["EndpointStatus"] == "Deleting":
+            self._until_settled()
             before = None
         if before and self._foreign():
             raise ConfigError(
                 f"deploy.endpoint={self.name}: the account has an endpoint of this name that Sagehound did not create: "
                 "give another name"
             )
+        if before and before["EndpointStatus"] == "Failed":
+            console.info(f"endpoint {self.name} has failed before; it is created again")
+            inventory.delete_endpoint(self.cloud, self.name)
+            before = None
         try:
             for operation, request in requests.values():
                 self._create(operation, request)
             self._bring(before, config)
             with terminable():
                 self._wait(config)
-        except RemoteError as error:
-            self._undo()
-            raise error
+        except (NotSettled, Unreachable):
+            raise  # what was created may still come into service
+        except SagehoundError:
+            self._undo(config)
+            raise
         except KeyboardInterrupt:
             console.warn(
                 f"endpoint {self.name} goes on; the same command waits for it again, and sagehound launch "
@@ -179,35 +191,41 @@ class _Deployment:
             RemoteError: it failed, was rolled back, or took longer than deploy.wait_minutes.
         """
         described = self._until_settled()
+        if described is None:
+            raise NotSettled(f"endpoint {self.name} was deleted by another command")
         status, reason = described["EndpointStatus"], failure(described.get("FailureReason", ""))
         if status == "InService" and described["EndpointConfigName"] == config:
             return
+        if described["EndpointConfigName"] != config and not reason:
+            raise NotSettled(f"endpoint {self.name}: another command has updated it meanwhile, and it has its settings")
         self._log.print_new()
         state = "the former model goes on" if status == "InService" else f"its status is {status}"
-        raise RemoteError(f"endpoint {self.name}: {reason or 'it did not take the new configuration'}; {state}")
+        raise RemoteError(f"endpoint {self.name}: {reason or 'no reason was given'}; {state}")
 
-    def _until_settled(self) -> dict[str, Any]:
+    def _until_settled(self) -> dict[str, Any] | None:
+        """Wait until the endpoint's status is final; returns its description, or None once it is deleted."""
         start, status = time.monotonic(), ""
         while True:
-            described = poll_until(self.cloud, self.aws.patience_minutes, self._described)
+            described = poll_until(self.cloud, self.aws.patience_minutes, self.describe)
+            if described is None:
+                return None
             if described["EndpointStatus"] != status:
                 status = described["EndpointStatus"]
                 console.info(f"endpoint {self.name}: {status} ({time.monotonic() - start:.0f} s)")
             if status not in _BUSY:
                 return described
             if time.monotonic() - start > 60 * self.own.wait_minutes:
-                raise SagehoundError(
+                raise NotSettled(
                     f"endpoint {self.name} is still {status} after {self.own.wait_minutes:g} minutes: the same command "
                     f"waits again, sagehound launch delete={self.name} deletes it"
                 )
             time.sleep(self.cloud.poll)
 
-    def _described(self) -> dict[str, Any]:
-        with aws_errors(f"looking at endpoint {self.name}"):
-            return dict(self.sagemaker.describe_endpoint(EndpointName=self.name))
-
-    def _undo(self) -> None:
-        """Delete what this call has created."""
+    def _undo(self, config: str) -> None:
+        """Delete what this call has created, unless an endpoint uses it, which another command may have updated."""
+        now = self.describe()
+        if now and now["EndpointStatus"] != "Failed" and now["EndpointConfigName"] != config:
+            self._made = [(operation, request) for operation, request in self._made if operation != "DeleteEndpoint"]
         for operation, request in reversed(self._made):
             try:
                 if operation == "DeleteEndpoint":

@@ -8,10 +8,10 @@ from typing import Any
 from sagehound.errors import ConfigError, SagehoundError
 from sagehound.system import console
 from sagehound_launchers.config import Aws
-from sagehound_launchers.sagemaker import cost
+from sagehound_launchers.sagemaker import running_costs
 from sagehound_launchers.sagemaker.account import AwsSession, open_session
 from sagehound_launchers.sagemaker.aws_errors import aws_errors, code_of
-from sagehound_launchers.sagemaker.hosting_requests import is_ours
+from sagehound_launchers.sagemaker.hosting_requests import VARIANT, is_ours
 
 _PATIENCE = 600.0  # seconds for deletions and stops to be finished
 _KINDS = {  # boto3's list_ and stop_ or delete_ operations: the summary's stem, the arguments
@@ -45,6 +45,12 @@ class Resource:
     status: str
     created: str
     dollars: float | None  # an hour; None if it is not known, 0 if it costs nothing
+    calls: int | None = None  # of an endpoint in the last hours; None: it is younger, or no endpoint
+
+    @property
+    def is_job(self) -> bool:
+        """Whether it is a job that runs."""
+        return self.kind.endswith(" job")
 
     @property
     def price(self) -> str:
@@ -52,26 +58,34 @@ class Resource:
         return "not known" if self.dollars is None else "-" if not self.dollars else f"${self.dollars:g}"
 
 
-def show(aws: Aws) -> list[Resource]:
-    """Print everything that exists or runs, with its cost an hour."""
-    resources = list(everything(open_session(aws)))
+def show(aws: Aws, hours: float) -> list[Resource]:
+    """Print everything that exists or runs, with its cost an hour, and each endpoint's calls in the last hours."""
+    resources = list(everything(open_session(aws), hours))
     if not resources:
         console.info("nothing of Sagehound exists or runs")
         return resources
-    rows = [[r.kind, r.name, r.of, r.status, r.created, r.price] for r in resources]
-    console.table("On SageMaker", ["what", "name", "of", "status", "created", "an hour"], rows)
+    rows = [
+        [r.kind, r.name, r.of, r.status, r.created, "-" if r.calls is None else f"{r.calls:,}", r.price]
+        for r in resources
+    ]
+    columns = ["what", "name", "of", "status", "created", f"calls, {hours:g} h", "an hour"]
+    console.table("On SageMaker", columns, rows)
+    if idle := [r.name for r in resources if r.calls == 0]:
+        console.warn(f"not called for {hours:g} hours: {', '.join(idle)}; delete=idle deletes them")
     hourly = sum(r.dollars or 0 for r in resources)
     chosen = (*sorted({r.of for r in resources if r.kind == "endpoint"}), "all")[0]
     console.info(f"{len(resources)} in all, ${hourly:g} an hour; to delete: sagehound launch delete={chosen}")
     return resources
 
 
-def delete(aws: Aws, name: str) -> None:
+def delete(aws: Aws, name: str, hours: float) -> None:
     """Delete an endpoint with its configurations and models, or all of them and every job that runs.
 
     Args:
         aws: the keys of the group ``aws``.
-        name: an endpoint; ENDPOINT/MODEL, a model of a multi-model endpoint; or all.
+        name: an endpoint or a job; ENDPOINT/MODEL, a model of a multi-model endpoint; idle, each endpoint without a
+            call; or all.
+        hours: without a call, after which an endpoint is idle.
 
     Raises:
         ConfigError: nothing of Sagehound has this name.
@@ -80,23 +94,30 @@ def delete(aws: Aws, name: str) -> None:
     session = open_session(aws)
     endpoint, _, model = name.partition("/")
     if model:
-        return _delete_model(session, aws, endpoint, model)
-    chosen = [r for r in everything(session) if name in ("all", r.of, r.name)]
-    if not chosen and name != "all":
-        known = ", ".join(sorted({r.of for r in everything(session)})) or "nothing"
+        return _delete_model(session, endpoint, model)
+    resources = list(everything(session, hours))
+    idle = {r.of for r in resources if r.calls == 0} if name == "idle" else set()
+    chosen = [r for r in resources if name in ("all", r.name) or (not r.is_job and r.of in {name, *idle})]
+    if not chosen and name not in ("all", "idle"):
+        known = ", ".join(sorted({r.of for r in resources})) or "nothing"
         raise ConfigError(f"delete={name}: Sagehound has created nothing of this name; there is {known}")
+    errors = []
     for resource in chosen:
-        _remove(session, resource)
-    left = _left(session, chosen)
-    if left:
-        raise SagehoundError(f"still there: {', '.join(left)}; sagehound launch list shows them")
+        try:
+            _remove(session, resource)
+        except SagehoundError as error:  # the others are deleted all the same
+            errors.append(str(error))
+    left = _left(session, [r for r in chosen if not any(r.name in error for error in errors)])
+    if errors or left:
+        still = f"still there: {', '.join(left)}" if left else ""
+        raise SagehoundError("; ".join(filter(None, [*errors, still, "sagehound launch list shows what is left"])))
     names = ", ".join(f"{r.kind} {r.name}" for r in chosen)
     console.info(f"deleted, nothing of them is left: {names}" if chosen else "there was nothing to delete")
     return None
 
 
-def everything(session: AwsSession) -> Iterator[Resource]:
-    """Yield everything that exists or runs."""
+def everything(session: AwsSession, hours: float | None = None) -> Iterator[Resource]:
+    """Yield everything that exists or runs; with ``hours``, also the calls of endpoints in that time."""
     sagemaker = session.client("sagemaker")
     for kind, (operation, member, stem, arguments) in _KINDS.items():
         with aws_errors(f"listing every {kind}"):
@@ -107,15 +128,24 @@ def everything(session: AwsSession) -> Iterator[Resource]:
                 continue
             name, status = summary[f"{stem}Name"], summary.get(f"{stem}Status", "")
             created = summary["CreationTime"].strftime("%Y-%m-%d %H:%M")
-            yield Resource(kind, name, of, status, created, _dollars(session, kind, name))
+            is_counted = hours is not None and kind == "endpoint"
+            calls = running_costs.calls(session, name, summary["CreationTime"], hours or 0) if is_counted else None
+            yield Resource(kind, name, of, status, created, running_costs.dollars(session, kind, name), calls)
 
 
 def owner(session: AwsSession, resource: str) -> str | None:
-    """The value of our tag of a resource, such as endpoint/NAME; None if it has none."""
-    sagemaker = session.client("sagemaker")
+    """The value of our tag of endpoint/NAME; None if it has none, or if there is no such endpoint."""
+    from botocore.exceptions import ClientError
+
+    sagemaker, name = session.client("sagemaker"), resource.partition("/")[2]
     with aws_errors(f"looking at {resource}"):
-        name = resource.partition("/")[2]
-        return _owner(session, sagemaker.describe_endpoint(EndpointName=name)["EndpointArn"])
+        try:
+            arn = sagemaker.describe_endpoint(EndpointName=name)["EndpointArn"]
+        except ClientError as error:
+            if code_of(error) != "ValidationException":
+                raise
+            return None
+        return _owner(session, arn)
 
 
 def _owner(session: AwsSession, arn: str) -> str | None:
@@ -128,40 +158,6 @@ def _owner(session: AwsSession, arn: str) -> str | None:
             if code_of(error) != "ValidationException":
                 raise
             return None  # deleted meanwhile
-
-
-def _dollars(session: AwsSession, kind: str, name: str) -> float | None:
-    """List price of an hour; 0 for what costs nothing."""
-    sagemaker, total = session.client("sagemaker"), 0.0
-    if kind in ("model", "endpoint configuration"):
-        return 0.0
-    with aws_errors(f"looking at {name}"):
-        if kind == "endpoint":
-            config = sagemaker.describe_endpoint(EndpointName=name).get("EndpointConfigName")
-            if config is None:
-                return None
-            described = sagemaker.describe_endpoint_config(EndpointConfigName=config)
-            variants = described["ProductionVariants"] + described.get("ShadowProductionVariants", [])
-            machines = [(v.get("InstanceType"), v.get("InitialInstanceCount", 0)) for v in variants]
-        elif kind == "training job":
-            resources = sagemaker.describe_training_job(TrainingJobName=name)["ResourceConfig"]
-            machines = [(resources["InstanceType"], resources["InstanceCount"])]
-        elif kind == "transform job":
-            resources = sagemaker.describe_transform_job(TransformJobName=name)["TransformResources"]
-            machines = [(resources["InstanceType"], resources["InstanceCount"])]
-        elif kind == "processing job":
-            described = sagemaker.describe_processing_job(ProcessingJobName=name)["ProcessingResources"]
-            machines = [(described["ClusterConfig"]["InstanceType"], described["ClusterConfig"]["InstanceCount"])]
-        else:
-            return 0.0  # its training jobs are listed
-    for instance, count in machines:
-        if instance is None:  # serverless
-            continue
-        price = cost.price(instance, session.region)
-        if price is None:
-            return None
-        total += price.dollars * count
-    return total
 
 
 def create(session: AwsSession, operation: str, request: dict[str, Any]) -> bool:
@@ -187,10 +183,9 @@ def delete_model(session: AwsSession, name: str) -> None:
 
 def delete_endpoint(session: AwsSession, name: str) -> None:
     """Delete an endpoint and its scaling, and wait until it is gone."""
-    _remove(session, Resource("endpoint", name, name, "", "", 0))
-    end = time.monotonic() + _PATIENCE
-    while _exists(session, "endpoint", name) and time.monotonic() < end:
-        time.sleep(0.5 if session.url else 5)
+    endpoint = Resource("endpoint", name, name, "", "", 0)
+    _remove(session, endpoint)
+    _left(session, [endpoint])
 
 
 def _remove(session: AwsSession, resource: Resource) -> None:
@@ -199,25 +194,39 @@ def _remove(session: AwsSession, resource: Resource) -> None:
     from botocore.exceptions import ClientError
 
     sagemaker, stem = session.client("sagemaker"), _KINDS[resource.kind][2]
-    verb = "Stop" if resource.kind.endswith("job") else "Delete"
     with aws_errors(f"deleting {resource.name}"):
         try:
-            if resource.kind == "endpoint":
-                _unscale(session, resource.name)
+            if resource.kind == "model":
+                _empty(session, resource)
+            verb = "Stop" if resource.is_job else "Delete"
             getattr(sagemaker, xform_name(f"{verb}{stem}"))(**{f"{stem}Name": resource.name})
         except ClientError as error:
             if code_of(error) not in ("ValidationException", "ResourceNotFound"):
                 raise
+    if resource.kind == "endpoint":
+        unscale(session, resource.name)
 
 
-def _unscale(session: AwsSession, name: str) -> None:
-    """Deregister an endpoint's scaling, which deletes its policies and alarms."""
-    scaling = session.client("application-autoscaling")
-    ids = [f"endpoint/{name}/variant/main"]
-    targets = scaling.describe_scalable_targets(ServiceNamespace="sagemaker", ResourceIds=ids)["ScalableTargets"]
-    for target in targets:
-        where = {key: target[key] for key in ("ServiceNamespace", "ResourceId", "ScalableDimension")}
-        scaling.deregister_scalable_target(**where)
+def _empty(session: AwsSession, model: Resource) -> None:
+    """Delete the archives of a multi-model endpoint, which belong to it alone."""
+    container = session.client("sagemaker").describe_model(ModelName=model.name)["PrimaryContainer"]
+    bucket, _, prefix = container["ModelDataUrl"].removeprefix("s3://").partition("/")
+    if container.get("Mode") != "MultiModel" or not prefix.endswith(f"/multi-model/{model.of}/"):
+        return
+    s3 = session.client("s3")
+    for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
+        for item in page.get("Contents", []):
+            s3.delete_object(Bucket=bucket, Key=item["Key"])
+
+
+def unscale(session: AwsSession, name: str) -> None:
+    """Deregister an endpoint's scaling, if it has one, which deletes its policies and alarms."""
+    scaling, ids = session.client("application-autoscaling"), [f"endpoint/{name}/variant/{VARIANT}"]
+    with aws_errors(f"looking at the scaling of {name}"):
+        known = scaling.describe_scalable_targets(ServiceNamespace="sagemaker", ResourceIds=ids)["ScalableTargets"]
+        for target in known:
+            where = {key: target[key] for key in ("ServiceNamespace", "ResourceId", "ScalableDimension")}
+            scaling.deregister_scalable_target(**where)
 
 
 def _exists(session: AwsSession, kind: str, name: str) -> bool:
@@ -232,7 +241,7 @@ def _exists(session: AwsSession, kind: str, name: str) -> bool:
             if code_of(error) not in ("ValidationException", "ResourceNotFound"):
                 raise
             return False
-    return not kind.endswith("job") or described[f"{stem}Status"] in ("InProgress", "Stopping")
+    return not kind.endswith(" job") or described[f"{stem}Status"] in ("InProgress", "Stopping")
 
 
 def _left(session: AwsSession, resources: list[Resource]) -> list[str]:
@@ -245,22 +254,23 @@ def _left(session: AwsSession, resources: list[Resource]) -> list[str]:
         time.sleep(0.5 if session.url else 5)
 
 
-def _delete_model(session: AwsSession, aws: Aws, endpoint: str, model: str) -> None:
+def _delete_model(session: AwsSession, endpoint: str, model: str) -> None:
     """Delete a model of a multi-model endpoint from S3. A container that has opened it may still answer for a while."""
+    given = f"delete={endpoint}/{model}"
     sagemaker = session.client("sagemaker")
+    if owner(session, f"endpoint/{endpoint}") is None:
+        raise ConfigError(f"{given}: Sagehound has created no endpoint {endpoint}")
     with aws_errors(f"looking at endpoint {endpoint}"):
         config = sagemaker.describe_endpoint(EndpointName=endpoint)["EndpointConfigName"]
         variant = sagemaker.describe_endpoint_config(EndpointConfigName=config)["ProductionVariants"][0]
         container = sagemaker.describe_model(ModelName=variant["ModelName"])["PrimaryContainer"]
         if container.get("Mode") != "MultiModel":
-            raise ConfigError(
-                f"delete={endpoint}/{model}: {endpoint} has one model; delete={endpoint} deletes it whole"
-            )
+            raise ConfigError(f"{given}: {endpoint} has one model; delete={endpoint} deletes it")
         bucket, _, prefix = container["ModelDataUrl"].removeprefix("s3://").partition("/")
-        s3, key = session.client("s3"), f"{prefix}{model}.tar.gz"
-        keys = [o["Key"] for o in s3.list_objects_v2(Bucket=bucket, Prefix=prefix).get("Contents", [])]
-        if key not in keys:
-            names = ", ".join(k.removeprefix(prefix).removesuffix(".tar.gz") for k in keys)
-            raise ConfigError(f"delete={endpoint}/{model}: {endpoint} has no such model; it has {names}")
-        s3.delete_object(Bucket=bucket, Key=key)
+        s3 = session.client("s3")
+        pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+        names = [i["Key"].removeprefix(prefix).removesuffix(".tar.gz") for p in pages for i in p.get("Contents", [])]
+        if model not in names:
+            raise ConfigError(f"{given}: {endpoint} has no such model; it has {', '.join(names) or 'none'}")
+        s3.delete_object(Bucket=bucket, Key=f"{prefix}{model}.tar.gz")
     console.info(f"deleted {model}; containers that have opened it may still answer with it")

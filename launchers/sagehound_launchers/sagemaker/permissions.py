@@ -86,6 +86,7 @@ ACTIONS: dict[str, set[str]] = {  # by what is chosen
         *("sagemaker:DeleteEndpointConfig", "sagemaker:DeleteModel", "sagemaker:StopTrainingJob"),
         *("sagemaker:StopHyperParameterTuningJob", "sagemaker:StopProcessingJob", "sagemaker:StopTransformJob"),
         *("application-autoscaling:DescribeScalableTargets", "application-autoscaling:DeregisterScalableTarget"),
+        "cloudwatch:GetMetricStatistics",
         "s3:DeleteObject",  # a model of a multi-model endpoint
     },
 }

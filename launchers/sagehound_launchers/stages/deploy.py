@@ -9,6 +9,7 @@ from omegaconf import MISSING
 
 from sagehound.config import key
 from sagehound.errors import ConfigError
+from sagehound_launchers.config.endpoint_names import FORM, RESERVED
 from sagehound_launchers.config.stage import Stage
 
 if TYPE_CHECKING:
@@ -81,6 +82,11 @@ class Deploy:
             yield "deploy=serverless takes no VPC: drop aws.subnets and aws.security_groups"
         if self.name == "serverless" and (self.max_concurrency or 0) > 200:
             yield f"deploy.max_concurrency={self.max_concurrency}: a serverless endpoint takes 200 calls at most"
+        if self.endpoint is not None and (self.endpoint in RESERVED or not FORM.fullmatch(self.endpoint)):
+            yield (
+                f"deploy.endpoint={self.endpoint}: a name has a-z, A-Z, 0-9 and hyphens between them, 63 at most, and "
+                f"is not {' or '.join(RESERVED)}"
+            )
         if self.alarms and not self.bake_seconds:
             yield "deploy.alarms need time: give deploy.bake_seconds=300, or as many seconds as an alarm takes"
         if self.max_instances is not None and self.max_instances < self.instance_count:
@@ -106,23 +112,29 @@ def deploy(cfg: "Launch", own: Deploy, models: Sequence[str], folder: Path) -> N
         capture = RequestCapture(Path(own.capture).expanduser(), own.capture_percent or 100) if own.capture else None
         limits = Limits(requests=own.max_requests, pixels=round(own.max_megapixels * 1e6))
         memory = None if own.model_gb is None else round(own.model_gb * 1e9)
-        serve(names(models), own.host, own.port, limits, memory, capture)
+        serve(names(models, cfg.models), own.host, own.port, limits, memory, capture)
     else:
         from sagehound_launchers.sagemaker import endpoint_deployment
 
-        endpoint_deployment.deploy(cfg, own, names(models), folder)
+        endpoint_deployment.deploy(cfg, own, names(models, cfg.models), folder)
 
 
-def names(models: Sequence[str]) -> Mapping[str, str]:
-    """A name for each model: of its run's folder or its archive.
+def names(models: Sequence[str], given: Sequence[str] = ()) -> Mapping[str, str]:
+    """A name for each model: of its run's folder, its archive, or the registry's.
+
+    Args:
+        models: runs and archives.
+        given: the models as the command names them; empty if one was just trained.
 
     Raises:
         ConfigError: two models would have one name.
     """
     folders: dict[str, str] = {}
-    for model in models:
+    for model, asked in zip(models, given or models, strict=True):
         path = Path(model).expanduser().resolve()
         name = path.parent.name if path.name == "model.tar.gz" else path.name.removesuffix(".tar.gz")
+        if asked.startswith("registry:"):  # its versions have one name, so that a new one replaces the former
+            name = asked.removeprefix("registry:").rpartition("/")[2].partition("@")[0]
         if name in folders:
             raise ConfigError(f"model: {folders[name]} and {model} would both be called {name}; rename one")
         folders[name] = model

@@ -20,11 +20,10 @@ if TYPE_CHECKING:
 
 @dataclass
 class Registry:
-    """The registry of models. model=registry:NAME[@VERSION] takes a model from it."""
+    """The registry of models; registry_dir is the folder of the local one. model=registry:NAME[@VERSION] takes one."""
 
     name: str = key("a folder, or SageMaker's registry", MISSING, choices=("local", "sagemaker"))
     group: str = key("the name under which versions are registered", "sagehound")
-    folder: str = key("local: where it is", "outputs/registry")
     approved: bool = key("register as approved; false: it waits for approve=NAME@VERSION", False)
     require: str | None = key("scores that a model must have: test.top1>=0.85,valid.loss<1", None)
     better_than_approved: bool = key(
@@ -70,7 +69,7 @@ def register(cfg: "Launch", own: Registry, models: Sequence[str], folder: Path) 
             return _show(there, own, models[0], folder)
         registry: package.Registry = there
     else:
-        registry = FolderRegistry(Path(own.folder))
+        registry = FolderRegistry(Path(cfg.registry_dir))
     read = package.read(models[0])
     gate.check(read, own.rules)
     if own.better_than_approved:
@@ -78,7 +77,8 @@ def register(cfg: "Launch", own: Registry, models: Sequence[str], folder: Path) 
     version = registry.add(own.group, read, package.APPROVED if own.approved else package.PENDING)
     console.info(f"registered: {version.address} ({version.status})")
     if version.status != package.APPROVED:
-        console.info(f"approve it: sagehound launch approve={version.name}@{version.number}")
+        emulated = " aws=emulator" if own.name == "sagemaker" and cfg.aws.name == "emulator" else ""
+        console.info(f"approve it: sagehound launch approve={version.address.removeprefix('registry:')}{emulated}")
     return None
 
 

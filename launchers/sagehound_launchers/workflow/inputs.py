@@ -9,24 +9,25 @@ from sagehound.config.overrides import override
 from sagehound_launchers.config.stage import registry
 from sagehound_launchers.workflow.plan import Step, Workflow, digest
 
+# what looks at an endpoint or at new requests, and so may give another result each time
+_ALWAYS = ("deploy", "monitor", "probe")
 
-def place(workflow: Workflow, step: Step, *, is_same: bool) -> list[str]:
+
+def place(workflow: Workflow, step: Step) -> list[str]:
     """The overrides that give a step its folder and its model."""
     folder = workflow.folder
     if step.name == "search":
-        return [override("hydra.sweep.dir", str(_search_folder(workflow)))]
+        return [override("hydra.sweep.dir", str(_keyed(workflow, "search")))]
     if step.name != "train":
-        model = [f"model={workflow.model}"] if workflow.model and needs_model(step) else []
+        model = [override("model", workflow.model)] if workflow.model and needs_model(step) else []
         return [*model, override("hydra.run.dir", str(folder / step.name))]
-    place = [override("hydra.run.dir", str(folder / "train"))]
+    run = _keyed(workflow, "train")
+    place = [override("hydra.run.dir", str(run))]
     if any(one.name == "search" for one in workflow.steps):
-        place.append(override("best", str(_search_folder(workflow))))
-    begun = (folder / "train").is_dir() and any((folder / "train").iterdir())
-    if begun and not is_same:
-        place.append("overwrite=true")
-    elif begun and not step.sends:
-        resumes = (folder / "train/checkpoints/last.ckpt").exists()
-        place.append(override("resume", str(folder / "train")) if resumes else "overwrite=true")
+        place.append(override("best", str(_keyed(workflow, "search"))))
+    if run.is_dir() and any(run.iterdir()) and not step.sends:  # it was stopped; a job is followed
+        resumes = (run / "checkpoints/last.ckpt").exists()
+        place.append(override("resume", str(run)) if resumes else "overwrite=true")
     return place
 
 
@@ -35,47 +36,72 @@ def needs_model(step: Step) -> bool:
     return any(stage.needs_model for stage in registry() if stage.name == step.name)
 
 
-def _search_folder(workflow: Workflow) -> Path:
-    """A folder for each search, because it may be searched again with other settings."""
-    search = next(step for step in workflow.steps if step.name == "search")
-    return workflow.folder / f"search-{(search.key or digest(search.overrides))[:8]}"
+def _keyed(workflow: Workflow, name: str) -> Path:
+    """The folder of the search or the training. It depends on their inputs, so that a change replaces nothing."""
+    step = next(step for step in workflow.steps if step.name == name)
+    return workflow.folder / f"{name}-{step.key[:8]}"
+
+
+def trained(workflow: Workflow) -> str:
+    """The run of the training step, once its key is known."""
+    return str(_keyed(workflow, "train"))
 
 
 def has_output(workflow: Workflow, step: Step) -> bool:
-    """Whether what a step has made is still there."""
+    """Whether a step that is done need not be done again: its result is there, and nothing else can have changed it."""
     if step.name == "search":
-        return (_search_folder(workflow) / "best.yaml").exists()
+        return (_keyed(workflow, "search") / "best.yaml").exists()
     if step.name == "train":
-        return (workflow.folder / "train" / archive.NAME).exists()
-    return step.name != "deploy"  # which looks for its endpoint, and changes nothing if it is there
+        return (_keyed(workflow, "train") / archive.NAME).exists()
+    return step.name not in _ALWAYS
 
 
-def key(workflow: Workflow, step: Step) -> str:
-    """SHA-256 of what decides a step's result: its overrides, and the photos, the best trial or the model."""
-    inputs: list[Any] = [sorted(step.overrides)]
-    root = workflow.cfg.data.root if workflow.cfg else None
-    if step.name in ("search", "train", "transform", "bias", "monitor"):
-        inputs.append(_photos(root))
+def key(workflow: Workflow, step: Step, session: Any) -> str:  # noqa: ANN401 - an AwsSession, or None
+    """SHA-256 of what decides a step's result: its overrides, the files that they name, and the step's inputs.
+
+    Args:
+        workflow: with the keys of the steps before.
+        step: the step.
+        session: the account, for photos in S3.
+    """
+    inputs: list[Any] = [sorted(step.overrides), [_file(word) for word in sorted(step.overrides)]]
+    if step.name not in ("registry", "deploy", "image"):
+        inputs.append(_photos(workflow, session))
     if step.name == "train" and any(one.name == "search" for one in workflow.steps):
-        inputs.append((_search_folder(workflow) / "best.yaml").read_text())
+        inputs.append((_keyed(workflow, "search") / "best.yaml").read_text())
     if step.name not in ("search", "train") and workflow.model and needs_model(step):
-        inputs.append(_digest(workflow.model))
+        is_file = not workflow.model.startswith(("registry:", "["))
+        inputs.append(archive.digest(workflow.model) if is_file else workflow.model)
     return digest(inputs)
 
 
-def _digest(model: str) -> str:
-    return archive.digest(model) if not model.startswith(("registry:", "[")) else model
+def _file(word: str) -> str:
+    """The digest of the file that an override names; empty if it names none."""
+    path = Path(word.partition("=")[2].strip("'\"")).expanduser()
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+    except (OSError, ValueError):
+        return ""
 
 
-def _photos(root: str | None) -> str:
-    """A digest of the names, sizes and times of the photos; empty if they are not a folder of this machine."""
+def _photos(workflow: Workflow, session: Any) -> str:  # noqa: ANN401 - as above
+    """A digest of the names and contents of the photos in data.root, or of the objects in data.s3."""
     from sagehound.data.folders import LeftOut, photos_below
 
-    folder = Path(root).expanduser() if root else None
+    known = hashlib.sha256()
+    if workflow.cfg.data.s3 and session is not None:
+        bucket, _, prefix = workflow.cfg.data.s3.removeprefix("s3://").partition("/")
+        for page in session.client("s3").get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
+            for item in page.get("Contents", []):
+                known.update(f"{item['Key']}\0{item['ETag']}\n".encode())
+        return known.hexdigest()
+    folder = Path(workflow.cfg.data.root).expanduser() if workflow.cfg.data.root else None
     if folder is None or not folder.is_dir():
         return ""
-    known = hashlib.sha256()
     for name in photos_below(folder, LeftOut()):
-        status = (folder / name).lstat()
-        known.update(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode(errors="surrogateescape"))
+        try:
+            content = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        except OSError:
+            content = ""  # a broken link; the step reports it
+        known.update(f"{name}\0{content}\n".encode(errors="surrogateescape"))
     return known.hexdigest()

@@ -13,6 +13,7 @@ from hydra.errors import HydraException
 from sagehound.config.overrides import override, override_key
 from sagehound.errors import ConfigError
 from sagehound_launchers.config import Launch, schema
+from sagehound_launchers.config.endpoint_names import endpoint_name
 from sagehound_launchers.config.stage import BEFORE_TRAINING, Stage, registry
 
 _EMPTY = ("", "null")
@@ -38,9 +39,9 @@ class Workflow:
 
     folder: Path
     steps: list[Step]
+    cfg: Launch  # of the whole command
     flags: list[str] = field(default_factory=list)
-    model: str = ""  # of the stages: the run, or what the command names
-    cfg: Launch | None = None
+    model: str = ""  # of the stages: the run of the training, once it is known, or what the command names
     dry_run: bool = False
 
 
@@ -67,7 +68,7 @@ def of(argv: Sequence[str]) -> Workflow | None:
     flags = [flag for flag in flags if flag not in ("-m", "--multirun")]
     dry_run = given.get("dry_run", "").lower() in ("true", "1", "yes")
     folder = Path(given.get("hydra.run.dir") or f"outputs/workflows/{digest(words)[:10]}")
-    workflow = Workflow(folder, [], flags, given.get("model", ""), _checked(words, flags), dry_run)
+    workflow = Workflow(folder, [], _checked(words, flags), flags, given.get("model", ""), dry_run)
     _split(workflow, words, stages, searches=searches, trains=trains)
     for step in workflow.steps:
         step.sends = step.name in sends or (step.name == "train" and remote)
@@ -112,13 +113,11 @@ def _split(
         workflow.steps.insert(0, Step(stage.name, [*_own(words, stage), *here], sends=False))
     if trains:
         workflow.steps.append(Step("train", [*fixed], sends=False))
-        workflow.model = str(folder / "train")
     for stage in (s for s in stages if s.order > BEFORE_TRAINING):
         own = _own(words, stage)
         keys = {override_key(word) for word in own}
         if stage.name == "deploy" and "deploy=local" not in own and "deploy.endpoint" not in keys:
-            name = "".join(c if c.isalnum() and c.isascii() else "-" for c in folder.resolve().name).strip("-")
-            own.append(f"deploy.endpoint=sagehound-{name}"[:60])
+            own.append(f"deploy.endpoint={endpoint_name(folder.resolve().name)}")
         if stage.name == "transform" and "transform.output" not in keys:
             suffix = "jsonl" if "transform.format=jsonl" in own else "csv"
             own.append(override("transform.output", str(folder / "transform" / f"predictions.{suffix}")))

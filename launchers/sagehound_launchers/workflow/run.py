@@ -17,7 +17,8 @@ from sagehound.config.overrides import override
 from sagehound.errors import SagehoundError, Stopped
 from sagehound.storage.atomic import locked, write_json
 from sagehound.system import console
-from sagehound_launchers.workflow.inputs import has_output, key, needs_model, place
+from sagehound_launchers.packages import find
+from sagehound_launchers.workflow.inputs import has_output, key, needs_model, place, trained
 from sagehound_launchers.workflow.plan import Step, Workflow
 
 _STATE = "workflow.json"
@@ -41,13 +42,18 @@ def run(workflow: Workflow) -> None:
     with locked(folder / ".lock", busy=f"another command runs the steps in {folder}"), _signals():
         _recall(workflow)
         session = _session(workflow)
+        if workflow.model.startswith(find.PREFIX):  # the version of now, for all steps
+            workflow.model = find.find(workflow.model.removeprefix(find.PREFIX), workflow.cfg)[1].address
         for number, step in enumerate(workflow.steps, 1):
-            before, step.key = step.key, key(workflow, step)
+            before, step.key = step.key, key(workflow, step, session)
             is_same = before == step.key
+            if step.name == "train":
+                workflow.model = trained(workflow)
             if is_same and step.state == "done" and has_output(workflow, step):
                 console.info(f"step {number} of {len(workflow.steps)}, {step.name}: done before")
                 continue
-            console.info(f"step {number} of {len(workflow.steps)}: {step.name}")
+            again = " again, because its settings or inputs have changed" if before and not is_same else ""
+            console.info(f"step {number} of {len(workflow.steps)}: {step.name}{again}")
             code = _run_step(workflow, step, is_same=is_same)
             if code:
                 _table(workflow)
@@ -60,7 +66,7 @@ def _run_step(workflow: Workflow, step: Step, *, is_same: bool) -> int:
     step.state = "running"
     _write(workflow)
     start = time.monotonic()
-    code = _call([*_multirun(step), *step.overrides, *place(workflow, step, is_same=is_same)], workflow.flags)
+    code = _call([*_multirun(step), *step.overrides, *place(workflow, step)], workflow.flags)
     step.seconds = round((step.seconds if is_same else 0) + time.monotonic() - start, 1)
     step.state = "failed" if code else "done"
     step.dollars = _dollars(workflow, step)
@@ -85,14 +91,14 @@ def _show(workflow: Workflow, step: Step) -> None:
     words = [override(f"hydra.{kind}.dir", str(folder)), "dry_run=true"]
     if step.name not in ("search", "train"):
         known = bool(workflow.model) and needs_model(step) and Path(workflow.model).exists()
-        words.append(f"model={workflow.model}" if known else f"model={folder / 'not-trained'}")
+        words.append(override("model", workflow.model if known else str(folder / "not-trained")))
     if code := _call([*_multirun(step), *step.overrides, *words], workflow.flags):
         sys.exit(code)
 
 
 def _session(workflow: Workflow) -> Any:  # noqa: ANN401 - an AwsSession, which imports boto3
     """The account of the steps, or an emulator that lives as long as the command; None if no step needs it."""
-    if workflow.cfg is None or not any(step.sends for step in workflow.steps):
+    if not any(step.sends for step in workflow.steps):
         return None
     from sagehound_launchers.sagemaker import account
 
@@ -136,8 +142,8 @@ def _signals() -> Iterator[None]:
 
 def _dollars(workflow: Workflow, step: Step) -> float | None:
     """What a training job was billed by list price; None if it is not known, or cost nothing."""
-    path = workflow.folder / "train" / "job.json"
-    if step.name != "train" or workflow.cfg is None or workflow.cfg.aws.name == "emulator" or not path.exists():
+    path = Path(workflow.model, "job.json")
+    if step.name != "train" or workflow.cfg.aws.name == "emulator" or not path.exists():
         return None
     from sagehound_launchers.sagemaker import cost
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from sagehound.artifact.archive import find, opened
 from sagehound.data.folders import LeftOut, photos_below
-from sagehound.errors import InputError, SagehoundError
+from sagehound.errors import ConfigError, InputError, SagehoundError
 from sagehound.inference.formats import JSON, PhotoResult, Probabilities, ResponseFormat, photo_result
 from sagehound.serving.batcher import Batcher
 from sagehound.serving.predictor import Predictor
@@ -116,6 +116,7 @@ def _prediction(
 def _there(target: str, photos: Iterable[Named], top_k: int, remote: Remote) -> Iterator[Result]:
     from sagehound_launchers import endpoint_client
 
+    is_address = target.startswith(("http://", "https://"))
     try:
         ask = endpoint_client.connect(
             target,
@@ -126,11 +127,11 @@ def _there(target: str, photos: Iterable[Named], top_k: int, remote: Remote) -> 
             model=remote.target_model,
         )
         yield from endpoint_client.predict(ask, photos, remote.clients)
-    except SagehoundError as error:
-        raise _neither(target, error) from error
+    except ConfigError as error:  # of the account or of the endpoint; photos have errors of their own
+        raise error if is_address else _neither(target, error) from error
 
 
-def _neither(target: str, error: SagehoundError) -> SagehoundError:
+def _neither(target: str, error: ConfigError) -> SagehoundError:
     """The error for a name that is neither a run nor an endpoint."""
     try:
         find(target)

@@ -2,20 +2,24 @@
 
 import csv
 import json
+import re
 import tarfile
 from pathlib import Path
 from typing import Any
 
 import pytest
-from emulator_helpers import client
+from emulator_helpers import IMAGE, ROLE, client, until
 from helpers import Command
 from request_helpers import ACCOUNT, config, held
 
 from sagehound.errors import ConfigError
+from sagehound_launchers.config.endpoint_names import FORM, endpoint_name
 from sagehound_launchers.sagemaker import hosting_requests as hosting
 from sagehound_launchers.sagemaker.requests import check
+from sagehound_launchers.stages.deploy import names as names_of
 from sagemaker_emulator.server import Emulator
 
+BUCKET = "sagemaker-us-west-2-123456789012"
 HERE = ["aws=emulator", "data=demo"]
 
 
@@ -76,6 +80,8 @@ def test_an_update_moves_calls_as_chosen(update: str) -> None:
         (["deploy=sagemaker", "deploy.alarms=[a]"], "deploy.alarms need time"),
         (["deploy=sagemaker", "deploy.instance_count=3", "deploy.max_instances=2"], "is below deploy.instance_count=3"),
         (["deploy=sagemaker", "+aws.tags.sagehound=x"], "aws.tags.sagehound is Sagehound's own tag"),
+        (["deploy=sagemaker", "deploy.endpoint=my_dogs"], "deploy.endpoint=my_dogs: a name has a-z"),
+        (["deploy=sagemaker", "deploy.endpoint=all"], "is not all or idle"),
         (["delete=all", "deploy=sagemaker"], "delete=all is a command of its own"),
     ],
 )
@@ -114,6 +120,10 @@ def test_an_endpoint_from_deployment_to_deletion(
     listed = launch("list", "aws=emulator")
     assert listed.returncode == 0, listed.stderr
     assert "$0.23" in listed.stdout, "two machines of $0.115"
+    assert "not called for" not in listed.stdout + listed.stderr, "it is younger than a day"
+    called = launch("list", "aws=emulator", "idle_hours=0.001")
+    assert re.search(r"^endpoint +dogs .* (\d+) +\$0.23", called.stdout, re.MULTILINE)[1] == "12"  # type: ignore[index]
+    assert "there was nothing to delete" in launch("delete=idle", "aws=emulator", "idle_hours=0.001").stdout
     typo = launch("delete=cats", "aws=emulator")
     assert (typo.returncode, "created nothing of this name; there is dogs" in typo.stderr) == (2, True)
     done = launch("delete=dogs", "aws=emulator")
@@ -162,6 +172,9 @@ def test_several_models_behind_one_endpoint(
     assert launch("delete=dogs/one", "aws=emulator").returncode == 0
     refused = launch("delete=dogs/one", "aws=emulator")
     assert (refused.returncode, "has no such model; it has two" in refused.stderr) == (2, True)
+    assert launch("delete=dogs", "aws=emulator").returncode == 0
+    assert client(emulator, "s3").list_objects_v2(Bucket=BUCKET, Prefix="sagehound/multi-model/")["KeyCount"] == 0
+    assert launch(*many, "model=[two]").returncode == 0
     with tarfile.open(tmp_path / "two/model.tar.gz", "w:gz") as tar:
         tar.add(run / "model.tar.gz", "x")
     changed = launch(*many, "model=[two]")
@@ -179,6 +192,88 @@ def test_an_endpoint_that_fails_leaves_nothing(launch: Command, tmp_path: Path, 
     assert "model.json" in done.stdout, "the container's log says why"
     assert there(emulator) == {"endpoints": [], "configs": [], "models": []}
     assert "deleted: dogs, " in done.stdout
+
+
+def foreign(emulator: Emulator, run: Path, name: str) -> None:
+    """An endpoint without Sagehound's tag."""
+    sm, s3 = client(emulator, "sagemaker"), client(emulator, "s3")
+    s3.create_bucket(Bucket="theirs", CreateBucketConfiguration={"LocationConstraint": "us-west-2"})
+    s3.upload_file(str(run / "model.tar.gz"), "theirs", f"multi-model/{name}/prod.tar.gz")
+    container = {"Image": IMAGE, "ModelDataUrl": f"s3://theirs/multi-model/{name}/", "Mode": "MultiModel"}
+    sm.create_model(ModelName=name, PrimaryContainer=container, ExecutionRoleArn=ROLE)
+    variant = {"VariantName": "main", "ModelName": name, "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
+    sm.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[variant])
+    sm.create_endpoint(EndpointName=name, EndpointConfigName=name)
+    until(lambda: sm.describe_endpoint(EndpointName=name), lambda d: d["EndpointStatus"] == "InService")
+
+
+@pytest.mark.slow
+def test_what_others_have_created_is_left_alone(launch: Command, run: Path, tmp_path: Path, emulator: Emulator) -> None:
+    foreign(emulator, run, "colleague")
+    before = there(emulator)
+    refused = launch("deploy=sagemaker", f"model={run}", *HERE, "deploy.endpoint=colleague")
+    assert (refused.returncode, "that Sagehound did not create" in refused.stderr) == (2, True)
+    refused = launch("delete=colleague/prod", "aws=emulator")
+    assert (refused.returncode, "Sagehound has created no endpoint colleague" in refused.stderr) == (2, True)
+    assert launch("delete=colleague", "aws=emulator").returncode == 2
+    assert "there was nothing to delete" in launch("delete=all", "aws=emulator").stdout
+    assert there(emulator) == before
+    s3 = client(emulator, "s3")
+    assert s3.head_object(Bucket="theirs", Key="multi-model/colleague/prod.tar.gz")["ContentLength"]
+
+
+@pytest.mark.slow
+def test_scaling_follows_the_settings_and_a_lost_configuration_does_not_stop_a_deletion(
+    launch: Command, run: Path, tmp_path: Path, emulator: Emulator
+) -> None:
+    given = ["deploy=sagemaker", f"model={run}", *HERE, "deploy.endpoint=dogs"]
+    scaling = client(emulator, "application-autoscaling")
+
+    def targets() -> list[int]:
+        found = scaling.describe_scalable_targets(ServiceNamespace="sagemaker")["ScalableTargets"]
+        return [target["MaxCapacity"] for target in found]
+
+    scaled = launch(*given, "deploy.max_instances=4")
+    assert scaled.returncode == 0, scaled.stderr
+    assert targets() == [4]
+    assert launch(*given).returncode == 0
+    assert targets() == []
+    sm = client(emulator, "sagemaker")
+    for name in there(emulator)["configs"]:
+        sm.delete_endpoint_config(EndpointConfigName=name)
+    listed = launch("list", "aws=emulator")
+    assert (listed.returncode, "not known" in listed.stdout) == (0, True), listed.stderr
+    assert launch("delete=dogs", "aws=emulator").returncode == 0
+    assert there(emulator) == {"endpoints": [], "configs": [], "models": []}
+
+
+@pytest.mark.parametrize(
+    ("models", "given", "names"),
+    [
+        (["outputs/a", "b/model.tar.gz", "c.tar.gz"], [], ["a", "b", "c"]),
+        (["outputs/registry/dogs/1/model.tar.gz"], ["registry:dogs@1"], ["dogs"]),
+        (["cache/abc/model.tar.gz"], ["registry:sagemaker/dogs"], ["dogs"]),
+    ],
+)
+def test_a_model_is_named_as_its_user_knows_it(models: list[str], given: list[str], names: list[str]) -> None:
+    assert list(names_of(models, given)) == names
+
+
+def test_names_of_endpoints_differ_where_those_of_models_do() -> None:
+    long = "a model of dogs with quite a long name, version "
+    assert endpoint_name("dogs") == "sagehound-dogs"
+    assert endpoint_name("Ünïcode 2,5") == "sagehound-n-code-2-5"
+    assert endpoint_name(f"{long}1") != endpoint_name(f"{long}2")
+    for name in (f"{long}1", "-" * 60, "a" * 33 + "-b", "x" * 200):
+        assert len(endpoint_name(name)) <= 50
+        assert FORM.fullmatch(endpoint_name(name))
+
+
+def test_secrets_are_refused(launch: Command, run: Path, tmp_path: Path, emulator: Emulator) -> None:
+    secret = f"+aws.environment.TOKEN=hf_{'aB3' * 12}"
+    done = launch("deploy=sagemaker", f"model={run}", *HERE, "dry_run=true", secret)
+    assert done.returncode == 2, done.stdout
+    assert "a model's environment" in done.stderr
 
 
 def test_dry_run_sends_nothing(launch: Command, tmp_path: Path, emulator: Emulator) -> None:
