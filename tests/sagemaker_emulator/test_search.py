@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from emulator_helpers import Client, ended, job
+from emulator_helpers import Client, client, ended, job
 
 from sagemaker_emulator.server import Emulator
 
@@ -112,3 +112,29 @@ def test_what_moto_knows_is_stored_and_marked_as_not_executed(emulator: Emulator
     assert json.loads(refused.value.read())["__type"] == "ValidationException"
     with pytest.raises(ClientError, match="NotImplemented"):
         sm.list_inference_experiments()
+
+
+def test_resources_are_found_by_their_tags_in_the_tagging_api(emulator: Emulator) -> None:
+    sm, tagging = client(emulator, "sagemaker"), client(emulator, "resourcegroupstaggingapi")
+    for name, team in (("a", "dogs"), ("b", "cats"), ("c", "dogs")):
+        sm.create_model_package_group(ModelPackageGroupName=name, Tags=[{"Key": "team", "Value": team}])
+    client(emulator, "s3").create_bucket(Bucket="photos", CreateBucketConfiguration={"LocationConstraint": "us-west-2"})
+    tagging_s3 = {"TagSet": [{"Key": "team", "Value": "dogs"}]}
+    client(emulator, "s3").put_bucket_tagging(Bucket="photos", Tagging=tagging_s3)
+
+    def found(**request: Any) -> list[str]:  # noqa: ANN401
+        pages = tagging.get_paginator("get_resources").paginate(**request)
+        return [r["ResourceARN"].rpartition(":")[2] for page in pages for r in page["ResourceTagMappingList"]]
+
+    dogs = [{"Key": "team", "Values": ["dogs"]}]
+    groups = ["model-package-group/a", "model-package-group/c"]
+    assert found(TagFilters=dogs) == ["photos", *groups]
+    assert found(TagFilters=dogs, ResourceTypeFilters=["sagemaker"]) == groups
+    assert found(ResourceTypeFilters=["sagemaker:model-package-group"], ResourcesPerPage=1) == [
+        "model-package-group/a",
+        "model-package-group/b",
+        "model-package-group/c",
+    ]
+    assert found(ResourceTypeFilters=["sagemaker:endpoint"]) == []
+    sm.delete_model_package_group(ModelPackageGroupName="a")
+    assert found(TagFilters=dogs, ResourceTypeFilters=["sagemaker"]) == ["model-package-group/c"]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from sagehound.errors import ConfigError, SagehoundError
 from sagehound.evaluation.mcnemar import mcnemar
+from sagehound.metrics import METRICS
 from sagehound.system import console
 from sagehound_launchers.packages.package import APPROVED, Package, Registry
 
@@ -25,6 +26,8 @@ def parse(rule: str) -> tuple[str, str, str, float]:
         ConfigError: it has another form.
     """
     match = _RULE.fullmatch(rule.strip())
+    if match and match[2] not in (names := [metric.name for metric in METRICS]):
+        raise ConfigError(f"registry.require={rule}: no such score; choose from {', '.join(names)}")
     try:
         if match:
             return match[1], match[2], match[3], float(match[4])
@@ -69,7 +72,7 @@ def check_better(package: Package, registry: Registry, name: str) -> None:
         console.info(f"gate: this is {approved.address} itself")
         return
     photos, better, worse, p = mcnemar(package.predictions, registry.predictions(approved), better=True)
-    found = f"of {photos} test photos of both, only the new one has {better} right and only {approved.address} {worse}"
+    found = f"of {photos} test photos the new model alone is right on {better}, {approved.address} alone on {worse}"
     if not photos:
         raise NotGoodEnough(
             f"registry.better_than_approved: no test photo is common with {approved.address}; nothing was registered"

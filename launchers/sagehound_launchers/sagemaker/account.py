@@ -27,6 +27,9 @@ _ATTEMPTS = 6  # attempts of a call, with growing pauses
 _OLD_GPUS = {"ml.p2": "K80 (compute capability 3.7)", "ml.p3": "V100 (7.0)", "ml.p3dn": "V100 (7.0)"}
 
 
+OF_WORKFLOW = "SAGEHOUND_EMULATOR"  # environment variable: the emulator that the command of several steps has started
+
+
 @dataclass(frozen=True)
 class AwsSession:
     """A session with AWS's services or the emulator's."""
@@ -122,7 +125,8 @@ def open_session(aws: Aws, connections: int = 32, seconds: float = 30) -> AwsSes
         with lock:  # creating a client is not thread-safe
             return session.client(service, endpoint_url=url, config=settings)
 
-    return AwsSession(str(session.region_name), url, url in _started, client)
+    own = url in _started or (url is not None and os.environ.get(OF_WORKFLOW) == url)
+    return AwsSession(str(session.region_name), url, own, client)
 
 
 def _check_instance(aws: Aws) -> None:

@@ -40,7 +40,8 @@ def deploy(cfg: Launch, own: "Deploy", models: Mapping[str, str], folder: Path) 
             goes on as before.
     """
     cloud = account.connect(cfg.aws, dry_run=cfg.dry_run)
-    name = own.endpoint or endpoint_name(next(iter(models)))
+    kind = "" if own.name == "sagemaker" else f"-{own.name.replace('_', '-')}"
+    name = own.endpoint or endpoint_name(f"{next(iter(models))}{kind}")
     refuse_secrets(cfg.aws.environment, "a model's environment")
     requests = _requests(cloud, cfg, own, name, models)
     config = requests["config"][1]["EndpointConfigName"]

@@ -101,8 +101,11 @@ def delete(aws: Aws, name: str, hours: float) -> None:
     if not chosen and name not in ("all", "idle"):
         known = ", ".join(sorted({r.of for r in resources})) or "nothing"
         raise ConfigError(f"delete={name}: Sagehound has created nothing of this name; there is {known}")
-    errors = []
+    errors: list[str] = []
+    console.info(f"deleting {len(chosen)}" if chosen else "there is nothing to delete")
     for resource in chosen:
+        if resource.kind != "endpoint" and any(resource.of in error for error in errors):
+            continue  # its endpoint is still there and needs it
         try:
             _remove(session, resource)
         except SagehoundError as error:  # the others are deleted all the same
@@ -112,7 +115,8 @@ def delete(aws: Aws, name: str, hours: float) -> None:
         still = f"still there: {', '.join(left)}" if left else ""
         raise SagehoundError("; ".join(filter(None, [*errors, still, "sagehound launch list shows what is left"])))
     names = ", ".join(f"{r.kind} {r.name}" for r in chosen)
-    console.info(f"deleted, nothing of them is left: {names}" if chosen else "there was nothing to delete")
+    if chosen:
+        console.info(f"deleted, nothing of them is left: {names}")
     return None
 
 
@@ -183,9 +187,7 @@ def delete_model(session: AwsSession, name: str) -> None:
 
 def delete_endpoint(session: AwsSession, name: str) -> None:
     """Delete an endpoint and its scaling, and wait until it is gone."""
-    endpoint = Resource("endpoint", name, name, "", "", 0)
-    _remove(session, endpoint)
-    _left(session, [endpoint])
+    _remove(session, Resource("endpoint", name, name, "", "", 0))
 
 
 def _remove(session: AwsSession, resource: Resource) -> None:
@@ -194,16 +196,21 @@ def _remove(session: AwsSession, resource: Resource) -> None:
     from botocore.exceptions import ClientError
 
     sagemaker, stem = session.client("sagemaker"), _KINDS[resource.kind][2]
+    end = time.monotonic() + _PATIENCE
     with aws_errors(f"deleting {resource.name}"):
-        try:
-            if resource.kind == "model":
-                _empty(session, resource)
-            verb = "Stop" if resource.is_job else "Delete"
-            getattr(sagemaker, xform_name(f"{verb}{stem}"))(**{f"{stem}Name": resource.name})
-        except ClientError as error:
-            if code_of(error) not in ("ValidationException", "ResourceNotFound"):
-                raise
+        while _exists(session, resource.kind, resource.name):
+            try:
+                if resource.kind == "model":
+                    _empty(session, resource)
+                verb = "Stop" if resource.is_job else "Delete"
+                getattr(sagemaker, xform_name(f"{verb}{stem}"))(**{f"{stem}Name": resource.name})
+                break
+            except ClientError as error:  # an endpoint that is being created or updated cannot be deleted yet
+                if code_of(error) != "ValidationException" or time.monotonic() > end:
+                    raise
+                time.sleep(_pause(session))
     if resource.kind == "endpoint":
+        _left(session, [resource])  # its configuration and model are deleted after it
         unscale(session, resource.name)
 
 
@@ -251,7 +258,12 @@ def _left(session: AwsSession, resources: list[Resource]) -> list[str]:
         left = [r.name for r in resources if _exists(session, r.kind, r.name)]
         if not left or time.monotonic() > end:
             return left
-        time.sleep(0.5 if session.url else 5)
+        time.sleep(_pause(session))
+
+
+def _pause(session: AwsSession) -> float:
+    """Seconds between two looks."""
+    return 0.5 if session.url else 5.0
 
 
 def _delete_model(session: AwsSession, endpoint: str, model: str) -> None:

@@ -65,12 +65,14 @@ def packed(run: str) -> Path:
     """The model.tar.gz of a run.
 
     Raises:
-        InputError: there is no such model.
+        InputError: there is no such model, or it is broken.
         ConfigError: it is unpacked.
     """
     path = archive.find(run)
     if path.is_dir():
         raise ConfigError(f"model={run} is unpacked: give the run's folder or its {archive.NAME}")
+    with archive.opened(path) as folder:  # a server would refuse a broken one
+        archive.Card.read(folder)
     return path
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from omegaconf import MISSING
 
 from sagehound.config import key
+from sagehound.config.fields import did_you_mean
 from sagehound.errors import ConfigError
 from sagehound_launchers.config.endpoint_names import FORM, RESERVED
 from sagehound_launchers.config.stage import Stage
@@ -87,6 +88,9 @@ class Deploy:
                 f"deploy.endpoint={self.endpoint}: a name has a-z, A-Z, 0-9 and hyphens between them, 63 at most, and "
                 f"is not {' or '.join(RESERVED)}"
             )
+        if self.name != "serverless" and self.instance_type not in instance_types():
+            near = did_you_mean(self.instance_type, instance_types())
+            yield f"deploy.instance_type={self.instance_type}: SageMaker has no endpoints on it{near}"
         if self.alarms and not self.bake_seconds:
             yield "deploy.alarms need time: give deploy.bake_seconds=300, or as many seconds as an alarm takes"
         if self.max_instances is not None and self.max_instances < self.instance_count:
@@ -117,6 +121,13 @@ def deploy(cfg: "Launch", own: Deploy, models: Sequence[str], folder: Path) -> N
         from sagehound_launchers.sagemaker import endpoint_deployment
 
         endpoint_deployment.deploy(cfg, own, names(models, cfg.models), folder)
+
+
+def instance_types() -> list[str]:
+    """The machines that endpoints may have, as botocore's model lists them."""
+    from sagemaker_emulator.request_validation import service_model
+
+    return list(service_model("sagemaker").shape_for("ProductionVariantInstanceType").enum)
 
 
 def names(models: Sequence[str], given: Sequence[str] = ()) -> Mapping[str, str]:

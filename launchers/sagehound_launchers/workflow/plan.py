@@ -67,7 +67,9 @@ def of(argv: Sequence[str]) -> Workflow | None:
         return None
     flags = [flag for flag in flags if flag not in ("-m", "--multirun")]
     dry_run = given.get("dry_run", "").lower() in ("true", "1", "yes")
-    folder = Path(given.get("hydra.run.dir") or f"outputs/workflows/{digest(words)[:10]}")
+    names = {stage.name for stage in registry()} | {"dry_run"}  # another setting of a stage repeats no training
+    first = [word for word in words if override_key(word).split(".")[0].split("/")[0] not in names]
+    folder = Path(given.get("hydra.run.dir") or f"outputs/workflows/{digest(first)[:10]}")
     workflow = Workflow(folder, [], _checked(words, flags), flags, given.get("model", ""), dry_run)
     _split(workflow, words, stages, searches=searches, trains=trains)
     for step in workflow.steps:

@@ -2,6 +2,7 @@
 
 import ctypes
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -102,7 +103,10 @@ def _session(workflow: Workflow) -> Any:  # noqa: ANN401 - an AwsSession, which 
         return None
     from sagehound_launchers.sagemaker import account
 
-    return account.open_session(workflow.cfg.aws)
+    session = account.open_session(workflow.cfg.aws)
+    if session.own and session.url:
+        os.environ[account.OF_WORKFLOW] = session.url  # for the steps, which say what ends with it
+    return session
 
 
 def _call(words: Sequence[str], flags: Sequence[str]) -> int:

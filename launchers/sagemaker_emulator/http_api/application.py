@@ -23,6 +23,7 @@ from moto.sagemaker.responses import SageMakerResponse
 from sagemaker_emulator.account_answers import answer
 from sagemaker_emulator.control import Control
 from sagemaker_emulator.errors import ApiError
+from sagemaker_emulator.http_api import tag_queries
 from sagemaker_emulator.http_api.json_body import json_body, json_object
 from sagemaker_emulator.http_api.local_requests import refusal, with_bucket_in_path
 from sagemaker_emulator.http_api.log_queries import with_stream_names
@@ -130,7 +131,26 @@ class Application:
             except ApiError as error:
                 return error_response(protocol, error.code, error.message, error.status)
             environ |= {"wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(len(body))}
+        if operation == tag_queries.OPERATION:
+            return self._by_tags(call, region, environ)
         return self._by_moto(environ, protocol)
+
+    def _by_tags(self, call: Request, region: str, environ: dict[str, Any]) -> Any:  # noqa: ANN401 - as above
+        """List the resources with some tags: SageMaker's, after those that moto has."""
+        try:
+            request = json_object(call.body)
+            if not tag_queries.asks_for_sagemaker(request):
+                return self._by_moto(environ, "json")
+            others: list[dict[str, Any]] = []
+            if not request.get("ResourceTypeFilters"):
+                status, headers, chunks = self._by_moto(environ, "json")
+                if not status.startswith("200"):
+                    return status, headers, chunks
+                others = json.loads(b"".join(chunks))["ResourceTagMappingList"]
+            body = tag_queries.get_resources(self._regions.get(region).records, request, others)
+        except ApiError as error:
+            return error_response("json", error.code, error.message, error.status)
+        return Response(body, 200, {"Content-Type": "application/x-amz-json-1.1"})
 
     def _fault(self, protocol: str, kind: str, seconds: float | None) -> Response:
         if kind == "timeout":

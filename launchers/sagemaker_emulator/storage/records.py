@@ -39,6 +39,11 @@ class Records:
         with self.lock:
             return list(self._records.get(kind, {}).values())
 
+    def names(self, kind: str) -> list[str]:
+        """The names of all records of a kind, the oldest first."""
+        with self.lock:
+            return list(self._records.get(kind, {}))
+
     def find(self, kind: str, name: str) -> Record | None:
         """The record, or None. It is the stored object itself: change it under ``lock``, then ``save`` it."""
         with self.lock:

@@ -1,6 +1,6 @@
 """Tags of resources, by ARN."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from sagemaker_emulator.errors import invalid
 from sagemaker_emulator.storage.listing import page
@@ -73,6 +73,14 @@ class Tags:
         """Whether there is such a resource, or it is of a kind that the emulator does not have."""
         kind, _, name = arn.split(":", 5)[5].partition("/")
         return kind not in _KINDS or self._records.find(_KINDS[kind], name) is not None
+
+
+def tagged(records: Records) -> Iterator[tuple[str, list[Record]]]:
+    """Every resource that has tags and exists: its ARN and its tags."""
+    tags = Tags(records)
+    for arn in records.names(_KIND):
+        if of := tags.of(arn):
+            yield arn, of
 
 
 def _read(tags: list[dict[str, str]]) -> Record:

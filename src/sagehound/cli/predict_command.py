@@ -42,7 +42,8 @@ def predict(program: str, argv: Sequence[str]) -> None:
         interrupts.restore_keyboard_interrupt()
         if arguments.explain:
             _explain(Path(arguments.target).expanduser(), arguments.photos, Path(arguments.explain).expanduser())
-        remote = Remote(arguments.region, arguments.profile, arguments.emulator, arguments.target_model)
+        emulator = arguments.emulator_folder if arguments.emulator else None
+        remote = Remote(arguments.region, arguments.profile, emulator, arguments.target_model)
         results = predictions.predict(arguments.target, arguments.photos, arguments.top_k or 1, remote)
         failed = _print(results, arguments.top_k) if arguments.format == "text" else _write(results, arguments)
     if failed:
@@ -62,9 +63,8 @@ def _parser(program: str) -> _Parser:
     parser.add_argument("--target-model", metavar="NAME", help="the model of a multi-model endpoint")
     parser.add_argument("--region", help="AWS region; without it, as boto3 finds it")
     parser.add_argument("--profile", help="profile of ~/.aws")
-    parser.add_argument(
-        "--emulator", metavar="FOLDER", nargs="?", const=".emulator", help="the emulator's state; as aws=emulator"
-    )
+    parser.add_argument("--emulator", action="store_true", help="reach the emulator, as aws=emulator does")
+    parser.add_argument("--emulator-folder", metavar="FOLDER", default=".emulator", help="the emulator's state")
     return parser
 
 
@@ -76,6 +76,11 @@ def _check(arguments: argparse.Namespace) -> None:
             raise ConfigError(f"{photo}: did you mean --top-k {photo.partition('=')[2]}?")
     if arguments.output and arguments.format == "text":
         raise ConfigError(f"--output {arguments.output}: add --format csv or --format jsonl")
+    is_run = Path(arguments.target).expanduser().exists()
+    if arguments.target_model and (is_run or arguments.target.startswith(("http://", "https://"))):
+        raise ConfigError(
+            f"--target-model {arguments.target_model} is of endpoints on SageMaker, not {arguments.target}"
+        )
     if arguments.explain and not Path(arguments.target).expanduser().exists():
         raise ConfigError(f"--explain needs a run on this machine, not {arguments.target}")
 

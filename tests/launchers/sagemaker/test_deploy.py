@@ -12,6 +12,7 @@ from emulator_helpers import IMAGE, ROLE, client, until
 from helpers import Command
 from request_helpers import ACCOUNT, config, held
 
+from sagehound.artifact import archive
 from sagehound.errors import ConfigError
 from sagehound_launchers.config.endpoint_names import FORM, endpoint_name
 from sagehound_launchers.sagemaker import hosting_requests as hosting
@@ -81,6 +82,9 @@ def test_an_update_moves_calls_as_chosen(update: str) -> None:
         (["deploy=sagemaker", "deploy.instance_count=3", "deploy.max_instances=2"], "is below deploy.instance_count=3"),
         (["deploy=sagemaker", "+aws.tags.sagehound=x"], "aws.tags.sagehound is Sagehound's own tag"),
         (["deploy=sagemaker", "deploy.endpoint=my_dogs"], "deploy.endpoint=my_dogs: a name has a-z"),
+        (["deploy=sagemaker", "deploy.instance_type=ml.m5.lage"], "did you mean ml.m5.large"),
+        (["registry=local", "registry.require=test.topp1>1"], "no such score; choose from top1"),
+        (["bias=local", "bias.facets=nowhere.csv"], "bias.facets=nowhere.csv: no such file"),
         (["deploy=sagemaker", "deploy.endpoint=all"], "is not all or idle"),
         (["delete=all", "deploy=sagemaker"], "delete=all is a command of its own"),
     ],
@@ -123,7 +127,7 @@ def test_an_endpoint_from_deployment_to_deletion(
     assert "not called for" not in listed.stdout + listed.stderr, "it is younger than a day"
     called = launch("list", "aws=emulator", "idle_hours=0.001")
     assert re.search(r"^endpoint +dogs .* (\d+) +\$0.23", called.stdout, re.MULTILINE)[1] == "12"  # type: ignore[index]
-    assert "there was nothing to delete" in launch("delete=idle", "aws=emulator", "idle_hours=0.001").stdout
+    assert "there is nothing to delete" in launch("delete=idle", "aws=emulator", "idle_hours=0.001").stdout
     typo = launch("delete=cats", "aws=emulator")
     assert (typo.returncode, "created nothing of this name; there is dogs" in typo.stderr) == (2, True)
     done = launch("delete=dogs", "aws=emulator")
@@ -183,13 +187,14 @@ def test_several_models_behind_one_endpoint(
 
 @pytest.mark.slow
 def test_an_endpoint_that_fails_leaves_nothing(launch: Command, tmp_path: Path, emulator: Emulator, run: Path) -> None:
-    (tmp_path / "bad").mkdir()
-    with tarfile.open(tmp_path / "bad/model.tar.gz", "w:gz") as tar:
-        tar.add(run / "metrics.json", "metrics.json")
+    archive.unpack(run / "model.tar.gz", tmp_path / "unpacked")
+    (tmp_path / "unpacked/model.onnx").write_bytes(b"not a network")
+    files = {path.relative_to(tmp_path / "unpacked").as_posix(): path for path in (tmp_path / "unpacked").rglob("*.*")}
+    archive.pack(files, tmp_path / "bad/model.tar.gz")
     done = launch("deploy=sagemaker", "model=bad", *HERE, "deploy.endpoint=dogs")
     assert done.returncode == 4
     assert "endpoint dogs: " in done.stderr
-    assert "model.json" in done.stdout, "the container's log says why"
+    assert "model.onnx" in done.stdout, "the container's log says why"
     assert there(emulator) == {"endpoints": [], "configs": [], "models": []}
     assert "deleted: dogs, " in done.stdout
 
@@ -216,7 +221,7 @@ def test_what_others_have_created_is_left_alone(launch: Command, run: Path, tmp_
     refused = launch("delete=colleague/prod", "aws=emulator")
     assert (refused.returncode, "Sagehound has created no endpoint colleague" in refused.stderr) == (2, True)
     assert launch("delete=colleague", "aws=emulator").returncode == 2
-    assert "there was nothing to delete" in launch("delete=all", "aws=emulator").stdout
+    assert "there is nothing to delete" in launch("delete=all", "aws=emulator").stdout
     assert there(emulator) == before
     s3 = client(emulator, "s3")
     assert s3.head_object(Bucket="theirs", Key="multi-model/colleague/prod.tar.gz")["ContentLength"]
@@ -267,6 +272,13 @@ def test_names_of_endpoints_differ_where_those_of_models_do() -> None:
     for name in (f"{long}1", "-" * 60, "a" * 33 + "-b", "x" * 200):
         assert len(endpoint_name(name)) <= 50
         assert FORM.fullmatch(endpoint_name(name))
+
+
+def test_a_broken_archive_is_not_sent(launch: Command, run: Path, tmp_path: Path, emulator: Emulator) -> None:
+    (tmp_path / "model.tar.gz").write_bytes((run / "model.tar.gz").read_bytes()[:5000])
+    done = launch("deploy=sagemaker", "model=model.tar.gz", *HERE)
+    assert done.returncode == 3, done.stderr
+    assert client(emulator, "s3").list_objects_v2(Bucket=BUCKET)["KeyCount"] == 0
 
 
 def test_secrets_are_refused(launch: Command, run: Path, tmp_path: Path, emulator: Emulator) -> None:
