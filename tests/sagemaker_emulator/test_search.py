@@ -118,7 +118,6 @@ def test_resources_are_found_by_their_tags_in_the_tagging_api(emulator: Emulator
     sm, tagging = client(emulator, "sagemaker"), client(emulator, "resourcegroupstaggingapi")
     for name, team in (("a", "dogs"), ("b", "cats"), ("c", "dogs")):
         sm.create_model_package_group(ModelPackageGroupName=name, Tags=[{"Key": "team", "Value": team}])
-    client(emulator, "s3").create_bucket(Bucket="photos", CreateBucketConfiguration={"LocationConstraint": "us-west-2"})
     tagging_s3 = {"TagSet": [{"Key": "team", "Value": "dogs"}]}
     client(emulator, "s3").put_bucket_tagging(Bucket="photos", Tagging=tagging_s3)
 
