@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from sagehound.artifact import archive
-from sagehound.config.overrides import override
+from sagehound.config.overrides import override, override_key
 from sagehound_launchers.config.stage import registry
 from sagehound_launchers.workflow.plan import Step, Workflow, digest
 
@@ -76,7 +76,9 @@ def key(workflow: Workflow, step: Step, session: Any) -> str:  # noqa: ANN401 - 
 
 
 def _file(word: str) -> str:
-    """The digest of the file that an override names; empty if it names none."""
+    """The digest of the file that an override names; empty if it names none, or one that the step writes."""
+    if override_key(word).endswith(".output"):
+        return ""
     path = Path(word.partition("=")[2].strip("'\"")).expanduser()
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
