@@ -93,7 +93,7 @@ def test_one_command_does_all_and_again_nothing(
     assert again.returncode == 0, again.stderr
     assert again.stdout.count("done before") == 5
     check_results(tmp_path / "all", emulator)
-    assert "$0.115 an hour" in launch("list", "aws=emulator", "idle_hours=0.000001").stdout
+    assert "$0.115 an hour" in launch("list", "aws=emulator", "idle_hours=0.001").stdout
     photo = str(next((photos / "test").rglob("*.jpg")))
     asked = subprocess.run(
         [sys.executable, "-m", "sagehound.cli", "predict", "sagehound-all", photo, "--emulator"],
