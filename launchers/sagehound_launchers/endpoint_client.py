@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _TYPES = {".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".png": "image/png", ".webp": "image/webp"}
 _TRIES = 6  # attempts for a photo if the endpoint is busy
 _BUSY = (429, 502, 503, 504)  # status of a server that may answer later
-_CODES = {"ModelNotReadyException", "ThrottlingException", "ServiceUnavailable", "InternalFailure"}
+_CODES = {"ModelNotReadyException", "ThrottlingException", "ServiceUnavailable", "InternalFailure", "SlowDown"}
 _LONGEST = 10.0  # seconds between two attempts
 
 Ask: TypeAlias = Callable[[bytes, str], PhotoResult]  # a photo's bytes and content type to the response
@@ -163,15 +163,23 @@ def _over_sagemaker(endpoint: str, aws: Aws | None, clients: int, timeout: float
         try:
             return _read(200, client.invoke_endpoint(Body=photo, **given, **target)["Body"].read())
         except ClientError as error:
-            if code_of(error) in _CODES:
-                raise _Busy(str(error)) from error
-            if code_of(error) == "ValidationError" and (folder := async_folder()):
-                return _ask_async(session, folder, photo, given, timeout)
-            raise NoPrediction(str(error)) from error
+            if code_of(error) != "ValidationError" or not (folder := async_folder()):
+                raise _refusal(error) from error
         except BotoCoreError as error:
             raise NoPrediction(str(error)) from error
+        try:
+            return _ask_async(session, folder, photo, given, timeout)
+        except (ClientError, BotoCoreError) as error:
+            raise _refusal(error) from error
 
     return ask
+
+
+def _refusal(error: Exception) -> Exception:
+    """What to raise for an error of boto3: whether the photo is sent again."""
+    from sagehound_launchers.sagemaker.aws_errors import code_of
+
+    return (_Busy if code_of(error) in _CODES else NoPrediction)(str(error))
 
 
 def _await_own(session: "AwsSession", endpoint: str) -> None:

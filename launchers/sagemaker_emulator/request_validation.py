@@ -100,6 +100,7 @@ def _python(pattern: str) -> re.Pattern[str] | None:
     for java, python in _CLASSES.items():
         pattern = pattern.replace(java, python)
     try:
+        pattern = re.sub(r"\$\{\d+,\d+\}", "$", pattern)  # Java may repeat the end
         return re.compile(pattern.replace(r"\z", r"\Z"), re.DOTALL)
     except re.error:
         return None

@@ -92,6 +92,31 @@ def test_versions_in_a_folder(launch: Command, run: Path, tmp_path: Path) -> Non
     assert (missing.returncode, "dogs has no such version; it has 1 (Approved)" in missing.stderr) == (2, True)
 
 
+def test_a_version_that_waits_is_approved_if_asked_for(launch: Command, run: Path) -> None:
+    given = ["registry=local", DATA, "registry.group=fish", f"model={run}"]
+    assert "registered: registry:fish@1 (PendingManualApproval)" in launch(*given).stdout
+    assert "registered: registry:fish@1 (Approved)" in launch(*given, "registry.approved=true").stdout
+    assert "registered: registry:fish@1 (Approved)" in launch(*given).stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("job.json", '{"TrainingJobArn": "arn', "job.json cannot be read: Unterminated string"),
+        ("job.json", "[]", "job.json cannot be read: list indices"),
+        ("predictions.csv", "file,label\na.jpg,Moss\n", "predictions.csv cannot be read: it has no 'split'"),
+    ],
+)
+def test_a_damaged_run_is_one_line(
+    launch: Command, run: Path, tmp_path: Path, name: str, content: str, message: str
+) -> None:
+    copy = changed(run, tmp_path / "killed", 0)
+    (copy / name).write_text(content)
+    done = launch("registry=local", DATA, f"model={copy}")
+    assert (done.returncode, len(done.stderr.splitlines())) == (3, 1), done.stderr
+    assert message in done.stderr
+
+
 @pytest.mark.slow
 def test_versions_on_sagemaker(launch: Command, run: Path, tmp_path: Path) -> None:
     with Emulator(tmp_path / ".emulator", settings=Settings(variables=("SAGEHOUND_CACHE",))) as emulator:

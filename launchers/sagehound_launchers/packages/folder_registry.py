@@ -10,7 +10,7 @@ from typing import Any
 from sagehound.artifact import archive
 from sagehound.errors import InputError
 from sagehound.storage.atomic import locked, read_csv, write_csv, write_json, writing_failed
-from sagehound_launchers.packages.package import APPROVED, Package, Version
+from sagehound_launchers.packages.package import APPROVED, Package, Version, with_status
 
 _PREDICTIONS = "predictions.csv"
 
@@ -28,7 +28,7 @@ class FolderRegistry:
         return [self._version(name, number) for number in reversed(numbers)]
 
     def add(self, name: str, package: Package, status: str) -> Version:
-        """Store a package as the next version, or return the version that has the same model.
+        """Store a package as the next version, or return the version that has the same model, approved if asked for.
 
         Raises:
             SagehoundError: the disk is full.
@@ -39,7 +39,7 @@ class FolderRegistry:
             with locked(folder / ".lock"):
                 versions = self.versions(name)
                 if same := next((v for v in versions if v.digest == package.digest), None):
-                    return same
+                    return with_status(self, same, status)
                 number = versions[0].number + 1 if versions else 1
                 about = package.facts() | {"name": name, "version": number, "status": status, "created": _now()}
                 with tempfile.TemporaryDirectory(dir=folder, prefix=".new-") as temporary:

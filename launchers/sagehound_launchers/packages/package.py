@@ -1,13 +1,14 @@
 """A model for the registry: its file, what it was trained on, how good it is, and where it comes from."""
 
+import csv
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from sagehound.artifact import archive
 from sagehound.artifact.archive import Card
-from sagehound.errors import ConfigError
+from sagehound.errors import ConfigError, InputError
 from sagehound.storage.atomic import read_csv
 
 PENDING, APPROVED = "PendingManualApproval", "Approved"  # SageMaker's names
@@ -113,7 +114,7 @@ class Registry(Protocol):
         """The versions of a name, newest first; none if there is no such name."""
 
     def add(self, name: str, package: Package, status: str) -> Version:
-        """Store a package as the next version, or return the version that has the same model."""
+        """Store a package as the next version, or return the version that has the same model, approved if asked for."""
 
     def approve(self, version: Version) -> None:
         """Mark a version as approved."""
@@ -125,11 +126,19 @@ class Registry(Protocol):
         """The version's predictions of its test photos; empty if they are not known."""
 
 
+def with_status(registry: Registry, version: Version, status: str) -> Version:
+    """Approve a version that waits, if ``status`` asks for it. One that was rejected stays so."""
+    if (version.status, status) != (PENDING, APPROVED):
+        return version
+    registry.approve(version)
+    return replace(version, status=APPROVED)
+
+
 def read(model: str) -> Package:
     """Read a run's or an archive's package.
 
     Raises:
-        InputError: there is no such model.
+        InputError: there is no such model, or a file of its run cannot be read.
         ConfigError: the model is unpacked.
     """
     path = archive.find(model)
@@ -138,9 +147,30 @@ def read(model: str) -> Package:
     with archive.opened(path) as folder:
         about = Card.read(folder).about
     run = path.parent if (path.parent / "metrics.json").exists() else None
-    rows = read_csv(run / "predictions.csv") if run and (run / "predictions.csv").exists() else []
-    job = json.loads((run / "job.json").read_text()) if run and (run / "job.json").exists() else {}
-    tested = [row for row in rows if row["split"] == "test"]
-    return Package(
-        path, archive.digest(path), about, str(run.resolve()) if run else "", job.get("TrainingJobArn", ""), tested
-    )
+    job, tested = (_job(run / "job.json"), _tested(run / "predictions.csv")) if run else ("", [])
+    return Package(path, archive.digest(path), about, str(run.resolve()) if run else "", job, tested)
+
+
+def _job(path: Path) -> str:
+    """The ARN of the training job; empty without the file."""
+    if not path.exists():
+        return ""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))["TrainingJobArn"] or ""
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _damaged(path, error) from error
+
+
+def _tested(path: Path) -> list[dict[str, str]]:
+    """The predictions of the test photos; empty without the file."""
+    if not path.exists():
+        return []
+    try:
+        return [row for row in read_csv(path) if row["split"] == "test"]
+    except (OSError, ValueError, KeyError, csv.Error) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> InputError:
+    reason = f"it has no {error}" if isinstance(error, KeyError) else error
+    return InputError(f"{path} cannot be read: {reason}: run the training's command again, or remove the file")

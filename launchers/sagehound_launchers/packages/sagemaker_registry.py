@@ -1,18 +1,20 @@
 """`registry=sagemaker`: model packages of SageMaker's Model Registry."""
 
 import csv
+import hashlib
 import io
 import json
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from sagehound.artifact import archive
 from sagehound.config.machine_keys import default_cache
-from sagehound.errors import ConfigError
+from sagehound.errors import ConfigError, InputError
 from sagehound.storage.atomic import replacing
 from sagehound_launchers.config import Aws
-from sagehound_launchers.packages.package import APPROVED, Package, Version
+from sagehound_launchers.packages.package import APPROVED, Package, Version, with_status
 from sagehound_launchers.sagemaker import uploads
 from sagehound_launchers.sagemaker.account import Cloud
 from sagehound_launchers.sagemaker.aws_errors import aws_errors, code_of
@@ -21,6 +23,8 @@ from sagehound_launchers.sagemaker.requests import check, tags
 PLACE = "sagemaker/"  # in front of a name, in registry:sagemaker/NAME
 TYPES = ["image/jpeg", "image/png", "application/x-image"]
 _LONGEST = 256  # characters of a value of CustomerMetadataProperties: AWS's API reference
+_NOT_ALLOWED = re.compile(r"[^\w \u00a0._:/=+\-@]")  # in such a value
+_DIGEST = re.compile("[0-9a-f]{64}")
 INSTANCES = ["ml.m5.large", "ml.m5.xlarge", "ml.c5.xlarge", "ml.g4dn.xlarge"]
 
 
@@ -46,9 +50,10 @@ class SageMakerRegistry:
         return sorted(map(self._version, summaries), key=lambda version: -version.number)
 
     def add(self, name: str, package: Package, status: str) -> Version:
-        """Store a package as the next version, or return the version that has the same model."""
-        if same := next((v for v in self.versions(name) if v.digest == package.digest), None):
-            return same
+        """Store a package as the next version, or return the version that has the same model, approved if asked for."""
+        versions = self.versions(name)
+        if same := next((v for v in versions if v.digest == package.digest), None):
+            return with_status(self, same, status)
         uri = uploads.model(self.cloud, self.aws.prefix, str(package.model), dry_run=False)
         base = uri.removesuffix(archive.NAME).removeprefix(f"s3://{self.cloud.account.bucket}/")
         self._put(f"{base}metrics.json", json.dumps(package.metrics).encode())
@@ -62,7 +67,10 @@ class SageMakerRegistry:
             except self._sagemaker.exceptions.ClientError as error:
                 if "already exists" not in str(error):
                     raise
-            arn = self._sagemaker.create_model_package(**request)["ModelPackageArn"]
+            newest = versions[0].number if versions else 0
+            token = hashlib.sha256(f"{name} {newest} {package.digest}".encode()).hexdigest()[:36]
+            # two commands at a time send the same token, with which AWS makes one version
+            arn = self._sagemaker.create_model_package(**request, ClientToken=token)["ModelPackageArn"]
         return Version(name, int(arn.rpartition("/")[2]), status, package.digest, PLACE)
 
     def approve(self, version: Version) -> None:
@@ -71,13 +79,27 @@ class SageMakerRegistry:
             self._sagemaker.update_model_package(ModelPackageArn=self._arn(version), ModelApprovalStatus=APPROVED)
 
     def fetch(self, version: Version) -> Path:
-        """The version's model.tar.gz, downloaded once into the cache."""
-        path = Path(default_cache(), "registry", version.digest or f"{version.name}-{version.number}", archive.NAME)
-        if not path.exists():
-            bucket, key = self._place(version)
-            with aws_errors(f"reading s3://{bucket}/{key}"), replacing(path) as temporary:
-                self.cloud.client("s3").download_file(bucket, key, str(temporary))
+        """The version's model.tar.gz, downloaded once into the cache.
+
+        Raises:
+            InputError: the file in S3 is not the one that was registered.
+        """
+        bucket, key = self._place(version)
+        path = Path(default_cache(), "registry", version.digest or self._etag(version, bucket, key), archive.NAME)
+        if path.exists() and version.digest in ("", archive.digest(path)):
+            return path
+        with aws_errors(f"reading s3://{bucket}/{key}"), replacing(path) as temporary:
+            self.cloud.client("s3").download_file(bucket, key, str(temporary))
+            if version.digest not in ("", archive.digest(temporary)):
+                raise InputError(f"s3://{bucket}/{key}: the registered model was changed: register it again")
         return path
+
+    def _etag(self, version: Version, bucket: str, key: str) -> str:
+        """What tells the file of a package without a SHA-256, which others may register, from all others."""
+        with aws_errors(f"looking at s3://{bucket}/{key}"):
+            found = self.cloud.client("s3").head_object(Bucket=bucket, Key=key)
+        content = json.dumps([self._arn(version), bucket, key, found["ETag"], found["ContentLength"]])
+        return hashlib.sha256(content.encode()).hexdigest()
 
     def predictions(self, version: Version) -> list[dict[str, str]]:
         """The version's predictions of its test photos; empty if they are not known."""
@@ -97,6 +119,8 @@ class SageMakerRegistry:
     def _version(self, summary: dict[str, Any]) -> Version:
         described = self._describe(summary["ModelPackageArn"])
         digest = described.get("CustomerMetadataProperties", {}).get("sha256", "")
+        if not _DIGEST.fullmatch(digest):  # whoever may register packages chooses it, and it names a folder
+            digest = ""
         return Version(
             summary["ModelPackageGroupName"],
             summary["ModelPackageVersion"],
@@ -137,7 +161,8 @@ def package_request(name: str, package: Package, status: str, uri: str, cloud: C
         cloud: image.
         aws: the keys of the group ``aws``.
     """
-    facts = {key: str(value)[:_LONGEST] for key, value in package.facts().items() if value is not None}
+    about = package.facts() | {"run": _relative(package.run)}
+    facts = {key: _NOT_ALLOWED.sub("_", str(value))[:_LONGEST] for key, value in about.items() if value is not None}
     metrics = {"ContentType": "application/json", "S3Uri": f"{uri.removesuffix(archive.NAME)}metrics.json"}
     lineage = {"CommitId": facts.get("code"), "GeneratedBy": package.job or None}
     return {
@@ -156,6 +181,14 @@ def package_request(name: str, package: Package, status: str, uri: str, cloud: C
         "ModelCard": {"ModelCardContent": json.dumps(package.card(uri)), "ModelCardStatus": "Draft"},
         **({"MetadataProperties": given} if (given := {k: v for k, v in lineage.items() if v}) else {}),
     }
+
+
+def _relative(run: str) -> str | None:
+    """A run's folder without the place of the current one on this machine."""
+    folder = Path(run)
+    if not run:
+        return None
+    return str(folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder.name) or None
 
 
 def _as_csv(rows: list[dict[str, str]]) -> bytes:

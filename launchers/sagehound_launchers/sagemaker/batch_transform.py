@@ -4,7 +4,6 @@ import hashlib
 import json
 import math
 import platform
-import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -21,16 +20,14 @@ from sagehound.system import console
 from sagehound_launchers.config import Launch
 from sagehound_launchers.sagemaker import account, cost, hosting_requests, inventory, job_client, photo_upload, uploads
 from sagehound_launchers.sagemaker.account import Cloud
-from sagehound_launchers.sagemaker.aws_errors import RemoteError, aws_errors, code_of
+from sagehound_launchers.sagemaker.aws_errors import RemoteError, aws_errors
 from sagehound_launchers.sagemaker.aws_errors import failure as reason_of
-from sagehound_launchers.sagemaker.job_client import Log
+from sagehound_launchers.sagemaker.job_client import Log, OneJob
 from sagehound_launchers.sagemaker.requests import check, tags
-from sagehound_launchers.search.runners import terminable
 
 if TYPE_CHECKING:
     from sagehound_launchers.stages.transform import Transform
 
-_ENDED = ("Completed", "Failed", "Stopped")
 _LEAST_MB, _MOST_MB = 6, 100  # of MaxPayloadInMB, and of its product with MaxConcurrentTransforms: AWS's API reference
 _AT_ONCE = 8  # calls of an instance
 _HOURS = 24.0  # for the estimated cost; AWS has no limit for these jobs
@@ -67,12 +64,13 @@ def transform(cfg: Launch, own: "Transform", model: str, place: str, output: Pat
 
     Raises:
         InputError: there is no photo, or one is too large.
-        RemoteError: the job failed before it predicted a photo.
+        RemoteError: the job has predicted no photo; a file of former predictions stays.
+        Stopped: Ctrl-C or SIGTERM came.
     """
     cloud = account.connect(cfg.aws, dry_run=cfg.dry_run)
     source = find_source(cloud, cfg, place)
     uri = uploads.model(cloud, cfg.aws.prefix, model, dry_run=cfg.dry_run)
-    name = hosting_requests.named("sagehound", json.dumps([uri, source.uri, source.digest, own.top_k]))
+    name = job_client.content_name("sagehound", uri, source.uri, source.digest, own.top_k)
     model_request = hosting_requests.model(name, "transform", uri, cloud.account, cfg.aws)
     request = job_request(name, cfg, own, source, cloud.account.bucket)
     check("CreateModel", model_request)
@@ -84,11 +82,26 @@ def transform(cfg: Launch, own: "Transform", model: str, place: str, output: Pat
         return 0
     if not cloud.emulated:
         console.info(f"cost: {cost.estimate(own.instance_type, own.instance_count, _HOURS, cloud.region)}")
-    described = _run(cloud, cfg, model_request, request, source)
+
+    def prepare(_: str) -> None:
+        inventory.create(cloud, "CreateModel", model_request)
+        write_manifest(cloud, request, source)
+
+    job = OneJob(
+        "transform_job",
+        name,
+        request=lambda attempt: request | {"TransformJobName": attempt},
+        prepare=prepare,
+        is_usable=lambda ended: _is_usable(cloud, ended, source),
+        log=None,  # it has a stream for each instance; the reasons of photos are read from it
+    )
+    described = job_client.run(cloud, cfg.aws, job)
+    inventory.delete_model(cloud, name)  # a job keeps what it has read
     results = _results(cloud, described, source)
-    if described["TransformJobStatus"] != "Completed" and not any("error" not in r for r in results.values()):
+    if all("error" in result for result in results.values()):
         _print_log(cloud, described["TransformJobName"])
-        raise RemoteError(f"transform job {name}: {reason_of(described.get('FailureReason', 'it was stopped'))}")
+        reason = described.get("FailureReason") or f"{described['TransformJobStatus']}, and no photo has a prediction"
+        raise RemoteError(f"transform job {described['TransformJobName']}: {reason_of(reason)}")
     _write(output, results)
     return sum("error" in result for result in results.values())
 
@@ -174,61 +187,6 @@ def find_source(cloud: Cloud, cfg: Launch, given: str) -> Source:
     return Source(bucket, prefix, photos, others)
 
 
-def _run(cloud: Cloud, cfg: Launch, model: dict[str, Any], request: dict[str, Any], source: Source) -> dict[str, Any]:
-    """Start the job, unless it exists, and wait for its end; one that has failed is replaced by another."""
-    sagemaker, base = cloud.client("sagemaker"), request["TransformJobName"]
-    for attempt in range(1, 100):
-        name = base if attempt == 1 else f"{base[:60]}-{attempt}"
-        before = _describe(cloud, name)
-        if before is None or before["TransformJobStatus"] not in ("Failed", "Stopped"):
-            break
-    if before is None:
-        inventory.create(cloud, "CreateModel", model)
-        write_manifest(cloud, request, source)
-        with aws_errors(f"starting {name}"):
-            sagemaker.create_transform_job(**request | {"TransformJobName": name})
-        console.info(f"transform job {name} runs")
-    else:
-        console.info(f"following the transform job {name} again")
-    hint = job_client.resume_hint(cloud, "the same command follows it again")
-    try:
-        with terminable():
-            described = _wait(cloud, cfg, name)
-    except KeyboardInterrupt:
-        console.warn(f"the transform job {name} goes on; {hint}")
-        raise
-    inventory.delete_model(cloud, model["ModelName"])  # a job keeps what it has read
-    return described
-
-
-def _describe(cloud: Cloud, name: str) -> dict[str, Any] | None:
-    from botocore.exceptions import ClientError
-
-    with aws_errors(f"looking at {name}"):
-        try:
-            return dict(cloud.client("sagemaker").describe_transform_job(TransformJobName=name))
-        except ClientError as error:
-            if code_of(error) not in ("ValidationException", "ResourceNotFound"):
-                raise
-            return None
-
-
-def _wait(cloud: Cloud, cfg: Launch, name: str) -> dict[str, Any]:
-    def poll() -> dict[str, Any]:
-        described = _describe(cloud, name)
-        if described is None:
-            raise RemoteError(f"transform job {name} is gone")
-        return described
-
-    start = time.monotonic()
-    while True:
-        described = job_client.poll_until(cloud, cfg.aws.patience_minutes, poll)
-        if described["TransformJobStatus"] in _ENDED:
-            console.info(f"transform job {name}: {described['TransformJobStatus']} ({time.monotonic() - start:.0f} s)")
-            return described
-        time.sleep(cloud.poll)
-
-
 def write_manifest(cloud: Cloud, request: dict[str, Any], source: Source) -> None:
     """Write the list of photos, if other objects are beside them."""
     place = request["TransformInput"]["DataSource"]["S3DataSource"]
@@ -240,22 +198,40 @@ def write_manifest(cloud: Cloud, request: dict[str, Any], source: Source) -> Non
         cloud.client("s3").put_object(Bucket=bucket, Key=key, Body=content)
 
 
-def _results(cloud: Cloud, described: dict[str, Any], source: Source) -> dict[str, PhotoResult]:
-    """The response for each photo in order; an error for those that the job could not predict."""
+def _is_usable(cloud: Cloud, ended: dict[str, Any], source: Source) -> bool:
+    """Whether an ended job has results, and, unless it is completed, says why each of the other photos has none.
+
+    AWS calls a job failed if it could not predict one photo. Another job would not predict it either.
+    """
+    there = _keys(cloud, ended)
+    missing = [photo for photo in source.photos if f"{photo}.out" not in there]
+    if ended["TransformJobStatus"] == "Completed" or not there:
+        return bool(there)
+    reasons = _reasons(cloud, ended["TransformJobName"], source)
+    return ended["TransformJobStatus"] == "Failed" and all(photo in reasons for photo in missing)
+
+
+def _keys(cloud: Cloud, described: dict[str, Any]) -> dict[str, str]:
+    """The keys of a job's results by their names below its prefix."""
     bucket, _, prefix = described["TransformOutput"]["S3OutputPath"].removeprefix("s3://").partition("/")
-    s3, name = cloud.client("s3"), described["TransformJobName"]
-    with aws_errors(f"reading the results of {name}"):
-        pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=f"{prefix}/")
-        keys = {
+    with aws_errors(f"looking at the results of {described['TransformJobName']}"):
+        pages = cloud.client("s3").get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=f"{prefix}/")
+        return {
             item["Key"].removeprefix(f"{prefix}/"): item["Key"] for page in pages for item in page.get("Contents", [])
         }
 
-        def read(photo: str) -> PhotoResult | None:
-            key = keys.get(f"{photo}.out")
-            return json.loads(s3.get_object(Bucket=bucket, Key=key)["Body"].read()) if key else None
 
-        with ThreadPoolExecutor(16) as pool:
-            responses = dict(zip(sorted(source.photos), pool.map(read, sorted(source.photos)), strict=True))
+def _results(cloud: Cloud, described: dict[str, Any], source: Source) -> dict[str, PhotoResult]:
+    """The response for each photo in order; an error for those that the job could not predict."""
+    bucket = described["TransformOutput"]["S3OutputPath"].removeprefix("s3://").partition("/")[0]
+    s3, name, keys = cloud.client("s3"), described["TransformJobName"], _keys(cloud, described)
+
+    def read(photo: str) -> PhotoResult | None:
+        key = keys.get(f"{photo}.out")
+        return json.loads(s3.get_object(Bucket=bucket, Key=key)["Body"].read()) if key else None
+
+    with aws_errors(f"reading the results of {name}"), ThreadPoolExecutor(16) as pool:
+        responses = dict(zip(sorted(source.photos), pool.map(read, sorted(source.photos)), strict=True))
     reasons = _reasons(cloud, name, source) if None in responses.values() else {}
     unknown = f"the job has no prediction; the log {_GROUP}, {name}, says why"
     return {p: r or failure(InputError(reasons.get(p, unknown))) for p, r in responses.items()}

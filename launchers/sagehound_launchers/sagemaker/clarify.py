@@ -1,8 +1,7 @@
 """`bias=sagemaker`: runs a processing job of SageMaker Clarify, and brings its results back."""
 
 import json
-import time
-import uuid
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,22 +9,20 @@ from typing import TYPE_CHECKING, Any
 from sagehound.bias import analysis
 from sagehound.bias.analysis import ANY_CLASS, POST, PRE, RECOGNISED, Analysis, Row
 from sagehound.bias.photo_rows import PhotoRows
-from sagehound.errors import ConfigError, SagehoundError, Stopped
+from sagehound.errors import ConfigError, SagehoundError
 from sagehound.storage.atomic import write_json, write_text
 from sagehound.system import console
-from sagehound_launchers.config import Launch
+from sagehound_launchers.config import Aws, Launch
 from sagehound_launchers.sagemaker import account, clarify_request, job_client, requests
 from sagehound_launchers.sagemaker.account import Cloud
 from sagehound_launchers.sagemaker.aws_errors import RemoteError, aws_errors, failure
 from sagehound_launchers.sagemaker.clarify_request import Place
+from sagehound_launchers.sagemaker.job_client import OneJob
 from sagehound_launchers.sagemaker.training import print_cost
-from sagehound_launchers.search.runners import stop_signal, terminable
 
 if TYPE_CHECKING:
     from sagehound_launchers.stages.bias import Bias
 
-_KIND = "processing_job"
-_ENDED = ("Completed", "Failed", "Stopped")
 _LOGS = "/aws/sagemaker/ProcessingJobs"
 _SAME = 1e-6  # difference of two values that are rounded differently
 RESULT = "analysis.json"  # Clarify's
@@ -59,27 +56,46 @@ def measure(cfg: Launch, own: "Bias", photos: PhotoRows, folder: Path) -> Analys
     _check(own, tested)
     console.info(_CLOSED)
     aws = replace(
-        cfg.aws, instance_type=own.instance_type, instance_count=1, spot=False, max_hours=own.max_minutes / 60
+        cfg.aws,
+        instance_type=own.instance_type,
+        instance_count=1,
+        volume_gb=clarify_request.VOLUME_GB,
+        spot=False,
+        max_hours=own.max_minutes / 60,
     )
     cloud = account.connect(aws, dry_run=cfg.dry_run, own_image=False)
-    name = job_client.new_name("sagehound-bias", 63)
-    base = f"s3://{cloud.account.bucket}/{aws.prefix}/bias/{name}"
-    place = Place(f"{base}/input/analysis_config.json", f"{base}/input/photos.csv", f"{base}/output")
-    image = replace(cloud.account, image=clarify_request.image(cloud.region))
-    request = clarify_request.processing_job(name, aws, image, place, own.max_minutes, uuid.uuid4().hex)
-    requests.check("CreateProcessingJob", request)
-    config = clarify_request.analysis_config(tested, own.label, own.group_by)
-    write_json(folder / "request.json", request)
-    write_json(folder / "analysis_config.json", config)
+    config = json.dumps(clarify_request.analysis_config(tested, own.label, own.group_by), indent=2)
+    job = _job(cloud, aws, config, clarify_request.table(tested, own.label))
+    requests.check("CreateProcessingJob", job.request(job.name))
+    write_json(folder / "request.json", job.request(job.name))
+    write_text(folder / "analysis_config.json", config)
     print_cost(cloud, aws, 1)
     if cfg.dry_run:
         console.info(f"dry_run: nothing was sent; CreateProcessingJob: {folder / 'request.json'}")
         return None
-    _upload(cloud, place, json.dumps(config, indent=2), clarify_request.table(tested, own.label))
-    with terminable():
-        _run(cloud, cfg, name, request, place)
-    found = _fetch(cloud, name, place, folder)
-    return replace(expected, rows=_with_values(found, expected, own.label))
+    found = _fetch(cloud, job_client.run(cloud, cfg.aws, job), folder)
+    return replace(expected, rows=_with_values(found, expected, own.label, clarify_request.sent_values(tested)))
+
+
+def _job(cloud: Cloud, aws: Aws, config: str, table: str) -> OneJob:
+    """The job for a configuration and a table of photos."""
+    image = replace(cloud.account, image=clarify_request.image(cloud.region))
+
+    def place(name: str) -> Place:
+        base = f"s3://{cloud.account.bucket}/{aws.prefix}/bias/{name}"
+        return Place(f"{base}/input/analysis_config.json", f"{base}/input/photos.csv", f"{base}/output")
+
+    def request(name: str) -> dict[str, Any]:
+        return clarify_request.processing_job(name, aws, image, place(name))
+
+    return OneJob(
+        "processing_job",
+        job_client.content_name("sagehound-bias", request("name"), config, table),
+        request,
+        prepare=lambda name: _upload(cloud, place(name), config, table),
+        is_usable=lambda ended: job_client.has_result(cloud, ended, RESULT),
+        log=_LOGS,
+    )
 
 
 def _check(own: "Bias", tested: PhotoRows) -> None:
@@ -99,43 +115,17 @@ def _upload(cloud: Cloud, place: Place, config: str, table: str) -> None:
             s3.put_object(Bucket=bucket, Key=key, Body=text.encode())
 
 
-def _run(cloud: Cloud, cfg: Launch, name: str, request: dict[str, Any], place: Place) -> None:
-    """Start the job, and wait until it has ended."""
-    job_client.start(cloud, _KIND, name, request)
-    console.info(f"job {name} runs")
-    log = job_client.Log(cloud, name, group=_LOGS)
-
-    def poll() -> dict[str, Any]:
-        description = job_client.describe(cloud, _KIND, name)
-        log.print_new()
-        return description
-
-    try:
-        while (found := job_client.poll_until(cloud, cfg.aws.patience_minutes, poll))[
-            "ProcessingJobStatus"
-        ] not in _ENDED:
-            time.sleep(cloud.poll)
-        time.sleep(cloud.poll / 2)  # the last lines of a log arrive late
-        log.print_new()
-    except (KeyboardInterrupt, Stopped) as error:
-        signum = stop_signal(error)
-        note = f"job {name} continues; its results will be in {place.output}"
-        if cfg.aws.stop_on_interrupt:
-            job_client.stop(cloud, _KIND, name)
-            note = f"job {name} is being stopped"
-        raise Stopped(f"stopped by {signum.name}; {note}", signum) from error
-    if found["ProcessingJobStatus"] != "Completed":
-        reason = failure(found.get("ExitMessage") or found.get("FailureReason") or "no reason was given")
-        raise RemoteError(f"job {name}: {found['ProcessingJobStatus']}: {reason}; its log is printed above")
-
-
-def _fetch(cloud: Cloud, name: str, place: Place, folder: Path) -> dict[str, Any]:
-    """Download analysis.json; returns its content."""
-    bucket, _, key = f"{place.output}/{RESULT}".removeprefix("s3://").partition("/")
-    with aws_errors(f"fetching the results of {name}, which stay in {place.output}"):
+def _fetch(cloud: Cloud, ended: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Download an ended job's analysis.json; returns its content."""
+    name, uri = ended["ProcessingJobName"], ended["ProcessingOutputConfig"]["Outputs"][0]["S3Output"]["S3Uri"]
+    if ended["ProcessingJobStatus"] != "Completed":
+        reason = failure(ended.get("ExitMessage") or ended.get("FailureReason") or "no reason was given")
+        raise RemoteError(f"job {name}: {ended['ProcessingJobStatus']}: {reason}; its log is printed above")
+    bucket, _, key = f"{uri}/{RESULT}".removeprefix("s3://").partition("/")
+    with aws_errors(f"fetching the results of {name}, which stay in {uri}"):
         text = cloud.client("s3").get_object(Bucket=bucket, Key=key)["Body"].read().decode()
     write_text(folder / RESULT, text)
-    console.info(f"job {name} has ended; its results: {folder / RESULT} and {place.output}")
+    console.info(f"job {name} has ended; its results: {folder / RESULT} and {uri}")
     try:
         content: dict[str, Any] = json.loads(text)
     except ValueError as error:
@@ -143,7 +133,9 @@ def _fetch(cloud: Cloud, name: str, place: Place, folder: Path) -> dict[str, Any
     return content
 
 
-def _with_values(found: dict[str, Any], expected: Analysis, label: str | None) -> list[Row]:
+def _with_values(
+    found: dict[str, Any], expected: Analysis, label: str | None, sent: Mapping[str, Mapping[str, str]]
+) -> list[Row]:
     """The expected rows that Clarify has computed too, with its values."""
     outcomes = (ANY_CLASS, RECOGNISED if label is None else label)
     known = {(r.stage, r.facet, r.group, r.measure.name): r for r in expected.rows if r.outcome in outcomes}
@@ -151,7 +143,8 @@ def _with_values(found: dict[str, Any], expected: Analysis, label: str | None) -
     for stage in (PRE, POST):
         for facet, groups in found.get(f"{stage}_bias_metrics", {}).get("facets", {}).items():
             for group in groups:
-                value_of = clarify_request.as_value(facet, str(group["value_or_threshold"]))
+                text = str(group["value_or_threshold"])
+                value_of = sent.get(facet, {}).get(text, text)
                 for metric in group["metrics"]:
                     if row := known.get((stage, facet, value_of, metric["name"])):
                         value = None if metric.get("value") is None else float(metric["value"])

@@ -13,11 +13,12 @@ from sagehound.bias import measures
 from sagehound.bias.photo_rows import CLASS, PhotoRows
 from sagehound.errors import ConfigError
 from sagehound_launchers.config import Aws
-from sagehound_launchers.sagemaker.requests import REQUEST, Account, tags
+from sagehound_launchers.sagemaker import requests
+from sagehound_launchers.sagemaker.requests import Account
 
 # paths and names that Clarify's image reads: SageMaker Developer Guide, clarify-processing-job-configure-parameters
 _CONFIG, _DATA, _OUTPUT = (f"/opt/ml/processing/{folder}" for folder in ("input/config", "input/data", "output"))
-_VOLUME_GB = 20
+VOLUME_GB = 20
 UNKNOWN = "unknown"  # the group of photos without a value
 _EXPECTED, _RECOGNISED, _LABEL, _PREDICTION = "expected_outcome", "recognised_outcome", "label", "prediction"
 OWN_COLUMNS = {CLASS, _EXPECTED, _RECOGNISED, _LABEL, _PREDICTION}
@@ -120,10 +121,10 @@ def _as_text(name: str, values: Sequence[str], among: Sequence[str]) -> list[str
     return [f"{name} {value}" for value in values] if _are_numbers(among) else list(values)
 
 
-def as_value(name: str, text: str) -> str:
-    """A value of Clarify's results as it is in the table of photos."""
-    without = text.removeprefix(f"{name} ")
-    return without if _are_numbers([without]) else text
+def sent_values(photos: PhotoRows) -> dict[str, dict[str, str]]:
+    """For each column of groups, the values of the photos by the text that is sent for them."""
+    columns = {CLASS: photos.classes} | {name: list(column) for name, column in photos.facets.items()}
+    return {name: dict(zip(_as_text(name, column, column), column, strict=True)) for name, column in columns.items()}
 
 
 def _are_numbers(values: Sequence[str]) -> bool:
@@ -133,51 +134,18 @@ def _are_numbers(values: Sequence[str]) -> bool:
         return False
 
 
-def processing_job(
-    name: str, aws: Aws, account: Account, place: Place, minutes: float, token: str
-) -> dict[str, Any]:  # fmt: skip
+def processing_job(name: str, aws: Aws, account: Account, place: Place) -> dict[str, Any]:
     """CreateProcessingJob.
 
     Args:
-        name: at most 63 characters, unique in the account and region.
-        aws: the machine, the network, the key and the tags.
+        name: at most 63 characters.
+        aws: the machine, the network, the keys and the tags.
         account: role and Clarify's image.
         place: of inputs and results.
-        minutes: after which the job is stopped.
-        token: identifies the job as this command's.
     """
-    inputs = [("analysis_config", place.config, _CONFIG), ("dataset", place.data, _DATA)]
-    output = {"S3Uri": place.output, "LocalPath": _OUTPUT, "S3UploadMode": "EndOfJob"}
-    request: dict[str, Any] = {
-        "ProcessingJobName": name,
-        "AppSpecification": {"ImageUri": account.image},
-        "RoleArn": account.role,
-        "ProcessingInputs": [_input(*one) for one in inputs],
-        "ProcessingOutputConfig": {
-            "Outputs": [{"OutputName": "analysis_result", "S3Output": output}],
-            **({"KmsKeyId": aws.kms_key} if aws.kms_key else {}),
-        },
-        "ProcessingResources": {
-            "ClusterConfig": {
-                "InstanceCount": 1,
-                "InstanceType": aws.instance_type,
-                "VolumeSizeInGB": _VOLUME_GB,
-                **({"VolumeKmsKeyId": aws.disk_key} if aws.disk_key else {}),
-            }
-        },
-        "StoppingCondition": {"MaxRuntimeInSeconds": round(minutes * 60)},
-        "Environment": {REQUEST: token},
-    }
-    if aws.subnets:
-        network = {"Subnets": list(aws.subnets), "SecurityGroupIds": list(aws.security_groups)}
-        request["NetworkConfig"] = {"VpcConfig": network}
-    request["Tags"] = tags(aws, "bias")
-    return request
-
-
-def _input(name: str, uri: str, local: str) -> dict[str, Any]:
-    source = {"S3Uri": uri, "LocalPath": local, "S3DataType": "S3Prefix", "S3InputMode": "File"}
-    return {
-        "InputName": name,
-        "S3Input": {**source, "S3DataDistributionType": "FullyReplicated", "S3CompressionType": "None"},
-    }
+    inputs = [
+        requests.ProcessingInput("analysis_config", place.config, _CONFIG),
+        requests.ProcessingInput("dataset", place.data, _DATA),
+    ]
+    output = requests.ProcessingOutput(place.output, _OUTPUT, name="analysis_result")
+    return requests.processing_job(name, aws, account, inputs, output, "bias")

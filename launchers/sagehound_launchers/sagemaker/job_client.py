@@ -1,27 +1,62 @@
-"""Starts, polls and stops jobs of SageMaker, and prints their logs."""
+"""Starts, follows and stops jobs of SageMaker, and prints their logs."""
 
+import json
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from sagehound.errors import ConfigError, SagehoundError
+from sagehound.errors import ConfigError, SagehoundError, Stopped
 from sagehound.system import console
+from sagehound_launchers.config import Aws
+from sagehound_launchers.sagemaker import hosting_requests
 from sagehound_launchers.sagemaker.account import Cloud
 from sagehound_launchers.sagemaker.aws_errors import Expired, Unreachable, aws_errors, code_of
 from sagehound_launchers.sagemaker.requests import REQUEST
+from sagehound_launchers.search.runners import stop_signal, terminable
 
 T = TypeVar("T")
 _NAMES = {  # the member of a request that names a job, by kind
     "training_job": "TrainingJobName",
     "processing_job": "ProcessingJobName",
+    "transform_job": "TransformJobName",
     "hyper_parameter_tuning_job": "HyperParameterTuningJobName",
 }
+_ENDED = ("Completed", "Failed", "Stopped")
+_ATTEMPTS = 100  # jobs of one content
+
+
+@dataclass(frozen=True)
+class OneJob:
+    """A job whose name follows from its content, so that the same command follows it.
+
+    Attributes:
+        kind: transform_job or processing_job, as boto3 writes it.
+        name: of the first attempt; 60 characters at most. The others are NAME-2, NAME-3, ...
+        request: makes the request of an attempt from its name.
+        prepare: makes what an attempt reads, given its name, before it is started.
+        is_usable: whether an ended job, given its description, still has results that this command can use.
+        log: the group of its log, which is printed; None: it is not.
+    """
+
+    kind: str
+    name: str
+    request: Callable[[str], dict[str, Any]]
+    prepare: Callable[[str], None]
+    is_usable: Callable[[dict[str, Any]], bool]
+    log: str | None
 
 
 def new_name(prefix: str, most: int) -> str:
     """A unique name of a job: the time and some random characters."""
     return f"{prefix}-{time.strftime('%y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(3)}"[:most]
+
+
+def content_name(prefix: str, *content: Any) -> str:  # noqa: ANN401 - whatever json can write
+    """A name of at most 60 characters that follows from a job's content."""
+    return hosting_requests.named(prefix, json.dumps(content, sort_keys=True))
 
 
 def start(cloud: Cloud, kind: str, name: str, request: dict[str, Any]) -> None:
@@ -32,9 +67,9 @@ def start(cloud: Cloud, kind: str, name: str, request: dict[str, Any]) -> None:
 
     Args:
         cloud: the account.
-        kind: training_job, processing_job or hyper_parameter_tuning_job, as boto3 writes it.
+        kind: training_job, processing_job, transform_job or hyper_parameter_tuning_job, as boto3 writes it.
         name: of the job.
-        request: with the token in its environment.
+        request: with a token in its environment, unless the name follows from the content.
 
     Raises:
         Unreachable: it is unknown whether it was started.
@@ -65,13 +100,110 @@ def _is_ours(existing: dict[str, Any], request: dict[str, Any]) -> bool:
     def token(of: dict[str, Any]) -> Any:  # noqa: ANN401 - whatever AWS answered
         return of.get("TrainingJobDefinition", of).get("Environment", {}).get(REQUEST)
 
-    return token(existing) is not None and token(existing) == token(request)
+    return token(request) is None or token(existing) == token(request)
 
 
 def describe(cloud: Cloud, kind: str, name: str) -> dict[str, Any]:
     """AWS's description of a job."""
     with aws_errors(f"looking at {name}"):
         return dict(getattr(cloud.client("sagemaker"), f"describe_{kind}")(**{_NAMES[kind]: name}))
+
+
+def run(cloud: Cloud, aws: Aws, job: OneJob) -> dict[str, Any]:
+    """Start a job, or follow the one of the same content, and wait for its end.
+
+    A job that has ended without usable results is replaced by another attempt, because AWS takes a name once.
+
+    Returns:
+        AWS's last description of it.
+
+    Raises:
+        SagehoundError: it could not be started or followed.
+        Stopped: Ctrl-C or SIGTERM came. The job continues, or with aws.stop_on_interrupt is stopped.
+    """
+    status = _NAMES[job.kind].replace("Name", "Status")
+    for attempt in range(1, _ATTEMPTS):
+        name = job.name if attempt == 1 else f"{job.name}-{attempt}"
+        before = _find(cloud, job.kind, name)
+        if before is None or before[status] not in _ENDED or job.is_usable(before):
+            break
+    words = f"{job.kind.replace('_', ' ')} {name}"
+    with _interruptible(cloud, aws, job.kind, name):
+        if before is None:
+            job.prepare(name)
+            start(cloud, job.kind, name, job.request(name))
+            console.info(f"{words} runs")
+        else:
+            console.info(f"following the {words} again")
+        begin = time.monotonic()
+        described = _follow(cloud, aws, job, name, status)
+    console.info(f"{words}: {described[status]} ({time.monotonic() - begin:.0f} s)")
+    return described
+
+
+def has_result(cloud: Cloud, ended: dict[str, Any], name: str) -> bool:
+    """Whether a processing job is completed, and a file of its result is still in S3."""
+    from botocore.exceptions import ClientError
+
+    uri = ended["ProcessingOutputConfig"]["Outputs"][0]["S3Output"]["S3Uri"]
+    bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+    with aws_errors(f"looking at the result of {ended['ProcessingJobName']}"):
+        try:
+            cloud.client("s3").head_object(Bucket=bucket, Key=f"{prefix}/{name}")
+        except ClientError as error:
+            if code_of(error) not in ("404", "NoSuchKey"):
+                raise
+            return False
+    return bool(ended["ProcessingJobStatus"] == "Completed")
+
+
+def _find(cloud: Cloud, kind: str, name: str) -> dict[str, Any] | None:
+    """AWS's description of a job; None if there is none."""
+    from botocore.exceptions import ClientError
+
+    try:
+        return describe(cloud, kind, name)
+    except SagehoundError as error:
+        cause = error.__cause__
+        if isinstance(cause, ClientError) and code_of(cause) in ("ValidationException", "ResourceNotFound"):
+            return None
+        raise
+
+
+def _follow(cloud: Cloud, aws: Aws, job: OneJob, name: str, status: str) -> dict[str, Any]:
+    """Wait until a job has ended, and print its log meanwhile; returns its last description."""
+    log = Log(cloud, name, group=job.log) if job.log else None
+
+    def look() -> dict[str, Any]:
+        described = describe(cloud, job.kind, name)
+        if log:
+            log.print_new()
+        return described
+
+    while (described := poll_until(cloud, aws.patience_minutes, look))[status] not in _ENDED:
+        time.sleep(cloud.poll)
+    if log:
+        time.sleep(cloud.poll / 2)  # the last lines of a log arrive late
+        log.print_new()
+    return described
+
+
+@contextmanager
+def _interruptible(cloud: Cloud, aws: Aws, kind: str, name: str) -> Iterator[None]:
+    """Turn Ctrl-C and SIGTERM into Stopped, which says whether the job continues."""
+    try:
+        with terminable():
+            yield
+    except (KeyboardInterrupt, Stopped) as error:
+        signum = stop_signal(error)
+        note = f"the job {name} continues; {resume_hint(cloud, 'the same command follows it again')}"
+        if aws.stop_on_interrupt:
+            try:
+                stop(cloud, kind, name)
+                note = f"the job {name} is being stopped"
+            except SagehoundError as failure:
+                note = f"the job {name} could not be stopped: {failure}"
+        raise Stopped(f"stopped by {signum.name}; {note}", signum) from error
 
 
 def stop(cloud: Cloud, kind: str, name: str) -> None:
@@ -82,7 +214,7 @@ def stop(cloud: Cloud, kind: str, name: str) -> None:
         try:
             getattr(cloud.client("sagemaker"), f"stop_{kind}")(**{_NAMES[kind]: name})
         except ClientError as error:
-            if code_of(error) != "ValidationException":
+            if code_of(error) not in ("ValidationException", "ResourceNotFound"):
                 raise
 
 

@@ -45,6 +45,25 @@ class Channel:
     manifest: bool = False
 
 
+@dataclass(frozen=True)
+class ProcessingInput:
+    """What a processing job reads: an object, or all below a prefix, and its folder in the container."""
+
+    name: str
+    uri: str
+    folder: str
+
+
+@dataclass(frozen=True)
+class ProcessingOutput:
+    """What a processing job writes: a folder of the container, and the prefix that it is copied to."""
+
+    uri: str
+    folder: str
+    mode: str = "EndOfJob"  # or Continuous, so that the results of a failed job are there too
+    name: str = "result"
+
+
 def hyperparameters(overrides: Sequence[str]) -> dict[str, str]:
     """A command's overrides as hyperparameters of a job, under their own names. The last one of a key wins.
 
@@ -152,29 +171,27 @@ def tags(aws: Aws, of: str) -> list[dict[str, str]]:
     return [{"Key": key, "Value": value} for key, value in ({TAG: of} | aws.tags).items()]
 
 
-def monitoring_job(
-    name: str, cfg: Launch, account: Account, model: str, captured: str, arguments: Sequence[str], token: str
+def processing_job(
+    name: str, aws: Aws, account: Account, inputs: Sequence[ProcessingInput], output: ProcessingOutput, of: str
 ) -> dict[str, Any]:
-    """CreateProcessingJob: the image runs `sagehound launch monitor=local` over captured requests.
+    """CreateProcessingJob, without what the container runs.
 
     Args:
-        name: at most 63 characters, unique in the account and region.
-        cfg: for what is under aws.
-        account: role, bucket and image.
-        model: s3:// of a model.tar.gz.
-        captured: s3:// of captured requests.
-        arguments: more overrides, without model, monitor.captured and hydra.run.dir.
-        token: identifies the job as this command's.
+        name: at most 63 characters.
+        aws: the machine, the network, the keys and the tags.
+        account: role and image.
+        inputs: what is copied to the job's disk.
+        output: what is copied from it.
+        of: the value of Sagehound's tag.
     """
-    aws, local = cfg.aws, "/opt/ml/processing"
-    places = [f"model='{local}/model'", f"monitor.captured='{local}/captured'", f"hydra.run.dir='{local}/output'"]
-    output = {"S3Uri": monitoring_output(cfg, account, name), "LocalPath": f"{local}/output"}
+    result = {"S3Uri": output.uri, "LocalPath": output.folder, "S3UploadMode": output.mode}
     request: dict[str, Any] = {
         "ProcessingJobName": name,
-        "ProcessingInputs": [_input("model", model, local), _input("captured", captured, local)],
+        "AppSpecification": {"ImageUri": account.image},
+        "RoleArn": account.role,
+        "ProcessingInputs": [_processing_input(one) for one in inputs],
         "ProcessingOutputConfig": {
-            # continuous, so that the result of a failed job is there too
-            "Outputs": [{"OutputName": "result", "S3Output": output | {"S3UploadMode": "Continuous"}}],
+            "Outputs": [{"OutputName": output.name, "S3Output": result}],
             **({"KmsKeyId": aws.kms_key} if aws.kms_key else {}),
         },
         "ProcessingResources": {
@@ -186,29 +203,17 @@ def monitoring_job(
             }
         },
         "StoppingCondition": {"MaxRuntimeInSeconds": min(round(aws.max_hours * 3600), _MOST_PROCESSING)},
-        "AppSpecification": {
-            "ImageUri": account.image,
-            "ContainerEntrypoint": ["sagehound", "launch"],
-            "ContainerArguments": ["monitor=local", *arguments, *places],
-        },
-        "Environment": {**aws.environment, REQUEST: token},
-        "RoleArn": account.role,
+        "Tags": tags(aws, of),
     }
     if aws.subnets:
         vpc = {"Subnets": list(aws.subnets), "SecurityGroupIds": list(aws.security_groups)}
         request["NetworkConfig"] = {"VpcConfig": vpc}
-    request["Tags"] = tags(aws, "monitor")
     return request
 
 
-def monitoring_output(cfg: Launch, account: Account, name: str) -> str:
-    """Where a monitoring job writes its result, s3://."""
-    return f"s3://{account.bucket}/{cfg.aws.prefix}/monitoring/{name}"
-
-
-def _input(name: str, uri: str, local: str) -> dict[str, Any]:
-    source = {"S3Uri": uri, "LocalPath": f"{local}/{name}", "S3DataType": "S3Prefix", "S3InputMode": "File"}
-    return {"InputName": name, "S3Input": source | {"S3DataDistributionType": "FullyReplicated"}}
+def _processing_input(one: ProcessingInput) -> dict[str, Any]:
+    source = {"S3Uri": one.uri, "LocalPath": one.folder, "S3DataType": "S3Prefix", "S3InputMode": "File"}
+    return {"InputName": one.name, "S3Input": source | {"S3DataDistributionType": "FullyReplicated"}}
 
 
 def _algorithm(account: Account, cfg: Launch, metrics: Sequence[str]) -> dict[str, Any]:

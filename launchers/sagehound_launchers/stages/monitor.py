@@ -69,8 +69,8 @@ def _here(cfg: "Launch", own: Monitor, model: str, folder: Path) -> list[str]:
 
     source = own.captured or str(cfg.data.root)
     baseline = Path(own.baseline).expanduser() if own.baseline else None
-    with _local(cfg, own) as captured:
-        photos = of_captures(captured) if captured else of_folder(Path(source).expanduser(), cfg.seed)
+    with _local(cfg, own) as (captured, names):
+        photos = of_captures(captured, names) if captured else of_folder(Path(source).expanduser(), cfg.seed)
         check = check_photos(model, photos, most=own.window, alpha=own.alpha, seed=cfg.seed, baseline=baseline)
     check.write(folder)
     if check.window.unreadable:
@@ -86,17 +86,19 @@ def _here(cfg: "Launch", own: Monitor, model: str, folder: Path) -> list[str]:
 
 
 @contextmanager
-def _local(cfg: "Launch", own: Monitor) -> Iterator[Path | None]:
-    """The folder of the captured requests; those in S3 are fetched into a temporary one. None without any."""
+def _local(cfg: "Launch", own: Monitor) -> Iterator[tuple[Path | None, dict[str, str]]]:
+    """The folder of the captured requests, and other names of its files; None without any.
+
+    Those in S3 are fetched into a temporary folder.
+    """
     if not own.captured or not own.captured.startswith(S3):
-        yield Path(own.captured).expanduser() if own.captured else None
+        yield Path(own.captured).expanduser() if own.captured else None, {}
         return
     from sagehound_launchers.sagemaker.account import open_session
     from sagehound_launchers.sagemaker.captured_requests import fetch
 
     with tempfile.TemporaryDirectory(prefix="sagehound-") as folder:
-        fetch(open_session(cfg.aws), own.captured, Path(folder), own.window)
-        yield Path(folder)
+        yield Path(folder), fetch(open_session(cfg.aws), own.captured, Path(folder), own.window)
 
 
 STAGE = Stage(

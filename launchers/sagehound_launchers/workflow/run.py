@@ -163,7 +163,10 @@ def _failed(workflow: Workflow, step: Step, session: Any, code: int) -> Sagehoun
     if session is not None:
         from sagehound_launchers.sagemaker import inventory
 
-        there = [r for r in inventory.everything(session) if r.kind == "endpoint" or r.kind.endswith("job")]
+        try:
+            there = [r for r in inventory.everything(session) if r.kind == "endpoint" or r.kind.endswith("job")]
+        except SagehoundError as hidden:  # such as a missing permission, which must not hide the step that failed
+            there, left = [], f"; what exists on SageMaker is not known ({hidden})"
         hourly = sum(r.dollars or 0 for r in there)
         if there:
             names = ", ".join(f"{r.kind} {r.name}" for r in there)

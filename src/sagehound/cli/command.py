@@ -238,7 +238,7 @@ def clear_errors() -> Iterator[None]:
         code, message = 130, "stopped by Ctrl-C"
     else:
         return
-    print(f"sagehound: {program.named(message)}", file=sys.stderr)
+    print(console.printable(f"sagehound: {program.named(message)}"), file=sys.stderr)
     sys.exit(code)
 
 

@@ -91,7 +91,7 @@ def _explain(run: Path, photos: Sequence[str], folder: Path) -> None:
 
     for photo, picture in explanation.write(run, [Path(photo).expanduser() for photo in photos], folder):
         if isinstance(picture, Path):
-            console.info(f"{_printable(str(photo))}: {_printable(str(picture))} shows what the model looked at")
+            console.info(f"{photo}: {picture} shows what the model looked at")
 
 
 def _print(results: Iterator[tuple[str, PhotoResult | InputError]], top_k: int | None) -> int:
@@ -101,7 +101,7 @@ def _print(results: Iterator[tuple[str, PhotoResult | InputError]], top_k: int |
         if isinstance(result, InputError):
             failed += 1
             sys.stdout.flush()
-            print(f"sagehound: {_printable(name)}: {result}", file=sys.stderr, flush=True)
+            print(console.printable(f"sagehound: {name}: {result}"), file=sys.stderr, flush=True)
         else:
             console.info(f"{name}: {_in_words(result, top_k)}")
     sys.stdout.flush()
@@ -141,7 +141,3 @@ def _in_words(result: PhotoResult, top_k: int | None) -> str:
         return best
     ranked = ", ".join(f"{one['label']} {one['probability']:.1%}" for one in result["top"])
     return f"{best}; top {len(result['top'])}: {ranked}"
-
-
-def _printable(text: str) -> str:
-    return text.encode(errors="backslashreplace").decode()

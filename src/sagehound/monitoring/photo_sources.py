@@ -2,9 +2,10 @@
 
 import base64
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -54,11 +55,15 @@ def of_folder(root: Path, seed: int = 0, key: str = "data.root") -> Iterator[Arr
         yield Arrived(names[i], _content(base / names[i]))
 
 
-def of_captures(folder: Path) -> Iterator[Arrived]:
+def of_captures(folder: Path, names: Mapping[str, str] = MappingProxyType({})) -> Iterator[Arrived]:
     """The photos of captured requests, newest first.
 
     The files are JSON lines as SageMaker's data capture writes them below ENDPOINT/VARIANT/yyyy/mm/dd/hh: each line has
     captureData.endpointInput with ``data`` and ``encoding``, and eventMetadata.
+
+    Args:
+        folder: of the files, or one file.
+        names: other names of files, for the results and messages.
 
     Raises:
         InputError: there is no such file, a line is broken, or no line has a request.
@@ -67,6 +72,7 @@ def of_captures(folder: Path) -> Iterator[Arrived]:
     found = False
     for file in files:
         name = file.relative_to(folder).as_posix() if file != folder else file.name
+        name = names.get(name, name)
         lines = file_bytes(file).splitlines()
         for number, line in reversed(list(enumerate(lines, 1))):
             if not line.strip():

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+# a terminal acts on these: C0 without tab and newline, DEL, C1
+_CONTROL = {code: f"\\x{code:02x}" for code in (*range(9), *range(11, 32), *range(127, 160))}
+
 METRIC_LINES = "SAGEHOUND_METRIC_LINES"  # set by the container's `train`
 FINDINGS_METRIC = "debugger.findings"  # how many the rules have made so far
 
@@ -36,18 +39,18 @@ def terminal() -> "Console":
 
 def info(text: str) -> None:
     """Print one line; it is not parsed as markup."""
-    terminal().print(_printable(text), markup=False)
+    terminal().print(printable(text), markup=False)
     terminal().file.flush()
 
 
 def warn(text: str) -> None:
     """Print one line as a warning."""
-    terminal().print(f"warning: {_printable(text)}", markup=False, style="yellow")
+    terminal().print(f"warning: {printable(text)}", markup=False, style="yellow")
 
 
-def _printable(text: str) -> str:
-    """Escape bytes that are not text, which file names may contain."""
-    return text.encode(errors="backslashreplace").decode()
+def printable(text: str) -> str:
+    """Escape bytes that are not text, and control characters but tab and newline: file names may contain them."""
+    return text.encode(errors="backslashreplace").decode().translate(_CONTROL)
 
 
 def metric(name: str, value: float) -> None:
@@ -84,12 +87,13 @@ def track(items: Iterable[T], description: str, total: int) -> Iterator[T]:
 def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     """Print a small table; the first column is text, the others are numbers."""
     from rich.table import Table
+    from rich.text import Text
 
     drawn = Table(title=title, title_justify="left")
     for i, column in enumerate(columns):
         drawn.add_column(column, justify="right" if i else "left")
     for row in rows:
-        drawn.add_row(*row)
+        drawn.add_row(*(Text(printable(cell)) for cell in row))
     if terminal().is_terminal:
         terminal().print(drawn)
         return

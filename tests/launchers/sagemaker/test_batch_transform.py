@@ -52,7 +52,33 @@ def test_a_job_predicts_as_this_machine_does(
     assert (tmp_path / "remote_per_class.csv").read_text() == (tmp_path / "local_per_class.csv").read_text()
     tested = json.loads((run / "metrics.json").read_text())["test"]["top1"]
     assert f"accuracy: {tested:.1%} of 12 photos" in there.stdout
-    assert client(emulator, "sagemaker").list_models()["Models"] == [], "the job's model is deleted"
+    sm, s3 = client(emulator, "sagemaker"), client(emulator, "s3")
+    assert sm.list_models()["Models"] == [], "the job's model is deleted"
+
+    command = ["transform=sagemaker", *given, "aws=emulator", "transform.output=remote.csv"]
+    written = (tmp_path / "remote.csv").read_bytes()
+    (job,) = sm.list_transform_jobs()["TransformJobSummaries"]
+    assert job["TransformJobStatus"] == "Failed", "one file is no photo"
+    again = launch(*command)
+    assert (again.returncode, f"following the transform job {job['TransformJobName']} again" in again.stdout) == (
+        0,
+        True,
+    )
+    assert len(sm.list_transform_jobs()["TransformJobSummaries"]) == 1, "no second one is paid"
+
+    prefix = f"sagehound/transform/{job['TransformJobName']}/out/"
+    for item in s3.list_objects_v2(Bucket="sagemaker-us-west-2-123456789012", Prefix=prefix)["Contents"]:
+        s3.delete_object(Bucket="sagemaker-us-west-2-123456789012", Key=item["Key"])
+    later = launch(*command)
+    assert later.returncode == 0, later.stderr
+    assert f"transform job {job['TransformJobName']}-2 runs" in later.stdout, "a name can be used once"
+    assert (tmp_path / "remote.csv").read_bytes() == written
+
+    (tmp_path / "none").mkdir()
+    (tmp_path / "none/a.jpg").write_text("no photo")
+    none = launch(*command, "data.root=none")
+    assert (none.returncode, len(none.stderr.splitlines())) == (4, 1), none.stderr
+    assert (tmp_path / "remote.csv").read_bytes() == written, "former predictions stay"
 
 
 @pytest.mark.slow

@@ -4,13 +4,18 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from emulator_helpers import client
 from helpers import ROOT, Command
 
 from sagehound.inference.formats import JSON
+from sagehound.monitoring.photo_sources import of_captures
 from sagehound.serving.request_capture import CapturedCall
+from sagehound_launchers.config import Aws
+from sagehound_launchers.sagemaker.account import open_session
+from sagehound_launchers.sagemaker.captured_requests import fetch
 from sagemaker_emulator.server import Emulator
 from sagemaker_emulator.settings import Settings
 
@@ -51,6 +56,20 @@ def test_the_newest_requests_are_fetched_and_compared(
         assert len(done.stderr.splitlines()) == 1
 
 
+def test_keys_that_are_no_names_of_files(emulator: Emulator, tmp_path: Path) -> None:
+    client(emulator, "s3").create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": "us-west-2"})
+    keys = ["a.jsonl", "a.jsonl/2026/01/02/00/b.jsonl", f"2026/01/03/00/{'c' * 300}.jsonl", "../2026/01/01/00/d.jsonl"]
+    for number, key in enumerate(keys):
+        put(emulator, f"dogs/{key}", str(number).encode())
+    (tmp_path / "there").mkdir()
+    session = open_session(Aws(name="emulator", folder=str(emulator.folder)))
+    names = fetch(session, f"s3://{BUCKET}/dogs", tmp_path / "there", 100)
+    assert set(names.values()) == set(keys)
+    arrived = list(of_captures(tmp_path / "there", names))
+    assert {a.name.partition("#")[0]: a.content for a in arrived} == {k: str(i).encode() for i, k in enumerate(keys)}
+    assert [a.name.partition("/")[2][:10] for a in arrived[1:]] == ["01/03/00/c", "2026/01/02", "2026/01/01"], "newest"
+
+
 @pytest.fixture
 def with_sources(tmp_path: Path) -> Iterator[Emulator]:
     """An emulator whose containers import the sources of these tests."""
@@ -79,7 +98,14 @@ def test_a_processing_job_compares_them(
     assert planned.returncode == 0, planned.stderr
     request = json.loads((tmp_path / "planned/request.json").read_text())
     assert request["AppSpecification"]["ContainerEntrypoint"] == ["sagehound", "launch"]
-    assert client(with_sources, "sagemaker").list_processing_jobs()["ProcessingJobSummaries"] == []
+
+    def jobs() -> list[dict[str, Any]]:
+        summaries: list[dict[str, Any]] = client(with_sources, "sagemaker").list_processing_jobs()[
+            "ProcessingJobSummaries"
+        ]
+        return summaries
+
+    assert jobs() == []
     done = launch(*arguments, "hydra.run.dir=out", "monitor.fail=true")
     assert done.returncode == 3, done.stderr + done.stdout
     assert "have changed: " in done.stderr
@@ -88,6 +114,20 @@ def test_a_processing_job_compares_them(
     assert {f.name for f in (tmp_path / "out").iterdir()} == {
         *("request.json", "monitor.json", "monitor.csv", "monitor.html")
     }
-    broken = launch(*arguments[:-1], f"monitor.captured=s3://{BUCKET}/none", "hydra.run.dir=broken")
-    assert broken.returncode in (3, 4), broken.stderr
-    assert len(broken.stderr.splitlines()) == 1
+    again = launch(*arguments, "hydra.run.dir=again")
+    assert (again.returncode, "following the processing job sagehound-monitor-" in again.stdout) == (0, True)
+    assert (tmp_path / "again/monitor.csv").read_bytes() == (tmp_path / "out/monitor.csv").read_bytes()
+    put(with_sources, "dogs/AllTraffic/2026/01/03/00/00-00-000-c.jsonl", b"no photo")
+    other = launch(*arguments, "hydra.run.dir=other")
+    assert "processing job sagehound-monitor-" in other.stdout, "new requests are another job"
+    names = [j["ProcessingJobName"] for j in jobs()]
+    assert len(names) == 2, names
+
+
+def test_nothing_was_captured(launch: Command, run: Path, emulator: Emulator) -> None:
+    client(emulator, "s3").create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": "us-west-2"})
+    arguments = ["monitor=sagemaker", f"model={run}", "aws=emulator", f"monitor.captured=s3://{BUCKET}/none"]
+    done = launch(*arguments)
+    assert done.returncode == 3, done.stderr
+    assert f"monitor.captured=s3://{BUCKET}/none: no captured request lies below it" in done.stderr
+    assert client(emulator, "sagemaker").list_processing_jobs()["ProcessingJobSummaries"] == []

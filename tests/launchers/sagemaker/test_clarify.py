@@ -48,8 +48,8 @@ def held(name: str, request: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(("name", "keys"), [("clarify", {}), ("clarify_vpc_kms", VPC)])
 def test_the_request_is_valid_and_as_read(name: str, keys: dict[str, Any]) -> None:
-    aws = Aws(name="account", instance_type="ml.m5.xlarge", **keys)
-    request = clarify_request.processing_job("sagehound-bias-1", aws, ACCOUNT, PLACE, 60, "token")
+    aws = Aws(name="account", instance_type="ml.m5.xlarge", volume_gb=20, max_hours=1, **keys)
+    request = clarify_request.processing_job("sagehound-bias-1", aws, ACCOUNT, PLACE)
     check("CreateProcessingJob", request)
     held(name, request)
 
@@ -79,8 +79,11 @@ def test_the_configuration_follows_the_schema_of_the_sdk(name: str, label: str |
 def test_numbers_are_sent_as_names_because_clarify_takes_them_for_measurements() -> None:
     assert clarify_request.table(PHOTOS, "2").splitlines()[1] == "class 2,class 1,new,floor 1"
     assert clarify_request.table(PHOTOS, None).splitlines()[1] == "yes,no,class 2,new,floor 1"
-    assert clarify_request.as_value("floor", "floor 1") == "1"
-    assert clarify_request.as_value("floor", "floor below") == "floor below"
+    names = PHOTOS.with_facets({"camera": ["camera 5", "new", "camera 5"], "floor": ["0", "1", "1"]})
+    sent = clarify_request.sent_values(names)
+    assert sent["floor"] == {"floor 0": "0", "floor 1": "1"}
+    assert sent["class"] == {"class 1": "1", "class 2": "2"}
+    assert sent["camera"] == {"camera 5": "camera 5", "new": "new"}
 
 
 def test_the_emulator_knows_the_image_by_its_name() -> None:
@@ -113,7 +116,7 @@ def own_run(run: Path, tmp_path: Path) -> Path:
         lines = csv.writer(file)
         lines.writerow(["file", "camera", "place"])
         for i, row in enumerate(read_csv(copy / "predictions.csv")):
-            lines.writerow([row["file"], ("old", "new")[i % 2], ("home", "park", "")[i % 3]])
+            lines.writerow([row["file"], ("camera 5", "new")[i % 2], ("home", "park", "")[i % 3]])
     return copy
 
 
@@ -138,6 +141,7 @@ def test_a_job_gives_the_same_files_and_values(launch: Command, own_run: Path, m
     local = launch("bias=local", *given[:2], *(m for m in more if "label" not in m))
     assert local.returncode == 0, local.stderr
     here = {key: value for key, value in values(own_run).items() if key[0] == "post_training" and key[1] == "camera"}
+    assert {key[2] for key in by_clarify if key[1] == "camera"} == {"camera 5", "new"}
     both = here.keys() & by_clarify.keys()
     measured = {key[4] for key in both}
     expected = {"AD", "DI", "CDDPL"} if not more else {"CDDPL", *(m.name for m in ONE_VS_REST)}

@@ -9,11 +9,11 @@ from request_helpers import ACCOUNT, config, held
 
 from sagehound.cli.hyperparameters import values as read_back
 from sagehound.errors import ConfigError
+from sagehound_launchers.sagemaker import monitoring_job
 from sagehound_launchers.sagemaker.requests import (
     Channel,
     check,
     hyperparameters,
-    monitoring_job,
     training_job,
     tuning_job,
 )
@@ -81,7 +81,7 @@ def test_a_tuning_job(name: str, overrides: list[str], sweep: str) -> None:
 def test_a_monitoring_job(name: str, overrides: list[str]) -> None:
     model, captured = "s3://kennel/sagehound/models/abc/model.tar.gz", "s3://kennel/captured/dogs"
     given = ["monitor.window=200", "seed=0"]
-    request = monitoring_job("sagehound-1", config(*overrides), ACCOUNT, model, captured, given, "token")
+    request = monitoring_job.job_request("sagehound-1", config(*overrides), ACCOUNT, model, captured, given)
     check("CreateProcessingJob", request)
     held(name, request)
 
