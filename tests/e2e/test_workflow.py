@@ -151,6 +151,8 @@ def iam_action(operation: str) -> str:
     service, colon, name = operation.partition(":")
     if not colon:
         return f"sagemaker:{operation}"
+    if service == "monitoring":  # as requests to CloudWatch are signed
+        return f"cloudwatch:{name}"
     return f"s3:{_S3.get(name, name)}" if service == "s3" else operation
 
 

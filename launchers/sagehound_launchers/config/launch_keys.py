@@ -28,9 +28,7 @@ class Launch(Train):
     approve: str | None = key("NAME@VERSION, or sagemaker/NAME@VERSION, which is marked as approved", None)
     registry_dir: str = key("folder of registry=local and of model=registry:NAME", "outputs/registry")
     delete: str | None = key("an endpoint of Sagehound, ENDPOINT/MODEL, idle, or all", None)
-    idle_hours: float = key(
-        "list, delete=idle: hours without a call, after which an endpoint is idle", 24.0, at_least=0.001
-    )
+    idle_hours: float = key("list, delete=idle: hours without a call until an endpoint is idle", 24.0, at_least=0.001)
     model: Any = key("a run, a model.tar.gz, registry:NAME, or several as [A,B]; null: train one first", None)
     endpoint: str | None = key("probe: an address, or a name on SageMaker", None)
     n: str = key("probe: test photos that are sent, chosen by seed, or all", "30")

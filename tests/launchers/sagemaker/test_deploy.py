@@ -2,8 +2,8 @@
 
 import csv
 import json
-import re
 import tarfile
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,11 @@ from request_helpers import ACCOUNT, config, held
 
 from sagehound.artifact import archive
 from sagehound.errors import ConfigError
+from sagehound_launchers.config import Aws
 from sagehound_launchers.config.endpoint_names import FORM, endpoint_name
 from sagehound_launchers.sagemaker import hosting_requests as hosting
+from sagehound_launchers.sagemaker import running_costs
+from sagehound_launchers.sagemaker.account import open_session
 from sagehound_launchers.sagemaker.requests import check
 from sagehound_launchers.stages.deploy import names as names_of
 from sagemaker_emulator.server import Emulator
@@ -125,9 +128,9 @@ def test_an_endpoint_from_deployment_to_deletion(
     assert listed.returncode == 0, listed.stderr
     assert "$0.23" in listed.stdout, "two machines of $0.115"
     assert "not called for" not in listed.stdout + listed.stderr, "it is younger than a day"
-    called = launch("list", "aws=emulator", "idle_hours=0.001")
-    assert re.search(r"^endpoint +dogs .* (\d+) +\$0.23", called.stdout, re.MULTILINE)[1] == "12"  # type: ignore[index]
-    assert "there is nothing to delete" in launch("delete=idle", "aws=emulator", "idle_hours=0.001").stdout
+    session = open_session(Aws(name="emulator", folder=str(tmp_path / ".emulator")))
+    assert running_costs.calls(session, "dogs", datetime(2020, 1, 1, tzinfo=UTC), 1.0) == 12
+    assert "there is nothing to delete" in launch("delete=idle", "aws=emulator").stdout
     typo = launch("delete=cats", "aws=emulator")
     assert (typo.returncode, "created nothing of this name; there is dogs" in typo.stderr) == (2, True)
     done = launch("delete=dogs", "aws=emulator")
