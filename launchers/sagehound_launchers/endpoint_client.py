@@ -176,7 +176,10 @@ def _over_sagemaker(endpoint: str, aws: Aws | None, clients: int, timeout: float
 
 
 def _refusal(error: Exception) -> Exception:
-    """What to raise for an error of boto3: whether the photo is sent again."""
+    """What to raise for an error of boto3: whether the photo is sent again, or the message of the model's server."""
+    response = getattr(error, "response", {})
+    if "OriginalMessage" in response:
+        return NoPrediction(_reason(response.get("OriginalStatusCode", 500), str(response["OriginalMessage"]).encode()))
     from sagehound_launchers.sagemaker.aws_errors import code_of
 
     return (_Busy if code_of(error) in _CODES else NoPrediction)(str(error))
@@ -292,6 +295,6 @@ def _read(status: int, body: bytes) -> PhotoResult:
 
 def _reason(status: int, body: bytes) -> str:
     try:
-        return f"status {status}: {json.loads(body)['error']['message']}"
+        return f"{json.loads(body)['error']['message']} (status {status})"
     except (ValueError, KeyError, TypeError):
         return f"status {status}: not a response of a Sagehound server: {body[:80]!r}"

@@ -166,6 +166,17 @@ def test_predict(sagehound: Command, run: Path, run_photos: Path, tmp_path: Path
     assert f"; top 2: Slate {probability}, " in line
 
 
+def test_predict_takes_a_registered_model(sagehound: Command, run: Path, run_photos: Path, tmp_path: Path) -> None:
+    registered = sagehound("launch", "registry=local", f"model={run}", "registry.approved=true", "data=demo")
+    assert registered.returncode == 0, registered.stderr
+    photo = str(next((run_photos / "test").rglob("*.jpg")))
+    done = sagehound("predict", "registry:sagehound", photo)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == sagehound("predict", str(run), photo).stdout.strip()
+    address = sagehound("predict", "127.0.0.1:8080", photo)
+    assert (address.returncode, "did you mean http://127.0.0.1:8080?" in address.stderr) == (2, True)
+
+
 def test_predict_names_a_missing_model(sagehound: Command) -> None:
     done = sagehound("predict", "nowhere", "a.jpg")
     assert done.returncode == 3

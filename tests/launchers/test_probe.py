@@ -64,7 +64,7 @@ def test_photos_that_cannot_be_answered_are_counted(launch: Command, server: Ser
     (photos / "test/001.Amber/000.jpg").rename(photos / "test/004.Unknown/000.jpg")
     done = launch("probe=local", f"endpoint={server.url}", "data=folder", f"data.root={photos}", "n=all")
     assert done.returncode == 0, done.stderr
-    assert "1 photos got no answer, such as test/003.Moss/000.jpg: status 400: not an image file" in done.stdout
+    assert "1 photos got no answer, such as test/003.Moss/000.jpg: not an image file (status 400)" in done.stdout
     assert "1 classes, such as Unknown, were never among the five most probable" in done.stdout
     found = json.loads((folder_of(done.stdout, tmp_path) / "probe.json").read_text())
     assert (found["photos"], found["failed"]) == (9, 1)

@@ -2,10 +2,11 @@
 
 import re
 from pathlib import Path
+from typing import Protocol
 
 from sagehound.errors import ConfigError
 from sagehound.system import console
-from sagehound_launchers.config import Launch
+from sagehound_launchers.config import Aws
 from sagehound_launchers.packages.folder_registry import FolderRegistry
 from sagehound_launchers.packages.package import APPROVED, Registry, Version
 
@@ -14,7 +15,19 @@ NAME = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}")  # AWS's API reference, M
 _TEXT = re.compile(rf"(?P<there>sagemaker/)?(?P<name>{NAME.pattern})(@(?P<version>\d+))?")
 
 
-def model(given: str, cfg: Launch) -> str:
+class Places(Protocol):
+    """Where models are registered."""
+
+    @property
+    def aws(self) -> Aws:
+        """The account."""
+
+    @property
+    def registry_dir(self) -> str:
+        """The folder of the local registry."""
+
+
+def model(given: str, cfg: Places) -> str:
     """A registered model's file; any other ``model`` is returned as it is.
 
     Args:
@@ -31,7 +44,7 @@ def model(given: str, cfg: Launch) -> str:
     return str(registry.fetch(version))
 
 
-def find(text: str, cfg: Launch) -> tuple[Registry, Version]:
+def find(text: str, cfg: Places) -> tuple[Registry, Version]:
     """The registry and the version that [sagemaker/]NAME[@VERSION] names.
 
     Raises:
@@ -63,7 +76,7 @@ def find(text: str, cfg: Launch) -> tuple[Registry, Version]:
     return registry, approved
 
 
-def _registry(cfg: Launch, there: str) -> Registry:
+def _registry(cfg: Places, there: str) -> Registry:
     if not there:
         return FolderRegistry(Path(cfg.registry_dir))
     from sagehound_launchers.packages.sagemaker_registry import SageMakerRegistry
@@ -72,7 +85,7 @@ def _registry(cfg: Launch, there: str) -> Registry:
     return SageMakerRegistry(account.connect(cfg.aws), cfg.aws)
 
 
-def approve(text: str, cfg: Launch) -> None:
+def approve(text: str, cfg: Places) -> None:
     """Approve NAME@VERSION.
 
     Raises:

@@ -22,6 +22,8 @@ _AHEAD = 64  # photos in progress
 _ENDPOINT = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}")  # an endpoint's name: AWS's API reference, EndpointName
 _FLAGS = {"aws.region=": "--region ", "aws.profile=": "--profile ", "aws=emulator": "--emulator"}  # of this command
 
+_HOST = re.compile(r"[\w.-]+:\d+(/.*)?")
+
 Named: TypeAlias = tuple[str, Path | bytes | InputError]  # a photo's name, and its file, content or error
 Result: TypeAlias = tuple[str, PhotoResult | InputError]  # a photo's name, and its prediction or error
 
@@ -34,15 +36,25 @@ class Remote:
     profile: str | None = None
     emulator: str | None = None  # folder of the emulator's state; None: an account
     target_model: str | None = None  # of a multi-model endpoint
+    registry_dir: str = "outputs/registry"  # folder of registry:NAME
     clients: int = 8  # photos that are sent at a time
     timeout: float = 60.0  # seconds for a response
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Where models are registered."""
+
+    aws: "Aws"
+    registry_dir: str
 
 
 def predict(target: str, photos: Iterable[str], top_k: int = 1, remote: Remote = Remote()) -> Iterator[Result]:
     """Predict photos; yield each one's name with its prediction, or with the reason why there is none.
 
     Args:
-        target: a run's folder, a model.tar.gz, the address of a server, or the name of an endpoint on SageMaker.
+        target: a run's folder, a model.tar.gz, registry:NAME[@VERSION], the address of a server, or the name of an
+            endpoint on SageMaker.
         photos: files, folders with photos, and s3://BUCKET/PREFIX.
         top_k: labels of a prediction.
         remote: how an endpoint and photos in S3 are reached.
@@ -52,6 +64,12 @@ def predict(target: str, photos: Iterable[str], top_k: int = 1, remote: Remote =
         ConfigError: credentials or a region are missing.
     """
     named = _named(photos, remote)
+    if _HOST.fullmatch(target) and not Path(target).exists():
+        raise ConfigError(f"{target}: did you mean http://{target}?")
+    if target.startswith("registry:"):
+        from sagehound_launchers.packages import find
+
+        target = find.model(target, _Places(_aws(remote), remote.registry_dir))
     if _is_local(target):
         return _here(target, named, top_k)
     return _there(target, named, top_k, remote)
