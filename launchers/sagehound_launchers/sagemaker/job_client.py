@@ -291,7 +291,8 @@ class Log:
             )
             for event in response["events"]:
                 if not event["message"].startswith("metric: "):  # a line for the service
-                    console.info(f"{self.prefix}{event['message']}")
+                    line = event["message"].rstrip("\r").rpartition("\r")[2]  # the last state of a progress bar
+                    console.info(f"{self.prefix}{line}")
             self._next[stream] = response["nextForwardToken"]
             if response["nextForwardToken"] == token:
                 return
