@@ -14,7 +14,7 @@ OPTIONS = [f"{path.parent.name}={path.stem}" for path in sorted((ROOT / "conf").
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_shipped_option_follows_the_rules(option: str) -> None:
     needed = {"data=folder": ["data.root=photos"], "transform=local": ["model=run"], "deploy=local": ["model=run"]}
-    needed |= {"registry=local": ["model=run"], "registry=sagemaker": ["model=run"]}
+    needed |= {"registry=local": ["model=run"], "registry=sagemaker": ["model=run"], "registry=mlflow": ["model=run"]}
     needed |= {"bias=local": ["model=run"], "bias=sagemaker": ["model=run"]}
     needed |= {"probe=local": ["endpoint=http://127.0.0.1:8080"], "probe=sagemaker": ["endpoint=name"]}
     needed |= {"monitor=local": ["model=run"], "monitor=sagemaker": ["model=run", "monitor.captured=s3://bucket/x"]}

@@ -149,3 +149,26 @@ def test_versions_on_sagemaker(launch: Command, run: Path, tmp_path: Path) -> No
         dry = launch(*given, f"model={run}", "dry_run=true", "hydra.run.dir=dry")
         assert dry.returncode == 0, dry.stderr
         assert json.loads((tmp_path / "dry/registry_request.json").read_text())["ModelPackageGroupName"] == "dogs"
+
+
+@pytest.mark.slow
+def test_versions_in_mlflow(launch: Command, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    given = ["registry=mlflow", DATA, "registry.group=dogs"]
+    first = launch(*given, f"model={changed(run, tmp_path / 'one', 8)}", "registry.require=test.top1>=0.1")
+    assert first.returncode == 0, first.stderr
+    assert "registered: registry:mlflow/dogs@1 (PendingManualApproval)" in first.stdout
+    assert "registry:mlflow/dogs@1 " in launch(*given, "model=one").stdout, "the same model is no new version"
+    assert launch("approve=mlflow/dogs@1", DATA).returncode == 0
+    better = launch(*given, f"model={changed(run, tmp_path / 'two', 0)}", "registry.better_than_approved=true")
+    assert better.returncode == 0, better.stderr
+    assert "better than registry:mlflow/dogs@1" in better.stdout
+    photos = ["data=folder", f"data.root={run.with_name('run-photos')}"]
+    used = launch("transform=local", "model=registry:mlflow/dogs", *photos)
+    assert used.returncode == 0, used.stderr
+    assert "model: registry:mlflow/dogs@1 (Approved)" in used.stdout
+    from mlflow import MlflowClient
+
+    version = MlflowClient().get_model_version_by_alias("dogs", "approved")
+    assert int(version.version) == 1
+    assert float(version.tags["test.top1"]) == json.loads((run / "metrics.json").read_text())["test"]["top1"]

@@ -7,12 +7,13 @@ from typing import Protocol
 from sagehound.errors import ConfigError
 from sagehound.system import console
 from sagehound_launchers.config import Aws
+from sagehound_launchers.config.extras import needs
 from sagehound_launchers.packages.folder_registry import FolderRegistry
 from sagehound_launchers.packages.package import APPROVED, Registry, Version
 
 PREFIX = "registry:"
 NAME = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}")  # AWS's API reference, ModelPackageGroupName
-_TEXT = re.compile(rf"(?P<there>sagemaker/)?(?P<name>{NAME.pattern})(@(?P<version>\d+))?")
+_TEXT = re.compile(rf"(?P<there>sagemaker/|mlflow/)?(?P<name>{NAME.pattern})(@(?P<version>\d+))?")
 
 
 class Places(Protocol):
@@ -58,8 +59,8 @@ def find(text: str, cfg: Places) -> tuple[Registry, Version]:
     versions = registry.versions(name)
     known = ", ".join(f"{v.number} ({v.status})" for v in versions)
     if not versions:
-        place = "SageMaker's registry" if there else cfg.registry_dir
-        other = "" if there else f"; SageMaker's is {PREFIX}sagemaker/{name}"
+        place = {"sagemaker/": "SageMaker's registry", "mlflow/": "MLflow's registry"}.get(there, cfg.registry_dir)
+        other = "" if there else f"; the others are {PREFIX}sagemaker/{name} and {PREFIX}mlflow/{name}"
         raise ConfigError(f"{PREFIX}{text}: {place} has no model of this name{other}")
     if match["version"]:
         wanted = next((v for v in versions if v.number == int(match["version"])), None)
@@ -79,6 +80,11 @@ def find(text: str, cfg: Places) -> tuple[Registry, Version]:
 def _registry(cfg: Places, there: str) -> Registry:
     if not there:
         return FolderRegistry(Path(cfg.registry_dir))
+    if there == "mlflow/":
+        from sagehound_launchers.packages.mlflow_registry import MlflowRegistry
+
+        needs("registry:mlflow", "mlflow", "mlflow")
+        return MlflowRegistry()
     from sagehound_launchers.packages.sagemaker_registry import SageMakerRegistry
     from sagehound_launchers.sagemaker import account
 

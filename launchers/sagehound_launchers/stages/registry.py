@@ -1,4 +1,4 @@
-"""`registry=local|sagemaker`: registers a model with its scores and its origin, if it passes a gate."""
+"""`registry=local|sagemaker|mlflow`: registers a model with its scores and its origin, if it passes a gate."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class Registry:
     """The registry of models; registry_dir is the folder of the local one. model=registry:NAME[@VERSION] takes one."""
 
-    name: str = key("a folder, or SageMaker's registry", MISSING, choices=("local", "sagemaker"))
+    name: str = key("a folder, SageMaker's registry, or MLflow's", MISSING, choices=("local", "sagemaker", "mlflow"))
     group: str = key("the name under which versions are registered", "sagehound")
     approved: bool = key("register as approved; false: it waits for approve=NAME@VERSION", False)
     require: str | None = key("scores that a model must have: test.top1>=0.85,valid.loss<1", None)
@@ -68,6 +68,10 @@ def register(cfg: "Launch", own: Registry, models: Sequence[str], folder: Path) 
         if cfg.dry_run:
             return _show(there, own, models[0], folder)
         registry: package.Registry = there
+    elif own.name == "mlflow":
+        from sagehound_launchers.packages.mlflow_registry import MlflowRegistry
+
+        registry = MlflowRegistry()
     else:
         registry = FolderRegistry(Path(cfg.registry_dir))
     read = package.read(models[0])
@@ -103,5 +107,5 @@ def _show(registry: "SageMakerRegistry", own: Registry, model: str, folder: Path
 
 STAGE = Stage(
     "registry", Registry, 5, register, needs_model=True, remote=frozenset({"sagemaker"}),
-    extra={"sagemaker": ("sagemaker", "boto3")},
+    extra={"sagemaker": ("sagemaker", "boto3"), "mlflow": ("mlflow", "mlflow")},
 )  # fmt: skip
