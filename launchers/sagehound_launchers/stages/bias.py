@@ -36,8 +36,6 @@ class Bias:
         """Yield a message for each setting that contradicts another."""
         if len(cfg.models) > 1:
             yield f"bias takes one model, not {len(cfg.models)}: give model=RUN"
-        if self.facets and not Path(self.facets).expanduser().is_file():
-            yield f"bias.facets={self.facets}: no such file (from {Path.cwd()})"
         if (self.columns or self.group_by) and not (self.facets or cfg.data.table or cfg.models):
             yield "bias.columns and bias.group_by name columns: give bias.facets=FILE or data.table=FILE"
         if self.columns and self.group_by and self.group_by not in self.columns:

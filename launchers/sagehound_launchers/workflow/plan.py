@@ -17,6 +17,7 @@ from sagehound_launchers.config.endpoint_names import endpoint_name
 from sagehound_launchers.config.stage import BEFORE_TRAINING, Stage, registry
 
 _EMPTY = ("", "null")
+_FILES = ("bias.facets", "monitor.baseline", "backbone.weights")  # keys of late steps, too, whose files must exist
 _WHOLE = {"hydra.run.dir", "hydra.sweep.dir", "model", "dry_run", "overwrite"}  # keys that each step gets anew
 
 
@@ -139,6 +140,10 @@ def _is_sweep(word: str) -> bool:
 
 def _checked(words: Sequence[str], flags: Sequence[str]) -> Launch:
     """The checked config of the whole command, so that a mistake in the last step is found before the first one."""
+    for word in words:
+        path = Path(word.partition("=")[2].strip("'\"")).expanduser()
+        if override_key(word) in _FILES and not path.exists():
+            raise ConfigError(f"{word}: no such file (from {Path.cwd()})")
     left_out = ("best", "hydra.sweep.dir", "hpo")  # the search checks its own keys
     plain = [w for w in words if not _is_sweep(w) and override_key(w) not in left_out]
     plain = [w for w in plain if not w.startswith(("hpo.", "hpo/"))]

@@ -17,6 +17,7 @@ sagehound launch probe=sagemaker endpoint=NAME                       the same on
 """
 
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import hydra
@@ -36,14 +37,16 @@ def main(cfg: DictConfig) -> Any:  # noqa: ANN401 - what Hydra's sweepers take
     return launch(cfg)
 
 
+def translated(argv: Sequence[str]) -> list[str]:
+    """A command line with the words `list` and `permissions` as overrides, and with rules quoted for Hydra."""
+    rule = "registry.require="  # whose > and = Hydra's grammar does not allow
+    words = [override(rule[:-1], word.removeprefix(rule)) if word.startswith(rule) else word for word in argv]
+    return [f"show={words[0]}", *words[1:]] if words and words[0] in ("list", "permissions") else words
+
+
 def run() -> None:
     """`sagehound launch` with ``sys.argv``."""
-    if sys.argv[1:2] and sys.argv[1] in ("list", "permissions"):
-        sys.argv[1] = f"show={sys.argv[1]}"
-    rule = "registry.require="  # whose > and = Hydra's grammar does not allow
-    sys.argv[1:] = [
-        override(rule[:-1], word.removeprefix(rule)) if word.startswith(rule) else word for word in sys.argv[1:]
-    ]
+    sys.argv[1:] = translated(sys.argv[1:])
     with command.clear_errors():
         if manage(sys.argv[1:]):
             return

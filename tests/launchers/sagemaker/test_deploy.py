@@ -86,7 +86,6 @@ def test_an_update_moves_calls_as_chosen(update: str) -> None:
         (["deploy=sagemaker", "deploy.endpoint=my_dogs"], "deploy.endpoint=my_dogs: a name has a-z"),
         (["deploy=sagemaker", "deploy.instance_type=ml.m5.lage"], "did you mean ml.m5.large"),
         (["registry=local", "registry.require='test.topp1>1'"], "no such score; choose from top1"),
-        (["bias=local", "bias.facets=nowhere.csv"], "bias.facets=nowhere.csv: no such file"),
         (["deploy=sagemaker", "deploy.endpoint=all"], "is not all or idle"),
         (["delete=all", "deploy=sagemaker"], "delete=all is a command of its own"),
     ],

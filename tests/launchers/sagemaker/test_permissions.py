@@ -136,7 +136,7 @@ def test_the_callers_policy_allows_what_a_stage_sends(
     with suppress(SagehoundError):  # the containers do nothing
         stage.run(cfg, own, [str(run)], tmp_path)
     if stage.name == "registry":
-        find.approve("dogs@1", cfg.aws)
+        find.approve("sagemaker/dogs@1", cfg)
     requests = sent[before:]
     assert operation in [one[1] for one in requests]
     policy = permissions.caller(permissions.scope_of(cfg, REGION, NUMBER))
@@ -191,6 +191,6 @@ def test_a_missing_permission_does_not_hide_the_step_that_failed(
     session = open_session(cfg.aws)
     monkeypatch.setattr(BaseClient, "_make_api_call", call)
     step = Step("registry", [], sends=True)
-    error = workflow_run._failed(Workflow(tmp_path, [step]), step, session, 1)
+    error = workflow_run._failed(Workflow(tmp_path, [step], cfg), step, session, 1)
     assert str(error).startswith("step registry failed; what exists on SageMaker is not known (listing every endpoint")
     assert str(error).endswith("the same command continues there")
