@@ -2,6 +2,7 @@
 
 import base64
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -121,6 +122,17 @@ def test_it_works_by_keyboard_and_tells_a_screen_reader(page: Page, slate: Path)
     expect(page.get_by_role("columnheader", name="Probability")).to_have_count(1)
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.tagName") == "SUMMARY"
+
+
+def test_a_photo_that_is_chosen_before_the_models_are_listed_waits(
+    browser: Browser, server: Server, slate: Path
+) -> None:
+    opened = browser.new_page()
+    opened.route("**/models", lambda route: (time.sleep(1), route.continue_()))
+    opened.goto(server.url, wait_until="load")
+    opened.get_by_label("Choose photos").set_input_files(slate)
+    expect(opened.locator("#answers tbody tr").first).to_contain_text("Slate")
+    opened.close()
 
 
 def test_a_phone_scrolls_in_one_direction_only_and_targets_are_large(page: Page, slate: Path) -> None:

@@ -65,6 +65,7 @@ function say(text) {
 
 async function classify(files) {
   const photos = [...files];
+  await listed; // a photo may be chosen while the page still loads
   for (const [i, file] of photos.entries()) {
     say(`Reading ${photos.length > 1 ? `photo ${i + 1} of ${photos.length}` : file.name} …`);
     await show(file);
@@ -128,4 +129,4 @@ document.addEventListener("paste", (event) => {
   if (event.clipboardData.files.length) classify(event.clipboardData.files);
 });
 models.addEventListener("change", showCard);
-start();
+const listed = start();
