@@ -2,14 +2,13 @@
 
 import base64
 import re
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from helpers import Server
 from PIL import Image
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 
 @pytest.fixture
@@ -128,9 +127,13 @@ def test_a_photo_that_is_chosen_before_the_models_are_listed_waits(
     browser: Browser, server: Server, slate: Path
 ) -> None:
     opened = browser.new_page()
-    opened.route("**/models", lambda route: (time.sleep(1), route.continue_()))
+    held: list[Route] = []
+    opened.route("**/models", held.append)
     opened.goto(server.url, wait_until="load")
     opened.get_by_label("Choose photos").set_input_files(slate)
+    opened.wait_for_timeout(300)  # ms
+    for route in held:
+        route.continue_()
     expect(opened.locator("#answers tbody tr").first).to_contain_text("Slate")
     opened.close()
 
