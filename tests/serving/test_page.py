@@ -128,7 +128,7 @@ def test_a_photo_that_is_chosen_before_the_models_are_listed_waits(
 ) -> None:
     opened = browser.new_page()
     held: list[Route] = []
-    opened.route("**/models", held.append)
+    opened.route("**/models", lambda route: held.append(route))
     opened.goto(server.url, wait_until="load")
     opened.get_by_label("Choose photos").set_input_files(slate)
     opened.wait_for_timeout(300)  # ms
