@@ -17,6 +17,7 @@ from sagehound.evaluation import plots
 from sagehound.evaluation.tables import ClassScore, describe_interval, wilson, write_per_class
 from sagehound.storage.atomic import write_csv, write_json
 from sagehound.system import console
+from sagehound.system.machine import cores
 from sagehound_launchers import endpoint_client
 from sagehound_launchers.config import Launch
 from sagehound_launchers.endpoint_client import Ask, NoPrediction
@@ -77,6 +78,42 @@ def probe(cfg: Launch, folder: Path, *, is_sagemaker: bool, clients: int, timeou
     _write(folder, summary, replies, photos)
     _tell(summary, replies, folder)
     return summary
+
+
+def advise(endpoint: str, rate: float, wanted: float, region: str | None) -> None:
+    """Name the cheapest machines for a load, from the rate of a server on this machine.
+
+    Args:
+        endpoint: the server's address.
+        rate: photos a second that were measured.
+        wanted: photos a second.
+        region: for the prices; None: us-east-1.
+    """
+    from sagehound_launchers.sagemaker.instance_advice import cheapest
+
+    used = memory_of(endpoint)
+    best = cheapest(rate, cores(), used or 0.0, wanted, region or "us-east-1")
+    if best is None:
+        console.warn(f"no listed machine has the {used:.1f} GiB of memory that the server uses")
+        return
+    memory = f", {used:.1f} GiB of memory" if used else ""
+    console.info(
+        f"for {wanted:g} photos a second: {best}; an estimate from {rate:g} photos a second on {cores()} cores here"
+        f"{memory}: a vCPU there is taken to be as fast, and 70 % of it to be used; test it with probe=sagemaker"
+    )
+
+
+def memory_of(endpoint: str) -> float | None:
+    """GiB that the server's process uses, by its /metrics; None if it does not say."""
+    import urllib3
+
+    parts = urllib3.util.parse_url(endpoint)
+    try:
+        response = urllib3.request("GET", f"{parts.scheme}://{parts.netloc}/metrics", timeout=5, retries=False)
+    except urllib3.exceptions.HTTPError:
+        return None
+    line = next((x for x in response.data.decode().splitlines() if x.startswith("process_resident_memory_bytes ")), "")
+    return float(line.split()[1]) / 2**30 if line else None
 
 
 def test_photos(cfg: Train) -> tuple[list[Photo], Path]:

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from helpers import Command, Server, make_photos
 
+from sagehound_launchers.sagemaker.instance_advice import cheapest
+
 
 def folder_of(stdout: str, tmp_path: Path) -> Path:
     return tmp_path / stdout.strip().splitlines()[-1].removeprefix("results: ")
@@ -153,3 +155,25 @@ def test_an_endpoint_of_sagemaker_by_its_name(
     assert done.returncode == 1
     assert "Endpoint other of account 1 not found" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_cheapest_machines_carry_the_load() -> None:
+    """20 photos a second on 2 cores: 7 on each vCPU at 70 %. ml.c5.4xlarge: 112 for $0.816; ml.m5.large: 14."""
+    small = cheapest(20, 2, 0.5, 10, "us-east-1")
+    assert small is not None
+    assert (small.instance, small.count, small.dollars) == ("ml.m5.large", 1, 0.115)
+    large = cheapest(20, 2, 0.5, 100, "us-east-1")
+    assert large is not None
+    assert (large.instance, large.count, large.dollars) == ("ml.c5.4xlarge", 1, 0.816), "as much as four ml.c5.xlarge"
+    heavy = cheapest(20, 2, 100, 100, "us-east-1")
+    assert heavy is not None
+    assert heavy.instance == "ml.m5.12xlarge"
+    assert cheapest(20, 2, 1000, 1, "us-east-1") is None
+
+
+def test_a_probe_names_machines(launch: Command, server: Server, run_photos: Path, tmp_path: Path) -> None:
+    given = ["probe=local", f"endpoint={server.url}", "data=folder", f"data.root={run_photos}", "n=3"]
+    done = launch(*given, "probe.wanted_per_second=0.01")
+    assert done.returncode == 0, done.stderr
+    assert "for 0.01 photos a second: ml.m5.large x 1, $0.115 an hour (us-east-1 list price)" in done.stdout
+    assert "GiB of memory" in done.stdout

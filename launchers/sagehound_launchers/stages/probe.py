@@ -21,6 +21,9 @@ class Probe:
     name: str = key("where the endpoint is: any address, or SageMaker", MISSING, choices=("local", "sagemaker"))
     clients: int = key("clients that send at a time", 4, at_least=1)
     timeout: float = key("seconds for a response", 60.0, above=0)
+    wanted_per_second: float | None = key(
+        "local: photos a second for which the cheapest machines of SageMaker are named", None, above=0
+    )
 
     def conflicts(self, cfg: "Launch") -> Iterator[str]:
         """Yield a message for each setting that contradicts another."""
@@ -29,15 +32,19 @@ class Probe:
             yield "probe needs endpoint=: an address such as http://127.0.0.1:8080, or a name on SageMaker"
         if self.name == "local" and not str(endpoint).startswith(("http://", "https://")):
             yield f"endpoint={endpoint}: with probe=local give an address, such as http://127.0.0.1:8080"
+        if self.name == "sagemaker" and self.wanted_per_second:
+            yield "probe.wanted_per_second compares with this machine: choose probe=local and a server here"
         if self.name == "sagemaker" and "/" in str(endpoint):
             yield (f"endpoint={endpoint}: with probe=sagemaker give the endpoint's name; an address is for probe=local")
 
 
 def probe(cfg: "Launch", own: Probe, models: Sequence[str], folder: Path) -> None:
     """Send the photos, and write the scores to the run's folder."""
-    from sagehound_launchers.endpoint_probe import probe
+    from sagehound_launchers.endpoint_probe import advise, probe
 
-    probe(cfg, folder, is_sagemaker=own.name == "sagemaker", clients=own.clients, timeout=own.timeout)
+    summary = probe(cfg, folder, is_sagemaker=own.name == "sagemaker", clients=own.clients, timeout=own.timeout)
+    if own.wanted_per_second:
+        advise(str(cfg.endpoint), summary["photos_per_second"], own.wanted_per_second, cfg.aws.region)
 
 
 STAGE = Stage("probe", Probe, 20, probe, extra={"local": ("serve", "urllib3"), "sagemaker": ("sagemaker", "boto3")})
