@@ -3,7 +3,7 @@
 import importlib
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -33,12 +33,6 @@ class Stage(Generic[Config]):
     def sends(self, own: Config) -> bool:
         """Whether the chosen option sends requests to AWS."""
         return str(getattr(own, "name")) in self.remote  # noqa: B009 - every group has a name
-
-    @property
-    def example(self) -> str:
-        """An override that chooses the stage."""
-        (name,) = (f for f in fields(self.config) if f.name == "name")  # type: ignore[arg-type]
-        return f"{self.name}={name.metadata['rule']['choices'][0]}"
 
 
 @cache

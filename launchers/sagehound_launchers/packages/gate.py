@@ -72,13 +72,13 @@ def check_better(package: Package, registry: Registry, name: str) -> None:
         console.info(f"gate: this is {approved.address} itself")
         return
     photos, better, worse, p = mcnemar(package.predictions, registry.predictions(approved), better=True)
-    found = f"of {photos} test photos the new model alone is right on {better}, {approved.address} alone on {worse}"
+    compared = f"of {photos} test photos the new model alone is right on {better}, {approved.address} alone on {worse}"
     if not photos:
         raise NotGoodEnough(
             f"registry.better_than_approved: no test photo is common with {approved.address}; nothing was registered"
         )
     if p >= SURE:
         raise NotGoodEnough(
-            f"registry.better_than_approved: {found}, p={p:.3f}, which is not below {SURE}; nothing was registered"
+            f"registry.better_than_approved: {compared}, p={p:.3f}, which is not below {SURE}; nothing was registered"
         )
-    console.info(f"gate: {found}, p={p:.3f}: better than {approved.address}")
+    console.info(f"gate: {compared}, p={p:.3f}: better than {approved.address}")
