@@ -51,7 +51,8 @@ class Baseline:
             "predicted": sample.predicted,
             **sample.measures,
         }
-        return bytes(save(arrays, {"format": _FORMAT, "about": json.dumps(self.about)}))
+        # one entry: safetensors writes several in an order that differs from process to process
+        return bytes(save(arrays, {"about": json.dumps({"format": _FORMAT, **self.about})}))
 
     @classmethod
     def read(cls, folder: Path) -> "Baseline":
@@ -68,10 +69,11 @@ class Baseline:
                 raise ValueError(f"more than {_MOST_BYTES // 2**20} MiB")
             content = path.read_bytes()
             header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
-            if header["format"] != _FORMAT:
-                raise ValueError(f"format {header['format']}, this Sagehound reads {_FORMAT}")
-            return _checked(load(content), json.loads(header["about"]))
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            about = json.loads(header["about"])
+            if about.pop("format") != _FORMAT:
+                raise ValueError(f"another format than {_FORMAT}, which this Sagehound reads")
+            return _checked(load(content), about)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
             raise InputError(f"the model's {NAME} is broken ({error}); {HINT}") from error
 
 
