@@ -9,10 +9,9 @@ from pathlib import Path
 
 import boto3
 import pytest
-from helpers import Command
+from helpers import Command, small
 from omegaconf import OmegaConf
 
-GIVEN = ["data=demo", "backbone=efficientnet_lite0", "trainer.accelerator=cpu", "trainer.max_epochs=2"]
 KEYS = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": "us-west-2"}
 
 
@@ -30,16 +29,23 @@ def emulator(tmp_path: Path) -> Iterator[str]:
 
 @pytest.mark.slow
 def test_sagemaker_end_to_end(
-    launch: Command, command: Command, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+    launch: Command,
+    command: Command,
+    photos: Path,
+    weights: Path,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    given = [*small(photos, weights), "artifact=true"]
     search = ["optimizer.lr=tag(log,interval(1e-3,1e-1))", "head.dropout=0,0.2", "hpo.study=demo"]
     tuned = launch(
-        "-m", "hpo=sagemaker", "aws=emulator", *GIVEN, *search, "hpo.max_jobs=6", "hpo.max_parallel_jobs=2"
+        "-m", "hpo=sagemaker", "aws=emulator", *given, *search, "hpo.max_jobs=3", "hpo.max_parallel_jobs=2"
     )  # fmt: skip
     assert tuned.returncode == 0, tuned.stderr + tuned.stdout
     with (tmp_path / "multirun/demo/trials.csv").open() as file:
         trials = list(csv.DictReader(file))
-    assert [t["state"] for t in trials] == ["complete"] * 6
+    assert [t["state"] for t in trials] == ["complete"] * 3
     best = min(trials, key=lambda t: float(t["objective"]))
     assert f"best trial: {best['trial']}" in tuned.stdout
 
@@ -79,7 +85,7 @@ def test_sagemaker_end_to_end(
     for key, value in KEYS.items():
         monkeypatch.setenv(key.upper().replace("REGION_NAME", "AWS_DEFAULT_REGION"), value)
     monkeypatch.setenv("AWS_ENDPOINT_URL", url)
-    probed = launch("probe=sagemaker", "endpoint=dogs", "n=all", *GIVEN[:2], "hydra.run.dir=probe")
+    probed = launch("probe=sagemaker", "endpoint=dogs", "n=all", *given[:2], "hydra.run.dir=probe")
     assert probed.returncode == 0, probed.stderr
     probe = json.loads((tmp_path / "probe/probe.json").read_text())
     assert probe["top1"] == pytest.approx(there["test"]["top1"], abs=0.02), "the endpoint serves the trained model"

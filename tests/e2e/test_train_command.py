@@ -141,11 +141,10 @@ def test_a_signal_before_the_first_step(photos: Path, weights: Path, tmp_path: P
 @pytest.mark.parametrize(
     "variant",
     [
-        ["finetune=full", "augment=none"],
         ["finetune=gradual", "finetune.head_epochs=1", "augment=none"],
         ["finetune=head", "augment=light", "features.views=1"],
     ],
-    ids=["full", "gradual", "head"],
+    ids=["gradual", "head"],
 )
 def test_two_processes_train_like_one(command: Command, weights: Path, tmp_path: Path, variant: list[str]) -> None:
     """Two half batches are one batch: the same photos, so the same mean gradient."""

@@ -15,7 +15,7 @@ from sagehound_launchers.sagemaker import hosting_requests
 from sagehound_launchers.sagemaker.account import Cloud
 from sagehound_launchers.sagemaker.aws_errors import Expired, Unreachable, aws_errors, code_of
 from sagehound_launchers.sagemaker.requests import REQUEST
-from sagehound_launchers.search.runners import stop_signal, terminable
+from sagehound_launchers.search.runners import raise_lost_signal, stop_signal, terminable
 
 T = TypeVar("T")
 _NAMES = {  # the member of a request that names a job, by kind
@@ -221,6 +221,8 @@ def stop(cloud: Cloud, kind: str, name: str) -> None:
 def poll_until(cloud: Cloud, minutes: float, poll: Callable[[], T], given_up: Callable[[], bool] = lambda: False) -> T:
     """Poll a job; retry while AWS is unreachable or credentials have expired. The job is not affected.
 
+    A SIGTERM in the middle of a request raises Stopped afterwards.
+
     Args:
         cloud: the account.
         minutes: time without a response after which the last error is raised.
@@ -230,8 +232,11 @@ def poll_until(cloud: Cloud, minutes: float, poll: Callable[[], T], given_up: Ca
     end, is_reported = time.monotonic() + 60 * minutes, False
     while True:
         try:
-            return poll()
+            answer = poll()
+            raise_lost_signal()
+            return answer
         except Unreachable as error:
+            raise_lost_signal()
             if given_up() or time.monotonic() > end:
                 raise
             if not is_reported:

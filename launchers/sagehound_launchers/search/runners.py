@@ -1,6 +1,7 @@
 """Runs the trials of a search: with Hydra's launcher, or in separate processes on this machine."""
 
 import signal
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -235,7 +236,11 @@ class Processes:
                 signal.signal(signum, handler)
 
 
+_received: list[int] = []  # signals inside ``terminable``
+
+
 def _stop(signum: int, _: FrameType | None = None) -> None:
+    _received.append(signum)
     raise Stopped(f"stopped by {signal.Signals(signum).name}", signum)
 
 
@@ -248,6 +253,13 @@ def terminable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+        _received.clear()
+
+
+def raise_lost_signal() -> None:
+    """Raise Stopped again in the main thread if a signal came: botocore turns it into an error of the connection."""
+    if _received and threading.current_thread() is threading.main_thread():
+        _stop(_received.pop())
 
 
 def stop_signal(error: BaseException) -> signal.Signals:

@@ -1,5 +1,6 @@
 """A job whose name follows from its content: followed by the same command, stopped if the command is to stop it."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -9,13 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import urllib3
 from emulator_helpers import client, until
 from helpers import ROOT
 
+from sagehound.errors import Stopped
 from sagehound_launchers.config import Aws
 from sagehound_launchers.sagemaker import account, job_client, requests
 from sagehound_launchers.sagemaker.account import Cloud
 from sagehound_launchers.sagemaker.job_client import OneJob
+from sagehound_launchers.search.runners import terminable
 from sagemaker_emulator.server import Emulator
 from sagemaker_emulator.settings import Settings
 
@@ -93,6 +97,22 @@ def test_a_job_that_another_command_starts_at_the_same_time_is_followed(
     )
     assert job_client.run(cloud, aws, other)["ProcessingJobStatus"] == "Completed"
     assert names(emulator) == {"hound": "Completed"}
+
+
+def test_sigterm_in_a_request_is_not_taken_for_a_broken_connection(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send = urllib3.HTTPConnectionPool.urlopen
+    signals = [signal.SIGTERM]
+
+    def interrupted(*given: Any, **named: Any) -> Any:  # noqa: ANN401 - whatever botocore gives
+        if signals:
+            os.kill(os.getpid(), signals.pop())
+        return send(*given, **named)
+
+    monkeypatch.setattr(urllib3.HTTPConnectionPool, "urlopen", interrupted)
+    with pytest.raises(Stopped, match="SIGTERM"), terminable():
+        job_client.poll_until(cloud, 0.1, lambda: cloud.client("sagemaker").list_processing_jobs())
 
 
 @pytest.mark.slow
