@@ -10,6 +10,7 @@ from sagehound.cli import command
 from sagehound.config import typed
 from sagehound.errors import ConfigError
 from sagehound.runs import run_folder
+from sagehound.system.imports import importing
 from sagehound_launchers.config import Launch, schema
 from sagehound_launchers.search import diagnosis, pruning
 
@@ -22,8 +23,9 @@ def train_trial(composed: DictConfig) -> dict[str, Any]:
     cfg.results = cfg.results or "scores"
     folder = Path(HydraConfig.get().runtime.output_dir)
     cfg.overwrite = run_folder.holds_trial(folder)  # numbers are used once: it is an older search
-    from sagehound.system.hardware import choose
-    from sagehound.training.train import train
+    with importing():
+        from sagehound.system.hardware import choose
+        from sagehound.training.train import train
 
     tell = pruning.each_epoch(cfg.search.objective)
     if tell and choose(cfg.trainer, cfg.finetune).devices > 1:

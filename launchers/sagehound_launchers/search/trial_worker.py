@@ -23,6 +23,7 @@ from omegaconf import DictConfig
 
 from sagehound.errors import SagehoundError, Stopped
 from sagehound.system import console
+from sagehound.system.imports import importing
 from sagehound.system.machine import cores
 from sagehound_launchers.search import pruning
 
@@ -127,7 +128,8 @@ def _work(pipe: Connection, place: int, of: int, context: HydraContext, tells: b
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     setup_globals()
     share_gpus(place, of)
-    import sagehound.training.train  # noqa: F401 - some seconds that are not the first trial's
+    with importing():
+        import sagehound.training.train  # noqa: F401 - some seconds that are not the first trial's
 
     with ExitStack() as stack, suppress(BrokenPipeError, EOFError):
         if tells:

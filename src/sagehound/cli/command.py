@@ -38,7 +38,8 @@ from sagehound.errors import ConfigError, SagehoundError
 from sagehound.runs import run_folder
 from sagehound.storage.atomic import writing_failed
 from sagehound.system import console, interrupts, process_group, program
-from sagehound.system.machine import end_quickly, importing
+from sagehound.system.imports import importing
+from sagehound.system.machine import end_quickly
 from sagehound.system.project import conf_folder
 
 

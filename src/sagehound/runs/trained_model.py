@@ -17,6 +17,7 @@ from sagehound.artifact import archive
 from sagehound.errors import ConfigError, InputError
 from sagehound.inference.decode import BadPhoto, to_rgb
 from sagehound.inference.preprocessing import Pixels, Preprocessing, centre, prepare, to_pixels
+from sagehound.system.imports import importing
 from sagehound.system.machine import cores
 
 if TYPE_CHECKING:
@@ -157,7 +158,8 @@ def read_checkpoint(path: Path) -> "Classifier":
     Raises:
         InputError: there is no such checkpoint, or it is broken.
     """
-    from sagehound.models.classifier import Classifier
+    with importing():
+        from sagehound.models.classifier import Classifier
 
     if not path.is_file():
         raise InputError(f"{path}: no such checkpoint (from {Path.cwd()})")

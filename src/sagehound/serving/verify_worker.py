@@ -180,6 +180,7 @@ def _import(names: tuple[str, ...]) -> None:
             with suppress(ImportError):  # raised again when it is needed
                 importlib.import_module(name)
 
+    sys.modules["wandb"] = None  # type: ignore[assignment]  # timm would import it, which takes a second
     gc.disable()  # garbage collection takes a fifth of the time of importing torch and timm
     thread = threading.Thread(target=work)
     thread.start()

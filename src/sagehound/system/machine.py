@@ -2,17 +2,13 @@
 
 import atexit
 import ctypes
-import gc
 import os
 import platform
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
-
-from sagehound.system import interrupts
 
 
 def cores() -> int:
@@ -75,19 +71,3 @@ def end_quickly() -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)
-
-
-@contextmanager
-def importing() -> Iterator[None]:
-    """Disable garbage collection while large packages are imported, and exclude their objects from it afterwards.
-
-    Importing torch, timm and Lightning took 3.6 s instead of 4.4 s: they create a million objects that stay alive.
-    """
-    gc.disable()
-    try:
-        with interrupts.delayed():
-            yield
-    finally:
-        gc.freeze()
-        gc.enable()
-        atexit.register(gc.unfreeze)  # nanobind reports objects that are still frozen at exit as leaks
