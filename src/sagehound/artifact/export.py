@@ -54,11 +54,12 @@ class ServedModel(nn.Module):
     def __init__(self, model: Classifier) -> None:
         super().__init__()
         self.normalise, self.backbone, self.head = model.normalise, model.backbone, model.head
+        self.temperature = model.temperature
 
     def forward(self, photos: Tensor) -> Tensor:
         """Probabilities of one batch."""
         logits: Tensor = self.head(self.backbone(self.normalise(photos.permute(0, 3, 1, 2))))
-        return logits.softmax(1)
+        return (logits / self.temperature).softmax(1)
 
 
 def make(
@@ -142,6 +143,7 @@ def describe(
         "backbone": cfg.backbone.name,
         "head": plain["head"],
         "classes": photos.classes,
+        "temperature": model.temperature,
         "preprocessing": asdict(preprocessing)
         | {"colours": "RGB, uint8, height x width x channel; normalised inside the network"},
         "metrics": metrics,

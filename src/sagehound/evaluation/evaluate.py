@@ -1,5 +1,6 @@
 """Evaluates a trained model: predicts every photo once and scores the predictions."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from sagehound import metrics
 from sagehound.data.datamodule import PhotoDataModule
 from sagehound.data.folders import SPLITS
 from sagehound.data.photo_set import PhotoSet
+from sagehound.evaluation.calibration import fit_temperature
 from sagehound.evaluation.tables import Predictions, describe_interval, wilson
 from sagehound.models.backbone import without_tf32
 from sagehound.models.classifier import Classifier
@@ -34,6 +36,13 @@ def predict(model: Classifier, photos: PhotoDataModule, device: torch.device) ->
                 photos.photos.split(split), torch.cat(labels).numpy(), torch.cat(logits).numpy()
             )
     return predictions
+
+
+def calibrated(predictions: dict[str, Predictions]) -> dict[str, Predictions]:
+    """The predictions of every split with the temperature that fits the valid photos."""
+    valid = predictions["valid"]
+    temperature = fit_temperature(valid.logits, valid.labels)
+    return {split: replace(p, temperature=temperature) for split, p in predictions.items()}
 
 
 def without_leaks(photos: PhotoSet, test: Predictions) -> dict[str, Any]:
@@ -75,16 +84,22 @@ def score(p: Predictions, scenes: int | None = None, split: str | None = None) -
     top1_interval is the 95 % interval of top1, a list [low, high] (Wilson 1927). It counts scenes, because
     near-duplicates and photos of one group are right or wrong together (Kish 1965, with a correlation of 1 within a
     scene). top5 is the share of photos whose label is among the five most probable classes. macro_f1 is the mean F1 of
-    the classes. ece is the expected calibration error. All values except loss and photos are between 0 and 1.
+    the classes. ece is the expected calibration error of the probabilities after temperature scaling, ece_uncalibrated
+    the one before. loss is the cross entropy before it, as in the curves. All values except loss and photos are between
+    0 and 1.
 
     Args:
         p: the predictions.
         scenes: number of different scenes; None: every photo is its own.
         split: its metrics only; None: all metrics.
     """
-    top1, *others = metrics.final(torch.from_numpy(p.logits), torch.from_numpy(p.labels), split).items()
+    logits, labels = torch.from_numpy(p.logits), torch.from_numpy(p.labels)
+    top1, *others = metrics.final(logits, labels, split, p.temperature).items()
     interval = _interval(float(p.correct.mean()), len(p.labels) if scenes is None else scenes)
-    return dict([top1, ("top1_interval", interval), *others, ("photos", len(p.labels))])
+    scores = dict([top1, ("top1_interval", interval), *others])
+    if "ece" in scores:
+        scores["ece_uncalibrated"] = metrics.final(logits, labels, split)["ece"]
+    return scores | {"photos": len(p.labels)}
 
 
 def _interval(top1: float, scenes: int) -> list[float]:

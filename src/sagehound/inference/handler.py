@@ -36,6 +36,7 @@ class Model(NamedTuple):
     classes: list[str]
     preprocessing: Preprocessing
     device: torch.device
+    temperature: float = 1.0  # the logits are divided by it
 
 
 class Prediction(NamedTuple):
@@ -58,7 +59,7 @@ def model_fn(model_dir: str) -> Model:
     network.load_state_dict(load_file(Path(model_dir, "model.safetensors")))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network.to(memory_format=torch.channels_last)
-    return Model(network.to(device).eval(), classes, preprocessing, device)
+    return Model(network.to(device).eval(), classes, preprocessing, device, float(card.get("temperature", 1)))
 
 
 def input_fn(body: bytes | str, content_type: str) -> tuple[list[bytes | InputError], bool]:
@@ -81,7 +82,8 @@ def predict_fn(given: tuple[list[bytes | InputError], bool], model: Model) -> Pr
                 raise photo
             pixels = torch.from_numpy(np.array(prepare(photo, model.preprocessing))).permute(2, 0, 1)[None]
             with torch.inference_mode():
-                results.append(model.network(pixels.to(model.device)).softmax(1)[0].cpu().numpy())
+                logits = model.network(pixels.to(model.device)) / model.temperature
+                results.append(logits.softmax(1)[0].cpu().numpy())
         except InputError as error:
             if single:
                 raise

@@ -238,8 +238,9 @@ class Classifier(Steps, Optimization):
         checkpoint["classes"] = list(self.classes)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Make the head, so that its weights can be loaded."""
+        """Make the head, so that its weights can be loaded, and set the temperature."""
         super().on_load_checkpoint(checkpoint)
+        self.temperature = float(checkpoint.get("temperature", 1))
         if not self.classes:
             self.set_classes(checkpoint["classes"])
 

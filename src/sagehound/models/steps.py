@@ -25,6 +25,7 @@ class Steps(pl.LightningModule):
     backbone: nn.Module
     head: nn.Sequential
     normalise: Normalise
+    temperature = 1.0  # by which logits are divided for probabilities
     frozen = False  # whether the backbone is frozen now
     seed: int
     finetune: Finetune
@@ -94,7 +95,11 @@ class Steps(pl.LightningModule):
 
     def predict_step(self, batch: Batch | Tensor, batch_idx: int = 0) -> Tensor:
         """Probabilities, b x c, of a batch of photos, with or without labels."""
-        return self(batch if isinstance(batch, Tensor) else batch[0]).softmax(1)  # type: ignore[no-any-return]
+        return self.probabilities(self(batch if isinstance(batch, Tensor) else batch[0]))
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Calibrated probabilities of logits, b x c: their softmax after division by the temperature."""
+        return (logits / self.temperature).softmax(1)
 
     def _evaluate(self, scores: MetricCollection, batch: Batch) -> None:
         x, labels, *_ = self._checked(batch)
