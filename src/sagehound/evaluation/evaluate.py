@@ -1,5 +1,6 @@
 """Evaluates a trained model: predicts every photo once and scores the predictions."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +11,7 @@ from sagehound import metrics
 from sagehound.data.datamodule import PhotoDataModule
 from sagehound.data.folders import SPLITS
 from sagehound.data.photo_set import PhotoSet
+from sagehound.evaluation import bootstrap
 from sagehound.evaluation.calibration import fit_temperature
 from sagehound.evaluation.tables import Predictions, describe_interval, wilson
 from sagehound.models.backbone import without_tf32
@@ -78,25 +80,34 @@ def tell_leaks(scores: dict[str, Any]) -> None:
         )
 
 
-def score(p: Predictions, scenes: int | None = None, split: str | None = None) -> dict[str, Any]:
-    """The metrics of one split (``metrics.METRICS``), with top1_interval and photos.
+def score(p: Predictions, scenes: Sequence[int] | None = None, split: str | None = None) -> dict[str, Any]:
+    """The metrics of one split (``metrics.METRICS``), with the 95 % interval of each, such as top1_interval, and photos.
 
-    top1_interval is the 95 % interval of top1, a list [low, high] (Wilson 1927). It counts scenes, because
-    near-duplicates and photos of one group are right or wrong together (Kish 1965, with a correlation of 1 within a
-    scene). top5 is the share of photos whose label is among the five most probable classes. macro_f1 is the mean F1 of
+    An interval is a list [low, high]: of top1 and top5 by Wilson (1927), of the others by ``bootstrap.intervals``; the
+    train split has top1_interval only. Intervals count scenes, because near-duplicates and photos of one group are
+    right or wrong together (Kish 1965, with a correlation of 1 within a scene). top5 is the share of photos whose label is among the five most probable classes. macro_f1 is the mean F1 of
     the classes. ece is the expected calibration error of the probabilities after temperature scaling, ece_uncalibrated
     the one before. loss is the cross entropy before it, as in the curves. All values except loss and photos are between
     0 and 1.
 
     Args:
         p: the predictions.
-        scenes: number of different scenes; None: every photo is its own.
+        scenes: the number of each photo's scene; None: every photo is its own.
         split: its metrics only; None: all metrics.
     """
     logits, labels = torch.from_numpy(p.logits), torch.from_numpy(p.labels)
-    top1, *others = metrics.final(logits, labels, split, p.temperature).items()
-    interval = _interval(float(p.correct.mean()), len(p.labels) if scenes is None else scenes)
-    scores = dict([top1, ("top1_interval", interval), *others])
+    values = metrics.final(logits, labels, split, p.temperature)
+    different = len(p.labels) if scenes is None else len(set(scenes))
+    by_name = {name: _interval(values[name], different) for name in ("top1", "top5") if name in values}
+    if split == "train":
+        by_name = {"top1": by_name["top1"]}
+    else:
+        by_name |= bootstrap.intervals(p, scenes)
+    scores: dict[str, Any] = {}
+    for name, value in values.items():
+        scores[name] = value
+        if name in by_name:
+            scores[f"{name}_interval"] = by_name[name]
     if "ece" in scores:
         scores["ece_uncalibrated"] = metrics.final(logits, labels, split)["ece"]
     return scores | {"photos": len(p.labels)}

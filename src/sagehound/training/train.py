@@ -236,7 +236,7 @@ def _evaluate(
     ready.model.temperature = predictions["valid"].temperature
     if cfg.results != "scores":
         checkpoint.set_temperature(best, ready.model.temperature)
-    scores = {split: evaluate.score(p, data.photos.independent(split), split) for split, p in predictions.items()}
+    scores = {split: evaluate.score(p, data.photos.scenes_of(split), split) for split, p in predictions.items()}
     opened.remove_stale()
     if times.parts:
         log.profile(times.seconds, times.parts)
