@@ -81,14 +81,16 @@ def tell_leaks(scores: dict[str, Any]) -> None:
 
 
 def score(p: Predictions, scenes: Sequence[int] | None = None, split: str | None = None) -> dict[str, Any]:
-    """The metrics of one split (``metrics.METRICS``), with the 95 % interval of each, such as top1_interval, and photos.
+    """The metrics of one split (``metrics.METRICS``), the 95 % interval of each, such as top1_interval, and photos.
 
     An interval is a list [low, high]: of top1 and top5 by Wilson (1927), of the others by ``bootstrap.intervals``; the
     train split has top1_interval only. Intervals count scenes, because near-duplicates and photos of one group are
-    right or wrong together (Kish 1965, with a correlation of 1 within a scene). top5 is the share of photos whose label is among the five most probable classes. macro_f1 is the mean F1 of
-    the classes. ece is the expected calibration error of the probabilities after temperature scaling, ece_uncalibrated
-    the one before. loss is the cross entropy before it, as in the curves. All values except loss and photos are between
-    0 and 1.
+    right or wrong together (Kish 1965, with a correlation of 1 within a scene).
+
+    top5 is the share of photos whose label is among the five most probable classes. macro_f1 is the mean F1 of the
+    classes. ece is the expected calibration error of the probabilities after temperature scaling, ece_uncalibrated the
+    one before. loss is the cross entropy before it, as in the curves. All values except loss and photos are between 0
+    and 1.
 
     Args:
         p: the predictions.
