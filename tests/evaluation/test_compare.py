@@ -66,7 +66,7 @@ def test_a_screen_says_which_run_is_better(runs: list[str], capsys: pytest.Captu
         (
             "other",
             3,
-            "other: the runs have different photos or labels: 50 and 50 photos, 49 in common. Train both with",
+            "other: the runs have different photos or labels: 50 and 50 photos, 48 in common. Train both with",
         ),
         ("missing", 2, "missing: no such folder; give a run's folder"),
         ("empty", 3, "predictions.csv: no such file; give a run that was trained to its end"),

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 
 from sagehound import metrics
 from sagehound.data.datamodule import PhotoDataModule
@@ -14,6 +15,7 @@ from sagehound.data.photo_set import PhotoSet
 from sagehound.evaluation import bootstrap
 from sagehound.evaluation.calibration import fit_temperature
 from sagehound.evaluation.tables import Predictions, describe_interval, wilson
+from sagehound.inference.network import Unknown, features_of
 from sagehound.models.backbone import without_tf32
 from sagehound.models.classifier import Classifier
 from sagehound.system import console
@@ -21,21 +23,33 @@ from sagehound.system import console
 
 @torch.inference_mode()
 def predict(model: Classifier, photos: PhotoDataModule, device: torch.device) -> dict[str, Predictions]:
-    """Predict every photo of every split in 32 bits.
+    """Predict every photo of every split in 32 bits, and set the model's score of unknown photos.
 
     Train photos with cached features use these, which may have fewer bits.
     """
     model = model.to(device).eval()
     predictions = {}
     with without_tf32():
+        means = torch.zeros(len(model.classes), features_of(model.backbone), device=device)
         for split in SPLITS:
             batches = photos.evaluation_dataloader(split)
-            logits, labels = [], []
+            logits, labels, unknown = [], [], []
             for x, y in console.track(batches, f"Predicting {split} batches", len(batches)):
-                logits.append(model(x.to(device, non_blocking=True)).float().cpu())
+                features = model.embed(x.to(device, non_blocking=True)).float()
+                logits.append(model.head(features).float().cpu())
                 labels.append(y)
+                if split == "train":
+                    means.index_add_(0, y.to(device), F.normalize(features))
+                else:
+                    assert model.unknown is not None
+                    unknown.append(model.unknown(features).cpu())
+            if split == "train":
+                model.unknown = Unknown(means)
             predictions[split] = Predictions(
-                photos.photos.split(split), torch.cat(labels).numpy(), torch.cat(logits).numpy()
+                photos.photos.split(split),
+                torch.cat(labels).numpy(),
+                torch.cat(logits).numpy(),
+                unknown=torch.cat(unknown).numpy() if unknown else None,
             )
     return predictions
 
@@ -100,7 +114,9 @@ def score(p: Predictions, scenes: Sequence[int] | None = None, split: str | None
     logits, labels = torch.from_numpy(p.logits), torch.from_numpy(p.labels)
     values = metrics.final(logits, labels, split, p.temperature)
     different = len(p.labels) if scenes is None else len(set(scenes))
-    by_name = {name: _interval(values[name], different) for name in ("top1", "top5") if name in values}
+    by_name: dict[str, list[float]] = {
+        name: _interval(values[name], different) for name in ("top1", "top5") if name in values
+    }
     if split == "train":
         by_name = {"top1": by_name["top1"]}
     else:

@@ -30,6 +30,7 @@ class Predictions:
     labels: Labels  # b
     logits: Floats  # b x c, as the model computes them
     temperature: float = 1.0  # see calibration.fit_temperature
+    unknown: Floats | None = None  # b, the scores of ``inference.network.Unknown``; None for train photos
 
     @property
     def probabilities(self) -> Floats:

@@ -13,7 +13,7 @@ from sagehound import metrics
 from sagehound.config import Finetune, Optimizer
 from sagehound.data.loader import Batch, seed_of
 from sagehound.errors import ConfigError, SagehoundError
-from sagehound.inference.network import Normalise
+from sagehound.inference.network import Normalise, Unknown
 from sagehound.models import backbone as backbones
 from sagehound.models import finetune as finetuning
 from sagehound.system.hardware import reseed
@@ -25,6 +25,7 @@ class Steps(pl.LightningModule):
     backbone: nn.Module
     head: nn.Sequential
     normalise: Normalise
+    unknown: Unknown | None  # the score of unknown photos, once the run has been evaluated
     temperature = 1.0  # by which logits are divided for probabilities
     frozen = False  # whether the backbone is frozen now
     seed: int
@@ -59,6 +60,10 @@ class Steps(pl.LightningModule):
         """Logits, b x c, of normalised photos or of their features."""
         logits: Tensor = self.head(x if x.ndim == 2 else self.features(x))
         return logits
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Features, b x f, of photos; those of features are themselves."""
+        return x if x.ndim == 2 else self.features(self._normalised(x))
 
     def features(self, photos: Tensor) -> Tensor:
         """Features, b x f; without gradients no graph is kept."""

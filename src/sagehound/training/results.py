@@ -5,7 +5,7 @@ from typing import Any
 
 from sagehound.config import Train
 from sagehound.data.photo_set import PhotoSet
-from sagehound.evaluation import evaluate, history, plots, tables, tensorboard
+from sagehound.evaluation import evaluate, history, plots, tables, tensorboard, thresholds_fit
 from sagehound.evaluation.tables import Predictions
 from sagehound.report import charts
 from sagehound.storage.atomic import write_json
@@ -16,18 +16,20 @@ def write_metrics(
     folder: Path,
     cfg: Train,
     photos: PhotoSet,
-    test: Predictions,
+    predictions: dict[str, Predictions],
     scores: dict[str, dict[str, Any]],
     best_epoch: int,
     seconds: dict[str, float],
 ) -> dict[str, Any]:
     """Write metrics.json; returns its content."""
+    valid, test = predictions["valid"], predictions["test"]
     about: dict[str, Any] = {
         "best_epoch": best_epoch,
         "temperature": test.temperature,
         "classes": len(photos.classes),
         "backbone": cfg.backbone.name,
     }
+    about |= thresholds_fit.measured(thresholds_fit.fit(valid), test)
     clean = evaluate.without_leaks(photos, test)
     about |= {"test_without_leaks": clean} if clean else {}
     metrics = scores | {"seconds": {phase: round(s, 3) for phase, s in seconds.items()}} | about

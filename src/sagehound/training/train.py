@@ -21,7 +21,7 @@ from sagehound.data.photo_set import PhotoSet
 from sagehound.data.photos import find_photos, own_source
 from sagehound.debugger import monitor
 from sagehound.errors import ConfigError
-from sagehound.evaluation import evaluate, history, loggers
+from sagehound.evaluation import evaluate, history, loggers, thresholds_fit
 from sagehound.evaluation.tables import Predictions
 from sagehound.models import features
 from sagehound.models.classifier import Classifier
@@ -113,8 +113,7 @@ def _train(
                     about = scores | {"best_epoch": best_epoch}
                     _write_artifact(ready.model, data, cfg, about, predictions, folder / archive.NAME, fresh)
         finally:  # whether the artifact is kept or not
-            test, seconds = predictions["test"], times.seconds
-            metrics = results.write_metrics(folder, cfg, data.photos, test, scores, best_epoch, seconds)
+            metrics = results.write_metrics(folder, cfg, data.photos, predictions, scores, best_epoch, times.seconds)
         _write_profile_and_report(times, cfg, ready, data, folder)
     results.tell(metrics, scores, folder, is_trial=cfg.results == "scores")
     return Run(folder, metrics)
@@ -130,7 +129,8 @@ def _write_artifact(
     fresh: FreshProcesses,
 ) -> None:
     more = drift_baseline.files(model, data, predictions["valid"])
-    export.make(model, data.preprocessing, cfg, data.photos, about, predictions["test"], path, fresh, more)
+    thresholds, test = thresholds_fit.fit(predictions["valid"]), predictions["test"]
+    export.make(model, data.preprocessing, cfg, data.photos, about, test, path, fresh, more, thresholds)
 
 
 def _write_profile_and_report(times: Times, cfg: Train, ready: "_Ready", data: PhotoDataModule, folder: Path) -> None:
