@@ -27,6 +27,7 @@ class Metric:
     format: str = ".3f"  # in the final table
     each_epoch: bool = False  # also computed after each epoch, not only for the final predictions
     splits: tuple[str, ...] = ("train", "valid", "test")
+    calibrated: bool = False  # of probabilities after temperature scaling
     of_loss: bool = False  # takes the loss of a batch instead of logits and labels
     least_classes: int = 2  # with fewer classes the final table omits it
 
@@ -72,7 +73,7 @@ METRICS = (
     Metric("top5", "top-5", "maximize", _top5, ".1%", least_classes=6),
     Metric("macro_f1", "macro F1", "maximize", _macro_f1),
     Metric("loss", "loss", "minimize", _loss, each_epoch=True, of_loss=True),
-    Metric("ece", "ECE", "minimize", _ece),
+    Metric("ece", "ECE", "minimize", _ece, calibrated=True),
 )
 EACH_EPOCH = tuple(sorted((m for m in METRICS if m.each_epoch), key=lambda m: not m.of_loss))  # the loss first
 
@@ -106,8 +107,12 @@ def update(scores: "MetricCollection", loss: "Tensor", logits: "Tensor", labels:
             scores[m.name].update(logits.detach(), labels)
 
 
-def final(logits: "Tensor", labels: "Tensor", split: str | None = None) -> dict[str, float]:
-    """Compute all metrics of a split from logits, b x c, and labels, b. The loss is the mean cross entropy."""
+def final(logits: "Tensor", labels: "Tensor", split: str | None = None, temperature: float = 1.0) -> dict[str, float]:
+    """Compute all metrics of a split from logits, b x c, and labels, b.
+
+    The loss is the mean cross entropy of the logits as they are, as after each epoch. The metrics that are
+    ``calibrated`` get the logits divided by the temperature.
+    """
     from torch.nn import functional as F
 
     values = {}
@@ -115,6 +120,7 @@ def final(logits: "Tensor", labels: "Tensor", split: str | None = None) -> dict[
         if split is not None and split not in m.splits:
             continue
         metric = m.make(logits.shape[1])
-        metric.update(*((F.cross_entropy(logits, labels),) if m.of_loss else (logits, labels)))
+        given = logits / temperature if m.calibrated else logits
+        metric.update(*((F.cross_entropy(given, labels),) if m.of_loss else (given, labels)))
         values[m.name] = round(float(metric.compute()), 6)
     return values

@@ -12,12 +12,13 @@ import pytest
 import torch
 from helpers import COLOURS, Command, Compose, make_photos, save_photo, small
 from PIL import Image
+from torch import Tensor
 
 from sagehound import inference
 from sagehound.artifact import archive
 from sagehound.artifact.archive import Card, opened
-from sagehound.artifact.export import ServedModel
 from sagehound.errors import SagehoundError
+from sagehound.inference.network import ServedNetwork
 from sagehound.inference.preprocessing import prepare
 from sagehound.serving.predictor import Predictor
 from sagehound.training.train import train
@@ -176,8 +177,13 @@ def swapped(text: str, i: int, j: int) -> str:
 def test_one_that_answers_otherwise_is_loud_and_not_kept(
     config: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    right = ServedModel.forward
-    monkeypatch.setattr(ServedModel, "forward", lambda self, photos: right(self, photos).flip(1))
+    right = ServedNetwork.forward
+
+    def swapped(self: ServedNetwork, photos: Tensor) -> tuple[Tensor, ...]:
+        probabilities, *others = right(self, photos)
+        return probabilities.flip(1), *others
+
+    monkeypatch.setattr(ServedNetwork, "forward", swapped)
     with pytest.raises(SagehoundError, match=r"model\.onnx in a fresh process does not answer as it does") as error:
         train(config("artifact=true"), tmp_path / "run")
     assert "\n" not in str(error.value)

@@ -81,7 +81,7 @@ HANDLER = "code/sagehound/inference/handler.py"
 
 def shifted(text: str) -> str:
     """handler.py that names the next class, in the label alone."""
-    right = "photo_result(prediction.classes, p, want)"
+    right = "photo_result(prediction.classes, probabilities, want, prediction.thresholds, score)"
     assert right in text
     shift = """
 
@@ -92,7 +92,7 @@ def shifted(classes, p, want):
     top = [result["top"][0] | {"label": label}, *result["top"][1:]]
     return result | {"label": label, "top": top}
 """
-    return text.replace(right, "shifted(prediction.classes, p, want)") + shift
+    return text.replace(right, "shifted(prediction.classes, probabilities, want)") + shift
 
 
 def refusing(text: str) -> str:

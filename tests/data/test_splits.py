@@ -339,5 +339,5 @@ def test_copies_linked_by_other_copies_leak_too(tmp_path: Path) -> None:
 def test_an_interval_counts_scenes(tmp_path: Path) -> None:
     photos = [Photo(f"{i}.jpg", "test", "a") for i in range(30)]
     p = Predictions(photos, np.zeros(30, np.int64), np.tile(np.float32([1, 0]), (30, 1)))
-    assert evaluate.score(p, 30)["top1_interval"] == pytest.approx([0.8865, 1], abs=1e-3)
-    assert evaluate.score(p, 6)["top1_interval"] == pytest.approx([0.6097, 1], abs=1e-3)
+    assert evaluate.score(p, range(30))["top1_interval"] == pytest.approx([0.8865, 1], abs=1e-3)
+    assert evaluate.score(p, [i % 6 for i in range(30)])["top1_interval"] == pytest.approx([0.6097, 1], abs=1e-3)

@@ -16,11 +16,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from helpers import Server
 from PIL import Image
 
-from sagehound.artifact.archive import unpack
+from sagehound.artifact.archive import Card, opened, unpack
+from sagehound.serving.predictor import Predictor
 
 SERVE = [sys.executable, "-c", "from sagehound.cli.sagemaker_container import serve; serve()"]
 
@@ -66,6 +68,32 @@ def test_formats_of_photos_and_answers(server: Server, photo: bytes) -> None:
     assert list(everything["probabilities"]) == ["Amber", "Moss", "Slate"]
     assert len(everything["top"]) == 2
     assert server.invoke(photo, Accept="application/json; top_k=2; probabilities=all").json() == everything
+
+
+def test_unknown_photos_and_sets_of_classes_are_answered_if_asked(server: Server, photo: bytes, run: Path) -> None:
+    usual = server.invoke(photo).json()
+    assert not {"unknown", "unknown_score", "set"} & usual.keys()
+    query = "/invocations?unknown=1&coverage=0.9"
+    asked = server.request("POST", query, photo, Content_Type="image/jpeg").json()
+    assert asked["unknown"] is False
+    assert 0 <= asked["unknown_score"] < 1
+    assert asked["set"][0] == "Slate"
+    for name in ("label", "probability", "top"):
+        assert asked[name] == usual[name], name
+    assert server.invoke(photo, Accept="application/json; unknown=1; coverage=0.9").json() == asked
+    many = json.dumps({"instances": [b64(photo), b64(b"no photo")]}).encode()
+    one, bad = server.request("POST", query, many, Content_Type="application/json").json()["predictions"]
+    assert (one, bad["error"]["code"]) == (asked, "bad_photo")
+    with opened(run) as folder:
+        thresholds = Card.read(folder).thresholds
+        noise = np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)
+        row = Predictor(folder).scored([np.asarray(Image.fromarray(noise).resize((160, 160)))])[0]
+    assert row[-1] > thresholds.unknown, "noise is like no photo of the training"
+    refused = server.request("POST", "/invocations?coverage=0.5", photo, Content_Type="image/jpeg")
+    assert (refused.status, error(refused)) == (400, "input_error")
+    assert "coverage=0.5: choose from 0.8, 0.9, 0.95, 0.99" in refused.json()["error"]["message"]
+    refused = server.invoke(photo, Accept="text/csv; unknown=1")
+    assert (refused.status, error(refused)) == (406, "not_acceptable")
 
 
 def test_several_photos_are_answered_in_order_and_a_bad_one_fails_alone(server: Server, photo: bytes) -> None:

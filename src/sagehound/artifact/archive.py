@@ -13,12 +13,14 @@ from typing import Any
 
 from sagehound.errors import InputError
 from sagehound.inference.preprocessing import Preprocessing
+from sagehound.inference.thresholds import Thresholds
 from sagehound.storage import unpacking
 from sagehound.storage.archive_reader import Limits
 from sagehound.storage.atomic import replacing
 
 NAME = "model.tar.gz"
-FORMAT = 1  # format of model.json and the files beside it
+FORMAT = 2  # format of model.json and the files beside it
+READABLE = (1, FORMAT)  # 1 has neither a temperature nor thresholds, and its network has one output
 MAX_ENTRIES = 100
 MAX_BYTES = 8 * 10**9  # of all files, unpacked
 _CARD_BYTES = 4 * 2**20  # of model.json
@@ -32,6 +34,7 @@ class Card:
 
     classes: list[str]  # in the order of the model's outputs
     preprocessing: Preprocessing
+    thresholds: Thresholds
     about: dict[str, Any]  # the whole of model.json
 
     @classmethod
@@ -47,7 +50,7 @@ class Card:
                 raise InputError(f"{path}: more than {_CARD_BYTES / 2**20:g} MiB; pack the model again")
             about = json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda _: None)
             json.dumps(_shallow(about, 20), ensure_ascii=False, allow_nan=False).encode()  # must be writable as JSON
-            if type(about["format"]) is not int or about["format"] != FORMAT:
+            if type(about["format"]) is not int or about["format"] not in READABLE:
                 raise InputError(
                     f"{path}: format {about['format']}, this Sagehound reads format {FORMAT}; "
                     "use the Sagehound that wrote it, or train again"
@@ -57,10 +60,10 @@ class Card:
                 raise ValueError("classes must be two names or more")
             if len(set(classes)) != len(classes):
                 raise ValueError("two classes of one name")
-            return cls(classes, Preprocessing.read(preprocessing), about)
+            return cls(classes, Preprocessing.read(preprocessing), Thresholds.read(about), about)
         except OSError as error:
             raise InputError(f"{path} cannot be read ({error.strerror}); {HINT}") from error
-        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise InputError(f"{path} is broken: {type(error).__name__}: {error}; pack the model again") from error
 
 

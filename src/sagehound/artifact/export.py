@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
 from sagehound import inference
 from sagehound.artifact import archive, verify
@@ -25,6 +25,7 @@ from sagehound.config import Backbone, Train, as_dict
 from sagehound.data.photo_set import PhotoSet
 from sagehound.errors import SagehoundError
 from sagehound.evaluation.tables import Predictions
+from sagehound.inference.network import ServedNetwork
 from sagehound.inference.preprocessing import Preprocessing
 from sagehound.models.backbone import find_weights, pretrained_cfg
 from sagehound.models.classifier import Classifier
@@ -48,17 +49,9 @@ if importlib.util.find_spec("pillow_heif"):  # formats of the training can be cl
 _RECORDED = ("sagehound", "torch", "timm", "onnx", "onnxruntime", "pillow", "numpy")
 
 
-class ServedModel(nn.Module):
-    """Photos, uint8, b x h x w x 3, to probabilities, b x c: everything after decoding."""
-
-    def __init__(self, model: Classifier) -> None:
-        super().__init__()
-        self.normalise, self.backbone, self.head = model.normalise, model.backbone, model.head
-
-    def forward(self, photos: Tensor) -> Tensor:
-        """Probabilities of one batch."""
-        logits: Tensor = self.head(self.backbone(self.normalise(photos.permute(0, 3, 1, 2))))
-        return logits.softmax(1)
+def served(model: Classifier) -> ServedNetwork:
+    """The network of the artifact."""
+    return ServedNetwork(model.normalise, model.backbone, model.head, model.unknown, model.temperature)
 
 
 def make(
@@ -71,6 +64,7 @@ def make(
     path: Path,
     fresh: FreshProcesses,
     more: Mapping[str, bytes] | None = None,
+    thresholds: Mapping[str, Any] | None = None,
 ) -> None:
     """Write ``path``, a model.tar.gz, if fresh processes predict with it what the trained model predicts.
 
@@ -84,6 +78,7 @@ def make(
         path: of the archive.
         fresh: the processes that verify it; started here if needed.
         more: content of further files, by their names in the archive.
+        thresholds: further entries of model.json, see ``evaluation.thresholds_fit``.
 
     Raises:
         SagehoundError: a prediction differs, or a process fails; ``path`` is removed.
@@ -98,7 +93,7 @@ def make(
     with replacing(path) as candidate:
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".artifact-") as temporary:
             made = Path(temporary)
-            card = describe(model, preprocessing, cfg, photos, metrics)
+            card = describe(model, preprocessing, cfg, photos, metrics) | dict(thresholds or {})
             (made / "model.json").write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
             with hardware.threads(
                 max(torch.get_num_threads() - len(fresh.ways), 1)
@@ -108,8 +103,7 @@ def make(
             files |= _code(made) | _further(more or {}, made)
             archive.pack(files, candidate)
         proven = verify.verify(candidate, photos, test, path.with_name("predictions.csv"), fresh)
-        size = candidate.stat().st_size / 1e6
-    console.info(f"artifact: {path.name}, {size:.1f} MB; {proven}")
+    console.info(f"artifact: {path.name}, {path.stat().st_size / 1e6:.1f} MB; {proven}")
 
 
 def _code(folder: Path) -> dict[str, Path]:
@@ -142,6 +136,7 @@ def describe(
         "backbone": cfg.backbone.name,
         "head": plain["head"],
         "classes": photos.classes,
+        "temperature": model.temperature,
         "preprocessing": asdict(preprocessing)
         | {"colours": "RGB, uint8, height x width x channel; normalised inside the network"},
         "metrics": metrics,
@@ -200,20 +195,22 @@ def _write_network(model: Classifier, size: tuple[int, int], folder: Path) -> No
     """
     model = model.cpu().eval()
     model.backbone._compiled_call_impl = None  # undo trainer.compile: the exporter traces the plain modules
-    state = {k: v.contiguous() for k, v in ServedModel(model).state_dict().items()}
+    network = served(model).eval()
+    state = {k: v.contiguous() for k, v in network.state_dict().items()}
+    outputs = ["probabilities", "unknown"][: 1 if network.unknown is None else 2]
     try:
         save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # warnings of shapes that timm's models check while they are traced
             torch.onnx.export(
-                ServedModel(model).eval(),
+                network,
                 (torch.zeros(2, *size, 3, dtype=torch.uint8),),
                 str(folder / "model.onnx"),
                 dynamo=False,  # the other exporter takes seven seconds for mobilenetv2, this one less than one second
                 opset_version=17,
                 input_names=["photos"],
-                output_names=["probabilities"],
-                dynamic_axes={"photos": {0: "batch"}, "probabilities": {0: "batch"}},
+                output_names=outputs,
+                dynamic_axes={name: {0: "batch"} for name in ("photos", *outputs)},
             )
     except Exception as error:  # safetensors and the exporter raise many kinds of errors, also for a full disk
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -46,6 +46,11 @@ class Train:
     report: bool = key(
         "write report.html, which shows the run in one page, in two seconds; only with results=all", True
     )
+    calibrate: bool = key(
+        "divide the logits by a temperature that is fitted on the valid photos, so that a probability is as high as "
+        "the share of right predictions; the predicted classes do not change",
+        True,
+    )
     audit_only: bool = key("check the photos and write audit.json and splits.csv, without training", False)
     seed: int = key("random seed; the same seed gives the same numbers on a CPU", 0, at_least=0, below=2**32)
     overwrite: bool = key(

@@ -66,7 +66,11 @@ class PhotoSet:
 
     def independent(self, split: str) -> int:
         """The number of different scenes in a split."""
-        return len({scene for scene, p in zip(self.scenes(), self.photos, strict=True) if p.split == split})
+        return len(set(self.scenes_of(split)))
+
+    def scenes_of(self, split: str) -> list[int]:
+        """The number of the scene of each photo of a split."""
+        return [scene for scene, p in zip(self.scenes(), self.photos, strict=True) if p.split == split]
 
     def leaked(self) -> set[str]:
         """The test photos whose scene is also in train or valid."""

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,7 @@ from sagehound.data.folders import SPLITS, Photo
 from sagehound.storage.atomic import write_csv
 
 Floats = npt.NDArray[np.float32]
+Labels = npt.NDArray[np.int64]
 
 # one entry an epoch, in order: epoch (from 1), train_loss, train_top1, valid_loss, valid_top1, ... (history.COLUMNS)
 Epochs = list[dict[str, float]]
@@ -25,14 +27,15 @@ class Predictions:
     """The model's predictions for the photos of one split."""
 
     photos: list[Photo]
-    labels: npt.NDArray[np.int64]  # b
-    logits: Floats  # b x c
+    labels: Labels  # b
+    logits: Floats  # b x c, as the model computes them
+    temperature: float = 1.0  # see calibration.fit_temperature
+    unknown: Floats | None = None  # b, the scores of ``inference.network.Unknown``; None for train photos
 
     @property
     def probabilities(self) -> Floats:
-        """Softmax of the logits, b x c."""
-        e = np.exp(self.logits - self.logits.max(1, keepdims=True))
-        return np.asarray(e / e.sum(1, keepdims=True), np.float32)
+        """Softmax of the logits divided by the temperature, b x c."""
+        return np.asarray(softmax(self.logits / np.float32(self.temperature)), np.float32)
 
     @property
     def predicted(self) -> npt.NDArray[np.int64]:
@@ -43,6 +46,12 @@ class Predictions:
     def correct(self) -> npt.NDArray[np.bool_]:
         """Whether each prediction is the label, b."""
         return np.asarray(self.predicted == self.labels)
+
+
+def softmax(logits: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Softmax of each row, b x c."""
+    e = np.exp(logits - logits.max(1, keepdims=True))
+    return np.asarray(e / e.sum(1, keepdims=True))
 
 
 def write_predictions(path: Path, classes: list[str], predictions: dict[str, Predictions]) -> None:

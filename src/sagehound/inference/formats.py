@@ -3,6 +3,7 @@
 import base64
 import binascii
 import json
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import numpy.typing as npt
 
 from sagehound.inference.input_errors import InputError
 from sagehound.inference.spreadsheet import csv_line
+from sagehound.inference.thresholds import Thresholds
 
 JSON, LINES, CSV = "application/json", "application/jsonlines", "text/csv"
 ANSWERS = (JSON, LINES, CSV)
@@ -42,6 +44,8 @@ class ResponseFormat:
     media: str  # application/json, application/jsonlines or text/csv
     top_k: int = 5  # how many labels
     all: bool = False  # with the probability of every class
+    unknown: bool = False  # with the score of unknown photos
+    coverage: float | None = None  # with a set of classes of this coverage
 
 
 def is_photo(content_type: str) -> bool:
@@ -113,19 +117,28 @@ def _instance(item: Any) -> bytes | InputError:  # noqa: ANN401 - whatever JSON 
 
 
 def response_format(
-    accept: str | None, content_type: str, top_k: int | None = None, all_: bool | None = None
+    accept: str | None,
+    content_type: str,
+    top_k: int | None = None,
+    all_: bool | None = None,
+    unknown: bool | None = None,
+    coverage: float | None = None,
 ) -> ResponseFormat:
-    """The form of the response: the best accepted media type, with its parameters top_k=N and probabilities=all.
+    """The form of the response: the best accepted media type, with its parameters.
+
+    The parameters are top_k=N, probabilities=all, unknown=1 and coverage=0.9.
 
     Args:
         accept: the header; None: application/json, or application/jsonlines for a body of that type.
         content_type: of the body.
         top_k: overrides accept's.
         all_: overrides accept's.
+        unknown: overrides accept's.
+        coverage: overrides accept's.
 
     Raises:
-        NotAcceptable: no accepted type can be written.
-        InputError: top_k is not a number from 1 on.
+        NotAcceptable: no accepted type can be written, or it is text/csv and has no place for unknown or coverage.
+        InputError: top_k is not a number from 1 on, or coverage no number.
     """
     usual = LINES if media_of(content_type) == LINES else JSON
     best: tuple[float, str, dict[str, str]] = (0.0, "", {})
@@ -142,7 +155,15 @@ def response_format(
     top_k = _number(parameters.get("top_k", "5"), int, 0) if top_k is None else top_k
     if top_k < 1:
         raise InputError("top_k must be a whole number from 1 on")
-    return ResponseFormat(media, top_k, parameters.get("probabilities") == "all" if all_ is None else all_)
+    every = parameters.get("probabilities") == "all" if all_ is None else all_
+    unknown = parameters.get("unknown", "0") in ("1", "true") if unknown is None else unknown
+    if coverage is None and "coverage" in parameters:
+        coverage = _number(parameters["coverage"], float, math.nan)
+    if coverage is not None and not 0 < coverage < 1:
+        raise InputError("coverage must be a number between 0 and 1, such as 0.9")
+    if media == CSV and (unknown or coverage is not None):
+        raise NotAcceptable(f"unknown and coverage are written as {JSON} or {LINES}, not as {CSV}")
+    return ResponseFormat(media, top_k, every, unknown, coverage)
 
 
 def _number(text: str, kind: Callable[[str], Any], otherwise: float) -> Any:  # noqa: ANN401 - of that kind
@@ -152,19 +173,31 @@ def _number(text: str, kind: Callable[[str], Any], otherwise: float) -> Any:  # 
         return otherwise
 
 
-def photo_result(classes: Sequence[str], probabilities: Probabilities, want: ResponseFormat) -> PhotoResult:
+def photo_result(
+    classes: Sequence[str],
+    probabilities: Probabilities,
+    want: ResponseFormat,
+    thresholds: Thresholds | None = None,
+    unknown: float | None = None,
+) -> PhotoResult:
     """The response for one photo.
 
     Args:
         classes: c names.
         probabilities: c, of one photo.
-        want: number of labels, and whether to add the probability of every class.
+        want: number of labels, and what else to add.
+        thresholds: of the model; they are checked for ``want``.
+        unknown: the photo's score, if it is wanted.
     """
     top = np.argsort(-probabilities, kind="stable")[: want.top_k]
     ranked = [{"label": classes[i], "probability": round(float(probabilities[i]), 6)} for i in top]
     response: PhotoResult = {**ranked[0], "top": ranked}
     if want.all:
         response["probabilities"] = {c: round(float(p), 6) for c, p in zip(classes, probabilities, strict=True)}
+    if thresholds and want.coverage is not None:
+        response["set"] = [classes[i] for i in thresholds.set_of(probabilities, want.coverage)]
+    if thresholds and unknown is not None and thresholds.unknown is not None:
+        response |= {"unknown": unknown > thresholds.unknown, "unknown_score": round(unknown, 6)}
     return response
 
 

@@ -12,11 +12,11 @@ import numpy as np
 import timm
 import torch
 from safetensors.torch import load_file
-from torch import nn
 
 from sagehound.inference.formats import (
     PhotoResult,
     Probabilities,
+    ResponseFormat,
     encode,
     failure,
     is_photo,
@@ -25,25 +25,28 @@ from sagehound.inference.formats import (
     response_format,
 )
 from sagehound.inference.input_errors import InputError
-from sagehound.inference.network import Normalise, features_of, make_head
+from sagehound.inference.network import Normalise, ServedNetwork, Unknown, features_of, make_head
 from sagehound.inference.preprocessing import Preprocessing, prepare
+from sagehound.inference.thresholds import Thresholds
 
 
 class Model(NamedTuple):
     """A loaded model."""
 
-    network: nn.Module  # uint8, b x 3 x h x w, to logits, b x c
+    network: ServedNetwork
     classes: list[str]
     preprocessing: Preprocessing
     device: torch.device
+    thresholds: Thresholds = Thresholds()
 
 
 class Prediction(NamedTuple):
     """The predictions for a request's photos."""
 
     classes: list[str]
-    results: list[Probabilities | InputError]  # probabilities, c, of each photo
+    results: list[tuple[Probabilities, float | None] | InputError]  # probabilities, c, and unknown score of each photo
     single: bool
+    thresholds: Thresholds = Thresholds()
 
 
 def model_fn(model_dir: str) -> Model:
@@ -51,14 +54,17 @@ def model_fn(model_dir: str) -> Model:
     card = json.loads(Path(model_dir, "model.json").read_text(encoding="utf-8"))
     preprocessing, head, classes = Preprocessing.read(card["preprocessing"]), card["head"], card["classes"]
     backbone = timm.create_model(card["backbone"], pretrained=False, num_classes=0)
-    network = nn.Sequential()
-    network.add_module("normalise", Normalise(preprocessing, channels_last=True))
-    network.add_module("backbone", backbone)
-    network.add_module("head", make_head(features_of(backbone), head["hidden"], len(classes), head["dropout"]))
+    network = ServedNetwork(
+        Normalise(preprocessing, channels_last=True),
+        backbone,
+        make_head(features_of(backbone), head["hidden"], len(classes), head["dropout"]),
+        Unknown(torch.zeros(len(classes), features_of(backbone))) if "unknown" in card else None,
+        float(card.get("temperature", 1)),
+    )
     network.load_state_dict(load_file(Path(model_dir, "model.safetensors")))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network.to(memory_format=torch.channels_last)
-    return Model(network.to(device).eval(), classes, preprocessing, device)
+    return Model(network.to(device).eval(), classes, preprocessing, device, Thresholds.read(card))
 
 
 def input_fn(body: bytes | str, content_type: str) -> tuple[list[bytes | InputError], bool]:
@@ -74,26 +80,34 @@ def predict_fn(given: tuple[list[bytes | InputError], bool], model: Model) -> Pr
         BadPhoto: the request was a single photo that cannot be read.
     """
     photos, single = given
-    results: list[Probabilities | InputError] = []
+    results: list[tuple[Probabilities, float | None] | InputError] = []
     for photo in photos:
         try:
             if isinstance(photo, InputError):
                 raise photo
-            pixels = torch.from_numpy(np.array(prepare(photo, model.preprocessing))).permute(2, 0, 1)[None]
+            pixels = torch.from_numpy(np.array(prepare(photo, model.preprocessing)))[None]
             with torch.inference_mode():
-                results.append(model.network(pixels.to(model.device)).softmax(1)[0].cpu().numpy())
+                probabilities, *unknown = model.network(pixels.to(model.device))
+            results.append((probabilities[0].cpu().numpy(), float(unknown[0]) if unknown else None))
         except InputError as error:
             if single:
                 raise
             results.append(error)
-    return Prediction(model.classes, results, single)
+    return Prediction(model.classes, results, single, model.thresholds)
 
 
 def output_fn(prediction: Prediction, accept: str) -> bytes:
     """The response's body, as application/json, application/jsonlines or text/csv."""
     want = response_format(accept, "")
+    prediction.thresholds.check(unknown=want.unknown, coverage=want.coverage)
     responses: list[PhotoResult] = [
-        failure(p) if isinstance(p, InputError) else photo_result(prediction.classes, p, want)
-        for p in prediction.results
+        failure(p) if isinstance(p, InputError) else _photo_result(prediction, *p, want) for p in prediction.results
     ]
     return encode(responses, want, single=prediction.single)
+
+
+def _photo_result(
+    prediction: Prediction, probabilities: Probabilities, unknown: float | None, want: ResponseFormat
+) -> PhotoResult:
+    score = unknown if want.unknown else None
+    return photo_result(prediction.classes, probabilities, want, prediction.thresholds, score)

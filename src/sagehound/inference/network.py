@@ -1,9 +1,10 @@
-"""Normalisation before a backbone, and the head after it. Imports torch and nothing else."""
+"""The network that is served: normalisation, backbone, head and the score of unknown photos. Imports only torch."""
 
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from sagehound.inference.preprocessing import Preprocessing
 
@@ -42,3 +43,54 @@ def make_head(features: int, hidden: list[int], classes: int, dropout: float) ->
     for i, (a, b) in enumerate(pairwise(widths)):
         layers += [nn.ReLU()] * bool(i) + [nn.Dropout(dropout)] * bool(dropout) + [nn.Linear(a, b)]
     return nn.Sequential(*layers)
+
+
+class Unknown(nn.Module):
+    """How unlike the photos of every class a photo is: 0 like the mean of a class, 1 and more like none.
+
+    It is 1 minus the largest cosine of the features and the mean features of a class: Snell, Swersky and Zemel,
+    "Prototypical networks for few-shot learning", NeurIPS 2017, with the cosine as in Tack et al., "CSI", NeurIPS 2020.
+
+    Args:
+        prototypes: mean features of each class, c x f.
+    """
+
+    prototypes: Tensor
+
+    def __init__(self, prototypes: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("prototypes", F.normalize(prototypes))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """The score of each photo, b, from its features, b x f."""
+        return 1 - (F.normalize(features) @ self.prototypes.T).amax(1)
+
+
+class ServedNetwork(nn.Module):
+    """Everything after decoding: photos, uint8, b x h x w x 3, to probabilities, b x c, and unknown scores, b.
+
+    Args:
+        normalise: what the backbone expects.
+        backbone: normalised photos to features, b x f.
+        head: features to logits, b x c.
+        unknown: the score; None: the artifact has none.
+        temperature: by which the logits are divided.
+    """
+
+    def __init__(
+        self,
+        normalise: nn.Module,
+        backbone: nn.Module,
+        head: nn.Module,
+        unknown: Unknown | None = None,
+        temperature: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.normalise, self.backbone, self.head, self.unknown = normalise, backbone, head, unknown
+        self.temperature = temperature
+
+    def forward(self, photos: Tensor) -> tuple[Tensor, ...]:
+        """Probabilities and unknown scores of one batch; without ``unknown`` only the probabilities."""
+        features = self.backbone(self.normalise(photos.permute(0, 3, 1, 2)))
+        probabilities = (self.head(features) / self.temperature).softmax(1)
+        return (probabilities,) if self.unknown is None else (probabilities, self.unknown(features))

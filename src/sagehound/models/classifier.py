@@ -109,6 +109,7 @@ class Classifier(Steps, Optimization):
         self.given_loss, self.class_weights, self.gamma = loss, class_weights, gamma
         self.label_smoothing, self.mixup, self.cutmix = label_smoothing, mixup, cutmix
         self._set_optimizer(optimizer, lr, weight_decay, optimizer_args or {})
+        self.unknown = None
         self._check_settings(with_classes=load_weights)
         self._make_backbone(backbone, weights, preprocessing, channels_last, load_weights)
         self._set_first_classes(classes)
@@ -238,8 +239,9 @@ class Classifier(Steps, Optimization):
         checkpoint["classes"] = list(self.classes)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Make the head, so that its weights can be loaded."""
+        """Make the head, so that its weights can be loaded, and set the temperature."""
         super().on_load_checkpoint(checkpoint)
+        self.temperature = float(checkpoint.get("temperature", 1))
         if not self.classes:
             self.set_classes(checkpoint["classes"])
 

@@ -53,13 +53,13 @@ def _occlusion(model: Classifier, photos: Tensor, classes: Tensor) -> Tensor:
     height, width = photos.shape[2] / _PATCHES, photos.shape[3] / _PATCHES
     heat = torch.zeros(len(photos), _PATCHES, _PATCHES, device=photos.device)
     with torch.no_grad():
-        before = model(photos).softmax(1).gather(1, classes[:, None])[:, 0]
+        before = model.probabilities(model(photos)).gather(1, classes[:, None])[:, 0]
         for row in range(_PATCHES):
             for column in range(_PATCHES):
                 grey = photos.clone()
                 rows = slice(round(row * height), round((row + 1) * height))
                 grey[:, :, rows, round(column * width) : round((column + 1) * width)] = 128
-                after = model(grey).softmax(1).gather(1, classes[:, None])[:, 0]
+                after = model.probabilities(model(grey)).gather(1, classes[:, None])[:, 0]
                 heat[:, row, column] = (before - after).clamp(min=0)
     return _to_one(heat)
 

@@ -13,7 +13,7 @@ from sagehound import metrics
 from sagehound.config import Finetune, Optimizer
 from sagehound.data.loader import Batch, seed_of
 from sagehound.errors import ConfigError, SagehoundError
-from sagehound.inference.network import Normalise
+from sagehound.inference.network import Normalise, Unknown
 from sagehound.models import backbone as backbones
 from sagehound.models import finetune as finetuning
 from sagehound.system.hardware import reseed
@@ -25,6 +25,8 @@ class Steps(pl.LightningModule):
     backbone: nn.Module
     head: nn.Sequential
     normalise: Normalise
+    unknown: Unknown | None  # the score of unknown photos, once the run has been evaluated
+    temperature = 1.0  # by which logits are divided for probabilities
     frozen = False  # whether the backbone is frozen now
     seed: int
     finetune: Finetune
@@ -58,6 +60,10 @@ class Steps(pl.LightningModule):
         """Logits, b x c, of normalised photos or of their features."""
         logits: Tensor = self.head(x if x.ndim == 2 else self.features(x))
         return logits
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Features, b x f, of photos; those of features are themselves."""
+        return x if x.ndim == 2 else self.features(self._normalised(x))
 
     def features(self, photos: Tensor) -> Tensor:
         """Features, b x f; without gradients no graph is kept."""
@@ -94,7 +100,11 @@ class Steps(pl.LightningModule):
 
     def predict_step(self, batch: Batch | Tensor, batch_idx: int = 0) -> Tensor:
         """Probabilities, b x c, of a batch of photos, with or without labels."""
-        return self(batch if isinstance(batch, Tensor) else batch[0]).softmax(1)  # type: ignore[no-any-return]
+        return self.probabilities(self(batch if isinstance(batch, Tensor) else batch[0]))
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Calibrated probabilities of logits, b x c: their softmax after division by the temperature."""
+        return (logits / self.temperature).softmax(1)
 
     def _evaluate(self, scores: MetricCollection, batch: Batch) -> None:
         x, labels, *_ = self._checked(batch)

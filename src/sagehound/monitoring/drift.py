@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sagehound.evaluation.significance import holm
 from sagehound.monitoring import two_sample
 from sagehound.monitoring.baseline import Baseline
 from sagehound.monitoring.sample import MEASURES, Sample
@@ -98,7 +99,7 @@ def compare(
         for name in MEASURES
     }
     results = two_sample.by_permutation([test for _, test in tests.values()], len(known), len(window), seed)
-    adjusted = two_sample.holm([p for _, p in results])
+    adjusted = holm([p for _, p in results])
     comparisons = []
     for (name, (test, _)), (statistic, p), whole in zip(tests.items(), results, adjusted, strict=True):
         if name == "features":

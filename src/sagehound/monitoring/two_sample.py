@@ -1,4 +1,4 @@
-"""Tests whether two samples come from one distribution, and the correction for several tests."""
+"""Tests whether two samples come from one distribution."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -80,18 +80,6 @@ def by_permutation(statistics: Sequence[Statistic], n: int, m: int, seed: int) -
         for i, statistic in enumerate(statistics):
             as_large[i] += int((statistic(first) >= least[i]).sum())
     return [(value, count / (ROUNDS + 1)) for value, count in zip(observed, as_large, strict=True)]
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjusted p values: if all samples agree, the probability that any is at most alpha is at most alpha.
-
-    Holm, "A simple sequentially rejective multiple test procedure", Scand. J. Statistics 6 (1979).
-    """
-    adjusted, largest = [0.0] * len(p_values), 0.0
-    for rank, i in enumerate(np.argsort(p_values, kind="stable")):
-        largest = max(largest, min((len(p_values) - rank) * p_values[i], 1.0))
-        adjusted[int(i)] = largest
-    return adjusted
 
 
 def neighbour_distance(photos: Floats, baseline: Floats, k: int = 5, *, same: bool = False) -> Doubles:

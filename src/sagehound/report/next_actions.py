@@ -129,8 +129,9 @@ def _calibration(run: Contents) -> Iterator[Action]:
     test = run.metrics.get("test", {})
     ece, photos = test.get("ece", 0.0), test.get("photos", 0)
     if photos >= 100 and ece > _MISCALIBRATED and not run.setting("augment.label_smoothing"):
-        why = f"Probabilities are off by {ece:.1%} on average; label smoothing makes a model less sure of itself."
-        yield Action("Calibrate the probabilities", why, repeat(run, "augment.label_smoothing=0.1"))
+        why = f"Probabilities are off by {ece:.1%} on average, so the model is too sure of itself, or not enough."
+        setting = "calibrate=true" if run.setting("calibrate") is False else "augment.label_smoothing=0.1"
+        yield Action("Calibrate the probabilities", why, repeat(run, setting))
 
 
 def _tuning(run: Contents) -> Iterator[Action]:

@@ -179,10 +179,15 @@ def _percent(share: str) -> str:
 def _calibration(run: Contents) -> Section:
     section, rows = Section("Calibration"), run.of_split("test")
     if rows:
-        ece = run.metrics["test"].get("ece", float("nan"))
-        section.text(
-            f"Expected calibration error {ece:.3f}: the mean distance of probability and accuracy in ten bins."
-        )
+        test = run.metrics["test"]
+        ece, before = test.get("ece", float("nan")), test.get("ece_uncalibrated")
+        section.text(f"Expected calibration error {ece:.3f}: the mean distance of probability and accuracy in 15 bins.")
+        temperature = run.metrics.get("temperature", 1)
+        if before is not None and temperature != 1:
+            section.text(
+                f"It was {before:.3f} before the logits were divided by the temperature {temperature:.2f}, which was "
+                "fitted on the valid photos."
+            )
         figure = charts.reliability(
             [float(row["probability"]) for row in rows], [row["label"] == row["prediction"] for row in rows]
         )

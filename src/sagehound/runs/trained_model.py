@@ -183,6 +183,6 @@ def _load_checkpoint(path: Path) -> Model:
     def network(photos: list[Pixels]) -> _Probabilities:
         pixels = torch.from_numpy(np.stack(photos)).permute(0, 3, 1, 2)
         with torch.inference_mode():
-            return classifier(pixels.to(device)).float().softmax(1).cpu().numpy()  # type: ignore[no-any-return]
+            return classifier.probabilities(classifier(pixels.to(device)).float()).cpu().numpy()
 
     return Model(classifier.classes, classifier.preprocessing, network)

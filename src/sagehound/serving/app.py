@@ -7,7 +7,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from fastapi import FastAPI, Query, Request, Response
+from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi import Path as InPath
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
@@ -25,7 +25,7 @@ from sagehound.inference.formats import NotAcceptable, UnsupportedContentType
 from sagehound.serving.batcher import Batcher
 from sagehound.serving.model_store import AlreadyLoaded, ModelStore, NoMemory, UnknownModel
 from sagehound.serving.request_capture import RequestCapture
-from sagehound.serving.request_handler import Busy, Limits, Load, RequestHandler, TooLarge, TooSlow
+from sagehound.serving.request_handler import Asked, Busy, Limits, Load, RequestHandler, TooLarge, TooSlow
 from sagehound.serving.server_metrics import Measured, ServerMetrics
 
 _PAGE = Path(__file__).parent / "page"
@@ -182,6 +182,9 @@ _ONE = {
         **_RANKED["properties"],  # type: ignore[dict-item] # of a dict
         "top": {"type": "array", "items": _RANKED},
         "probabilities": {"type": "object", "additionalProperties": {"type": "number"}},
+        "set": {"type": "array", "items": {"type": "string"}},
+        "unknown": {"type": "boolean"},
+        "unknown_score": {"type": "number"},
     },
     "required": ["label", "probability", "top"],
 }
@@ -207,6 +210,20 @@ Name = Annotated[str, InPath(max_length=256)]
 TopK = Annotated[int | None, Query(ge=1, le=100_000, description="how many labels; five without it")]
 Every = Annotated[Literal["all"] | None, Query(description="the probability of every class as well")]
 
+Unknown = Annotated[bool | None, Query(description="whether the photo is unlike the photos of every class, as well")]
+Coverage = Annotated[
+    float | None, Query(gt=0, lt=1, description="a set of classes that holds the right one this often, as well: 0.9")
+]
+
+
+def _asked(
+    top_k: TopK = None, probabilities: Every = None, unknown: Unknown = None, coverage: Coverage = None
+) -> Asked:
+    return Asked(top_k, probabilities and True, unknown, coverage)
+
+
+AskedFor = Annotated[Asked, Depends(_asked)]
+
 
 def _add_routes(app: FastAPI, handler: RequestHandler, models: ModelStore, metrics: ServerMetrics) -> None:
     @app.get("/ping", summary="Whether the server is ready")
@@ -214,13 +231,13 @@ def _add_routes(app: FastAPI, handler: RequestHandler, models: ModelStore, metri
         return Nothing()
 
     @app.post("/invocations", responses=_ANSWERED | _failures(404), openapi_extra=_BODY)
-    async def invocations(request: Request, top_k: TopK = None, probabilities: Every = None) -> Response:
+    async def invocations(request: Request, asked: AskedFor) -> Response:
         """Classify one photo or several with the model that is loaded.
 
-        The header Accept chooses application/json, application/jsonlines or text/csv, with the parameters top_k=N and
-        probabilities=all if the address cannot have a query, as on SageMaker.
+        The header Accept chooses application/json, application/jsonlines or text/csv, with the parameters of the query
+        if the address cannot have one, as on SageMaker: top_k=N, probabilities=all, unknown=1, coverage=0.9.
         """
-        return await handler.respond(request, None, top_k, probabilities and True)
+        return await handler.respond(request, None, asked)
 
     @app.get("/models", summary="The models that are loaded")
     async def list_models() -> Listing:
@@ -244,9 +261,9 @@ def _add_routes(app: FastAPI, handler: RequestHandler, models: ModelStore, metri
         return Nothing()
 
     @app.post("/models/{name}/invoke", responses=_ANSWERED | _failures(404), openapi_extra=_BODY)
-    async def invoke(name: Name, request: Request, top_k: TopK = None, probabilities: Every = None) -> Response:
+    async def invoke(name: Name, request: Request, asked: AskedFor) -> Response:
         """Classify one photo or several with one of the models; see /invocations."""
-        return await handler.respond(request, name, top_k, probabilities and True)
+        return await handler.respond(request, name, asked)
 
     @app.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
     async def prometheus() -> Response:

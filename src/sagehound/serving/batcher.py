@@ -12,13 +12,13 @@ import numpy as np
 from sagehound.inference.decode import file_bytes, is_large
 from sagehound.inference.formats import Probabilities
 from sagehound.inference.preprocessing import Pixels, prepare
-from sagehound.serving.predictor import Predictor
+from sagehound.serving.predictor import Predictor, ScoredPredictor
 from sagehound.system.machine import cores
 
 MAX_BATCH = 8  # photos; on two cores a photo costs 4.0 ms in a batch of eight, 5.0 alone, 4.1 in sixteen
 
 _Answer = Future[Probabilities]
-_Item = tuple[Predictor, Pixels, _Answer]
+_Item = tuple[Predictor | ScoredPredictor, Pixels, _Answer]
 
 
 class Batcher:
@@ -37,13 +37,13 @@ class Batcher:
         self._worker = threading.Thread(target=self._work, name="predict", daemon=True)
         self._worker.start()
 
-    def submit(self, predictor: Predictor, photo: Path | bytes) -> _Answer:
-        """Submit a photo's file; returns a future of probabilities, c, that raises BadPhoto or TooManyPixels."""
+    def submit(self, predictor: Predictor | ScoredPredictor, photo: Path | bytes) -> _Answer:
+        """Submit a photo's file; returns a future of its row, c or c + 1, that raises BadPhoto or TooManyPixels."""
         answer: _Answer = Future()
         self._decoders.submit(self._decode, predictor, photo, answer)
         return answer
 
-    def _decode(self, predictor: Predictor, photo: Path | bytes, answer: _Answer) -> None:
+    def _decode(self, predictor: Predictor | ScoredPredictor, photo: Path | bytes, answer: _Answer) -> None:
         if not answer.set_running_or_notify_cancel():
             return  # the client has disconnected
         try:
@@ -71,7 +71,7 @@ class Batcher:
             del first, batch  # an evicted model frees its memory now
 
     @staticmethod
-    def _answer(predictor: Predictor, batch: list[_Item]) -> None:
+    def _answer(predictor: Predictor | ScoredPredictor, batch: list[_Item]) -> None:
         """Compute a batch. Errors belong to the batch; the thread continues."""
         try:
             probabilities = predictor([pixels for _, pixels, _ in batch])

@@ -56,7 +56,7 @@ class Predictor:
         options.add_session_config_entry("session.use_env_allocators", "1")
         try:
             self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-            (given,), (made,) = self._session.get_inputs(), self._session.get_outputs()
+            (given,), (made, *others) = self._session.get_inputs(), self._session.get_outputs()
             self._name, actual = given.name, (given.type, given.shape[1:], made.type, made.shape[1:])
             expected = ("tensor(uint8)", [*self.card.preprocessing.size, 3], "tensor(float)", [len(self.card.classes)])
             if actual != expected:
@@ -66,6 +66,9 @@ class Predictor:
                 probabilities.sum(1), 1, atol=0.01
             ):
                 raise ValueError("its output is not probabilities")
+            self.scored = ScoredPredictor(self.card, self._session, given.name)
+            if [o.name for o in others] != (["unknown"] if self.card.thresholds.unknown is not None else []):
+                raise ValueError(f"its other outputs are {[o.name for o in others]}, which model.json does not say")
         except Exception as error:  # ONNX Runtime's errors have no common base class
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise InputError(f"{path} cannot be used ({reason}); pack the model again") from error
@@ -74,3 +77,15 @@ class Predictor:
         """Probabilities, b x c, of b photos, each uint8, h x w x 3."""
         outputs: list[Probabilities] = self._session.run(None, {self._name: np.stack(photos)})
         return outputs[0]
+
+
+class ScoredPredictor:
+    """Like its ``Predictor``, but the last column of its rows, b x (c + 1), is the score of unknown photos."""
+
+    def __init__(self, card: Card, session: onnxruntime.InferenceSession, name: str) -> None:
+        self.card, self._session, self._name = card, session, name
+
+    def __call__(self, photos: list[Pixels]) -> Probabilities:
+        """Probabilities and the score of b photos, each uint8, h x w x 3."""
+        probabilities, unknown = self._session.run(None, {self._name: np.stack(photos)})
+        return np.column_stack([probabilities, unknown])

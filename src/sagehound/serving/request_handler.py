@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -56,6 +57,15 @@ class Load(BaseModel):
     url: str = Field(min_length=1, max_length=4096, description="a run's folder, a model.tar.gz, or an unpacked one")
 
 
+class Asked(NamedTuple):
+    """What the address of a request asks for; None where it does not say."""
+
+    top_k: int | None = None
+    all: bool | None = None
+    unknown: bool | None = None
+    coverage: float | None = None
+
+
 @dataclass
 class _Held:
     """The bytes of a request in memory."""
@@ -78,7 +88,7 @@ class RequestHandler:
         self._capture = capture
         self._requests = self._bytes = 0
 
-    async def respond(self, request: Request, name: str | None, top_k: int | None, every: bool | None) -> Response:
+    async def respond(self, request: Request, name: str | None, asked: Asked) -> Response:
         """The response to the photo or photos of a request.
 
         Raises:
@@ -86,12 +96,13 @@ class RequestHandler:
         """
         with self._taken_on() as held:
             content_type = request.headers.get("content-type", "")
-            want = formats.response_format(request.headers.get("accept"), content_type, top_k, every)
+            want = formats.response_format(request.headers.get("accept"), content_type, *asked)
             self._models.get(name)  # check the model before the body is read
             body = await self._read(request, held, self._limits.body_bytes)
             predictor, model = self._models.get(name), self._models.name_of(name)
             if predictor is None:
                 predictor = await run_in_threadpool(self._models.reopen, name)
+            predictor.card.thresholds.check(unknown=want.unknown, coverage=want.coverage)
             if formats.is_photo(content_type):
                 answers = [await self._one(predictor, body, want)]
             else:
@@ -187,9 +198,12 @@ class RequestHandler:
 
     async def _one(self, predictor: Predictor, photo: bytes, want: ResponseFormat) -> PhotoResult:
         try:
-            probabilities = await asyncio.wrap_future(self._engine.submit(predictor, photo))
+            submitted = self._engine.submit(predictor.scored if want.unknown else predictor, photo)
+            row = await asyncio.wrap_future(submitted)
         except InputError:
             self._metrics.photos.labels("refused").inc()
             raise
         self._metrics.photos.labels("answered").inc()
-        return formats.photo_result(predictor.card.classes, probabilities, want)
+        classes = predictor.card.classes
+        unknown = float(row[-1]) if want.unknown else None
+        return formats.photo_result(classes, row[: len(classes)], want, predictor.card.thresholds, unknown)

@@ -1,12 +1,10 @@
 """Callbacks of a run: checkpoints, early stopping, averaging."""
 
-import io
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 from lightning.pytorch.callbacks import (
     Callback,
     EarlyStopping,
@@ -19,7 +17,7 @@ import sagehound.training.quiet  # noqa: F401 - before Lightning prints anything
 from sagehound.config import Train, Trainer, as_dict
 from sagehound.evaluation import history
 from sagehound.evaluation.history import History
-from sagehound.storage.atomic import replacing
+from sagehound.training import checkpoint as checkpoint_files
 from sagehound.training.progress import LineProgress, MetricLines, StepBar
 from sagehound.training.stop import StopOnSignal
 
@@ -69,10 +67,7 @@ class AtomicFiles(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: object = None) -> None:
         """Write a temporary file beside the old one, then replace it."""
-        content = io.BytesIO()
-        torch.save(checkpoint, content)
-        with replacing(Path(path)) as temporary:
-            temporary.write_bytes(content.getbuffer())
+        checkpoint_files.save(checkpoint, Path(path))
 
 
 class KeepConfig(Callback):

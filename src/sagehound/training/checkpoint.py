@@ -1,5 +1,6 @@
 """Reads checkpoints: the state of a run to resume, and the best weights."""
 
+import io
 import math
 import pickle
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 from sagehound.config import Train, as_dict
 from sagehound.errors import ConfigError, InputError
 from sagehound.models.classifier import Classifier
+from sagehound.storage.atomic import replacing
 
 # keys that weights, optimizer and the order of photos depend on: a resume must not change them
 _FIXED = (
@@ -117,6 +119,25 @@ def load_best(model: Classifier, best: Path) -> int:
     checkpoint = torch.load(best, map_location="cpu", weights_only=True)
     _load_weights(model, checkpoint["state_dict"])
     return int(checkpoint["epoch"]) + 1
+
+
+def set_temperature(best: Path, temperature: float) -> None:
+    """Write the temperature into a checkpoint, so that whoever loads it gets calibrated probabilities.
+
+    Raises:
+        SagehoundError: the disk is full.
+    """
+    checkpoint = torch.load(best, map_location="cpu", weights_only=True)
+    if checkpoint.get("temperature", 1.0) != temperature:
+        save(checkpoint | {"temperature": temperature}, best)
+
+
+def save(checkpoint: dict[str, Any], path: Path) -> None:
+    """Write a temporary file beside the old checkpoint, then replace it."""
+    content = io.BytesIO()
+    torch.save(checkpoint, content)
+    with replacing(path) as temporary:
+        temporary.write_bytes(content.getbuffer())
 
 
 def _load_weights(model: Classifier, state: dict[str, Any]) -> None:

@@ -21,18 +21,16 @@ from sagehound.data.photo_set import PhotoSet
 from sagehound.data.photos import find_photos, own_source
 from sagehound.debugger import monitor
 from sagehound.errors import ConfigError
-from sagehound.evaluation import evaluate, history, loggers, plots, tables, tensorboard
+from sagehound.evaluation import evaluate, history, loggers, thresholds_fit
 from sagehound.evaluation.tables import Predictions
 from sagehound.models import features
 from sagehound.models.classifier import Classifier
 from sagehound.profiler.times import Times
-from sagehound.report import charts
 from sagehound.runs import run_folder
 from sagehound.runs.run import Run
-from sagehound.storage.atomic import write_json
 from sagehound.system import console, hardware, process_group
 from sagehound.system.machine import tune_allocator
-from sagehound.training import checkpoint, drift_baseline, extensions, from_config
+from sagehound.training import checkpoint, drift_baseline, extensions, from_config, results
 from sagehound.training.callbacks import EpochEnd
 from sagehound.training.stop import signals_stop
 from sagehound.training.trainer import fit
@@ -112,14 +110,27 @@ def _train(
         try:
             if with_artifact:
                 with times.phase("artifact"):
-                    path, test, about = folder / archive.NAME, predictions["test"], scores | {"best_epoch": best_epoch}
-                    more = drift_baseline.files(ready.model, data, predictions["valid"])
-                    export.make(ready.model, data.preprocessing, cfg, data.photos, about, test, path, fresh, more)
+                    about = scores | {"best_epoch": best_epoch}
+                    _write_artifact(ready.model, data, cfg, about, predictions, folder / archive.NAME, fresh)
         finally:  # whether the artifact is kept or not
-            metrics = _write_metrics(folder, cfg, data.photos, predictions["test"], scores, best_epoch, times.seconds)
+            metrics = results.write_metrics(folder, cfg, data.photos, predictions, scores, best_epoch, times.seconds)
         _write_profile_and_report(times, cfg, ready, data, folder)
-    _report(metrics, scores, folder, is_trial=cfg.results == "scores")
+    results.tell(metrics, scores, folder, is_trial=cfg.results == "scores")
     return Run(folder, metrics)
+
+
+def _write_artifact(
+    model: Classifier,
+    data: PhotoDataModule,
+    cfg: Train,
+    about: dict[str, Any],
+    predictions: dict[str, Predictions],
+    path: Path,
+    fresh: FreshProcesses,
+) -> None:
+    more = drift_baseline.files(model, data, predictions["valid"])
+    thresholds, test = thresholds_fit.fit(predictions["valid"]), predictions["test"]
+    export.make(model, data.preprocessing, cfg, data.photos, about, test, path, fresh, more, thresholds)
 
 
 def _write_profile_and_report(times: Times, cfg: Train, ready: "_Ready", data: PhotoDataModule, folder: Path) -> None:
@@ -166,24 +177,6 @@ def _fit(
 def _threads(ready: "_Ready", data: PhotoDataModule, cfg: Train) -> int | None:
     """Threads of an operator; one for a small head, whose operators gain nothing from several."""
     return 1 if data.head_alone and _is_small(ready.model.head, cfg) else None
-
-
-def _write_metrics(
-    folder: Path,
-    cfg: Train,
-    photos: PhotoSet,
-    test: Predictions,
-    scores: dict[str, dict[str, Any]],
-    best_epoch: int,
-    seconds: dict[str, float],
-) -> dict[str, Any]:
-    """Write metrics.json; returns its content."""
-    about: dict[str, Any] = {"best_epoch": best_epoch, "classes": len(photos.classes), "backbone": cfg.backbone.name}
-    clean = evaluate.without_leaks(photos, test)
-    about |= {"test_without_leaks": clean} if clean else {}
-    metrics = scores | {"seconds": {phase: round(s, 3) for phase, s in seconds.items()}} | about
-    write_json(folder / "metrics.json", metrics)
-    return metrics
 
 
 @dataclass(frozen=True)
@@ -235,52 +228,24 @@ def _evaluate(
     ready: _Ready, data: PhotoDataModule, log: loggers.Loggers, cfg: Train, opened: run_folder.RunFolder, times: Times
 ) -> tuple[dict[str, Predictions], dict[str, dict[str, Any]], int]:
     """Predict all photos with the best weights and write the results; returns predictions, scores, best epoch."""
-    best_epoch = checkpoint.load_best(ready.model, opened.path / "checkpoints" / "best.ckpt")
+    best = opened.path / "checkpoints" / "best.ckpt"
+    best_epoch = checkpoint.load_best(ready.model, best)
     predictions = evaluate.predict(ready.model, data, torch.device(ready.machine.accelerator))
-    scores = {split: evaluate.score(p, data.photos.independent(split), split) for split, p in predictions.items()}
+    if cfg.calibrate:
+        predictions = evaluate.calibrated(predictions)
+    ready.model.temperature = predictions["valid"].temperature
+    if cfg.results != "scores":
+        checkpoint.set_temperature(best, ready.model.temperature)
+    scores = {split: evaluate.score(p, data.photos.scenes_of(split), split) for split, p in predictions.items()}
     opened.remove_stale()
     if times.parts:
         log.profile(times.seconds, times.parts)
     log.scores(cfg, scores, best_epoch)
     if cfg.results != "scores":
-        _write_tables(opened.path, data.photos, predictions)
+        results.write_tables(opened.path, data.photos, predictions)
     if cfg.results not in ("tables", "scores"):
-        log.figures(_draw(opened.path, data.photos, predictions, best_epoch), cfg)
+        log.figures(results.draw(opened.path, data.photos, predictions, best_epoch), cfg)
     return predictions, scores, best_epoch
-
-
-def _write_tables(folder: Path, photos: PhotoSet, predictions: dict[str, Predictions]) -> None:
-    """Write predictions.csv, per_class.csv and confusions.csv."""
-    tables.write_predictions(folder / "predictions.csv", photos.classes, predictions)
-    tables.write_per_class(folder / "per_class.csv", tables.per_class(photos.classes, predictions))
-    tables.write_confusions(folder / "confusions.csv", photos.classes, tables.confusion(predictions["test"]))
-
-
-def _draw(folder: Path, photos: PhotoSet, predictions: dict[str, Predictions], best_epoch: int) -> dict[str, Path]:
-    """Write the plots, which takes a second; returns their files by name."""
-    test, by_class = predictions["test"], tables.per_class(photos.classes, predictions)
-    figures = {
-        "curves": plots.curves(history.read(folder / history.NAME), best_epoch),
-        "confusion": plots.confusion_matrix(tables.confusion(test), photos.classes),
-        "accuracy_by_class_size": plots.accuracy_by_class_size(by_class, photos.independent("test")),
-        "worst_mistakes": plots.worst_mistakes(test, photos.classes, photos.root),
-        "reliability": charts.reliability(test.probabilities.max(1), test.correct),
-    }
-    files = {name: folder / "plots" / f"{name}.png" for name in figures}
-    for name, figure in figures.items():
-        plots.save(figure, files[name])
-    return files
-
-
-def _report(metrics: dict[str, Any], scores: dict[str, dict[str, Any]], folder: Path, *, is_trial: bool) -> None:
-    """Print the scores, for SageMaker and for the user."""
-    for split, of_split in scores.items():
-        for name, value in of_split.items():
-            if name != "top1_interval":
-                console.metric(f"{split}.{name}", value)
-    tensorboard.summarise(metrics, folder, is_trial=is_trial)
-    if not is_trial:
-        evaluate.tell_leaks(metrics.get("test_without_leaks", {}))
 
 
 def _is_small(head: nn.Module, cfg: Train) -> bool:
