@@ -48,6 +48,12 @@ class Data:
     )
     url: str | None = key("address of the zip file to download if data.root is missing; for data=dogimages", None)
     batch_size: int = key("photos per step on each device", 64, at_least=1)
+    sampling: str = key(
+        "train photos of an epoch; shuffled: each one once; balanced: as many, but the same number of each class: "
+        "photos of rare classes are repeated, some of frequent classes are left out",
+        "shuffled",
+        choices=("shuffled", "balanced"),
+    )
     workers: int | None = key("threads that read photos; null: one per CPU core, at most 16", None, at_least=0)
     on_bad: str = key(
         "unreadable photos; skip: leave them out and list them; fail: stop", "skip", choices=("skip", "fail")

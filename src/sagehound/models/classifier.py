@@ -41,6 +41,7 @@ class Classifier(Steps, Optimization):
         loss: cross_entropy, focal, or a module of your own: logits, b x c, and targets to losses, b, or to their mean.
             Targets are labels, b, or with mixup or CutMix probabilities, b x c.
         class_weights: balanced, or one weight per class.
+        logit_adjustment: tau: tau x ln(share of the train photos) is added to the logits in the loss; None: nothing.
         gamma: of the focal loss.
         label_smoothing: share of each label that is spread over all classes.
         mixup: Beta(a, a) of blended pairs (Zhang et al. 2018); 0: none.
@@ -81,6 +82,7 @@ class Classifier(Steps, Optimization):
         freeze_norm: bool = True,
         loss: str | nn.Module = "cross_entropy",
         class_weights: str | Sequence[float] | None = None,
+        logit_adjustment: float | None = None,
         gamma: float = losses.FOCAL_GAMMA,
         label_smoothing: float = 0.0,
         mixup: float = 0.0,
@@ -107,6 +109,7 @@ class Classifier(Steps, Optimization):
         self.schedule = Schedule(schedule, warmup_epochs, min_lr, plateau_factor, plateau_patience)
         self.pretrained, self.compile_backbone, self.seed = pretrained, compile, seed
         self.given_loss, self.class_weights, self.gamma = loss, class_weights, gamma
+        self.logit_adjustment = logit_adjustment
         self.label_smoothing, self.mixup, self.cutmix = label_smoothing, mixup, cutmix
         self._set_optimizer(optimizer, lr, weight_decay, optimizer_args or {})
         self._check_settings(with_classes=load_weights)
@@ -123,7 +126,7 @@ class Classifier(Steps, Optimization):
             check_values(group, type(group).__name__.lower() + ".")
         if with_classes:
             optimizers.check(self.optimizer.name, self._optimizer_class(), self._optimizer_arguments())
-            losses.check(self.given_loss, self.class_weights, self.label_smoothing)
+            losses.check(self.given_loss, self.class_weights, self.label_smoothing, self.logit_adjustment)
 
     def _make_backbone(
         self,
@@ -184,7 +187,7 @@ class Classifier(Steps, Optimization):
         self.train_scores = metrics.collection(len(self.classes), "train")
         self.train_scores.persistent(True)  # a run that is stopped in an epoch reports the whole epoch after a resume
         self.valid_scores = metrics.collection(len(self.classes), "valid")
-        self.test_scores = metrics.collection(len(self.classes), "test", metrics.METRICS)
+        self.test_scores = metrics.collection(len(self.classes), "test")
 
     def configure_model(self) -> None:
         """Use the data module's classes if none were given.
@@ -220,17 +223,23 @@ class Classifier(Steps, Optimization):
             self.backbone.compile()
 
     def on_fit_start(self) -> None:
-        """Set balanced class weights.
+        """Set balanced class weights and the logit adjustment, which depend on the train photos.
 
         Raises:
             ConfigError: the number of photos of each class is unknown.
         """
-        if self.class_weights != "balanced":
+        if self.class_weights != "balanced" and self.logit_adjustment is None:
             return
         counts = self._of_data("class_counts")
         if counts is None:
-            raise ConfigError("loss.class_weights=balanced needs a PhotoDataModule: give one weight a class instead")
-        self.loss.weight = losses.balanced(counts()).to(self.device)
+            raise ConfigError(
+                "loss.class_weights=balanced and loss.logit_adjustment need a PhotoDataModule: give one weight a class "
+                "instead"
+            )
+        if self.class_weights == "balanced":
+            self.loss.weight = losses.balanced(counts()).to(self.device)
+        if self.logit_adjustment is not None:
+            self.loss.offset = losses.adjustment(counts(), self.logit_adjustment).to(self.device)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the classes."""

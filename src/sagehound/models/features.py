@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from sagehound.config import Train
 from sagehound.data.augmentation import Augmentation
-from sagehound.data.datamodule import Features, reading_threads
+from sagehound.data.datamodule import reading_threads
 from sagehound.data.duplicates import MOST_PHOTOS, Fingerprints, by_features
 from sagehound.data.folders import SPLITS, Photo
-from sagehound.data.loader import Key, PhotoLoader, in_order, seed_of
+from sagehound.data.loader import Features, Key, PhotoLoader, in_order, seed_of
 from sagehound.data.photo_set import PhotoSet
 from sagehound.data.sources import Files
 from sagehound.errors import ConfigError, SagehoundError

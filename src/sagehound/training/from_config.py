@@ -38,6 +38,7 @@ def classifier(cfg: Train, classes: Sequence[str] | None = None) -> Classifier:
             freeze_norm=f.freeze_norm,
             loss=_loss(cfg),
             class_weights=cfg.loss.class_weights,
+            logit_adjustment=cfg.loss.logit_adjustment,
             gamma=FOCAL_GAMMA if cfg.loss.gamma is None else cfg.loss.gamma,
             label_smoothing=a.label_smoothing,
             mixup=a.mixup,
