@@ -27,7 +27,7 @@ METHODS = {
 
 
 def long_tail(source: Path, table: Path, largest: int, smallest: int, seed: int) -> int:
-    """Write a table of all photos of valid and test, and fewer and fewer train photos by class; returns their number."""
+    """Write a table with fewer and fewer train photos by class, and all of valid and test; returns the train photos."""
     generator, rows = np.random.default_rng(seed), []
     classes = sorted(p.name for p in (source / "train").iterdir() if p.is_dir())
     share = dict(zip(generator.permutation(classes), np.linspace(0, 1, len(classes)), strict=True))

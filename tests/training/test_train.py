@@ -7,6 +7,7 @@ import os
 import shlex
 import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -115,11 +116,14 @@ def test_a_trial_prints_the_scores_of_the_valid_photos_alone(
     assert {"top1", "loss"} <= json.loads((run.folder / "metrics.json").read_text())["test"].keys()
 
 
-def test_the_best_weights_are_the_ones_that_are_tested(config: Compose, tmp_path: Path) -> None:
-    run = train(config("trainer.max_epochs=4"), tmp_path / "run")
-    losses = [value for _, value in curves(run.folder)["valid/loss"]]
-    assert run.metrics["valid"]["loss"] == pytest.approx(min(losses), rel=1e-4)
-    assert run.metrics["best_epoch"] == losses.index(min(losses)) + 1
+@pytest.mark.parametrize(("name", "best"), [("loss", min), ("macro_f1", max)])
+def test_the_best_weights_are_the_ones_that_are_tested(
+    config: Compose, tmp_path: Path, name: str, best: Callable[[list[float]], float]
+) -> None:
+    run = train(config("trainer.max_epochs=4", f"trainer.monitor=valid.{name}"), tmp_path / "run")
+    values = [value for _, value in curves(run.folder)[f"valid/{name}"]]
+    assert run.metrics["valid"][name] == pytest.approx(best(values), rel=1e-4)
+    assert run.metrics["best_epoch"] == values.index(best(values)) + 1
 
 
 def test_the_same_seed_gives_the_same_numbers(config: Compose, tmp_path: Path) -> None:
@@ -133,7 +137,13 @@ def test_the_same_seed_gives_the_same_numbers(config: Compose, tmp_path: Path) -
 
 
 VARIANTS = {
-    "head": ["head.hidden=[8]", "head.dropout=0.3", "schedule=plateau", "schedule.patience=0"],
+    "head": [
+        "data.sampling=balanced",
+        "head.hidden=[8]",
+        "head.dropout=0.3",
+        "schedule=plateau",
+        "schedule.patience=0",
+    ],
     "gradual": ["finetune=gradual", "finetune.head_epochs=2", "optimizer=sgd", "finetune.freeze_norm=false"],
     "full": ["finetune=full", "augment=strong", "trainer.ema=0.5", "trainer.accumulate=2", "optimizer=adam"],
 }
@@ -206,12 +216,12 @@ def test_a_finished_run_can_be_given_more_epochs(config: Compose, tmp_path: Path
     more = train(config(*overrides, "trainer.max_epochs=3", f"resume={last}"), tmp_path / "run")
     assert same_weights(whole.folder, more.folder)
     history = (whole.folder / "history.csv").read_text()
-    assert history.splitlines()[0] == "epoch,train_loss,train_top1,valid_loss,valid_top1"
+    assert history.splitlines()[0] == "epoch,train_loss,train_top1,valid_loss,valid_top1,valid_macro_f1"
     assert [line.split(",")[0] for line in history.splitlines()[1:]] == ["1", "2", "3"]
     assert (more.folder / "history.csv").read_text() == history, "the epochs before the resume are in it"
     drawn = curves(whole.folder)
     for i, e in enumerate(csv.DictReader(history.splitlines())):
-        for column in ("train_loss", "train_top1", "valid_loss", "valid_top1"):
+        for column in ("train_loss", "train_top1", "valid_loss", "valid_top1", "valid_macro_f1"):
             assert float(e[column]) == pytest.approx(drawn[column.replace("_", "/")][i][1], rel=1e-5)
 
 

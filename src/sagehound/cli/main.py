@@ -16,6 +16,7 @@ COMMANDS = {
     "predict": "classify single photos",
     "audit": "check the photos without training",
     "debugger": "evaluate rules over the tensors that a run has saved",
+    "weights": "pack pretrained weights into a file, for a machine without internet",
     "report": "write a page about a run, a search, or the difference of several runs",
 }
 _USAGE = {
@@ -76,6 +77,10 @@ def _run(name: str, chosen: str, arguments: list[str]) -> None:
         from sagehound.cli.report_command import write
 
         write(f"{name} report", arguments)
+    elif chosen == "weights":
+        from sagehound.cli.weights_command import run
+
+        run(f"{name} weights", arguments)
     elif chosen == "serve":
         _hydra(name, "launch", _serve_overrides(name, arguments))
     elif chosen == "audit":

@@ -54,6 +54,12 @@ class Data:
         "shuffled",
         choices=("shuffled", "balanced"),
     )
+    image_size: int | None = key(
+        "height and width of the photos that the backbone is given, pixels; null: those of its weights",
+        None,
+        at_least=32,
+        at_most=2048,
+    )
     workers: int | None = key("threads that read photos; null: one per CPU core, at most 16", None, at_least=0)
     on_bad: str = key(
         "unreadable photos; skip: leave them out and list them; fail: stop", "skip", choices=("skip", "fail")

@@ -25,7 +25,7 @@ from sagehound.inference.formats import (
     response_format,
 )
 from sagehound.inference.input_errors import InputError
-from sagehound.inference.network import Normalise, features_of, make_head
+from sagehound.inference.network import Normalise, features_of, make_head, set_input_size
 from sagehound.inference.preprocessing import Preprocessing, prepare
 
 
@@ -51,6 +51,7 @@ def model_fn(model_dir: str) -> Model:
     card = json.loads(Path(model_dir, "model.json").read_text(encoding="utf-8"))
     preprocessing, head, classes = Preprocessing.read(card["preprocessing"]), card["head"], card["classes"]
     backbone = timm.create_model(card["backbone"], pretrained=False, num_classes=0)
+    set_input_size(backbone, preprocessing.size)
     network = nn.Sequential()
     network.add_module("normalise", Normalise(preprocessing, channels_last=True))
     network.add_module("backbone", backbone)

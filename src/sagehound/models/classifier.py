@@ -55,6 +55,7 @@ class Classifier(Steps, Optimization):
         min_lr: cosine: the last learning rate, as a share of ``lr``.
         plateau_factor: plateau: what the learning rate is multiplied by.
         plateau_patience: plateau: epochs without a lower validation loss before that.
+        image_size: height and width of the photos, pixels; None: those of the weights.
         preprocessing: what the backbone expects, or its fields by name; None: timm's settings of the weights.
         channels_last: memory order in which convolutions are faster.
         compile: compile the backbone (torch.compile) when training begins.
@@ -96,6 +97,7 @@ class Classifier(Steps, Optimization):
         min_lr: float = 0.0,
         plateau_factor: float = 0.1,
         plateau_patience: int = 3,
+        image_size: int | None = None,
         preprocessing: Preprocessing | dict[str, Any] | None = None,
         channels_last: bool = True,
         compile: bool = False,
@@ -107,13 +109,12 @@ class Classifier(Steps, Optimization):
         self.finetune = Finetune(finetune, head_epochs, backbone_lr, layer_decay, freeze_norm)
         self.head_settings = Head(list(hidden), dropout)
         self.schedule = Schedule(schedule, warmup_epochs, min_lr, plateau_factor, plateau_patience)
-        self.pretrained, self.compile_backbone, self.seed = pretrained, compile, seed
-        self.given_loss, self.class_weights, self.gamma = loss, class_weights, gamma
-        self.logit_adjustment = logit_adjustment
+        self.pretrained, self.seed, self.given_loss, self.gamma = pretrained, seed, loss, gamma
+        self.class_weights, self.logit_adjustment, self.compile_backbone = class_weights, logit_adjustment, compile
         self.label_smoothing, self.mixup, self.cutmix = label_smoothing, mixup, cutmix
         self._set_optimizer(optimizer, lr, weight_decay, optimizer_args or {})
         self._check_settings(with_classes=load_weights)
-        self._make_backbone(backbone, weights, preprocessing, channels_last, load_weights)
+        self._make_backbone(backbone, weights, preprocessing, channels_last, load_weights, image_size)
         self._set_first_classes(classes)
         self.set_frozen(0)
 
@@ -135,11 +136,13 @@ class Classifier(Steps, Optimization):
         preprocessing: Preprocessing | dict[str, Any] | None,
         channels_last: bool,
         load_weights: bool,
+        image_size: int | None,
     ) -> None:
         """Build the backbone, and the normalisation that its weights expect."""
         if isinstance(backbone, str):
             with seeded(self.seed):
-                self.backbone = backbones.build(Backbone(backbone, self.pretrained, weights), with_weights=load_weights)
+                settings = Backbone(backbone, self.pretrained, weights)
+                self.backbone = backbones.build(settings, with_weights=load_weights, image_size=image_size)
         else:
             self.backbone = backbone
         if isinstance(preprocessing, dict):  # of a checkpoint

@@ -22,6 +22,7 @@ _FIXED = (
     "seed",
     "data.batch_size",
     "data.sampling",
+    "data.image_size",
     "trainer.monitor",
     "trainer.ema",
     "features.views",
