@@ -1,4 +1,7 @@
+import os
 import pickle
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -9,10 +12,12 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from helpers import Command, small
 from huggingface_hub import close_session
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from sagehound.cli import weights_command
 from sagehound.config import Backbone
 from sagehound.errors import ConfigError, InputError
 from sagehound.models import backbone, weights_file, weights_pack
@@ -115,7 +120,7 @@ def test_photos_of_another_size_interpolate_the_position_embeddings(tmp_path: Pa
         (
             "test_vit",
             100,
-            r"data\.image_size=100: test_vit takes no photos of this size .*multiple of its patches of 16",
+            r"data\.image_size=100: test_vit takes no photos .*multiple of its patches of 16",
         ),
         ("mixer_s32_224", 256, r"leave it out for its own size, 224"),
     ],
@@ -151,12 +156,12 @@ def test_a_packed_file_has_weights_origin_and_preprocessing(weights: Path, tmp_p
         (
             "test_efficientnet",
             {},
-            r"has weights of test_resnet\.r160_in1k, not of test_efficientnet: give backbone\.name=",
+            r"weights of test_resnet\.r160_in1k, not of test_efficientnet: give backbone",
         ),
         (
             "test_resnet.r160_in1k",
             {"name": "test_resnet.other"},
-            r"has weights of test_resnet\.other, not of test_resnet",
+            r"weights of test_resnet\.other, not of test_resnet",
         ),
         ("test_resnet", {"sha256": "0" * 64}, "do not match the SHA-256 in the file"),
         ("test_resnet", {"preprocessing": {"size": 3}}, "the description in the file is broken"),
@@ -250,6 +255,42 @@ def test_a_slow_hub_is_waited_for_and_cached_weights_need_no_hub(
     assert torch.equal(backbone.build(settings()).state_dict()["bn1.weight"], expected)
     with pytest.raises(InputError, match=r"cannot be fetched \(127\.0\.0\.1: Connection refused\)"):
         backbone.build(settings(name="test_efficientnet"))
+
+
+@pytest.mark.slow
+def test_weights_of_a_mirror_are_packed_and_trained_with_elsewhere(
+    hub: ThreadingHTTPServer, weights: Path, photos: Path, tmp_path: Path, command: Command
+) -> None:
+    """HF_ENDPOINT names the mirror, in a fresh process, as huggingface_hub reads it at its import."""
+    mirror = {"HF_ENDPOINT": f"http://127.0.0.1:{hub.server_port}", "HF_HUB_CACHE": str(tmp_path / "mirrored")}
+    packing = [sys.executable, "-m", "sagehound.cli", "weights", "pack", "test_resnet"]
+    done = subprocess.run(packing, cwd=tmp_path, env=os.environ | mirror, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    path = tmp_path / "test_resnet.r160_in1k.safetensors"
+    assert "licence: apache-2.0" in done.stdout
+    assert f"backbone.name=test_resnet.r160_in1k backbone.weights={path.name}" in done.stdout
+    assert torch.equal(load_file(path)["bn1.weight"], load_file(weights)["bn1.weight"])
+    given = [word for word in small(photos, weights) if not word.startswith("backbone.")]
+    elsewhere = ["backbone.name=test_resnet", f"backbone.weights={path.name}", "results=scores"]
+    trained = command(*given, *elsewhere)
+    assert trained.returncode == 0, trained.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["pack"], "arguments are required: NAME; sagehound weights pack NAME"),
+        (["unpack", "test_resnet"], "sagehound weights pack NAME"),
+        (["pack", "test_resnet", "--output", "x.pth"], "--output x.pth: give a name that ends with .safetensors"),
+        (["pack", "resnet35"], "timm has no such model; did you mean resnet"),
+    ],
+)
+def test_a_wrong_pack_command(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as error:
+        weights_command.run("sagehound weights", words)
+    assert error.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
 
 
 def test_a_proxy_that_refuses_is_named(hub: ThreadingHTTPServer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,18 +7,23 @@ import os
 import shlex
 import shutil
 import signal
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 from helpers import Compose
 from run_helpers import curves, same_weights, weights_of
+from safetensors.torch import save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sagehound.errors import ConfigError, InputError, SagehoundError, Stopped
+from sagehound.inference import handler
 from sagehound.models.classifier import Classifier
+from sagehound.runs.trained_model import load
 from sagehound.training.stop import stopped
 from sagehound.training.train import train
 
@@ -513,3 +518,27 @@ def test_the_command_that_resumes_a_run_is_the_users_own_quoted_for_the_shell(
     last.touch()
     said = str(stopped(signal.SIGTERM, last)).partition("resume with: ")[2]
     assert shlex.split(said) == [*again, f"resume={tmp_path}/my run"]
+
+
+@pytest.mark.slow
+def test_a_size_of_photos_is_part_of_the_model_file(config: Compose, photos: Path, tmp_path: Path) -> None:
+    """The position embeddings of a ViT are interpolated wherever the model is opened."""
+    torch.manual_seed(0)
+    save_file(timm.create_model("test_vit", num_classes=0).state_dict(), tmp_path / "vit.safetensors")
+    given = ["backbone.name=test_vit", f"backbone.weights={tmp_path / 'vit.safetensors'}", "data.image_size=96"]
+    run = train(config(*given, "finetune=full", "artifact=true"), tmp_path / "run")
+    opened, checkpoint = load(run.folder / "model.tar.gz"), load(run.folder / "checkpoints/best.ckpt")
+    assert opened.preprocessing.size == checkpoint.preprocessing.size == (96, 96)
+    photo = next((photos / "test").rglob("*.jpg"))
+    expected = checkpoint.predict(photo).probabilities
+    assert opened.predict(photo).probabilities == pytest.approx(expected, abs=1e-4)
+    with tarfile.open(run.folder / "model.tar.gz") as tar:
+        tar.extractall(tmp_path / "unpacked", filter="data")
+    model = handler.model_fn(str(tmp_path / "unpacked"))
+    (served,) = handler.predict_fn(([photo.read_bytes()], True), model).results
+    assert list(served) == pytest.approx(list(expected.values()), abs=1e-4)
+    with pytest.raises(ConfigError, match=r"data\.image_size=112: the run that is resumed has data\.image_size=96"):
+        train(
+            config(*given[:2], "data.image_size=112", "finetune=full", f"resume={run.folder}/checkpoints/last.ckpt"),
+            run.folder,
+        )

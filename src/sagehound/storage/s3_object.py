@@ -47,7 +47,7 @@ def fetch(uri: str, folder: Path, key: str) -> Path:
     except ImportError as error:
         raise ConfigError(f"{key}={uri} needs boto3: pip install 'sagehound[sagemaker]'") from error
     try:
-        s3 = boto3.client("s3", config=Config(connect_timeout=5, retries={"total_max_attempts": 3}))
+        s3 = boto3.Session().client("s3", config=Config(connect_timeout=5, retries={"total_max_attempts": 3}))
         etag = s3.head_object(Bucket=bucket, Key=name)["ETag"]
         version = hashlib.sha256(f"{bucket}/{name} {etag}".encode()).hexdigest()[:16]
         path = folder / version / Path(name).name
@@ -60,5 +60,5 @@ def fetch(uri: str, folder: Path, key: str) -> Path:
         raise InputError(f"{key}={uri}: {_REASONS.get(code, error)}; give another address, or a file") from error
     except BotoCoreError as error:  # no credentials, no region, no connection
         reason = str(error).rstrip(".")
-        raise InputError(f"{key}={uri}: {reason}; set AWS_PROFILE, or give a file on this machine") from error
+        raise InputError(f"{key}={uri}: {reason}; check AWS_PROFILE and AWS_ENDPOINT_URL, or give a file") from error
     return path
