@@ -139,7 +139,7 @@ def packed(weights: Path, path: Path, **changes: object) -> Path:
 
 
 def test_a_packed_file_has_weights_origin_and_preprocessing(weights: Path, tmp_path: Path) -> None:
-    other = {"mean": (0.1, 0.2, 0.3), "crop_pct": 0.5}
+    other = backbone.data_config(timm.create_model("test_resnet")) | {"mean": (0.1, 0.2, 0.3), "crop_pct": 0.5}
     path = packed(weights, tmp_path / "weights.safetensors", preprocessing=other)
     about = weights_pack.read(path)
     assert about is not None
@@ -165,6 +165,7 @@ def test_a_packed_file_has_weights_origin_and_preprocessing(weights: Path, tmp_p
         ),
         ("test_resnet", {"sha256": "0" * 64}, "do not match the SHA-256 in the file"),
         ("test_resnet", {"preprocessing": {"size": 3}}, "the description in the file is broken"),
+        ("test_resnet", {"name": ["test_resnet"]}, "the description in the file is broken"),
     ],
 )
 def test_a_packed_file_is_verified(

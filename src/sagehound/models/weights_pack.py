@@ -11,16 +11,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import timm
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sagehound.errors import InputError
+from sagehound.inference.preprocessing import Preprocessing
 from sagehound.storage.atomic import replacing
 
 _ENTRY = "sagehound"
-_PREPROCESSING = ("input_size", "crop_pct", "crop_mode", "interpolation", "mean", "std")  # as timm names them
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class About:
     sha256: str  # of the tensors: see ``digest``
     licence: str | None
     source: str
-    preprocessing: dict[str, Any]
+    preprocessing: dict[str, Any]  # timm's input_size, crop_pct, crop_mode, interpolation, mean and std
 
     def check_name(self, model: nn.Module, name: str, path: Path) -> None:
         """Check that the weights are of this architecture and, if ``name`` has a tag, of this version.
@@ -74,7 +75,7 @@ def describe(model: nn.Module, name: str | None = None, source: str | None = Non
         digest(sorted(model.state_dict().items())),
         None if source else known.get("license"),
         source or f"timm: {known.get('hf_hub_id') or known.get('url')}",
-        {key: known[key] for key in _PREPROCESSING if known.get(key) is not None},
+        dict(timm.data.resolve_data_config({}, model=model)),
     )
 
 
@@ -106,9 +107,10 @@ def read(path: Path) -> About | None:
         return None
     try:
         about = About(**json.loads(text))
-        if not isinstance(about.name, str) or not about.preprocessing.keys() <= set(_PREPROCESSING):
-            raise ValueError(text)
-    except (ValueError, TypeError, AttributeError) as error:
+        Preprocessing.read(asdict(Preprocessing.of_weights(about.preprocessing)))
+        if not isinstance(about.name, str):
+            raise ValueError(about.name)
+    except (ValueError, TypeError, LookupError, ArithmeticError) as error:
         raise InputError(
             f"backbone.weights={path}: the description in the file is broken; pack it again with "
             "`sagehound weights pack`"
