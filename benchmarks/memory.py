@@ -18,8 +18,9 @@ import torch
 from common import Row, config, scratch, show
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from sagehound.data.datamodule import Features, PhotoDataModule
+from sagehound.data.datamodule import PhotoDataModule
 from sagehound.data.folders import Photo
+from sagehound.data.loader import Features
 from sagehound.data.photo_set import PhotoSet
 from sagehound.inference.preprocessing import Preprocessing
 from sagehound.models.classifier import Classifier

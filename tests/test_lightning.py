@@ -119,6 +119,7 @@ def test_command_and_classes_have_the_same_defaults() -> None:
         **{"hidden": tuple(cfg.head.hidden), "dropout": cfg.head.dropout, "weights": cfg.backbone.weights},
         **{k: getattr(cfg.finetune, k) for k in ("head_epochs", "backbone_lr", "layer_decay", "freeze_norm")},
         **{"loss": cfg.loss.name, "class_weights": cfg.loss.class_weights, "optimizer": cfg.optimizer.name},
+        "logit_adjustment": cfg.loss.logit_adjustment,
         **{k: getattr(cfg.augment, k) for k in ("label_smoothing", "mixup", "cutmix")},
         **{"lr": cfg.optimizer.lr, "weight_decay": cfg.optimizer.weight_decay, "schedule": cfg.schedule.name},
         **{"warmup_epochs": cfg.schedule.warmup_epochs, "min_lr": cfg.schedule.min_lr, "seed": cfg.seed},
@@ -128,6 +129,7 @@ def test_command_and_classes_have_the_same_defaults() -> None:
     assert {key: given[key] for key in of_config} == of_config
     data = {k: p.default for k, p in inspect.signature(PhotoDataModule).parameters.items()}
     same = ("near_duplicates", "valid_fraction", "test_fraction", "split_seed", "on_bad", "batch_size", "workers")
+    same += ("sampling",)
     assert {k: data[k] for k in same} == {k: getattr(cfg.data, k) for k in same}
     assert (data["cache"], data["cache_gb"]) == (cfg.data.cache, cfg.cache.max_gb)
     assert {k: data[k] for k in ("crop", "flip", "randaugment")} == {
@@ -146,6 +148,9 @@ def test_command_and_classes_have_the_same_defaults() -> None:
         ({"loss": "focl"}, "loss=focl: choose from cross_entropy, focal"),
         ({"class_weights": [1.0, 2.0]}, "2 weights for 3 classes"),
         ({"loss": nn.CrossEntropyLoss(), "label_smoothing": 0.1}, "weights classes and smooths labels itself"),
+        ({"loss": nn.CrossEntropyLoss(), "logit_adjustment": 1.0}, "weights classes and smooths labels itself"),
+        ({"logit_adjustment": -1.0}, "logit_adjustment=-1.0: give a number of at least 0"),
+        ({"logit_adjustment": 1.0, "class_weights": "balanced"}, "both balance the classes"),
         ({"lr": 0.0}, "optimizer.lr=0.0: must be above 0"),
         ({"classes": 3}, "classes=3: give the names of the classes as a list"),
         ({"classes": "abc"}, "classes='abc': give the names of the classes as a list"),
@@ -182,6 +187,17 @@ def test_balanced_class_weights(weights: Path, tmp_path: Path) -> None:
     model = classifier(weights, class_weights="balanced")
     trainer(tmp_path, max_epochs=1).fit(model, data)
     assert model.loss.weight.tolist() == pytest.approx([14 / (2 * 12), 14 / (2 * 2)])
+
+
+def test_logit_adjustment_is_a_part_of_the_loss_only(weights: Path, tmp_path: Path) -> None:
+    data = PhotoDataModule(rare(tmp_path / "photos"), batch_size=14)
+    model = classifier(weights, logit_adjustment=2.0)
+    trainer(tmp_path, max_epochs=1).fit(model, data)
+    logits, labels = torch.randn(5, 2, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 1, 0, 1])
+    shares = torch.tensor([12 / 14, 2 / 14])
+    expected = nn.functional.cross_entropy(logits + 2 * shares.log(), labels, reduction="none")
+    assert torch.allclose(model.loss(logits, labels), expected)
+    assert not [name for name in model.state_dict() if name.startswith("loss.")], "a checkpoint has no trace of it"
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0])

@@ -1,7 +1,8 @@
 """The table of metrics. All code that computes, writes or reads a metric uses it.
 
 Every entry is in metrics.json and the final table. An entry with ``each_epoch`` is also in history.csv, the curves, the
-loggers, the lines that SageMaker reads, and the objectives for pruning. Imports torch only when a metric is computed.
+loggers, the lines that SageMaker reads, the objectives for pruning, and the choices for the best epoch. Imports torch
+only when a metric is computed.
 """
 
 from collections.abc import Callable, Iterable
@@ -25,7 +26,7 @@ class Metric:
     direction: Literal["minimize", "maximize"]
     make: Callable[[int], "torchmetrics.Metric"]  # from the number of classes c; takes logits, b x c, and labels, b
     format: str = ".3f"  # in the final table
-    each_epoch: bool = False  # also computed after each epoch, not only for the final predictions
+    each_epoch: tuple[str, ...] = ()  # the splits for which it is also computed after each epoch
     splits: tuple[str, ...] = ("train", "valid", "test")
     calibrated: bool = False  # of probabilities after temperature scaling
     of_loss: bool = False  # takes the loss of a batch instead of logits and labels
@@ -69,10 +70,10 @@ def _ece(classes: int) -> "torchmetrics.Metric":
 
 
 METRICS = (
-    Metric("top1", "top-1", "maximize", _top1, ".1%", each_epoch=True),
+    Metric("top1", "top-1", "maximize", _top1, ".1%", each_epoch=FITTED),
     Metric("top5", "top-5", "maximize", _top5, ".1%", least_classes=6),
-    Metric("macro_f1", "macro F1", "maximize", _macro_f1),
-    Metric("loss", "loss", "minimize", _loss, each_epoch=True, of_loss=True),
+    Metric("macro_f1", "macro F1", "maximize", _macro_f1, each_epoch=("valid",)),
+    Metric("loss", "loss", "minimize", _loss, each_epoch=FITTED, of_loss=True),
     Metric("ece", "ECE", "minimize", _ece, calibrated=True),
 )
 EACH_EPOCH = tuple(sorted((m for m in METRICS if m.each_epoch), key=lambda m: not m.of_loss))  # the loss first
@@ -80,7 +81,7 @@ EACH_EPOCH = tuple(sorted((m for m in METRICS if m.each_epoch), key=lambda m: no
 
 def of_epoch(splits: Iterable[str] = FITTED, separator: str = ".") -> list[str]:
     """The names of the metrics that are computed after each epoch, such as valid.loss."""
-    return [f"{split}{separator}{m.name}" for split in splits for m in EACH_EPOCH if split in m.splits]
+    return [f"{split}{separator}{m.name}" for split in splits for m in EACH_EPOCH if split in m.each_epoch]
 
 
 def objectives() -> dict[str, Literal["minimize", "maximize"]]:
@@ -88,11 +89,19 @@ def objectives() -> dict[str, Literal["minimize", "maximize"]]:
     return {f"{split}.{m.name}": m.direction for split in FITTED for m in METRICS if split in m.splits}
 
 
-def collection(classes: int, split: str, metrics: Iterable[Metric] = EACH_EPOCH) -> "MetricCollection":
-    """Create the metrics of a split, with names such as train/loss. They work on the device and across processes."""
+def direction(name: str) -> Literal["minimize", "maximize"]:
+    """Whether a lower or a higher value of a metric such as valid.loss is better."""
+    return objectives()[name]
+
+
+def collection(classes: int, split: str) -> "MetricCollection":
+    """Create the metrics of a split, with names such as train/loss: of test all, of the others those of each epoch.
+
+    They work on the device and across processes.
+    """
     from torchmetrics import MetricCollection
 
-    modules = {m.name: m.make(classes) for m in metrics if split in m.splits}
+    modules = {m.name: m.make(classes) for m in METRICS if split in (m.each_epoch if split in FITTED else m.splits)}
     return MetricCollection(dict(modules), prefix=f"{split}/", compute_groups=False)  # each has its own update
 
 

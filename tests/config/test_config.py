@@ -40,6 +40,13 @@ def test_every_shipped_option_follows_the_rules(option: str) -> None:
         (["head.hidden=[64,0]"], "head.hidden=[64, 0]: must be at least 1"),
         (["data.on_bad=skp"], "data.on_bad=skp: choose from skip, fail (did you mean skip?)"),
         (["trainer.precision=16"], "trainer.precision=16: choose from auto, 32-true, bf16-mixed, 16-mixed"),
+        (["data.sampling=balance"], "data.sampling=balance: choose from shuffled, balanced (did you mean balanced?)"),
+        (
+            ["loss.class_weights=balanced", "data.sampling=balanced"],
+            "loss.class_weights=balanced and data.sampling=balanced each balance the classes",
+        ),
+        (["loss.logit_adjustment=1", "data.sampling=balanced"], "keep one of them"),
+        (["trainer.monitor=valid.f1"], "choose from valid.loss, valid.top1, valid.macro_f1"),
         (["optimizer=sgd", "optimizer.eps=1e-8"], "optimizer=sgd has no eps"),
         (["optimizer.momentum=0.9"], "optimizer=adamw has no momentum"),
         (["optimizer.betas=[0.9]"], "optimizer.betas=[0.9]: give two numbers"),

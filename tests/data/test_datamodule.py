@@ -1,3 +1,4 @@
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,27 @@ def test_several_processes_share_an_epoch() -> None:
     seen = [i for share in shares for batch in share for _, i in batch]
     assert set(seen) == set(range(23))
     assert len(seen) == 24, "one photo is repeated so that both have the same number of steps"
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_a_balanced_epoch_shows_each_class_equally_often_and_each_repeat_changed_differently(world_size: int) -> None:
+    labels = [0] * 13 + [1] * 4 + [3] * 2  # class 2 has no photo
+
+    def share(epoch: int, rank: int) -> list[list[tuple[int, int]]]:
+        return list(EpochBatches(19, 5, 7, lambda: (epoch, 0), rank, world_size, labels))
+
+    keys = [key for rank in range(world_size) for batch in share(0, rank) for key in batch][:20]
+    counts = Counter(labels[i] for _, i in keys)
+    assert set(counts) == {0, 1, 3}
+    assert max(counts.values()) - min(counts.values()) <= 2, "one more for 19 in 3 classes, one for two processes"
+    of_photo = Counter(i for _, i in keys)
+    for c in counts:
+        times = [of_photo[i] for i, label in enumerate(labels) if label == c]
+        assert max(times) - min(times) <= 1 + (world_size - 1)
+    assert len(set(keys)) == len(keys), "the number of the epoch, from which the augmentation follows, differs"
+    assert share(0, 0) == share(0, 0)
+    assert share(0, 0) != share(1, 0)
+    assert {i for _, i in keys if labels[i] == 0} != {i for batch in share(1, 0) for _, i in batch if labels[i] == 0}
 
 
 def module(photos: Path, workers: int | None, cache: str = "none") -> PhotoDataModule:

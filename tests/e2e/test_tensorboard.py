@@ -80,7 +80,8 @@ def test_one_run(command: Command, photos: Path, weights: Path, tmp_path: Path, 
         (run,) = board.get("runs").json()
         folder = tmp_path / "outputs" / run
         tags = board.get("plugin/scalars/tags").json()[run]
-        assert set(tags) <= {"train/loss", "train/top1", "valid/loss", "valid/top1", "train/loss_step", "epoch"}
+        scores = {"train/loss", "train/top1", "valid/loss", "valid/top1", "valid/macro_f1"}
+        assert set(tags) <= scores | {"train/loss_step", "epoch"}
         for tag in tags:
             points = board.get("plugin/scalars/scalars", tag=tag, run=run).json()
             assert len(points) >= 2, f"{tag} has several points"
@@ -94,7 +95,11 @@ def test_one_run(command: Command, photos: Path, weights: Path, tmp_path: Path, 
             )
             for title, patterns in charts.items()
         }
-        assert drawn == {"loss": ["train/loss", "valid/loss"], "top-1": ["train/top1", "valid/top1"]}
+        assert drawn == {
+            "loss": ["train/loss", "valid/loss"],
+            "top-1": ["train/top1", "valid/top1"],
+            "macro F1": ["valid/macro_f1"],
+        }
         images = board.get("plugin/images/tags").json()[run]
         figures = {"curves", "confusion", "accuracy_by_class_size", "worst_mistakes", "reliability"}
         assert set(images) == figures

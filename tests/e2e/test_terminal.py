@@ -73,11 +73,13 @@ def test_each_epoch_prints_one_line_with_its_scores(photos: Path, weights: Path,
     code, written = on_terminal(tmp_path, given)
     assert code == 0, written
     shown = screen(written)
-    losses, accuracies, train = (
-        [value for _, value in curves(tmp_path / "run")[tag]] for tag in ("valid/loss", "valid/top1", "train/loss")
+    losses, accuracies, f1, train = (
+        [value for _, value in curves(tmp_path / "run")[tag]]
+        for tag in ("valid/loss", "valid/top1", "valid/macro_f1", "train/loss")
     )
     assert [line for line in shown if line.startswith("epoch")] == [
-        f"epoch {i + 1}/3: valid loss {losses[i]:.4f}, valid top-1 {accuracies[i]:.1%}, train loss {train[i]:.4f}"
+        f"epoch {i + 1}/3: valid loss {losses[i]:.4f}, valid top-1 {accuracies[i]:.1%}, "
+        f"valid macro F1 {f1[i]:.4f}, train loss {train[i]:.4f}"
         for i in range(3)
     ]
     table = [line for line in shown if line[:1] in "┏┃┡│└" and line]

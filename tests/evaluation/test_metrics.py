@@ -35,11 +35,11 @@ def test_an_epoch_of_batches_is_scored_as_a_whole() -> None:
         metrics.update(scores, F.cross_entropy(logits[part], labels[part]), logits[part], labels[part])
     found = {name: round(float(value), 5) for name, value in scores.compute().items()}
     whole = metrics.final(logits, labels)
-    assert found == {"valid/loss": round(whole["loss"], 5), "valid/top1": round(whole["top1"], 5)}
+    assert found == {f"valid/{name}": round(whole[name], 5) for name in ("loss", "top1", "macro_f1")}
 
 
 def test_names() -> None:
-    assert metrics.of_epoch() == ["valid.loss", "valid.top1", "train.loss", "train.top1"]
+    assert metrics.of_epoch() == ["valid.loss", "valid.top1", "valid.macro_f1", "train.loss", "train.top1"]
     assert metrics.objectives()["valid.top5"] == "maximize"
     assert metrics.objectives()["train.ece"] == "minimize"
     assert not any(name.startswith("test") for name in metrics.objectives()), "nothing is chosen by the test photos"

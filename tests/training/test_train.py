@@ -7,17 +7,23 @@ import os
 import shlex
 import shutil
 import signal
+import tarfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 from helpers import Compose
 from run_helpers import curves, same_weights, weights_of
+from safetensors.torch import save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sagehound.errors import ConfigError, InputError, SagehoundError, Stopped
+from sagehound.inference import handler
 from sagehound.models.classifier import Classifier
+from sagehound.runs.trained_model import load
 from sagehound.training.stop import stopped
 from sagehound.training.train import train
 
@@ -116,11 +122,14 @@ def test_a_trial_prints_the_scores_of_the_valid_photos_alone(
     assert {"top1", "loss"} <= json.loads((run.folder / "metrics.json").read_text())["test"].keys()
 
 
-def test_the_best_weights_are_the_ones_that_are_tested(config: Compose, tmp_path: Path) -> None:
-    run = train(config("trainer.max_epochs=4"), tmp_path / "run")
-    losses = [value for _, value in curves(run.folder)["valid/loss"]]
-    assert run.metrics["valid"]["loss"] == pytest.approx(min(losses), rel=1e-4)
-    assert run.metrics["best_epoch"] == losses.index(min(losses)) + 1
+@pytest.mark.parametrize(("name", "best"), [("loss", min), ("macro_f1", max)])
+def test_the_best_weights_are_the_ones_that_are_tested(
+    config: Compose, tmp_path: Path, name: str, best: Callable[[list[float]], float]
+) -> None:
+    run = train(config("trainer.max_epochs=4", f"trainer.monitor=valid.{name}"), tmp_path / "run")
+    values = [value for _, value in curves(run.folder)[f"valid/{name}"]]
+    assert run.metrics["valid"][name] == pytest.approx(best(values), rel=1e-4)
+    assert run.metrics["best_epoch"] == values.index(best(values)) + 1
 
 
 def test_the_same_seed_gives_the_same_numbers(config: Compose, tmp_path: Path) -> None:
@@ -134,7 +143,13 @@ def test_the_same_seed_gives_the_same_numbers(config: Compose, tmp_path: Path) -
 
 
 VARIANTS = {
-    "head": ["head.hidden=[8]", "head.dropout=0.3", "schedule=plateau", "schedule.patience=0"],
+    "head": [
+        "data.sampling=balanced",
+        "head.hidden=[8]",
+        "head.dropout=0.3",
+        "schedule=plateau",
+        "schedule.patience=0",
+    ],
     "gradual": ["finetune=gradual", "finetune.head_epochs=2", "optimizer=sgd", "finetune.freeze_norm=false"],
     "full": ["finetune=full", "augment=strong", "trainer.ema=0.5", "trainer.accumulate=2", "optimizer=adam"],
 }
@@ -207,12 +222,12 @@ def test_a_finished_run_can_be_given_more_epochs(config: Compose, tmp_path: Path
     more = train(config(*overrides, "trainer.max_epochs=3", f"resume={last}"), tmp_path / "run")
     assert same_weights(whole.folder, more.folder)
     history = (whole.folder / "history.csv").read_text()
-    assert history.splitlines()[0] == "epoch,train_loss,train_top1,valid_loss,valid_top1"
+    assert history.splitlines()[0] == "epoch,train_loss,train_top1,valid_loss,valid_top1,valid_macro_f1"
     assert [line.split(",")[0] for line in history.splitlines()[1:]] == ["1", "2", "3"]
     assert (more.folder / "history.csv").read_text() == history, "the epochs before the resume are in it"
     drawn = curves(whole.folder)
     for i, e in enumerate(csv.DictReader(history.splitlines())):
-        for column in ("train_loss", "train_top1", "valid_loss", "valid_top1"):
+        for column in ("train_loss", "train_top1", "valid_loss", "valid_top1", "valid_macro_f1"):
             assert float(e[column]) == pytest.approx(drawn[column.replace("_", "/")][i][1], rel=1e-5)
 
 
@@ -504,3 +519,27 @@ def test_the_command_that_resumes_a_run_is_the_users_own_quoted_for_the_shell(
     last.touch()
     said = str(stopped(signal.SIGTERM, last)).partition("resume with: ")[2]
     assert shlex.split(said) == [*again, f"resume={tmp_path}/my run"]
+
+
+@pytest.mark.slow
+def test_a_size_of_photos_is_part_of_the_model_file(config: Compose, photos: Path, tmp_path: Path) -> None:
+    """The position embeddings of a ViT are interpolated wherever the model is opened."""
+    torch.manual_seed(0)
+    save_file(timm.create_model("test_vit", num_classes=0).state_dict(), tmp_path / "vit.safetensors")
+    given = ["backbone.name=test_vit", f"backbone.weights={tmp_path / 'vit.safetensors'}", "data.image_size=96"]
+    run = train(config(*given, "finetune=full", "artifact=true"), tmp_path / "run")
+    opened, checkpoint = load(run.folder / "model.tar.gz"), load(run.folder / "checkpoints/best.ckpt")
+    assert opened.preprocessing.size == checkpoint.preprocessing.size == (96, 96)
+    photo = next((photos / "test").rglob("*.jpg"))
+    expected = checkpoint.predict(photo).probabilities
+    assert opened.predict(photo).probabilities == pytest.approx(expected, abs=1e-4)
+    with tarfile.open(run.folder / "model.tar.gz") as tar:
+        tar.extractall(tmp_path / "unpacked", filter="data")
+    model = handler.model_fn(str(tmp_path / "unpacked"))
+    (served,) = handler.predict_fn(([photo.read_bytes()], True), model).results
+    assert list(served) == pytest.approx(list(expected.values()), abs=1e-4)
+    with pytest.raises(ConfigError, match=r"data\.image_size=112: the run that is resumed has data\.image_size=96"):
+        train(
+            config(*given[:2], "data.image_size=112", "finetune=full", f"resume={run.folder}/checkpoints/last.ckpt"),
+            run.folder,
+        )

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from sagehound.data.photos import fetch
 from sagehound.errors import ConfigError, InputError
+from sagehound.storage import s3_object
 from sagehound.system import console, program, project
 from sagehound_launchers.config import Launch
 from sagehound_launchers.sagemaker import photo_upload, source_archive, uploads
@@ -82,16 +83,28 @@ def _existing(cloud: Cloud, uri: str) -> str:
 
 
 def _weights(cloud: Cloud, cfg: Launch) -> list[Channel]:
-    """A weights file on this machine. Weights of a package or a hub are found in the container."""
+    """A weights file on this machine or in S3. Weights of a package or a hub are found in the container."""
     given = cfg.backbone.weights
     if given is None or given.startswith("pkg://"):
         return []
-    path = Path(given).expanduser()
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"backbone.weights={given}: {error.strerror}; give another file") from error
+    content = _read_weights(cloud, given)
     prefix = f"{cfg.aws.prefix}/weights/{hashlib.sha256(content).hexdigest()}/"
     if not cfg.dry_run:
-        uploads.send(cloud, f"{prefix}weights{path.suffix}", content)  # alone in its folder, with a fixed name
+        uploads.send(cloud, f"{prefix}weights{Path(given).suffix}", content)  # alone in its folder, with a fixed name
     return [Channel("weights", f"s3://{cloud.account.bucket}/{prefix}")]
+
+
+def _read_weights(cloud: Cloud, given: str) -> bytes:
+    """The content of backbone.weights. A job gets a copy, so that its role needs no access to another bucket.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    if s3_object.is_s3(given):
+        bucket, _, key = given.removeprefix("s3://").partition("/")
+        with aws_errors(f"reading backbone.weights={given}"):
+            return bytes(cloud.client("s3").get_object(Bucket=bucket, Key=key)["Body"].read())
+    try:
+        return Path(given).expanduser().read_bytes()
+    except OSError as error:
+        raise InputError(f"backbone.weights={given}: {error.strerror}; give another file") from error

@@ -8,7 +8,7 @@ from typing import Any
 from sagehound.errors import ConfigError, SagehoundError
 from sagehound.metrics import EACH_EPOCH, METRICS
 
-SHOWN = {f"valid.{m.name}": f"valid {m.label}" for m in EACH_EPOCH if "valid" in m.splits}  # in the table
+SHOWN = {f"valid.{m.name}": f"valid {m.label}" for m in EACH_EPOCH if "valid" in m.each_epoch}  # in the table
 FORMATS = {name: m.epoch_format for m in METRICS for name in (f"valid.{m.name}", f"train.{m.name}")}
 
 

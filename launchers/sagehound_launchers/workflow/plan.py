@@ -141,8 +141,9 @@ def _is_sweep(word: str) -> bool:
 def _checked(words: Sequence[str], flags: Sequence[str]) -> Launch:
     """The checked config of the whole command, so that a mistake in the last step is found before the first one."""
     for word in words:
-        path = Path(word.partition("=")[2].strip("'\"")).expanduser()
-        if override_key(word) in _FILES and not path.exists():
+        name = word.partition("=")[2].strip("'\"")
+        is_local = not name.startswith(("s3://", "pkg://"))
+        if override_key(word) in _FILES and is_local and not Path(name).expanduser().exists():
             raise ConfigError(f"{word}: no such file (from {Path.cwd()})")
     left_out = ("best", "hydra.sweep.dir", "hpo")  # the search checks its own keys
     plain = [w for w in words if not _is_sweep(w) and override_key(w) not in left_out]

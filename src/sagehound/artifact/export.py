@@ -27,7 +27,8 @@ from sagehound.errors import SagehoundError
 from sagehound.evaluation.tables import Predictions
 from sagehound.inference.network import ServedNetwork
 from sagehound.inference.preprocessing import Preprocessing
-from sagehound.models.backbone import find_weights, pretrained_cfg
+from sagehound.models import weights_file, weights_pack
+from sagehound.models.backbone import pretrained_cfg
 from sagehound.models.classifier import Classifier
 from sagehound.storage.atomic import replacing
 from sagehound.system import console, hardware
@@ -144,7 +145,7 @@ def describe(
             "fingerprint": hashlib.sha256("\n".join(contents).encode()).hexdigest(),
             "photos": {split: len(photos.split(split)) for split in ("train", "valid", "test")},
         },
-        "weights": _origin(model.backbone, cfg.backbone),
+        "weights": _origin(model.backbone, cfg.backbone, cfg.cache.dir),
         "training": {name: plain[name] for name in groups}
         | {"batch_size": cfg.data.batch_size, "max_epochs": cfg.trainer.max_epochs, "precision": cfg.trainer.precision},
         "git": _revision(),
@@ -152,7 +153,7 @@ def describe(
     }
 
 
-def _origin(net: nn.Module, backbone: Backbone) -> dict[str, str | None]:
+def _origin(net: nn.Module, backbone: Backbone, cache: str) -> dict[str, str | None]:
     """Origin of the pretrained weights, and their licence if known."""
     if not backbone.pretrained:
         return {"source": "none: trained from nothing", "licence": None}
@@ -160,10 +161,12 @@ def _origin(net: nn.Module, backbone: Backbone) -> dict[str, str | None]:
         known = pretrained_cfg(net)
         source = known.get("hf_hub_id") or known.get("url") or backbone.name
         return {"source": f"timm: {source}", "licence": known.get("license")}
-    with find_weights(backbone.weights).open("rb") as content:
+    path = weights_file.find(backbone.weights, cache)
+    with path.open("rb") as content:
         digest = hashlib.file_digest(content, "sha256").hexdigest()
-    licence = None
-    source = Path(backbone.weights).name
+    packed = weights_pack.read(path)
+    licence = packed.licence if packed else None
+    source = f"{path.name}, {packed.source}" if packed else path.name
     if backbone.weights.startswith("pkg://"):
         source = backbone.weights
         package = source.removeprefix("pkg://").partition("/")[0]

@@ -17,6 +17,7 @@ COMMANDS = {
     "audit": "check the photos without training",
     "debugger": "evaluate rules over the tensors that a run has saved",
     "compare": "test whether two runs differ on the same photos",
+    "weights": "pack pretrained weights into a file, for a machine without internet",
     "report": "write a page about a run, a search, or the difference of several runs",
 }
 _USAGE = {
@@ -81,6 +82,10 @@ def _run(name: str, chosen: str, arguments: list[str]) -> None:
         from sagehound.cli.compare_command import compare
 
         compare(f"{name} compare", arguments)
+    elif chosen == "weights":
+        from sagehound.cli.weights_command import run
+
+        run(f"{name} weights", arguments)
     elif chosen == "serve":
         _hydra(name, "launch", _serve_overrides(name, arguments))
     elif chosen == "audit":

@@ -48,6 +48,18 @@ class Data:
     )
     url: str | None = key("address of the zip file to download if data.root is missing; for data=dogimages", None)
     batch_size: int = key("photos per step on each device", 64, at_least=1)
+    sampling: str = key(
+        "train photos of an epoch; shuffled: each one once; balanced: as many, but the same number of each class: "
+        "photos of rare classes are repeated, some of frequent classes are left out",
+        "shuffled",
+        choices=("shuffled", "balanced"),
+    )
+    image_size: int | None = key(
+        "height and width of the photos that the backbone is given, pixels; null: those of its weights",
+        None,
+        at_least=32,
+        at_most=2048,
+    )
     workers: int | None = key("threads that read photos; null: one per CPU core, at most 16", None, at_least=0)
     on_bad: str = key(
         "unreadable photos; skip: leave them out and list them; fail: stop", "skip", choices=("skip", "fail")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import MISSING, OmegaConf
 
 from sagehound.config.fields import key
+from sagehound.metrics import of_epoch
 
 if TYPE_CHECKING:
     from sagehound.config.schema import Train
@@ -51,8 +52,13 @@ class Trainer:
     ema: float | None = key(
         "decay per step of the moving average of the weights (EMA); null: no average", None, above=0, below=1
     )
+    monitor: str = key(
+        "metric of the valid photos by which the best epoch is chosen, and for trainer.patience",
+        "valid.loss",
+        choices=tuple(of_epoch(("valid",))),
+    )
     patience: int | None = key(
-        "epochs without a lower validation loss after which training stops; null: never", None, at_least=1
+        "epochs without a better trainer.monitor after which training stops; null: never", None, at_least=1
     )
     extra: dict[str, Any] = key("other arguments of lightning.pytorch.Trainer, such as fast_dev_run or profiler", {})
 

@@ -18,7 +18,9 @@ class Backbone:
 
     name: str = key("a name of timm.list_models(), with or without a weights tag, such as resnet34 or resnet34.tv_in1k")
     pretrained: bool = key("start from ImageNet weights, which timm downloads once; false: random weights", True)
-    weights: str | None = key("weights file to use instead: PATH.safetensors, PATH.pth or pkg://package/path", None)
+    weights: str | None = key(
+        "weights file to use instead: PATH.safetensors, PATH.pth, s3://BUCKET/KEY or pkg://package/path", None
+    )
 
     def conflicts(self, cfg: "Train") -> Iterator[str]:
         """Yield a message for each setting that contradicts another."""

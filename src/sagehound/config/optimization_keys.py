@@ -21,6 +21,12 @@ class Loss:
         "null, balanced (n / (classes x photos of the class)), or a list with one weight per class",
         None,
     )
+    logit_adjustment: float | None = key(
+        "tau; adds tau x ln(share of the train photos) to the logits in the training loss, so that rare classes are "
+        "predicted more often (Menon et al. 2021; 1 is usual); null: no adjustment",
+        None,
+        at_least=0,
+    )
     gamma: float | None = key("exponent of (1 - p) in the focal loss; null: 2", None, at_least=0)
     _target_: str | None = key("your own torch.nn.Module: package.Class; it is called with logits and labels", None)
 
@@ -28,7 +34,7 @@ class Loss:
         """Yield a message for each setting that contradicts another."""
         weights = self.class_weights
         if extra(self) and not self._target_:
-            known = [f"loss.{name}" for name in ("name", "class_weights", "gamma", "_target_")]
+            known = [f"loss.{name}" for name in ("name", "class_weights", "logit_adjustment", "gamma", "_target_")]
             yield unknown_key(f"loss.{next(iter(extra(self)))}", known)
         if isinstance(weights, str) and weights != "balanced":
             yield f"loss.class_weights={weights}: give balanced, or a list with one number per class"
@@ -38,11 +44,22 @@ class Loss:
             yield f"loss.class_weights={weights}: give balanced, or a list with one number per class"
         if self.gamma is not None and (self.name != "focal" or self._target_):
             yield "loss.gamma works only with loss=focal: drop it, or choose loss=focal"
-        if self._target_ and (weights is not None or cfg.augment.label_smoothing):
+        if self._target_ and (weights is not None or self.logit_adjustment is not None or cfg.augment.label_smoothing):
             yield (
                 f"loss._target_={self._target_}: your own loss weights classes and smooths labels itself: drop "
-                "loss.class_weights and augment.label_smoothing"
+                "loss.class_weights, loss.logit_adjustment and augment.label_smoothing"
             )
+        yield from self._twice_balanced(cfg)
+
+    def _twice_balanced(self, cfg: "Train") -> Iterator[str]:
+        """Yield a message if two settings balance the classes, which favours rare classes too much."""
+        settings = {
+            "loss.class_weights=balanced": self.class_weights == "balanced",
+            f"loss.logit_adjustment={self.logit_adjustment}": bool(self.logit_adjustment),
+            "data.sampling=balanced": cfg.data.sampling == "balanced",
+        }
+        if len(both := [name for name, is_set in settings.items() if is_set]) > 1:
+            yield f"{' and '.join(both)} each balance the classes, and together favour rare ones: keep one of them"
 
 
 _COMMON = ("name", "lr", "weight_decay", "eps", "betas", "momentum", "_target_")

@@ -61,6 +61,12 @@ class Train:
     )
     resume: str | None = key("run to continue: last (the newest run), a run's folder, or a checkpoint", None)
 
+    @property
+    def balances_classes(self) -> bool:
+        """Whether a setting gives rare classes more influence."""
+        is_weighted = self.loss.class_weights is not None or bool(self.loss.logit_adjustment)
+        return is_weighted or self.data.sampling == "balanced"
+
     def conflicts(self, cfg: "Train") -> Iterator[str]:
         """Yield a message for each setting that contradicts another."""
         if self.debugger and str(self.debugger.folder).startswith("s3:"):

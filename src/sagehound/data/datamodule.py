@@ -1,7 +1,6 @@
 """The train, valid and test photos of a set as batches, read from files or from a cache."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -17,8 +16,8 @@ from sagehound.data.loader import (
     Batches,
     EpochBatches,
     FeatureLoader,
+    Features,
     Loader,
-    Lookup,
     PhotoLoader,
     SwitchLoader,
     in_order,
@@ -30,15 +29,6 @@ from sagehound.data.sources import CachedPhotos, Files
 from sagehound.errors import ConfigError
 from sagehound.inference.preprocessing import Preprocessing
 from sagehound.system.machine import cores
-
-
-@dataclass(frozen=True)
-class Features:
-    """Features of the photos from a frozen backbone, by (epoch, index)."""
-
-    train: Lookup  # in each epoch one of the cached views of each photo
-    centre: Mapping[str, Lookup]  # by split: features of the centre crops, for evaluation
-    always: bool  # the backbone is frozen in every epoch
 
 
 class PhotoDataModule(pl.LightningDataModule):
@@ -59,6 +49,7 @@ class PhotoDataModule(pl.LightningDataModule):
         split_seed: which photos those are.
         on_bad: skip an unreadable photo and list it, or fail.
         batch_size: photos a step, on each device.
+        sampling: shuffled (each train photo once an epoch) or balanced (as many, the same number of each class).
         workers: threads that read photos; None: one a core, 16 at most.
         crop: smallest share of the photo that a random crop of a train photo shows; None: the centre crop.
         flip: mirror half of the train photos.
@@ -91,6 +82,7 @@ class PhotoDataModule(pl.LightningDataModule):
         split_seed: int = 0,
         on_bad: str = "skip",
         batch_size: int = 64,
+        sampling: str = "shuffled",
         workers: int | None = None,
         crop: float | None = None,
         flip: bool = False,
@@ -113,6 +105,7 @@ class PhotoDataModule(pl.LightningDataModule):
             group=group,
             near_duplicates=near_duplicates,
             batch_size=batch_size,
+            sampling=sampling,
             workers=workers,
             on_bad=on_bad,
             cache=cache,
@@ -214,7 +207,8 @@ class PhotoDataModule(pl.LightningDataModule):
                 return next(passes), 0
             return trainer.current_epoch, trainer.fit_loop.epoch_loop.batch_progress.current.ready
 
-        batches = EpochBatches(len(photos), self.data.batch_size, self.seed, position, *self._share())
+        balance = labels if self.data.sampling == "balanced" else None
+        batches = EpochBatches(len(photos), self.data.batch_size, self.seed, position, *self._share(), balance)
         augmented = self.augmented(photos, batches)
         if self._frozen_epochs() in ("none", "all") and self.features is None:
             return augmented

@@ -1,8 +1,9 @@
 """Batches of photos or features, in an order that depends on the seed and the epoch only."""
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
@@ -17,8 +18,20 @@ from sagehound.inference.preprocessing import Pixels, Preprocessing, centre, to_
 
 # photos, uint8, b x 3 x h x w, or features, float, b x f; labels, int64, b; of weighted train photos weights, float, b
 Batch = tuple[Tensor, ...]
-Key = tuple[int, int]  # epoch, index of a photo
+Integers = npt.NDArray[np.int64]
+_EPOCHS = 2**32  # more than a run has
+# epoch, index of a photo; the second, third, ... time in an epoch has another number, for another augmentation
+Key = tuple[int, int]
 Lookup = Callable[[list[Key]], npt.NDArray[np.float32]]  # features, b x f
+
+
+@dataclass(frozen=True)
+class Features:
+    """Features of the photos from a frozen backbone, by (epoch, index)."""
+
+    train: Lookup  # in each epoch one of the cached views of each photo
+    centre: Mapping[str, Lookup]  # by split: features of the centre crops, for evaluation
+    always: bool  # the backbone is frozen in every epoch
 
 
 class Batches(Protocol):
@@ -47,6 +60,7 @@ class EpochBatches:
         position: called at the start of every pass; returns the epoch and its first batch (not 0 after a resume).
         rank: of this process among ``world_size``; each process gets its share of the same order.
         world_size: processes.
+        balance: labels of the photos, to draw as many of each class (``balanced_order``); None: each photo once.
     """
 
     def __init__(
@@ -57,7 +71,9 @@ class EpochBatches:
         position: Callable[[], tuple[int, int]],
         rank: int,
         world_size: int,
+        balance: Sequence[int] | None = None,
     ) -> None:
+        self.balance = None if balance is None else np.asarray(balance)
         self.photos, self.seed, self.position, self.rank, self.world_size = photos, seed, position, rank, world_size
         self.share = -(-photos // world_size)
         self.batches = -(-self.share // batch_size)
@@ -67,12 +83,36 @@ class EpochBatches:
 
     def __iter__(self) -> Iterator[list[Key]]:
         epoch, first = self.position()
-        order = np.random.default_rng([self.seed, epoch]).permutation(self.photos)
-        mine = np.resize(order, self.share * self.world_size)[
-            self.rank :: self.world_size
-        ]  # repeats a few photos, so that all shares have the same size
-        for batch in np.array_split(mine, self.batches)[first:]:
-            yield [(epoch, int(i)) for i in batch]
+        generator = np.random.default_rng([self.seed, epoch])
+        order = generator.permutation(self.photos) if self.balance is None else balanced_order(self.balance, generator)
+        order = np.resize(order, self.share * self.world_size)  # repeats a few, so that all shares have the same size
+        keys = np.stack([epoch + _EPOCHS * _repeats(order), order], axis=1)[self.rank :: self.world_size]
+        for batch in np.array_split(keys, self.batches)[first:]:
+            yield [(int(number), int(i)) for number, i in batch]
+
+
+def balanced_order(labels: Integers, generator: np.random.Generator) -> Integers:
+    """As many indices as there are labels, the same number of each class (+- 1), in random order.
+
+    The photos of one class occur equally often (+- 1): class-balanced sampling (Kang et al. 2020, arXiv 1910.09217),
+    without its chance of drawing a photo much more often than another.
+    """
+    classes = np.unique(labels)
+    shares = len(labels) // len(classes) + (generator.permutation(len(classes)) < len(labels) % len(classes))
+    drawn = [
+        np.resize(generator.permutation(np.flatnonzero(labels == c)), n) for c, n in zip(classes, shares, strict=True)
+    ]
+    return generator.permutation(np.concatenate(drawn))
+
+
+def _repeats(indices: Integers) -> Integers:
+    """How often each index occurred before."""
+    order = np.argsort(indices, kind="stable")
+    ordered = indices[order]
+    first = np.searchsorted(ordered, ordered)  # where the run of equal indices begins
+    repeats = np.empty_like(order)
+    repeats[order] = np.arange(len(order)) - first
+    return repeats
 
 
 def in_order(photos: int, batch_size: int) -> list[list[Key]]:

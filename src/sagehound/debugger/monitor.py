@@ -212,7 +212,7 @@ def prepare(cfg: Train, model: Classifier, data: PhotoDataModule) -> Evaluator |
         classes=len(model.classes),
         counts=tuple(int(n) for n in counts),
         frozen=cfg.finetune.name == "head",
-        weighted=cfg.loss.class_weights is not None,
+        weighted=cfg.balances_classes,
         callbacks=tuple(cfg.callbacks),
     )
     return Evaluator(make(cfg.debugger.rules, cfg.debugger.profile, facts), facts)

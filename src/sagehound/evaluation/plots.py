@@ -49,7 +49,7 @@ def curves(epochs: Epochs, best_epoch: int) -> Figure:
     number = [e["epoch"] for e in epochs]
     for axes, metric in zip(figure.subplots(1, columns, squeeze=False).flat, EACH_EPOCH, strict=True):
         for split in ("train", "valid"):
-            if split in metric.splits:
+            if split in metric.each_epoch:
                 axes.plot(number, [e.get(f"{split}_{metric.name}", np.nan) for e in epochs], ".-", label=split)
         for best in (e for e in epochs if e["epoch"] == best_epoch):
             axes.axvline(best_epoch, color="0.6", linestyle=":", zorder=0)

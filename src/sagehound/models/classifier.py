@@ -41,6 +41,7 @@ class Classifier(Steps, Optimization):
         loss: cross_entropy, focal, or a module of your own: logits, b x c, and targets to losses, b, or to their mean.
             Targets are labels, b, or with mixup or CutMix probabilities, b x c.
         class_weights: balanced, or one weight per class.
+        logit_adjustment: tau: tau x ln(share of the train photos) is added to the logits in the loss; None: nothing.
         gamma: of the focal loss.
         label_smoothing: share of each label that is spread over all classes.
         mixup: Beta(a, a) of blended pairs (Zhang et al. 2018); 0: none.
@@ -54,6 +55,7 @@ class Classifier(Steps, Optimization):
         min_lr: cosine: the last learning rate, as a share of ``lr``.
         plateau_factor: plateau: what the learning rate is multiplied by.
         plateau_patience: plateau: epochs without a lower validation loss before that.
+        image_size: height and width of the photos, pixels; None: those of the weights.
         preprocessing: what the backbone expects, or its fields by name; None: timm's settings of the weights.
         channels_last: memory order in which convolutions are faster.
         compile: compile the backbone (torch.compile) when training begins.
@@ -81,6 +83,7 @@ class Classifier(Steps, Optimization):
         freeze_norm: bool = True,
         loss: str | nn.Module = "cross_entropy",
         class_weights: str | Sequence[float] | None = None,
+        logit_adjustment: float | None = None,
         gamma: float = losses.FOCAL_GAMMA,
         label_smoothing: float = 0.0,
         mixup: float = 0.0,
@@ -94,6 +97,7 @@ class Classifier(Steps, Optimization):
         min_lr: float = 0.0,
         plateau_factor: float = 0.1,
         plateau_patience: int = 3,
+        image_size: int | None = None,
         preprocessing: Preprocessing | dict[str, Any] | None = None,
         channels_last: bool = True,
         compile: bool = False,
@@ -105,13 +109,13 @@ class Classifier(Steps, Optimization):
         self.finetune = Finetune(finetune, head_epochs, backbone_lr, layer_decay, freeze_norm)
         self.head_settings = Head(list(hidden), dropout)
         self.schedule = Schedule(schedule, warmup_epochs, min_lr, plateau_factor, plateau_patience)
-        self.pretrained, self.compile_backbone, self.seed = pretrained, compile, seed
-        self.given_loss, self.class_weights, self.gamma = loss, class_weights, gamma
+        self.pretrained, self.seed, self.given_loss, self.gamma = pretrained, seed, loss, gamma
+        self.class_weights, self.logit_adjustment, self.compile_backbone = class_weights, logit_adjustment, compile
         self.label_smoothing, self.mixup, self.cutmix = label_smoothing, mixup, cutmix
         self._set_optimizer(optimizer, lr, weight_decay, optimizer_args or {})
         self.unknown = None
         self._check_settings(with_classes=load_weights)
-        self._make_backbone(backbone, weights, preprocessing, channels_last, load_weights)
+        self._make_backbone(backbone, weights, preprocessing, channels_last, load_weights, image_size)
         self._set_first_classes(classes)
         self.set_frozen(0)
 
@@ -124,7 +128,7 @@ class Classifier(Steps, Optimization):
             check_values(group, type(group).__name__.lower() + ".")
         if with_classes:
             optimizers.check(self.optimizer.name, self._optimizer_class(), self._optimizer_arguments())
-            losses.check(self.given_loss, self.class_weights, self.label_smoothing)
+            losses.check(self.given_loss, self.class_weights, self.label_smoothing, self.logit_adjustment)
 
     def _make_backbone(
         self,
@@ -133,11 +137,13 @@ class Classifier(Steps, Optimization):
         preprocessing: Preprocessing | dict[str, Any] | None,
         channels_last: bool,
         load_weights: bool,
+        image_size: int | None,
     ) -> None:
         """Build the backbone, and the normalisation that its weights expect."""
         if isinstance(backbone, str):
             with seeded(self.seed):
-                self.backbone = backbones.build(Backbone(backbone, self.pretrained, weights), with_weights=load_weights)
+                settings = Backbone(backbone, self.pretrained, weights)
+                self.backbone = backbones.build(settings, with_weights=load_weights, image_size=image_size)
         else:
             self.backbone = backbone
         if isinstance(preprocessing, dict):  # of a checkpoint
@@ -185,7 +191,7 @@ class Classifier(Steps, Optimization):
         self.train_scores = metrics.collection(len(self.classes), "train")
         self.train_scores.persistent(True)  # a run that is stopped in an epoch reports the whole epoch after a resume
         self.valid_scores = metrics.collection(len(self.classes), "valid")
-        self.test_scores = metrics.collection(len(self.classes), "test", metrics.METRICS)
+        self.test_scores = metrics.collection(len(self.classes), "test")
 
     def configure_model(self) -> None:
         """Use the data module's classes if none were given.
@@ -221,17 +227,23 @@ class Classifier(Steps, Optimization):
             self.backbone.compile()
 
     def on_fit_start(self) -> None:
-        """Set balanced class weights.
+        """Set balanced class weights and the logit adjustment, which depend on the train photos.
 
         Raises:
             ConfigError: the number of photos of each class is unknown.
         """
-        if self.class_weights != "balanced":
+        if self.class_weights != "balanced" and self.logit_adjustment is None:
             return
         counts = self._of_data("class_counts")
         if counts is None:
-            raise ConfigError("loss.class_weights=balanced needs a PhotoDataModule: give one weight a class instead")
-        self.loss.weight = losses.balanced(counts()).to(self.device)
+            raise ConfigError(
+                "loss.class_weights=balanced and loss.logit_adjustment need a PhotoDataModule: give one weight a class "
+                "instead"
+            )
+        if self.class_weights == "balanced":
+            self.loss.weight = losses.balanced(counts()).to(self.device)
+        if self.logit_adjustment is not None:
+            self.loss.offset = losses.adjustment(counts(), self.logit_adjustment).to(self.device)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the classes."""

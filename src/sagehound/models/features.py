@@ -1,7 +1,6 @@
 """Features of the frozen backbone, computed once per photo and cached, so that the head trains in seconds."""
 
 import copy
-import hashlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -16,16 +15,17 @@ from torch import Tensor, nn
 
 from sagehound.config import Train
 from sagehound.data.augmentation import Augmentation
-from sagehound.data.datamodule import Features, reading_threads
+from sagehound.data.datamodule import reading_threads
 from sagehound.data.duplicates import MOST_PHOTOS, Fingerprints, by_features
 from sagehound.data.folders import SPLITS, Photo
-from sagehound.data.loader import Key, PhotoLoader, in_order, seed_of
+from sagehound.data.loader import Features, Key, PhotoLoader, in_order, seed_of
 from sagehound.data.photo_set import PhotoSet
 from sagehound.data.sources import Files
 from sagehound.errors import ConfigError, SagehoundError
 from sagehound.inference.decode import decoder_versions
 from sagehound.inference.network import Normalise, features_of
 from sagehound.inference.preprocessing import Preprocessing
+from sagehound.models import weights_pack
 from sagehound.models.backbone import CPU_CHUNK, for_inference, without_tf32
 from sagehound.storage.atomic import locked
 from sagehound.storage.blob_store import NotCached, Store
@@ -70,7 +70,7 @@ def prepare(
     backbone_is = {
         "version": _VERSION,
         "backbone": cfg.backbone.name,
-        "weights": weights_digest(backbone),
+        "weights": weights_pack.digest(backbone.state_dict().items()),
         "preprocessing": asdict(preprocessing),
         "accelerator": machine.accelerator,
         "versions": {"torch": torch.__version__, "timm": timm.__version__}
@@ -278,15 +278,6 @@ def autocast(accelerator: str, precision: str) -> torch.autocast:
     """A context in which operators compute in ``precision``, as in Lightning's Trainer."""
     kind = _HALVES.get(precision)
     return torch.autocast(accelerator, kind, enabled=kind is not None)
-
-
-def weights_digest(backbone: nn.Module) -> str:
-    """SHA-256 over the names and values of all weights."""
-    digest = hashlib.sha256()
-    for name, value in backbone.state_dict().items():
-        digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def _check_room(wanted: dict[FeatureView, list[Photo]], features: int, cfg: Train) -> None:

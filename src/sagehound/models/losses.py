@@ -1,5 +1,6 @@
 """Training losses: one number per photo, so that photos and classes can be weighted."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -14,17 +15,25 @@ FOCAL_GAMMA = 2.0  # the best value of Lin et al. 2017
 
 
 class CrossEntropy(nn.Module):
-    """Cross entropy, a class weighted by ``weight``, c, and labels smoothed by ``smoothing``."""
+    """Cross entropy, a class weighted by ``weight``, c, and labels smoothed by ``smoothing``.
+
+    ``offset``, c, is added to the logits, see ``adjustment``.
+    """
 
     weight: Tensor | None
+    offset: Tensor | None
 
     def __init__(self, weight: Tensor | None = None, smoothing: float = 0.0) -> None:
         super().__init__()
         self.smoothing = smoothing
         self.register_buffer("weight", weight, persistent=False)
+        self.register_buffer("offset", None, persistent=False)
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Losses, b, of logits, b x c, and targets: labels, b, or probabilities, b x c."""
+        return self._losses(logits if self.offset is None else logits + self.offset, targets)
+
+    def _losses(self, logits: Tensor, targets: Tensor) -> Tensor:
         return F.cross_entropy(logits, targets, self.weight, reduction="none", label_smoothing=self.smoothing)
 
 
@@ -35,8 +44,7 @@ class Focal(CrossEntropy):
         super().__init__(weight, smoothing)
         self.gamma = gamma
 
-    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Losses, b, of logits, b x c, and targets: labels, b, or probabilities, b x c."""
+    def _losses(self, logits: Tensor, targets: Tensor) -> Tensor:
         classes = logits.shape[1]
         wanted = F.one_hot(targets, classes).to(logits.dtype) if targets.ndim == 1 else targets
         wanted = wanted * (1 - self.smoothing) + self.smoothing / classes
@@ -55,7 +63,22 @@ def balanced(counts: list[int]) -> Tensor:
     return torch.where(n > 0, n.sum() / (len(counts) * n.clamp(min=1)), torch.zeros(()))
 
 
-def check(loss: str | nn.Module, class_weights: str | Sequence[float] | None, smoothing: float) -> None:
+def adjustment(counts: list[int], tau: float) -> Tensor:
+    """What is added to the logits of each class in the training loss, c: tau x ln(share of the train photos).
+
+    A rare class needs a larger logit for the same loss, so the trained logits, without the addition, treat all classes
+    as equally frequent (logit adjustment, Menon et al. 2021, arXiv 2007.07314). A class without photos counts as one.
+    """
+    n = torch.tensor(counts, dtype=torch.float).clamp(min=1)
+    return tau * (n / n.sum()).log()
+
+
+def check(
+    loss: str | nn.Module,
+    class_weights: str | Sequence[float] | None,
+    smoothing: float,
+    logit_adjustment: float | None = None,
+) -> None:
     """Check the settings of a loss.
 
     Raises:
@@ -63,10 +86,14 @@ def check(loss: str | nn.Module, class_weights: str | Sequence[float] | None, sm
     """
     if isinstance(loss, str) and loss not in NAMES:
         raise ConfigError(f"loss={loss}: choose from {', '.join(NAMES)}, or give a torch.nn.Module")
-    if not isinstance(loss, str) and (class_weights is not None or smoothing):
+    if not isinstance(loss, str) and (class_weights is not None or smoothing or logit_adjustment is not None):
         raise ConfigError("a loss of your own weights classes and smooths labels itself: drop these arguments")
     if isinstance(class_weights, str) and class_weights != "balanced":
         raise ConfigError(f"class_weights={class_weights}: give balanced, or one weight a class")
+    if logit_adjustment is not None and not (math.isfinite(logit_adjustment) and logit_adjustment >= 0):
+        raise ConfigError(f"logit_adjustment={logit_adjustment}: give a number of at least 0; 1 is usual")
+    if logit_adjustment is not None and class_weights is not None:
+        raise ConfigError("logit_adjustment and class_weights both balance the classes: drop one of them")
 
 
 def make(

@@ -17,6 +17,7 @@ import sagehound.training.quiet  # noqa: F401 - before Lightning prints anything
 from sagehound.config import Train, Trainer, as_dict
 from sagehound.evaluation import history
 from sagehound.evaluation.history import History
+from sagehound.metrics import direction
 from sagehound.training import checkpoint as checkpoint_files
 from sagehound.training.progress import LineProgress, MetricLines, StepBar
 from sagehound.training.stop import StopOnSignal
@@ -25,7 +26,7 @@ EpochEnd = Callable[[int, Mapping[str, float]], None]
 
 
 def make_callbacks(trainer: Trainer, checkpoints: Path, *, keep_last: bool = True) -> list[Callback]:
-    """The callbacks of a run. best.ckpt has the lowest validation loss; a resume continues from last.ckpt.
+    """The callbacks of a run. best.ckpt has the best ``trainer.monitor``; a resume continues from last.ckpt.
 
     Without ``keep_last`` there is no last.ckpt, not even when a signal stops the run, and no history.csv.
     """
@@ -33,23 +34,36 @@ def make_callbacks(trainer: Trainer, checkpoints: Path, *, keep_last: bool = Tru
     if trainer.ema is not None:
         callbacks.append(EMAWeightAveraging(decay=trainer.ema))
     if trainer.patience is not None:
-        callbacks.append(EarlyStopping("valid/loss", patience=trainer.patience, check_on_train_epoch_end=True))
+        callbacks.append(early_stopping(trainer))
     callbacks.append(StopOnSignal(checkpoints / "last.ckpt", save=keep_last))
     callbacks += [StepBar(), LineProgress(), MetricLines()]
     if keep_last:
         callbacks.append(History(checkpoints.with_name(history.NAME)))
     # in this order, so that last.ckpt knows which epoch was best
-    for name, monitor in (("best", "valid/loss"), *([("last", None)] if keep_last else [])):
+    monitored, mode = _monitored(trainer)
+    for name, monitor in (("best", monitored), *([("last", None)] if keep_last else [])):
         callbacks.append(
             Checkpoint(
                 dirpath=checkpoints,
                 filename=name,
                 monitor=monitor,
+                mode=mode,
                 save_on_train_epoch_end=True,  # so that a resume begins with the next epoch
                 enable_version_counter=False,
             )
         )
     return callbacks
+
+
+def early_stopping(trainer: Trainer) -> EarlyStopping:
+    """Ends training after ``trainer.patience`` epochs without a better ``trainer.monitor``."""
+    monitored, mode = _monitored(trainer)
+    return EarlyStopping(monitored, patience=trainer.patience or 0, mode=mode, check_on_train_epoch_end=True)
+
+
+def _monitored(trainer: Trainer) -> tuple[str, str]:
+    """Lightning's name of ``trainer.monitor``, such as valid/loss, and min or max."""
+    return trainer.monitor.replace(".", "/"), direction(trainer.monitor)[:3]
 
 
 class Checkpoint(ModelCheckpoint):

@@ -23,6 +23,9 @@ _FIXED = (
     "schedule",
     "seed",
     "data.batch_size",
+    "data.sampling",
+    "data.image_size",
+    "trainer.monitor",
     "trainer.ema",
     "features.views",
 )
@@ -48,7 +51,7 @@ def read(cfg: Train) -> dict[str, Any]:
     for key in _FIXED:
         group, _, name = key.partition(".")
         old, new = before.get(group), wanted[group]
-        if group not in before:  # of an earlier version
+        if group not in before or (name and name not in old):  # of an earlier version
             continue
         for leaf in [name] if name else {**old, **new} if isinstance(new, dict) else [""]:
             was, now = (old.get(leaf), new.get(leaf)) if leaf else (old, new)
@@ -109,7 +112,7 @@ def restore(model: Classifier, checkpoint: dict[str, Any]) -> int:
 
 
 def load_best(model: Classifier, best: Path) -> int:
-    """Load the weights with the lowest validation loss; returns their epoch, from 1.
+    """Load the weights of the best epoch, by ``trainer.monitor``; returns their epoch, from 1.
 
     Raises:
         InputError: there are none, because a resumed checkpoint was copied without them.

@@ -8,12 +8,13 @@ from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch import profilers
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
 from sagehound.config import Train
 from sagehound.config.targets import TARGET, check_arguments, describe, resolve
 from sagehound.errors import ConfigError
 from sagehound.system import console
+from sagehound.training.callbacks import early_stopping
 
 # arguments of Lightning's Trainer that Sagehound sets, and what to use instead
 _OURS = {
@@ -114,7 +115,7 @@ def _refuse_twins(cfg: Train, callbacks: list[Callback]) -> None:
     names = list(cfg.callbacks)
     known = {}
     if cfg.trainer.patience is not None:
-        known[EarlyStopping("valid/loss").state_key] = f"trainer.patience={cfg.trainer.patience}"
+        known[early_stopping(cfg.trainer).state_key] = f"trainer.patience={cfg.trainer.patience}"
     for name, callback in zip(names, callbacks, strict=True):
         is_stateful = type(callback).state_dict is not Callback.state_dict
         if is_stateful and callback.state_key in known:

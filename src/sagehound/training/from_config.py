@@ -10,8 +10,10 @@ from sagehound.config import Train, extra, targets
 from sagehound.data.datamodule import PhotoDataModule
 from sagehound.data.photo_set import PhotoSet
 from sagehound.errors import ConfigError, InputError
+from sagehound.models import weights_file
 from sagehound.models.classifier import Classifier
 from sagehound.models.losses import FOCAL_GAMMA
+from sagehound.storage import s3_object
 
 
 def classifier(cfg: Train, classes: Sequence[str] | None = None) -> Classifier:
@@ -29,7 +31,7 @@ def classifier(cfg: Train, classes: Sequence[str] | None = None) -> Classifier:
             classes,
             f.name,
             pretrained=cfg.backbone.pretrained,
-            weights=cfg.backbone.weights,
+            weights=_weights(cfg),
             hidden=cfg.head.hidden,
             dropout=cfg.head.dropout,
             head_epochs=f.head_epochs,
@@ -38,6 +40,7 @@ def classifier(cfg: Train, classes: Sequence[str] | None = None) -> Classifier:
             freeze_norm=f.freeze_norm,
             loss=_loss(cfg),
             class_weights=cfg.loss.class_weights,
+            logit_adjustment=cfg.loss.logit_adjustment,
             gamma=FOCAL_GAMMA if cfg.loss.gamma is None else cfg.loss.gamma,
             label_smoothing=a.label_smoothing,
             mixup=a.mixup,
@@ -51,6 +54,7 @@ def classifier(cfg: Train, classes: Sequence[str] | None = None) -> Classifier:
             min_lr=s.min_lr,
             plateau_factor=s.factor,
             plateau_patience=s.patience,
+            image_size=cfg.data.image_size,
             channels_last=t.channels_last,
             compile=t.compile,
             seed=cfg.seed,
@@ -60,6 +64,14 @@ def classifier(cfg: Train, classes: Sequence[str] | None = None) -> Classifier:
         if error.instead and cfg.data.name == "dogimages" and not Path(str(cfg.data.root)).expanduser().exists():
             error.instead = [*error.instead, "data=demo"]  # these photos would have to be downloaded too
         raise
+
+
+def _weights(cfg: Train) -> str | None:
+    """``backbone.weights``; the downloaded file of an object in S3."""
+    weights = cfg.backbone.weights
+    if weights and s3_object.is_s3(weights) and not cfg.resume:
+        return str(weights_file.find(weights, cfg.cache.dir))
+    return weights
 
 
 def _optimizer(cfg: Train) -> tuple[Any, dict[str, Any]]:

@@ -82,7 +82,7 @@ class LineProgress(Callback):
             scores = [
                 f"valid {m.label} {float(valid[f'valid/{m.name}']):{m.epoch_format}}"
                 for m in EACH_EPOCH
-                if "valid" in m.splits
+                if "valid" in m.each_epoch
             ]
             info(
                 f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}: {', '.join(scores)}, "

@@ -55,7 +55,8 @@ def tuning_jobs(emulator: Emulator) -> list[dict[str, Any]]:
         (["optimizer.lr=1,2", "hpo.pruner=median"], "hpo.pruner is Optuna's: with hpo=sagemaker give"),
         (
             ["optimizer.lr=1,2", "hpo.early_stopping=true", "hpo.objective=valid.ece"],
-            "need an objective that is known after each epoch: choose hpo.objective=valid.loss or valid.top1",
+            "need an objective that is known after each epoch: choose hpo.objective=valid.loss or "
+            "valid.top1 or valid.macro_f1",
         ),
     ],
 )

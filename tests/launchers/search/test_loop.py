@@ -42,7 +42,7 @@ def rows(folder: Path) -> list[dict[str, str]]:
         (["hpo=optuna", "hpo.direction=maximize"], "is better if it is lower: give hpo.direction=minimize"),
         (
             ["hpo=optuna", "hpo.pruner=median", "hpo.objective=valid.ece"],
-            "choose hpo.objective=valid.loss or valid.top1",
+            "choose hpo.objective=valid.loss or valid.top1 or valid.macro_f1",
         ),
         (
             ["hpo=optuna", "hpo.pruner=medin"],

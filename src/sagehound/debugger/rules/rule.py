@@ -23,7 +23,7 @@ class Facts:
         classes: how many.
         counts: train photos of each class.
         frozen: whether the backbone is frozen for the whole run.
-        weighted: whether the loss weights the classes.
+        weighted: whether a setting of the loss or the sampling balances the classes.
         callbacks: names of the user's callbacks in the config.
     """
 
