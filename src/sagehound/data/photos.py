@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sagehound.config import Data, targets
-from sagehound.data import audit, demo, dogimages, photo_archives, photo_table, splits
+from sagehound.data import audit, corrections, demo, dogimages, photo_archives, photo_table, splits
 from sagehound.data.duplicates import MOST_PHOTOS, Fingerprints, Pair, by_hash, components
 from sagehound.data.folders import SPLITS, LeftOut, Photo, Tree, photos_below, scan
 from sagehound.data.photo_report import refuse_unusable, report_bad, report_changes, report_findings
@@ -60,6 +60,9 @@ def find_photos(
     """
     root = fetch(data, cache_dir)
     tree = _tree(data, root, source or own_source(data))
+    corrected: dict[str, Any] = {}
+    if data.exclude:
+        tree, corrected = corrections.apply(tree, Path(data.exclude).expanduser())
     facts = audit.inspect_all(root, [p.file for p in tree.photos], cache_dir)
     good = [p for p in tree.photos if not facts[p.file].bad]
     report_bad({f: x for f, x in facts.items() if x.bad}, data.on_bad, len(tree.photos))
@@ -79,6 +82,7 @@ def find_photos(
     photos = _without_trained(photos, digests, trained)
     pairs = _renumbered(pairs, good, photos)
     report = audit.report(tree, photos, facts, pairs) | _more_findings(data, tree, photos, missing)
+    report |= {"excluded": corrected} if corrected else {}
     refuse_unusable(tree, photos, missing, pairs)
     report_findings(report)
     if missing or resumed is not None:
