@@ -124,7 +124,7 @@ def _insights(run: Contents, section: Section) -> None:
 def _odd_photos(run: Contents, section: Section) -> None:
     """Classes that cannot be told apart, and photos unlike all others."""
     alike = [
-        f"{' and '.join(pair['classes'])}: {pair['error']:.0%} of {pair['photos']} train photos look like the other class"
+        f"{' and '.join(pair['classes'])}: {pair['error']:.0%} of {pair['photos']} train photos resemble the other"
         for pair in run.insights.get("inseparable_classes", [])[:_PAIRS]
     ]
     if alike:
