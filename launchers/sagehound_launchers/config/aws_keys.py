@@ -81,6 +81,11 @@ class Aws:
             yield (
                 "data.table is for training on this machine: a job on SageMaker takes folders, so give data.root=FOLDER"
             )
+        if cfg.is_remote and cfg.data.exclude:
+            yield (
+                "data.exclude is for training on this machine: a job on SageMaker takes folders, so move or remove the "
+                "photos it lists"
+            )
         if "sagehound" in self.tags:
             yield "aws.tags.sagehound is Sagehound's own tag: give yours another name"
         sends = cfg.is_remote or any(stage.sends(own) for stage, own in cfg.stages)

@@ -15,6 +15,7 @@ COMMANDS = {
     "serve": "serve a model, with a web page for photos",
     "predict": "classify single photos",
     "audit": "check the photos without training",
+    "doctor": "find wrong labels, near-duplicates and poor photos, on a page with thumbnails",
     "debugger": "evaluate rules over the tensors that a run has saved",
     "compare": "test whether two runs differ on the same photos",
     "weights": "pack pretrained weights into a file, for a machine without internet",
@@ -88,6 +89,10 @@ def _run(name: str, chosen: str, arguments: list[str]) -> None:
         run(f"{name} weights", arguments)
     elif chosen == "serve":
         _hydra(name, "launch", _serve_overrides(name, arguments))
+    elif chosen == "doctor":
+        from sagehound.cli.doctor_command import with_folder
+
+        _hydra(name, "doctor", with_folder(arguments))
     elif chosen == "audit":
         _hydra(name, "train", ["audit_only=true", *arguments])
     else:
@@ -100,10 +105,12 @@ def script(command: str) -> None:
 
 
 def _hydra(name: str | None, command: str, arguments: Sequence[str]) -> None:
-    """Run one of the two Hydra apps; ``name`` None keeps the script's name."""
+    """Run one of the Hydra apps; ``name`` None keeps the script's name."""
     sys.argv[:] = [f"{name} {command}" if name else sys.argv[0], *arguments]
     if command == "train":
         from sagehound.cli.train_command import run
+    elif command == "doctor":
+        from sagehound.cli.doctor_command import run
     else:
         from sagehound.cli.launch_command import run
     run()
@@ -142,7 +149,7 @@ def _complete(name: str, arguments: Sequence[str]) -> None:
         commands = [c for c in (*COMMANDS, "--help", "--version") if c.startswith(chosen)]
         _print(("\n" if arguments[1] == "query=fish" else " ").join(commands))
         return
-    app = {"train": "train", "audit": "train", "launch": "launch", "serve": "launch"}.get(chosen)
+    app = {"train": "train", "audit": "train", "doctor": "train", "launch": "launch", "serve": "launch"}.get(chosen)
     if app is None:
         return  # the shell completes files
     rest = words[2] if len(words) > 2 else ""

@@ -41,6 +41,11 @@ class Data:
         "regular expression for paths; photos with the same first capture group stay in one split; null: no groups",
         None,
     )
+    exclude: str | None = key(
+        "CSV with the columns file, action (keep, relabel or drop) and new_class, such as the suspects.csv of "
+        "`sagehound doctor`; dropped photos are left out, relabelled ones get the new class",
+        None,
+    )
     near_duplicates: str = key(
         "nearly identical photos when a split is taken from train; together: keep them in one split; apart: do not",
         "together",

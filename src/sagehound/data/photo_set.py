@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sagehound.data import audit, splits
-from sagehound.data.duplicates import Pair, components, same
+from sagehound.data.duplicates import Fingerprints, Pair, components, same
 from sagehound.data.folders import Photo
 from sagehound.data.photo_report import report_near_duplicates
 from sagehound.errors import InputError
@@ -58,6 +58,10 @@ class PhotoSet:
         rows = [[p.file, p.split, p.label, p.group, self.digests[p.file]] for p in self.photos]
         rows += [[row[name] for name in splits.COLUMNS] for row in self.earlier]
         write_csv(folder / splits.RECORD, list(splits.COLUMNS), rows)
+
+    def prints(self) -> Fingerprints:
+        """The photos' fingerprints, in their order."""
+        return Fingerprints([self.fingerprints[p.file] for p in self.photos])
 
     def scenes(self) -> list[int]:
         """The number of each photo's scene. Copies, near-duplicates and photos of one group have the same number."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sagehound.config import Data, targets
-from sagehound.data import audit, demo, dogimages, photo_archives, photo_table, splits
+from sagehound.data import audit, corrections, demo, dogimages, photo_archives, photo_table, splits
 from sagehound.data.duplicates import MOST_PHOTOS, Fingerprints, Pair, by_hash, components
 from sagehound.data.folders import SPLITS, LeftOut, Photo, Tree, photos_below, scan
 from sagehound.data.photo_report import refuse_unusable, report_bad, report_changes, report_findings
@@ -59,7 +59,7 @@ def find_photos(
         InputError: the photos are missing or cannot be trained on; with on_bad=fail also if any photo is bad.
     """
     root = fetch(data, cache_dir)
-    tree = _tree(data, root, source or own_source(data))
+    tree, corrected = _tree(data, root, source or own_source(data))
     facts = audit.inspect_all(root, [p.file for p in tree.photos], cache_dir)
     good = [p for p in tree.photos if not facts[p.file].bad]
     report_bad({f: x for f, x in facts.items() if x.bad}, data.on_bad, len(tree.photos))
@@ -78,7 +78,7 @@ def find_photos(
         photos = splits.fill(good, digests, components(len(good), links), missing, data, before)
     photos = _without_trained(photos, digests, trained)
     pairs = _renumbered(pairs, good, photos)
-    report = audit.report(tree, photos, facts, pairs) | _more_findings(data, tree, photos, missing)
+    report = audit.report(tree, photos, facts, pairs) | _more_findings(data, tree, photos, missing) | corrected
     refuse_unusable(tree, photos, missing, pairs)
     report_findings(report)
     if missing or resumed is not None:
@@ -91,8 +91,8 @@ def find_photos(
     return PhotoSet(root, classes, photos, report, digests, fingerprints, pairs, earlier)
 
 
-def _tree(data: Data, root: Path, source: Callable[..., Iterable[Photo]] | None) -> Tree:
-    """All photos that a function, a table or the folders list."""
+def _tree(data: Data, root: Path, source: Callable[..., Iterable[Photo]] | None) -> tuple[Tree, dict[str, Any]]:
+    """All photos that a function, a table or the folders list, after data.exclude; and what audit.json says of it."""
     if source:
         tree = photo_table.of_source(source, root)
     elif data.table:
@@ -101,7 +101,10 @@ def _tree(data: Data, root: Path, source: Callable[..., Iterable[Photo]] | None)
         tree = scan(root)
     if data.name == "dogimages":
         dogimages.check(tree)
-    return tree
+    if not data.exclude:
+        return tree, {}
+    tree, corrected = corrections.apply(tree, Path(data.exclude).expanduser())
+    return tree, {"excluded": corrected}
 
 
 def _renumbered(pairs: list[Pair], before: list[Photo], after: list[Photo]) -> list[Pair]:

@@ -1,11 +1,10 @@
 """How well the labels of photos follow from their features. Needs numpy only."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-Array = np.ndarray[Any, Any]
+from sagehound.diagnosis.leave_one_out import Array, leave_one_out, margins, normalised, targets
 
 
 @dataclass(frozen=True)
@@ -43,43 +42,16 @@ def check_labels(
             for the others.
     """
     n = len(labels)
-    scores = label_scores(features, labels, classes, strength=strength)
-    own = scores[np.arange(n), labels]
-    others = scores.copy()
-    others[np.arange(n), labels] = -np.inf
-    best = others.max(1)
+    _, by = margins(leave_one_out(features, labels, classes, strength=strength), labels)
     chance = np.bincount(labels, minlength=classes).max() / n
-    return LabelCheck(float(np.mean(own > best)), float(chance), float(np.mean(best - own > margin)), n)
-
-
-def label_scores(features: Array, labels: Array, classes: int, *, strength: float = 0.1) -> Array:
-    """Leave-one-out scores of each class for each photo, n x c; arguments as above."""
-    x = _normalised(features, features)
-    y, shares = _targets(labels, classes)
-    kernel = x @ x.T
-    hat = kernel @ np.linalg.inv(kernel + strength * np.eye(len(x)))
-    leverage = np.clip(np.diag(hat), 0, 1 - 1e-6)[:, None]
-    return np.asarray(shares + y - (y - hat @ y) / (1 - leverage))
+    return LabelCheck(float(np.mean(by < 0)), float(chance), float(np.mean(by > margin)), n)
 
 
 def transfer(
     features: Array, labels: Array, other: Array, other_labels: Array, classes: int, *, strength: float = 0.1
 ) -> float:
     """Share of other photos whose labels a ridge regression on ``features`` predicts; arguments as above."""
-    x, z = _normalised(features, features), _normalised(other, features)
-    y, shares = _targets(labels, classes)
+    x, z = normalised(features, features), normalised(other, features)
+    y, shares = targets(labels, classes)
     weights = np.linalg.solve(x @ x.T + strength * np.eye(len(x)), y)
     return float(np.mean((shares + z @ (x.T @ weights)).argmax(1) == other_labels))
-
-
-def _normalised(features: Array, reference: Array) -> Array:
-    """Features minus the mean of the reference's, each with norm 1."""
-    x = (features - reference.mean(0)).astype(np.float64)
-    return np.asarray(x / (np.linalg.norm(x, axis=1, keepdims=True) + 1e-12))
-
-
-def _targets(labels: Array, classes: int) -> tuple[Array, Array]:
-    """Each label as 1 among zeros, n x c, minus the share of each class, c; and these shares."""
-    one_hot = np.eye(classes)[labels]
-    shares = one_hot.mean(0)
-    return one_hot - shares, shares

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from sagehound.config import Train
 from sagehound.data.augmentation import Augmentation
 from sagehound.data.datamodule import reading_threads
-from sagehound.data.duplicates import MOST_PHOTOS, Fingerprints, by_features
+from sagehound.data.duplicates import MOST_PHOTOS, by_features
 from sagehound.data.folders import SPLITS, Photo
 from sagehound.data.loader import Features, Key, PhotoLoader, in_order, seed_of
 from sagehound.data.photo_set import PhotoSet
@@ -98,13 +98,15 @@ def near_duplicates(photos: PhotoSet, cached: Features) -> PhotoSet:
     """The set with more near-duplicates, found by the features of its photos."""
     if len(photos.photos) > MOST_PHOTOS:
         return photos
-    place = {p.file: i for i, p in enumerate(photos.photos)}
-    order = [place[p.file] for name in SPLITS for p in photos.split(name)]
-    rows = np.concatenate([cached.centre[name]([(0, i) for i in range(len(photos.split(name)))]) for name in SPLITS])
-    features = np.empty_like(rows)
-    features[order] = rows
-    pairs = by_features(features, Fingerprints([photos.fingerprints[p.file] for p in photos.photos]))
-    return photos.with_pairs(pairs)
+    return photos.with_pairs(by_features(of_all(photos, cached), photos.prints()))
+
+
+def of_all(photos: PhotoSet, cached: Features) -> Floats:
+    """The features of each photo's centre crop, n x f."""
+    files = [p.file for name in SPLITS for p in photos.split(name)]
+    rows = (row for name in SPLITS for row in cached.centre[name]([(0, i) for i in range(len(photos.split(name)))]))
+    by_file = dict(zip(files, rows, strict=True))
+    return np.stack([by_file[p.file] for p in photos.photos])
 
 
 class FeatureView:

@@ -82,8 +82,9 @@ def of_training(folder: Path, model: "Classifier", data: "PhotoDataModule") -> N
 
     try:
         if data.features:
-            (x, y, files), (z, w, _) = (_features(data, split) for split in ("train", "valid"))
-            insights.write(folder, (x, y), (z, w), files, data.photos.classes)
+            photos, scenes = data.photos, data.photos.scenes()
+            of_train = [scene for scene, p in zip(scenes, photos.photos, strict=True) if p.split == "train"]
+            insights.write(folder, *_features(data, "train"), photos.classes, of_train)
         write(folder, model)
     except Exception as error:  # the model is there, and the report can be written later
         again = command(["report", str(folder)], ["sagehound"])

@@ -75,11 +75,11 @@ def reliability(confidence: Any, correct: Any) -> Figure:  # noqa: ANN401 - arra
 
 
 def learning_curve(points: Sequence[Mapping[str, Any]]) -> Figure:
-    """Draw the valid accuracy over the number of train photos."""
+    """Draw the leave-one-out accuracy over the number of photos."""
     figure = Figure(figsize=(5.5, 3.4), layout="constrained")
     axes = figure.subplots()
     axes.plot([p["photos"] for p in points], [p["top1"] for p in points], "o-")
-    axes.set(xlabel="train photos", ylabel="valid accuracy", title="Learning curve of a head on the features")
+    axes.set(xlabel="photos", ylabel="leave-one-out accuracy", title="Learning curve of a head on the features")
     axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.set_xlim(left=0)
     return figure

@@ -1,58 +1,70 @@
-"""What cached features show about the photos: a learning curve and labels that do not follow from the photos."""
+"""What cached features show about the photos of a set, and insights.json with it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sagehound.debugger.label_check import label_scores, transfer
+from sagehound.diagnosis.class_pairs import inseparable_classes
+from sagehound.diagnosis.learning_curve import MORE, learning_curve
+from sagehound.diagnosis.leave_one_out import Array, leave_one_out
+from sagehound.diagnosis.outliers import outliers
+from sagehound.diagnosis.suspicious_labels import suspicious_labels
 from sagehound.storage.atomic import write_json
 
 NAME = "insights.json"
-MARGIN = 0.4  # as in debugger.label_check: at most 1.3 % of right labels are contradicted by so much
-_SHARES = (0.25, 0.5, 1.0)  # of the train photos
-_DRAWS = 3  # of each share below 1
-_MOST = 4000  # train photos: the time grows with the cube of their number
-
-Array = np.ndarray[Any, Any]
+_MOST = 10_000  # photos: the leave-one-out scores take two seconds
 
 
 def write(
-    folder: Path, train: tuple[Array, Array], valid: tuple[Array, Array], files: list[str], classes: list[str]
+    folder: Path, features: Array, labels: Array, files: list[str], classes: list[str], scenes: Sequence[int]
 ) -> None:
-    """Write insights.json: ``learning_curve`` and ``suspicious_labels``.
-
-    ``learning_curve`` has the valid accuracy of a ridge regression on a quarter, half and all of the train photos, as
-    the mean of three draws. ``suspicious_labels`` are train photos whose leave-one-out score is larger for another
-    class by ``MARGIN``, the largest first. With more than 4,000 train photos, both look at 4,000 of them.
+    """Write insights.json about the train photos; see ``of_features``.
 
     Args:
         folder: the run's.
-        train: features, n x f, and labels, n.
-        valid: the same of the valid photos.
-        files: the n train photos.
+        features: n x f.
+        labels: n.
+        files: the n photos.
         classes: c names.
+        scenes: n numbers; photos of one scene are left out together.
     """
-    rng = np.random.default_rng(0)
-    chosen = rng.permutation(len(files))[:_MOST]
-    x, y = train[0][chosen], train[1][chosen]
-    curve = []
-    for share in _SHARES:
-        count = max(round(share * len(x)), 2)
-        draws = [rng.permutation(len(x))[:count] for _ in range(1 if share == 1 else _DRAWS)]
-        top1 = [transfer(x[i], y[i], *valid, len(classes)) for i in draws]
-        curve.append({"photos": count, "top1": round(float(np.mean(top1)), 4)})
-    scores = label_scores(x, y, len(classes))
-    best = scores.argmax(1)
-    margin = scores.max(1) - scores[np.arange(len(y)), y]
-    suspicious = [
-        {
-            "file": files[chosen[i]],
-            "label": classes[y[i]],
-            "suggested": classes[best[i]],
-            "margin": round(float(margin[i]), 3),
-        }
-        for i in np.argsort(-margin)
-        if margin[i] > MARGIN
-    ]
-    write_json(folder / NAME, {"learning_curve": curve, "suspicious_labels": suspicious})
+    write_json(folder / NAME, of_features(features, labels, files, classes, scenes))
+
+
+def of_features(
+    features: Array, labels: Array, files: list[str], classes: list[str], scenes: Sequence[int]
+) -> dict[str, Any]:
+    """What features show: labels, the gain of more photos, classes that are alike, and photos unlike all others.
+
+    ``suspicious_labels``, ``inseparable_classes`` and ``outliers`` are described in ``sagehound.diagnosis``, as
+    ``learning_curve`` and ``more_photos``, the accuracy that 25 more photos a class would add. Of more than 10,000
+    photos, 10,000 are looked at. Arguments as in ``write``.
+    """
+    chosen = np.sort(np.random.default_rng(0).permutation(len(files))[:_MOST])
+    x, y = features[chosen], labels[chosen]
+    scores = leave_one_out(x, y, len(classes), scenes=np.asarray(scenes)[chosen].tolist())
+    curve = learning_curve(x, y, len(classes))
+
+    def about(index: int) -> dict[str, Any]:
+        return {"file": files[chosen[index]], "label": classes[y[index]]}
+
+    return {
+        "learning_curve": curve.points,
+        "more_photos": {
+            "per_class": MORE,
+            "gain": None if curve.gain is None else round(curve.gain, 4),
+            "interval": curve.interval and [round(limit, 4) for limit in curve.interval],
+            "sentence": curve.sentence,
+        },
+        "suspicious_labels": [
+            about(s.photo) | {"suggested": classes[s.suggested], "margin": round(s.margin, 3)}
+            for s in suspicious_labels(scores, y)
+        ],
+        "inseparable_classes": [
+            {"classes": [classes[p.a], classes[p.b]], "error": round(p.error, 4), "photos": p.photos}
+            for p in inseparable_classes(scores, y)
+        ],
+        "outliers": [about(o.photo) | {"distance": round(o.distance, 3)} for o in outliers(x)],
+    }

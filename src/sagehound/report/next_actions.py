@@ -9,7 +9,7 @@ from sagehound.system.program import command, words
 
 MOST = 3  # actions in a report
 REVIEWED = "without_suspicious.csv"  # the photos without those with a suspicious label
-_STEEP = 0.01  # valid accuracy gained by twice as many photos that is worth collecting them
+_STEEP = 0.01  # accuracy gained by twice as many photos that is worth collecting them
 _GAP = 0.1  # train top-1 minus valid top-1, above which more varied photos help
 _HEAD_EPOCHS = 3  # of finetune=gradual by default, before the backbone is trained
 _MISCALIBRATED = 0.05  # expected calibration error beyond its noise
@@ -95,10 +95,12 @@ def _more_photos(run: Contents) -> Iterator[Action]:
     half, full = curve[-2:]
     weakest = sorted((row for row in run.by_class if row["accuracy"]), key=lambda row: float(row["accuracy"]))[:3]
     names = ", ".join(row["class"] for row in weakest)
+    sentence = run.insights.get("more_photos", {}).get("sentence")
+    expected = f" ({sentence})" if sentence else ""
     why = (
-        f"From {half['photos']} to {full['photos']} train photos, the valid accuracy rose from {half['top1']:.1%} to "
-        f"{full['top1']:.1%}, so more photos probably help. The classes with the lowest test accuracy: {names}. Add "
-        "photos to their train folders, then train again."
+        f"From {half['photos']} to {full['photos']} train photos, the leave-one-out accuracy of a head on the features "
+        f"rose from {half['top1']:.1%} to {full['top1']:.1%}, so more photos probably help{expected}. The classes with "
+        f"the lowest test accuracy: {names}. Add photos to their train folders, then train again."
     )
     yield Action("Collect more photos of the weakest classes", why, repeat(run))
 

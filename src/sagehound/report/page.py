@@ -9,6 +9,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from sagehound.report.charts import Picture
+from sagehound.report.choices import Download
 from sagehound.report.images import Tile
 
 _HERE = Path(__file__).parent
@@ -19,9 +20,10 @@ class Part:
     """One part of a section.
 
     Attributes:
-        kind: answer, text, list, actions, picture, tiles, code or table.
+        kind: answer, text, list, actions, picture, tiles, choices, download, code or table.
         text: of an answer, a text or code.
-        items_: of a list, of actions or of tiles.
+        items_: of a list, of actions, of tiles or of choices.
+        download: of a download.
         picture: of a picture.
         caption, columns, rows, sortable: of a table.
     """
@@ -29,6 +31,7 @@ class Part:
     kind: str
     text: str = ""
     items_: Sequence[Any] = ()
+    download: Download | None = None
     picture: Picture | None = None
     caption: str = ""
     columns: Sequence[str] = ()
@@ -71,7 +74,14 @@ def render(title: str, subtitle: str, sections: Sequence[Section]) -> str:
     """The page as HTML; every text is escaped."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string((_HERE / "page.html").read_text(encoding="utf-8"))
-    style, script = (Markup((_HERE / name).read_text(encoding="utf-8")) for name in ("page.css", "page.js"))
     shown = [section for section in sections if section.parts]
+    names = ["page"]
+    if any(part.kind == "choices" for section in shown for part in section.parts):
+        names.append("choices")
+    style, script = (_joined([f"{name}.{kind}" for name in names]) for kind in ("css", "js"))
     page = template.render(title=title, subtitle=subtitle, sections=shown, style=style, script=script)
     return page.encode("utf-8", "backslashreplace").decode()
+
+
+def _joined(names: Sequence[str]) -> Markup:
+    return Markup("".join((_HERE / name).read_text(encoding="utf-8") for name in names))

@@ -17,6 +17,7 @@ _FEW = 20  # classes; the confusion of more is drawn as pixels
 _PAIRS = 12  # most confused
 _SAMPLES = 12  # photos
 _SUSPICIOUS = 12
+_OUTLIERS = 6
 
 
 def page(run: Contents, model: "Classifier | None" = None) -> str:
@@ -113,8 +114,25 @@ def _insights(run: Contents, section: Section) -> None:
     if len(curve) > 1:
         text = "; ".join(f"{p['photos']} photos {p['top1']:.1%}" for p in curve)
         section.picture(
-            charts.vector(charts.learning_curve(curve), f"Valid accuracy by number of train photos: {text}")
+            charts.vector(charts.learning_curve(curve), f"Leave-one-out accuracy by number of train photos: {text}")
         )
+    if sentence := run.insights.get("more_photos", {}).get("sentence"):
+        section.text(f"{sentence}, if the learning curve continues.")
+    _odd_photos(run, section)
+
+
+def _odd_photos(run: Contents, section: Section) -> None:
+    """Classes that cannot be told apart, and photos unlike all others."""
+    alike = [
+        f"{' and '.join(pair['classes'])}: {pair['error']:.0%} of {pair['photos']} train photos resemble the other"
+        for pair in run.insights.get("inseparable_classes", [])[:_PAIRS]
+    ]
+    if alike:
+        section.text("Classes that the features cannot tell apart:")
+        section.parts.append(Part("list", items_=alike))
+    if odd := run.insights.get("outliers", []):
+        section.text(f"{len(odd)} train photos are unlike all others, the most foreign first:")
+        section.tiles(tiles(run.photos, [(one["file"], [one["label"]]) for one in odd[:_OUTLIERS]]))
 
 
 def _curves(run: Contents) -> Section:

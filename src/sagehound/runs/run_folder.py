@@ -39,6 +39,7 @@ _WRITTEN = (
         "hydra.yaml",
         "audit.json",
         "splits.csv",
+        *("doctor.json", "suspects.csv", "doctor.html"),
         "metrics.json",
         *_OF_ALL,
         *_OF_PREDICTIONS,

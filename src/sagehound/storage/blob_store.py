@@ -24,7 +24,7 @@ from sagehound.errors import SagehoundError
 from sagehound.storage.atomic import write_json
 from sagehound.system import console
 
-KINDS = ("features", "photos")
+KINDS = ("features", "measures", "photos")
 
 _INDEX = np.dtype([("key", "u1", (32,)), ("start", "<u8"), ("end", "<u8"), ("crc", "<u4")])
 _FOOTER = struct.Struct("<QI4s")  # entries of the index, its CRC-32, and what kind of file this is

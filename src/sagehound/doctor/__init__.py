@@ -1,0 +1,1 @@
+"""The doctor of a set of photos: lists what is probably wrong with them."""
