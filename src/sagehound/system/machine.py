@@ -7,6 +7,7 @@ import os
 import platform
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -84,6 +85,7 @@ def importing() -> Iterator[None]:
     Importing torch, timm and Lightning took 3.6 s instead of 4.4 s: they create a million objects that stay alive.
     """
     gc.disable()
+    warnings.filterwarnings("ignore", "IProgress not found")  # tqdm's, in a notebook without ipywidgets
     try:
         with interrupts.delayed():
             yield
