@@ -171,7 +171,7 @@ def test_launch_runs_the_command_and_raises_its_errors(
     assert "p.csv" in capsys.readouterr().out
     for words, error, message in (
         (["deploy=lokal"], ConfigError, "deploy=lokal: no such option (did you mean local?)"),
-        (["transform=local", "model=nowhere", "data=folder", "data.root=."], InputError, "model=nowhere: no such run or file"),
+        (["deploy=local", "model=nowhere"], InputError, "model=nowhere: no such run or file"),
     ):
         with pytest.raises(error) as raised:
             sagehound.launch(*words)
