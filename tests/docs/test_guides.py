@@ -1,6 +1,6 @@
 """The commands of each guide run, one block after the other, in an empty folder.
 
-A block whose marker ``<!-- not run: REASON -->`` stands before it is not run. Its commands are composed by test_docs.py.
+A block after the marker ``<!-- not run: REASON -->`` is not run; test_docs.py composes its commands.
 """
 
 import os
