@@ -66,8 +66,11 @@ def launch(*overrides: str, config_dir: str | Path | None = None, **groups: obje
     given = _given("launch", overrides, groups)
     if config_dir:
         given += ["--config-dir", str(Path(config_dir).expanduser())]
+    # Jupyter sets FORCE_COLOR, with which a command writes for a terminal: colours, and lines that replace each other
+    environment = {name: value for name, value in os.environ.items() if name != "FORCE_COLOR"}
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", "sagehound.cli", "launch", *given],
+        env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
