@@ -41,6 +41,7 @@ docs: $(INSTALLED)
 
 pictures: $(INSTALLED)
 	$(BIN)/python docs/scripts/pictures.py
+	$(BIN)/python docs/scripts/notebooks.py
 
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/all.py

@@ -159,6 +159,33 @@ def test_wrong_python_arguments_are_refused(tmp_path: Path) -> None:
         sagehound.train("data=demo", config_dir=tmp_path / "nowhere")
 
 
+@pytest.mark.slow
+def test_launch_runs_the_command_and_raises_its_errors(
+    run: Run, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    sagehound.launch(
+        "data=folder", transform="local", model=run, **{"data.root": photos / "test", "transform.output": "p.csv"}
+    )
+    assert len((tmp_path / "p.csv").read_text().splitlines()) == 13
+    assert "p.csv" in capsys.readouterr().out
+    for words, error, message in (
+        (["deploy=lokal"], ConfigError, "deploy=lokal: no such option (did you mean local?)"),
+        (["deploy=local", "model=nowhere"], InputError, "model=nowhere: no such run or file"),
+    ):
+        with pytest.raises(error) as raised:
+            sagehound.launch(*words)
+        assert str(raised.value).startswith(message)
+        assert capsys.readouterr().err == ""
+
+
+def test_launch_refuses_what_is_no_text() -> None:
+    with pytest.raises(ConfigError, match=r"3: an override is a string, .*; give several as launch\(\*overrides\)"):
+        sagehound.launch(3)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r'give each key as an override of its own: "aws\.name=emulator"'):
+        sagehound.launch(aws={"name": "emulator"})
+
+
 def test_a_file_without_a_model_is_refused(tmp_path: Path, run: Run) -> None:
     (tmp_path / "x.ckpt").write_bytes(b"no checkpoint")
     for wrong in (tmp_path, tmp_path / "x.ckpt", tmp_path / "y.ckpt", "nowhere"):

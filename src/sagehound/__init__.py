@@ -1,12 +1,13 @@
 """Fine-tune an image classifier on your own folder of photos.
 
-``train``, ``load`` and ``predict`` are the Python form of the command ``sagehound``. ``Classifier`` and
+``train``, ``launch``, ``load`` and ``predict`` are the Python form of the command ``sagehound``. ``Classifier`` and
 ``PhotoDataModule`` are for your own Lightning Trainer.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sagehound.api import launch as launch
     from sagehound.api import train as train
     from sagehound.cli.predictions import Remote as Remote
     from sagehound.cli.predictions import predict as predict
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 # the module of each public name; it is imported at first use, because importing torch takes seconds
 _PUBLIC = {
     "train": "api",
+    "launch": "api",
     "Run": "runs.run",
     "load": "runs.trained_model",
     "predict": "cli.predictions",

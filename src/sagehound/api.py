@@ -1,14 +1,20 @@
-"""Trains from Python with the same config as the command."""
+"""Trains and launches from Python with the same config as the commands."""
 
 import json
-from collections.abc import Iterator
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from threading import RLock
+from threading import RLock, Thread
+from typing import IO
 
 from sagehound.config.overrides import override
+from sagehound.errors import ConfigError, InputError, SagehoundError
 from sagehound.runs.run import Run
 
+_ERROR = "sagehound: "  # begins the line in which a command says why it failed
 _LOCK = RLock()  # Hydra's state and the random generators are global to the process
 
 
@@ -30,14 +36,8 @@ def train(*overrides: str, config_dir: str | Path | None = None, **groups: objec
     """
     from sagehound import config
     from sagehound.cli import command
-    from sagehound.errors import ConfigError
 
-    for word in overrides:
-        if not isinstance(word, str):
-            raise ConfigError(
-                f"{word!r}: an override is a string, such as 'data=folder'; give several as train(*overrides)"
-            )
-    given = [*overrides, *(_override(key, value) for key, value in groups.items())]
+    given = _given("train", overrides, groups)
     if flags := [word for word in given if word.startswith("-")]:
         raise ConfigError(
             f"{flags[0]}: flags belong to the command; sagehound.train takes key=value and trains one run"
@@ -47,10 +47,81 @@ def train(*overrides: str, config_dir: str | Path | None = None, **groups: objec
         return Run(folder, command.run_training(config.typed(cfg), folder, cfg.hydra.overrides.task))
 
 
+def launch(*overrides: str, config_dir: str | Path | None = None, **groups: object) -> None:
+    """Run the command ``sagehound launch``: search, train on SageMaker, register, deploy, predict photos.
+
+    The command runs in a process of its own, and its output is printed here. Name the folder of the results with
+    ``hydra.run.dir``, or ``hydra.sweep.dir`` for a search. ``deploy=local`` serves until it is interrupted.
+
+    Args:
+        overrides: what follows ``sagehound launch`` on the command line, such as "-m" and "hpo=optuna", or "list".
+        config_dir: a folder with config groups of your own.
+        groups: overrides as keyword arguments, such as deploy="sagemaker" or model=run.
+
+    Raises:
+        ConfigError: the command or the config is wrong.
+        InputError: photos, weights or a model cannot be used.
+        SagehoundError: a step, a job or an endpoint failed; ``exit_code`` is that of the command.
+    """
+    given = _given("launch", overrides, groups)
+    if config_dir:
+        given += ["--config-dir", str(Path(config_dir).expanduser())]
+    # Jupyter sets FORCE_COLOR, with which a command writes for a terminal: colours, and lines that replace each other
+    environment = {name: value for name, value in os.environ.items() if name != "FORCE_COLOR"}
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "sagehound.cli", "launch", *given],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+    )
+    errors: list[str] = []
+    reader = Thread(target=_forward_errors, args=(process.stderr, errors), daemon=True)
+    reader.start()
+    try:
+        for line in process.stdout or ():
+            print(line, end="", flush=True)
+        code = process.wait()
+    finally:
+        process.terminate()
+        process.wait()
+        reader.join()
+    if code:
+        kind = {ConfigError.exit_code: ConfigError, InputError.exit_code: InputError}.get(code, SagehoundError)
+        error = kind(errors[-1] if errors else f"sagehound launch ended with exit code {code}")
+        error.exit_code = code
+        raise error
+
+
+def _forward_errors(stream: IO[str] | None, errors: list[str]) -> None:
+    """Print the stderr of a command, except its error messages, which are appended to ``errors``."""
+    for line in stream or ():
+        if line.startswith(_ERROR):
+            errors.append(line.removeprefix(_ERROR).rstrip("\n"))
+        else:
+            print(line, end="", file=sys.stderr, flush=True)
+
+
+def _given(function: str, overrides: Sequence[object], groups: Mapping[str, object]) -> list[str]:
+    """The overrides of a call as words of a command line.
+
+    Raises:
+        ConfigError: one of them is not text, or a keyword argument is a dictionary.
+    """
+    words = []
+    for word in overrides:
+        if not isinstance(word, str):
+            raise ConfigError(
+                f"{word!r}: an override is a string, such as 'data=folder'; give several as {function}(*overrides)"
+            )
+        words.append(word)
+    return [*words, *(_override(key, value) for key, value in groups.items())]
+
+
 def _override(key: str, value: object) -> str:
     """Write a keyword argument as an override."""
-    from sagehound.errors import ConfigError
-
     if isinstance(value, dict):
         keys = ", ".join(f'"{key}.{k}={v}"' for k, v in value.items())
         raise ConfigError(f"{key}={value}: give each key as an override of its own: {keys}")
@@ -58,8 +129,13 @@ def _override(key: str, value: object) -> str:
     if value is None or isinstance(value, bool | int | float):
         return f"{key}={json.dumps(value)}"
     if isinstance(value, list | tuple):
-        return f"{key}={json.dumps(list(value))}"
-    return override(key, str(value))
+        return f"{key}={json.dumps([_plain(item) for item in value])}"
+    return override(key, str(_plain(value)))
+
+
+def _plain(value: object) -> object:
+    """A path or a run as text."""
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
 @contextmanager

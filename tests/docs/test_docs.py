@@ -19,7 +19,8 @@ from sagehound_launchers.config.schema import register as register_launch
 from sagehound_launchers.search.space import parse
 from sagehound_launchers.workflow import plan
 
-PAGES = {path.relative_to(ROOT).as_posix(): path.read_text() for path in [ROOT / "README.md", *ROOT.glob("docs/*.md")]}
+FILES = [ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("docs/guides/*.md")]
+PAGES = {path.relative_to(ROOT).as_posix(): path.read_text() for path in FILES}
 ALL = "\n".join(PAGES.values())
 
 

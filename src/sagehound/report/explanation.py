@@ -40,7 +40,7 @@ def write(run: Path, photos: Sequence[Path], folder: Path) -> Iterator[tuple[Pat
     taken: set[str] = set()
     for photo in photos:
         try:
-            pixels = prepare(photo, model.preprocessing)
+            pixels = np.array(prepare(photo, model.preprocessing))  # a copy, because torch warns of read-only arrays
         except (BadPhoto, OSError) as error:
             yield photo, InputError(str(error))
             continue

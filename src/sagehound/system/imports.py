@@ -4,6 +4,7 @@ import atexit
 import gc
 import importlib
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
@@ -23,6 +24,7 @@ def importing() -> Iterator[None]:
         yield
         return
     gc.disable()
+    warnings.filterwarnings("ignore", "IProgress not found")  # tqdm's, in a notebook without ipywidgets
     try:
         with interrupts.delayed():
             import_lean()

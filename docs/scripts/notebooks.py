@@ -1,0 +1,100 @@
+"""Executes the notebooks and writes their pages with outputs: a part of `make pictures`, about five minutes.
+
+Usage: python docs/scripts/notebooks.py [NAME...]
+"""
+
+import io
+import os
+import re
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from nbconvert import MarkdownExporter
+from PIL import Image
+
+ROOT = Path(__file__).parents[2]
+NOTEBOOKS, PAGES = ROOT / "notebooks", ROOT / "docs/notebooks"
+SECONDS = 600  # for a cell
+WIDTH = 900  # pixels of a picture
+LINES = 24  # of a cell's text output
+
+
+def main() -> None:
+    """Write the page of each notebook, or of those that the command names."""
+    names = sys.argv[1:] or sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb"))
+    for name in names:
+        notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
+        with tempfile.TemporaryDirectory() as folder:
+            execute(notebook, Path(folder))
+            write(notebook, name, folder)
+        size = sum(path.stat().st_size for path in PAGES.glob(f"{name}*/*"))
+        print(f"docs/notebooks/{name}.md, pictures of {size / 1000:.0f} KB")
+
+
+def execute(notebook: nbformat.NotebookNode, folder: Path) -> None:
+    """Execute all cells in a folder; their outputs are added to the notebook.
+
+    Raises:
+        nbclient.exceptions.CellExecutionError: a cell fails.
+    """
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # for !sagehound
+    NotebookClient(notebook, timeout=SECONDS, resources={"metadata": {"path": str(folder)}}).execute()
+
+
+def write(notebook: nbformat.NotebookNode, name: str, folder: str) -> None:
+    """Write an executed notebook as a page of docs/, with its pictures beside it.
+
+    Args:
+        notebook: with outputs.
+        name: of the page.
+        folder: in which it was executed; left out of the outputs.
+    """
+    pictures = PAGES / f"{name}_files"
+    shutil.rmtree(pictures, ignore_errors=True)
+    resources = {"output_files_dir": pictures.name, "unique_key": name}
+    body, resources = MarkdownExporter().from_notebook_node(shortened(notebook, folder), resources)
+    pictures.mkdir(parents=True)
+    for path, content in resources["outputs"].items():
+        (PAGES / path).write_bytes(small(content))
+    note = f"<!-- written by docs/scripts/notebooks.py -->\n\nThis page is `notebooks/{name}.ipynb` with its outputs."
+    title, _, rest = body.strip().partition("\n")
+    (PAGES / f"{name}.md").write_text(f"{title}\n\n{note}\n{relinked(rest)}\n", encoding="utf-8")
+
+
+def shortened(notebook: nbformat.NotebookNode, folder: str) -> nbformat.NotebookNode:
+    """The notebook with long outputs cut, and without colours, styles of tables and the folder's path."""
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if "text" in output:
+                text = re.sub(r"\x1b\[[\d;]*m", "", output["text"]).replace(f"{folder}/", "").replace(folder, ".")
+                lines = text.splitlines()
+                if len(lines) > LINES:
+                    lines = [*lines[: LINES // 2], f"... {len(lines) - LINES} lines ...", *lines[-LINES // 2 :]]
+                output["text"] = "\n".join(lines) + "\n"
+            elif "data" in output and "text/html" in output["data"]:
+                html = re.sub(r"<style.*?</style>\s*", "", output["data"]["text/html"], flags=re.DOTALL)
+                output["data"]["text/html"] = re.sub(r"\n\s*", "", html.replace(' border="1"', ""))
+    return notebook
+
+
+def relinked(text: str) -> str:
+    """Links to ../docs/ as links of a page in docs/notebooks/."""
+    return text.replace("](../docs/", "](../")
+
+
+def small(content: bytes) -> bytes:
+    """A picture of at most ``WIDTH`` pixels, with at most 64 colours."""
+    picture = Image.open(io.BytesIO(content)).convert("RGB")
+    if picture.width > WIDTH:
+        picture = picture.resize((WIDTH, round(picture.height * WIDTH / picture.width)))
+    buffer = io.BytesIO()
+    picture.quantize(64).save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+if __name__ == "__main__":
+    main()
