@@ -221,8 +221,6 @@ def stop(cloud: Cloud, kind: str, name: str) -> None:
 def poll_until(cloud: Cloud, minutes: float, poll: Callable[[], T], given_up: Callable[[], bool] = lambda: False) -> T:
     """Poll a job; retry while AWS is unreachable or credentials have expired. The job is not affected.
 
-    A SIGTERM in the middle of a request raises Stopped afterwards.
-
     Args:
         cloud: the account.
         minutes: time without a response after which the last error is raised.
@@ -231,12 +229,10 @@ def poll_until(cloud: Cloud, minutes: float, poll: Callable[[], T], given_up: Ca
     """
     end, is_reported = time.monotonic() + 60 * minutes, False
     while True:
+        raise_lost_signal()  # of a SIGTERM in the middle of the last request
         try:
-            answer = poll()
-            raise_lost_signal()
-            return answer
+            return poll()
         except Unreachable as error:
-            raise_lost_signal()
             if given_up() or time.monotonic() > end:
                 raise
             if not is_reported:

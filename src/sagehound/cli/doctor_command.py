@@ -19,7 +19,7 @@ from sagehound.cli import command
 from sagehound.config import register, typed
 from sagehound.config.overrides import override_key
 from sagehound.system import interrupts
-from sagehound.system.machine import importing
+from sagehound.system.imports import importing
 from sagehound.system.project import conf_folder
 
 

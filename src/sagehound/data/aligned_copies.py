@@ -25,7 +25,7 @@ Grey = npt.NDArray[np.uint8]
 
 
 def by_alignment(features: Floats, prints: Fingerprints, read: Callable[[int], Image.Image]) -> list[Pair]:
-    """Pairs of photos of which one is a crop of the other, mirrored or not.
+    """Pairs of photos where one is a crop of the other, mirrored or not.
 
     Args:
         features: n x f.

@@ -109,11 +109,10 @@ class Classifier(Steps, Optimization):
         self.finetune = Finetune(finetune, head_epochs, backbone_lr, layer_decay, freeze_norm)
         self.head_settings = Head(list(hidden), dropout)
         self.schedule = Schedule(schedule, warmup_epochs, min_lr, plateau_factor, plateau_patience)
-        self.pretrained, self.seed, self.given_loss, self.gamma = pretrained, seed, loss, gamma
+        self.pretrained, self.seed, self.given_loss, self.gamma, self.unknown = pretrained, seed, loss, gamma, None
         self.class_weights, self.logit_adjustment, self.compile_backbone = class_weights, logit_adjustment, compile
         self.label_smoothing, self.mixup, self.cutmix = label_smoothing, mixup, cutmix
         self._set_optimizer(optimizer, lr, weight_decay, optimizer_args or {})
-        self.unknown = None
         self._check_settings(with_classes=load_weights)
         self._make_backbone(backbone, weights, preprocessing, channels_last, load_weights, image_size)
         self._set_first_classes(classes)
