@@ -4,7 +4,7 @@ python benchmarks/probabilities.py [--data PATH] [--weights FILE] [--others FOLD
 
 Trains a model, predicts its valid and test photos, which it was not trained on, and divides them at random into two
 halves: temperature and thresholds are chosen on the first and measured on the second. ``--others`` holds photos of
-other animals. For unseen breeds, two of the breeds are left out of the mean features; with a frozen backbone this equals a
+other animals. For unseen breeds, two breeds are left out of the mean features; with a frozen backbone this equals a
 model that was trained without them. ``--full`` fine-tunes the backbone for three epochs instead of the head.
 """
 
