@@ -212,6 +212,16 @@ def test_a_label_that_is_not_the_one_in_the_table_is_found_out() -> None:
         )
 
 
+def test_another_score_of_unknown_photos_is_found_out() -> None:
+    trained = np.array([[0.7, 0.2, 0.1]], np.float32)
+    expected = Expected(["a", "b", "c"], ["x.jpg"], ["a"], ["a"], trained, np.array([0.4], np.float32))
+    request, said = Request("image/jpeg", [Path("x.jpg")], [0]), answer({"a": 0.7, "b": 0.2, "c": 0.1}, "a")
+    assert compare("server", [request], [[said | {"unknown_score": 0.4005}]], expected) < 1e-6
+    for other in ({"unknown_score": 0.41}, {}):
+        with pytest.raises(SagehoundError, match=r"the score of an unknown photo is .* instead of 0\.400"):
+            compare("server", [request], [[said | other]], expected)
+
+
 @pytest.mark.slow
 def test_classes_that_look_like_formulas_are_proven(config: Compose, photos: Path, tmp_path: Path) -> None:
     """predictions.csv has a ' before such names, the archive has none."""

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from prediction_helpers import drawn
 
+import sagehound
 from sagehound.artifact.archive import Card, opened
 from sagehound.errors import InputError
 from sagehound.evaluation import thresholds_fit
@@ -86,5 +87,11 @@ def test_the_plain_handler_gives_the_scores_of_the_server(run: Path, run_photos:
     assert answer["unknown_score"] == pytest.approx(row[-1], abs=1e-4)
     assert answer["unknown"] == (row[-1] > thresholds.unknown)
     assert answer["set"] == [about["classes"][i] for i in thresholds.set_of(row[:-1], 0.99)]
+    of_python = sagehound.load(run).predict(photo, coverage=0.99)
+    assert of_python.unknown_score == pytest.approx(row[-1], abs=1e-6)
+    assert (of_python.unknown, of_python.set) == (answer["unknown"], answer["set"])
+    assert sagehound.load(run).predict(photo).set is None
+    with pytest.raises(InputError, match=r"coverage=0.5: choose from 0.8, 0.9, 0.95, 0.99"):
+        sagehound.load(run).predict(photo, coverage=0.5)
     assert metrics["unknown"]["threshold"] == about["unknown"]["threshold"]
     assert metrics["sets"]["0.99"] == {"coverage": 1.0, "size": 3.0}, "nine valid photos are too few for 99 %"

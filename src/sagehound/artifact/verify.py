@@ -1,6 +1,7 @@
 """Verifies in fresh processes that a model.tar.gz predicts what the trained model predicts."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -111,6 +112,7 @@ class Expected:
     labels: list[str]  # n, the classes of the photos
     predictions: list[str]  # n, as in predictions.csv
     probabilities: Floats  # n x c
+    unknown: Floats | None = None  # n, the scores of unknown photos
 
     @property
     def is_clear(self) -> npt.NDArray[np.bool_]:
@@ -139,6 +141,7 @@ def verify(model: Path, photos: PhotoSet, test: Predictions, table: Path, fresh:
         [rows[i]["label"] for i in chosen],
         [rows[i]["prediction"] for i in chosen],
         test.probabilities[chosen],
+        None if test.unknown is None else test.unknown[chosen],
     )
     with tempfile.TemporaryDirectory(prefix="sagehound-") as folder, ThreadPoolExecutor(len(_WAYS)) as pool:
         requests = make_requests([photos.root / file for file in expected.files])
@@ -225,9 +228,9 @@ def compare(way: str, requests: list[Request], responses: list[list[Any]], expec
     """Compare responses with the trained model's predictions, by class name; returns the largest difference.
 
     Raises:
-        SagehoundError: a response is missing; class names or their order differ; a probability differs by more than the
-            tolerance; a label differs without a near tie of the two best classes; fewer photos are classified
-            correctly.
+        SagehoundError: a response is missing; class names or their order differ; a probability or a score of unknown
+            photos differs by more than the tolerance; a label differs without a near tie of the two best classes; fewer
+            photos are classified correctly.
     """
     off, others, right = 0.0, [], set()
     for request, answers in zip(requests, responses, strict=True):
@@ -238,6 +241,8 @@ def compare(way: str, requests: list[Request], responses: list[list[Any]], expec
                 raise _unfit(way, f"its classes are {_first_difference(names, expected.classes)}")
             probabilities = np.array(list(answer["probabilities"].values()), np.float32)
             off = max(off, float(np.abs(probabilities - expected.probabilities[number]).max()))
+            if expected.unknown is not None:
+                _check_unknown(way, answer, float(expected.unknown[number]))
             if not _is_label(answer, expected, number):
                 others.append(f"{expected.files[number]} is {answer['label']}, not {expected.predictions[number]}")
             if answer["label"] == expected.labels[number]:
@@ -253,6 +258,12 @@ def compare(way: str, requests: list[Request], responses: list[list[Any]], expec
     if len(was_right - right):
         raise _unfit(way, f"{len(was_right - right)} photos that the trained model classifies right are wrong")
     return off
+
+
+def _check_unknown(way: str, answer: dict[str, Any], expected: float) -> None:
+    score = answer.get("unknown_score", math.nan)
+    if not abs(score - expected) <= TOLERANCE:
+        raise _unfit(way, f"the score of an unknown photo is {score:.3f} instead of {expected:.3f}")
 
 
 def _is_label(answer: dict[str, Any], expected: Expected, number: int) -> bool:

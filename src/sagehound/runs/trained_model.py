@@ -17,6 +17,7 @@ from sagehound.artifact import archive
 from sagehound.errors import ConfigError, InputError
 from sagehound.inference.decode import BadPhoto, to_rgb
 from sagehound.inference.preprocessing import Pixels, Preprocessing, centre, prepare, to_pixels
+from sagehound.inference.thresholds import Thresholds
 from sagehound.system.imports import importing
 from sagehound.system.machine import cores
 
@@ -43,6 +44,9 @@ class Prediction:
     probability: float  # of the label
     top: list[tuple[str, float]]  # the most probable labels with their probabilities
     probabilities: dict[str, float]  # of every class, in the order of the model's outputs
+    unknown: bool | None = None  # whether the photo is like none of the training; None if the model cannot say
+    unknown_score: float | None = None  # 0 like the mean photo of a class, 1 and more like none
+    set: list[str] | None = None  # of the classes that ``coverage`` asked for
 
 
 class Model:
@@ -51,41 +55,52 @@ class Model:
     Args:
         classes: the c class names.
         preprocessing: how a photo is prepared for the network.
-        network: maps a list of b photos, uint8, h x w x 3, to probabilities, b x c.
+        network: maps a list of b photos, uint8, h x w x 3, to probabilities, b x c, or b x (c + 1): the last column is
+            then the score of unknown photos.
+        thresholds: of unknown photos and sets of classes.
     """
 
     def __init__(
-        self, classes: list[str], preprocessing: Preprocessing, network: Callable[[list[Pixels]], _Probabilities]
+        self,
+        classes: list[str],
+        preprocessing: Preprocessing,
+        network: Callable[[list[Pixels]], _Probabilities],
+        thresholds: Thresholds | None = None,
     ) -> None:
         self.classes, self.preprocessing, self._network = classes, preprocessing, network
+        self.thresholds = thresholds or Thresholds()
 
     @overload
     def predict(  # type: ignore[overload-overlap] # a str is also an Iterable[str], and one photo
-        self, photos: Photo, top_k: int = 5
+        self, photos: Photo, top_k: int = 5, coverage: float | None = None
     ) -> Prediction: ...
 
     @overload
-    def predict(self, photos: Iterable[Photo], top_k: int = 5) -> list[Prediction]: ...
+    def predict(self, photos: Iterable[Photo], top_k: int = 5, coverage: float | None = None) -> list[Prediction]: ...
 
-    def predict(self, photos: Photo | Iterable[Photo], top_k: int = 5) -> Prediction | list[Prediction]:
+    def predict(
+        self, photos: Photo | Iterable[Photo], top_k: int = 5, coverage: float | None = None
+    ) -> Prediction | list[Prediction]:
         """Predict one photo, or several.
 
         Args:
             photos: a path, the content of a file, a PIL image, an array of uint8, h x w x 3 (RGB) or h x w (grey), or
                 several of them as a list or an array, b x h x w x 3.
             top_k: number of the most probable labels in ``top``.
+            coverage: share of photos whose ``set`` of classes should hold the right one, such as 0.9; None: no set.
 
         Raises:
-            InputError: a photo cannot be read; names the photo.
+            InputError: a photo cannot be read; names the photo. Or the model has no sets of this coverage.
             ConfigError: ``top_k`` is below 1.
         """
         if top_k < 1:
             raise ConfigError(f"top_k={top_k}: must be at least 1")
+        self.thresholds.check(unknown=False, coverage=coverage)
         several_in_one = isinstance(photos, Iterable) and not hasattr(photos, "read")  # an open file yields lines
         dimensions = getattr(photos, "ndim", 4)  # an array's, or those of a tensor, which is refused as a whole
         single = isinstance(photos, _ONE) or not several_in_one or dimensions != 4
         several: Iterable[Any] = [photos] if single else photos  # type: ignore[assignment]
-        results = [self._prediction(p, top_k) for p in self._probabilities(iter(several), single=single)]
+        results = [self._prediction(p, top_k, coverage) for p in self._probabilities(iter(several), single=single)]
         return results[0] if single else results
 
     def _probabilities(self, photos: Iterator[Photo], *, single: bool) -> Iterator[_Probabilities]:
@@ -111,11 +126,23 @@ class Model:
         except InputError as error:
             raise type(error)(f"{name}: {error}") from error
 
-    def _prediction(self, probabilities: _Probabilities, top_k: int) -> Prediction:
+    def _prediction(self, row: _Probabilities, top_k: int, coverage: float | None) -> Prediction:
+        probabilities, *scores = np.split(row, [len(self.classes)])
         order = np.argsort(-probabilities, kind="stable")[:top_k]
         top = [(self.classes[i], float(probabilities[i])) for i in order]
         probability_of = dict(zip(self.classes, map(float, probabilities), strict=True))
-        return Prediction(*top[0], top, probability_of)
+        label, probability = top[0]
+        chosen = None if coverage is None else self.thresholds.set_of(probabilities, coverage)
+        score = float(scores[0][0]) if len(scores[0]) and self.thresholds.unknown is not None else None
+        return Prediction(
+            label,
+            probability,
+            top,
+            probability_of,
+            unknown=None if score is None or self.thresholds.unknown is None else score > self.thresholds.unknown,
+            unknown_score=score,
+            set=None if chosen is None else [self.classes[i] for i in chosen],
+        )
 
 
 def _image(photo: Any) -> Image.Image:  # noqa: ANN401 - whatever the user gave
@@ -149,7 +176,9 @@ def load(model: str | os.PathLike[str]) -> Model:
 
     with archive.opened(path) as folder:
         predictor = Predictor(folder)
-    return Model(predictor.card.classes, predictor.card.preprocessing, predictor)
+    card = predictor.card
+    network = predictor if card.thresholds.unknown is None else predictor.scored
+    return Model(card.classes, card.preprocessing, network, card.thresholds)
 
 
 def read_checkpoint(path: Path) -> "Classifier":

@@ -26,7 +26,7 @@ Request = dict[str, Any]
 Answers = list[Any]
 
 _JSON, _LINES = "application/json", "application/jsonlines"
-_PARAMETERS = "; probabilities=all"
+_PARAMETERS = "; probabilities=all; unknown=1"
 _AT_ONCE = 8  # requests at a time
 _LOW = 10  # niceness of the imports, because the run trains meanwhile
 _HEAVY = {
@@ -109,6 +109,8 @@ async def _post(app: "ASGIApp", request: Request) -> Answers:
 
 
 def _through_functions(model: str, requests: list[Request]) -> list[Answers]:
+    import numpy as np
+
     from sagehound.artifact.archive import opened
     from sagehound.errors import InputError
     from sagehound.inference import formats
@@ -126,7 +128,10 @@ def _through_functions(model: str, requests: list[Request]) -> list[Answers]:
             for photo in formats.photos_in(_body(request), content_type):
                 if isinstance(photo, InputError):
                     raise photo
-                answers.append(formats.photo_result(classes, predictor([prepare(photo, preprocessing)])[0], want))
+                *probabilities, unknown = predictor.scored([prepare(photo, preprocessing)])[0]
+                thresholds = predictor.card.thresholds
+                row = np.array(probabilities, np.float32)
+                answers.append(formats.photo_result(classes, row, want, thresholds, float(unknown)))
             content = formats.encode(answers, want, single=formats.is_photo(content_type))
             responses.append(_read(content, content_type))
     return responses
