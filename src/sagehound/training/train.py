@@ -111,7 +111,7 @@ def _train(
                 predictions, scores, best_epoch = _evaluate(ready, data, log, cfg, opened, times)
         try:
             if with_artifact:
-                with times.phase("artifact"):
+                with times.phase("artifact"), report.insights_beside(cfg, folder, data):
                     path, test, about = folder / archive.NAME, predictions["test"], scores | {"best_epoch": best_epoch}
                     more = drift_baseline.files(ready.model, data, predictions["valid"])
                     export.make(ready.model, data.preprocessing, cfg, data.photos, about, test, path, fresh, more)
@@ -132,8 +132,8 @@ def _write_profile_and_report(times: Times, cfg: Train, ready: "_Ready", data: P
             reads_photos=not data.head_alone,
             own_transform=bool(cfg.augment.transform),
         )
-    if cfg.report and cfg.results not in ("tables", "scores"):
-        report.of_training(folder, ready.model, data)
+    if report.is_wanted(cfg):
+        report.of_training(cfg, folder, ready.model, data)
 
 
 def _check(cfg: Train) -> None:
