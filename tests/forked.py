@@ -32,6 +32,7 @@ _READ_LATER = (
     "HOME",
     "GIT_DIR",
     "OMP_",
+    "GOMP_",
     "TORCHINDUCTOR_",
 )  # not when a package is imported
 _context = multiprocessing.get_context("forkserver")

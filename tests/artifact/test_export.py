@@ -139,9 +139,12 @@ def test_inference_py_needs_nothing_but_the_files_beside_it(run: Path, run_photo
 
 @pytest.mark.slow
 def test_the_same_run_gives_the_same_bytes(config: Compose, tmp_path: Path) -> None:
-    cfg = config("artifact=true", "head.hidden=[8]", "head.dropout=0.3")
-    for name in ("a", "b"):
-        train(cfg, tmp_path / name)
+    for name, report in (("a", "report=false"), ("b", "report=true")):
+        train(config("artifact=true", "head.hidden=[8]", "head.dropout=0.3", "results=all", report), tmp_path / name)
+    curve = json.loads((tmp_path / "b/insights.json").read_text())["learning_curve"]  # written beside the archive
+    assert [point["photos"] for point in curve] == [6, 12, 24]
+    assert curve[-1]["top1"] > 0.5
+    assert not (tmp_path / "a/insights.json").exists()
     assert filecmp.cmp(tmp_path / "a/model.tar.gz", tmp_path / "b/model.tar.gz", shallow=False)
 
 

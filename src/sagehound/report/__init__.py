@@ -1,11 +1,14 @@
 """report.html: what a run, a search or several runs show, in one file that needs no connection."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sagehound.config import Train
 from sagehound.storage.atomic import write_csv, write_text
 from sagehound.system import console
 from sagehound.system.program import command
@@ -76,19 +79,48 @@ def _model(folder: Path) -> "Classifier | None":
     return read_checkpoint(path)
 
 
-def of_training(folder: Path, model: "Classifier", data: "PhotoDataModule") -> None:
-    """Write insights.json and report.html after a training. After an error, a warning is printed."""
-    from sagehound.report import insights
+def is_wanted(cfg: Train) -> bool:
+    """Whether a training writes insights.json and report.html."""
+    return cfg.report and cfg.results not in ("tables", "scores")
 
+
+@contextmanager
+def insights_beside(cfg: Train, folder: Path, data: "PhotoDataModule") -> Iterator[None]:
+    """Write insights.json in a thread while the block runs, if a report is wanted and features are cached.
+
+    After an error, a warning is printed.
+    """
+    if not (is_wanted(cfg) and data.features):
+        yield
+        return
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(_write_insights, folder, data)
+        yield
+    if error := writing.exception():  # the report is written without them
+        console.warn(f"insights.json was not written ({type(error).__name__}: {error})")
+
+
+def of_training(cfg: Train, folder: Path, model: "Classifier", data: "PhotoDataModule") -> None:
+    """Write report.html after a training, and insights.json if there was no artifact to write it beside.
+
+    After an error, a warning is printed.
+    """
     try:
-        if data.features:
-            photos, scenes = data.photos, data.photos.scenes()
-            of_train = [scene for scene, p in zip(scenes, photos.photos, strict=True) if p.split == "train"]
-            insights.write(folder, *_features(data, "train"), photos.classes, of_train)
+        if not cfg.artifact:
+            with insights_beside(cfg, folder, data):
+                pass
         write(folder, model)
     except Exception as error:  # the model is there, and the report can be written later
         again = command(["report", str(folder)], ["sagehound"])
         console.warn(f"report.html was not written ({type(error).__name__}: {error}); {again} tries again")
+
+
+def _write_insights(folder: Path, data: "PhotoDataModule") -> None:
+    from sagehound.report import insights
+
+    photos, scenes = data.photos, data.photos.scenes()
+    of_train = [scene for scene, p in zip(scenes, photos.photos, strict=True) if p.split == "train"]
+    insights.write(folder, *_features(data, "train"), photos.classes, of_train)
 
 
 def _features(data: "PhotoDataModule", split: str) -> tuple[Array, Array, list[str]]:

@@ -109,7 +109,7 @@ def _train(
                 predictions, scores, best_epoch = _evaluate(ready, data, log, cfg, opened, times)
         try:
             if with_artifact:
-                with times.phase("artifact"):
+                with times.phase("artifact"), report.insights_beside(cfg, folder, data):
                     about = scores | {"best_epoch": best_epoch}
                     _write_artifact(ready.model, data, cfg, about, predictions, folder / archive.NAME, fresh)
         finally:  # whether the artifact is kept or not
@@ -143,8 +143,8 @@ def _write_profile_and_report(times: Times, cfg: Train, ready: "_Ready", data: P
             reads_photos=not data.head_alone,
             own_transform=bool(cfg.augment.transform),
         )
-    if cfg.report and cfg.results not in ("tables", "scores"):
-        report.of_training(folder, ready.model, data)
+    if report.is_wanted(cfg):
+        report.of_training(cfg, folder, ready.model, data)
 
 
 def _check(cfg: Train) -> None:
