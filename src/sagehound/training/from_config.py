@@ -85,10 +85,10 @@ def _preprocessing(checkpoint: Mapping[str, Any]) -> Preprocessing | None:
     Raises:
         InputError: it is broken.
     """
-    given = checkpoint.get("hyper_parameters", {}).get("preprocessing")
     try:
+        given = checkpoint.get("hyper_parameters", {}).get("preprocessing")
         return Preprocessing.read(given) if given else None
-    except (ValueError, TypeError, LookupError, ArithmeticError) as error:
+    except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError) as error:
         raise InputError(f"the checkpoint has a broken preprocessing ({error}): give another") from error
 
 
