@@ -10,6 +10,7 @@ import shutil
 import signal
 import tarfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,10 @@ from run_helpers import curves, same_weights, weights_of
 from safetensors.torch import save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from sagehound.config import Backbone
 from sagehound.errors import ConfigError, InputError, SagehoundError, Stopped
 from sagehound.inference import handler
+from sagehound.models import backbone, weights_pack
 from sagehound.models.classifier import Classifier
 from sagehound.runs.trained_model import load
 from sagehound.training.stop import stopped
@@ -229,7 +232,7 @@ def test_a_finished_run_can_be_given_more_epochs(config: Compose, tmp_path: Path
     drawn = curves(whole.folder)
     for i, e in enumerate(csv.DictReader(history.splitlines())):
         for column in ("train_loss", "train_top1", "valid_loss", "valid_top1", "valid_macro_f1"):
-            assert float(e[column]) == pytest.approx(drawn[column.replace("_", "/")][i][1], rel=1e-5)
+            assert float(e[column]) == pytest.approx(drawn[column.replace("_", "/", 1)][i][1], rel=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -520,6 +523,23 @@ def test_the_command_that_resumes_a_run_is_the_users_own_quoted_for_the_shell(
     last.touch()
     said = str(stopped(signal.SIGTERM, last)).partition("resume with: ")[2]
     assert shlex.split(said) == [*again, f"resume={tmp_path}/my run"]
+
+
+def test_the_preprocessing_of_packed_weights_is_kept(config: Compose, weights: Path, tmp_path: Path) -> None:
+    """A checkpoint is opened, and a run resumed, as it was trained, without the file of the weights."""
+    model = backbone.build(Backbone("test_resnet", weights=str(weights)))
+    about = weights_pack.describe(model)
+    other = replace(about, preprocessing=about.preprocessing | {"crop_pct": 0.5, "input_size": (3, 64, 64)})
+    path = tmp_path / "packed.safetensors"
+    weights_pack.write(model, other, path)
+    given = [f"backbone.weights={path}", "schedule=constant"]
+    whole = train(config(*given, "trainer.max_epochs=2"), tmp_path / "whole")
+    first = train(config(*given, "trainer.max_epochs=1"), tmp_path / "run")
+    path.unlink()
+    last = first.folder / "checkpoints/last.ckpt"
+    assert (load(last).preprocessing.size, load(last).preprocessing.resize) == ((64, 64), 128)
+    resumed = train(config(*given, "trainer.max_epochs=2", f"resume={last}"), first.folder)
+    assert same_weights(whole.folder, resumed.folder)
 
 
 @pytest.mark.slow

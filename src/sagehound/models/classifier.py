@@ -148,6 +148,7 @@ class Classifier(Steps, Optimization):
         if isinstance(preprocessing, dict):  # of a checkpoint
             preprocessing = Preprocessing.read(preprocessing)
         self.preprocessing = preprocessing or Preprocessing.of_weights(backbones.data_config(self.backbone))
+        self.hparams["preprocessing"] = asdict(self.preprocessing)  # a checkpoint is opened without the weights' file
         self.normalise = Normalise(self.preprocessing, channels_last=channels_last)
         if channels_last:
             backbones.to_channels_last(self.backbone)

@@ -196,7 +196,7 @@ def _prepare(cfg: Train, times: Times) -> _Ready:
         hardware.choose(cfg.trainer, cfg.finetune)
         stopped_at = checkpoint.read(cfg) if cfg.resume else None
         source, _ = own_source(cfg.data), from_config.transform(cfg)
-        model = from_config.classifier(cfg)
+        model = from_config.classifier(cfg, checkpoint=stopped_at)
     with times.phase("data"):
         before = splits.of_run(Path(cfg.resume)) if cfg.resume else None
         photos = find_photos(cfg.data, Path(cfg.cache.dir).expanduser(), before, source)

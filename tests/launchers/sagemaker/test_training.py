@@ -1,5 +1,6 @@
 """`python launch.py trainer=sagemaker`: jobs that really run, in the emulator, and what comes back."""
 
+import hashlib
 import json
 import os
 import re
@@ -300,3 +301,21 @@ def test_jobs_that_are_being_started_are_not_forgotten(
         assert {j["TrainingJobStatus"] for j in found} <= {"Stopping", "Stopped"}
     else:
         assert all(j["TrainingJobName"] in errors for j in found)
+
+
+def test_weights_in_s3_are_copied_for_the_job(
+    launch: Command, photos: Path, weights: Path, tmp_path: Path, emulator: Emulator
+) -> None:
+    s3 = client(emulator, "s3")
+    s3.create_bucket(Bucket="kennel", CreateBucketConfiguration={"LocationConstraint": "us-west-2"})
+    s3.upload_file(str(weights), "kennel", "w.safetensors")
+    remote = [*small(photos, weights), "trainer=sagemaker", "aws=emulator", "dry_run=true", "hydra.run.dir=dry"]
+    done = launch(*remote, "backbone.weights=s3://kennel/w.safetensors")
+    assert done.returncode == 0, done.stderr
+    assert (
+        f"/weights/{hashlib.sha256(weights.read_bytes()).hexdigest()}/" in (tmp_path / "dry/request.json").read_text()
+    )
+    missing = launch(*remote, "overwrite=true", "backbone.weights=s3://kennel/none.safetensors")
+    assert missing.returncode != 0
+    assert "backbone.weights=s3://kennel/none.safetensors" in missing.stderr
+    assert missing.stderr.count("\n") == 1
