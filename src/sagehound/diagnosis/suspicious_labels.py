@@ -21,8 +21,8 @@ def suspicious_labels(scores: Array, labels: Array) -> list[Suspicion]:
     """The photos whose label is probably wrong, the most suspicious first.
 
     A photo is listed if another class exceeds its label by half the median margin of the photos whose label scores
-    highest, and by 0.2 at least (a score is 1 for certain, 0 for impossible). With 5 % wrong labels on 900 photos of ten
-    breeds, the list had 94 % of the wrong labels, and 86 % of it were wrong; with right labels it had 6 photos.
+    highest, and by 0.2 at least (a score is 1 for certain, 0 for impossible). With 5 % wrong labels on 900 photos of
+    ten breeds, the list had 94 % of the wrong labels, and 86 % of it were wrong; with right labels it had 6 photos.
 
     Args:
         scores: leave-one-out scores, n x c.
