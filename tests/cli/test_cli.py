@@ -91,6 +91,7 @@ def test_commands_without_a_config_import_neither_hydra_nor_torch(arguments: lis
         (["predict", "model", "a.jpg", "--top-k", "0"], "--top-k 0: must be at least 1"),
         (["predict", "model", "a.jpg", "--top", "x"], "invalid int value: 'x'"),
         (["audit", "data=folder"], "data.root is missing: give data.root=PATH of your photos"),
+        (["doctor"], "data.root is missing: give data.root=PATH of your photos"),
         (["train", "head.dropou=1"], "head.dropou: no such key (did you mean head.dropout?)"),
         (
             ["train", "deploy=local"],
@@ -206,6 +207,7 @@ COMPLETIONS: list[tuple[str, set[str], set[str]]] = [  # a line, completions tha
     ("sagehound serve run deploy.port=1 ", {"backbone=", "deploy."}, {"resnet18"}),
     ("sagehound train data=demo ", {"backbone=", "trainer."}, {"data=demo"}),
     ("train/bin/sagehound audit data=fo", {"data=folder"}, set()),
+    ("sagehound doctor data.ex", {"data.exclude="}, set()),
     ("sagehound serve ", set(), {"backbone=", "data="}),
     ("sagehound predict run ph", set(), {"data="}),
 ]

@@ -1,5 +1,6 @@
 """Photos that are unlike all others."""
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -8,6 +9,7 @@ from sagehound.diagnosis.leave_one_out import Array
 
 NEIGHBOURS = 10
 FOREIGN = 1.75  # see outliers
+MOST_SHARE = 0.02
 _BLOCK = 2**22  # pairs that are compared at a time
 
 
@@ -23,7 +25,7 @@ def outliers(features: Array) -> list[Outlier]:
 
     The distance is 1 - cosine of the features, their mean subtracted, on average over the ten nearest photos. A photo
     is listed if it is above the median by 1.75 times the scaled median absolute deviation. Among 900 photos of ten
-    breeds of dogs, 1 % are listed, and eight of ten photos of other animals that were added.
+    breeds of dogs, 1 % are listed, and eight of ten photos of other animals that were added. At most 2 % are listed.
 
     Args:
         features: n x f.
@@ -43,4 +45,5 @@ def outliers(features: Array) -> list[Outlier]:
         distance[rows] = 1 - nearest.mean(1)
     median = np.median(distance)
     z = (distance - median) / max(1.4826 * float(np.median(np.abs(distance - median))), 1e-12)
-    return [Outlier(int(i), float(z[i])) for i in np.argsort(-z, kind="stable") if z[i] > FOREIGN]
+    farthest = np.argsort(-z, kind="stable")[: math.ceil(MOST_SHARE * n)]
+    return [Outlier(int(i), float(z[i])) for i in farthest if z[i] > FOREIGN]

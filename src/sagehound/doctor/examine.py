@@ -17,7 +17,7 @@ from sagehound.data.photos import find_photos, own_source
 from sagehound.doctor import doctor_page, photo_quality
 from sagehound.doctor.suspects import COLUMNS, Suspect, counts, suspects
 from sagehound.doctor.suspects import NAME as SUSPECTS
-from sagehound.errors import SagehoundError
+from sagehound.errors import ConfigError, SagehoundError
 from sagehound.inference.decode import read_photo
 from sagehound.inference.preprocessing import Preprocessing
 from sagehound.models import features
@@ -48,6 +48,8 @@ def examine(cfg: Train, folder: Path, overrides: Sequence[str]) -> dict[str, Any
         SagehoundError: the cache or a file cannot be written.
     """
     config.check(cfg)
+    if cfg.resume:
+        raise ConfigError("the doctor trains nothing, so there is nothing to resume: drop resume=")
     with run_folder.opened(folder, cfg) as opened, hardware.threads(cfg.trainer.threads):
         model, source = from_config.classifier(cfg), own_source(cfg.data)
         photos = find_photos(cfg.data, Path(cfg.cache.dir).expanduser(), None, source)
