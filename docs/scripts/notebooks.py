@@ -59,7 +59,7 @@ def write(notebook: nbformat.NotebookNode, name: str, folder: str) -> None:
     body, resources = MarkdownExporter().from_notebook_node(shortened(notebook, folder), resources)
     pictures.mkdir(parents=True)
     for path, content in resources["outputs"].items():
-        (PAGES / path).write_bytes(small(content))
+        (PAGES / path).write_bytes(small(content, Path(path).suffix))
     note = f"<!-- written by docs/scripts/notebooks.py -->\n\nThis page is `notebooks/{name}.ipynb` with its outputs."
     title, _, rest = body.strip().partition("\n")
     (PAGES / f"{name}.md").write_text(f"{title}\n\n{note}\n{relinked(rest)}\n", encoding="utf-8")
@@ -114,13 +114,16 @@ def relinked(text: str) -> str:
     return text.replace("](../docs/", "](../")
 
 
-def small(content: bytes) -> bytes:
-    """A picture of at most ``WIDTH`` pixels, with at most 64 colours."""
+def small(content: bytes, suffix: str) -> bytes:
+    """A picture of at most ``WIDTH`` pixels; a PNG with at most 64 colours."""
     picture = Image.open(io.BytesIO(content)).convert("RGB")
     if picture.width > WIDTH:
         picture = picture.resize((WIDTH, round(picture.height * WIDTH / picture.width)))
     buffer = io.BytesIO()
-    picture.quantize(64).save(buffer, "PNG", optimize=True)
+    if suffix == ".png":
+        picture.quantize(64).save(buffer, "PNG", optimize=True)
+    else:
+        picture.save(buffer, "JPEG", quality=80)
     return buffer.getvalue()
 
 
