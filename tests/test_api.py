@@ -1,7 +1,10 @@
 """sagehound.train and sagehound.load in a script or a notebook."""
 
 import io
+import re
 import shutil
+import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -177,6 +180,22 @@ def test_launch_runs_the_command_and_raises_its_errors(
             sagehound.launch(*words)
         assert str(raised.value).startswith(message)
         assert capsys.readouterr().err == ""
+
+
+@pytest.mark.slow
+def test_an_interrupt_of_launch_ends_the_command(run: Run, tmp_path: Path) -> None:
+    code = f"import sagehound; sagehound.launch('deploy=local', 'deploy.port=0', model={str(run.folder)!r})"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as python:
+        assert python.stdout
+        line = next(line for line in python.stdout if b"http://" in line).decode()
+        python.send_signal(signal.SIGINT)
+        assert b"KeyboardInterrupt" in python.communicate(timeout=60)[1]
+    address = re.search(r"127\.0\.0\.1:(\d+)", line)
+    assert address
+    with socket.socket() as client:
+        assert client.connect_ex(("127.0.0.1", int(address[1]))) != 0, "the server has ended"
 
 
 def test_launch_refuses_what_is_no_text() -> None:

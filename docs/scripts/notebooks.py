@@ -59,26 +59,54 @@ def write(notebook: nbformat.NotebookNode, name: str, folder: str) -> None:
     body, resources = MarkdownExporter().from_notebook_node(shortened(notebook, folder), resources)
     pictures.mkdir(parents=True)
     for path, content in resources["outputs"].items():
-        (PAGES / path).write_bytes(small(content))
+        (PAGES / path).write_bytes(small(content, Path(path).suffix))
     note = f"<!-- written by docs/scripts/notebooks.py -->\n\nThis page is `notebooks/{name}.ipynb` with its outputs."
     title, _, rest = body.strip().partition("\n")
     (PAGES / f"{name}.md").write_text(f"{title}\n\n{note}\n{relinked(rest)}\n", encoding="utf-8")
 
 
 def shortened(notebook: nbformat.NotebookNode, folder: str) -> nbformat.NotebookNode:
-    """The notebook with long outputs cut, and without colours, styles of tables and the folder's path."""
+    """The notebook with text outputs joined and cut, and without colours, styles of tables and the folder's path."""
     for cell in notebook.cells:
+        outputs: list[nbformat.NotebookNode] = []
         for output in cell.get("outputs", []):
-            if "text" in output:
-                text = re.sub(r"\x1b\[[\d;]*m", "", output["text"]).replace(f"{folder}/", "").replace(folder, ".")
-                lines = text.splitlines()
-                if len(lines) > LINES:
-                    lines = [*lines[: LINES // 2], f"... {len(lines) - LINES} lines ...", *lines[-LINES // 2 :]]
-                output["text"] = "\n".join(lines) + "\n"
-            elif "data" in output and "text/html" in output["data"]:
-                html = re.sub(r"<style.*?</style>\s*", "", output["data"]["text/html"], flags=re.DOTALL)
-                output["data"]["text/html"] = re.sub(r"\n\s*", "", html.replace(' border="1"', ""))
+            text = printed(output)
+            if text is None:
+                outputs.append(without_style(output))
+            elif outputs and outputs[-1].output_type == "stream":
+                outputs[-1]["text"] += text
+            else:
+                outputs.append(nbformat.v4.new_output("stream", text=text))
+        for output in outputs:
+            if output.output_type == "stream":
+                output["text"] = cut(output["text"].replace(f"{folder}/", "").replace(folder, "."))
+        if "outputs" in cell:
+            cell["outputs"] = outputs
     return notebook
+
+
+def printed(output: nbformat.NotebookNode) -> str | None:
+    """The text that a cell has printed, also by rich, whose lines are HTML; None for tables, pictures and values."""
+    text: str | None = output.get("text")
+    if "<pre style=" in output.get("data", {}).get("text/html", ""):
+        text = output["data"]["text/plain"]
+    return None if text is None else re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", text)
+
+
+def without_style(output: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """The output with its table as one line of plain HTML."""
+    if html := output.get("data", {}).get("text/html"):
+        html = re.sub(r"<style.*?</style>\s*", "", html, flags=re.DOTALL).replace(' border="1"', "")
+        output["data"]["text/html"] = re.sub(r"\n\s*", "", html)
+    return output
+
+
+def cut(text: str) -> str:
+    """The text without the middle lines, if it has many."""
+    lines = text.rstrip().splitlines()
+    if len(lines) > LINES:
+        lines = [*lines[: LINES // 2], f"... {len(lines) - LINES} lines ...", *lines[-LINES // 2 :]]
+    return "\n".join(lines) + "\n"
 
 
 def relinked(text: str) -> str:
@@ -86,13 +114,16 @@ def relinked(text: str) -> str:
     return text.replace("](../docs/", "](../")
 
 
-def small(content: bytes) -> bytes:
-    """A picture of at most ``WIDTH`` pixels, with at most 64 colours."""
+def small(content: bytes, suffix: str) -> bytes:
+    """A picture of at most ``WIDTH`` pixels; a PNG with at most 64 colours."""
     picture = Image.open(io.BytesIO(content)).convert("RGB")
     if picture.width > WIDTH:
         picture = picture.resize((WIDTH, round(picture.height * WIDTH / picture.width)))
     buffer = io.BytesIO()
-    picture.quantize(64).save(buffer, "PNG", optimize=True)
+    if suffix == ".png":
+        picture.quantize(64).save(buffer, "PNG", optimize=True)
+    else:
+        picture.save(buffer, "JPEG", quality=80)
     return buffer.getvalue()
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -71,6 +72,7 @@ def launch(*overrides: str, config_dir: str | Path | None = None, **groups: obje
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", "sagehound.cli", "launch", *given],
         env=environment,
+        process_group=0,  # Ctrl-C reaches it once, by the code below, and not in the middle of its own cleaning up
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -84,6 +86,10 @@ def launch(*overrides: str, config_dir: str | Path | None = None, **groups: obje
         for line in process.stdout or ():
             print(line, end="", flush=True)
         code = process.wait()
+    except KeyboardInterrupt:
+        process.send_signal(signal.SIGINT)
+        process.wait()
+        raise
     finally:
         process.terminate()
         process.wait()

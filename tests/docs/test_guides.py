@@ -66,7 +66,7 @@ def test_the_commands_of_the_guides_run(page: Path, tmp_path: Path, shared_cache
         "SAGEHOUND_CACHE": str(shared_cache),
     }
     done = subprocess.run(
-        ["bash", "-c", text], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600, check=False
+        ["bash", "-c", text], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=1500, check=False
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
     missing = [words for words in PRINTED[page.stem] if words not in done.stdout + done.stderr]
