@@ -51,7 +51,7 @@ class Baseline:
             "predicted": sample.predicted,
             **sample.measures,
         }
-        return bytes(save(arrays, {"format": _FORMAT, "about": json.dumps(self.about)}))
+        return _in_order(save(arrays, {"format": _FORMAT, "about": json.dumps(self.about)}))
 
     @classmethod
     def read(cls, folder: Path) -> "Baseline":
@@ -92,6 +92,14 @@ def make(features: Floats, sample: Callable[[Floats], Sample], about: dict[str, 
 def chosen(photos: int, most: int = MOST, seed: int = 0) -> list[int]:
     """At most ``most`` of the numbers below ``photos``, at random and in order."""
     return sorted(np.random.default_rng(seed).permutation(photos)[:most].tolist())
+
+
+def _in_order(content: bytes) -> bytes:
+    """A safetensors file with its metadata in order, which the library writes in any order."""
+    size = int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8 : 8 + size]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)  # as the library aligns the arrays
+    return len(header).to_bytes(8, "little") + header + content[8 + size :]
 
 
 def _sixteen_bits(values: Floats) -> Floats:
