@@ -5,6 +5,7 @@ streams and exit code. Tests of the start-up itself, and everything in tests/e2e
 """
 
 import atexit
+import gc
 import multiprocessing
 import os
 import runpy
@@ -64,6 +65,7 @@ def run(script: Path, folder: Path, arguments: Sequence[str], timeout: float) ->
 
 
 def _main(arguments: list[str], folder: Path, environment: dict[str, str], outputs: list[Path]) -> None:
+    gc.freeze()  # otherwise each garbage collection visits the million objects of the imported packages
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)

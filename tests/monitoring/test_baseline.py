@@ -8,9 +8,10 @@ import pytest
 
 from sagehound.artifact.archive import opened
 from sagehound.errors import InputError
-from sagehound.monitoring.baseline import NAME, Baseline, chosen
+from sagehound.monitoring.baseline import NAME, Baseline, chosen, make
 from sagehound.monitoring.feature_network import FeatureNetwork
 from sagehound.monitoring.photo_check import of_photos
+from sagehound.monitoring.sample import MEASURES, Sample
 
 
 @pytest.fixture
@@ -50,6 +51,15 @@ def test_a_broken_one_is_one_clear_error(unpacked: Path, damage: str) -> None:
     )
     with pytest.raises(InputError, match=r"the model's baseline.safetensors is broken \(.*monitor.baseline=FOLDER"):
         Baseline.read(unpacked)
+
+
+def test_the_same_baseline_has_the_same_bytes() -> None:
+    made = make(
+        np.ones((3, 8), np.float32),
+        lambda features: Sample(features, np.zeros(3, np.int32), {name: np.ones(3, np.float32) for name in MEASURES}),
+        {"split": "valid", "photos": 3},
+    )
+    assert len({made.content() for _ in range(32)}) == 1
 
 
 def test_a_sample_is_chosen_at_random_and_in_order() -> None:
