@@ -144,7 +144,7 @@ class Classifier(Steps, Optimization):
                 settings = Backbone(backbone, self.pretrained, weights)
                 self.backbone = backbones.build(settings, with_weights=load_weights, image_size=image_size)
         elif image_size:
-            raise ConfigError("image_size works with a backbone's name: make your own module for the size that you want")
+            raise ConfigError("image_size works with a backbone's name: make a module of your own for this size")
         else:
             self.backbone = backbone
         if isinstance(preprocessing, dict):  # of a checkpoint
