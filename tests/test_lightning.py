@@ -164,6 +164,11 @@ def test_wrong_arguments_are_refused(weights: Path, arguments: dict[str, Any], m
     assert "\n" not in str(error.value)
 
 
+def test_the_size_of_a_module_of_ones_own_is_not_changed() -> None:
+    with pytest.raises(ConfigError, match="image_size works with a backbone's name"):
+        Classifier(nn.Identity(), CLASSES, image_size=96)
+
+
 @pytest.mark.parametrize("name", ["adamax", "rmsprop", "lion", "lamb", "nadamw", "rprop"])
 def test_optimizers_of_torch_and_timm_by_name(photos: Path, weights: Path, tmp_path: Path, name: str) -> None:
     model = classifier(weights, optimizer=name, weight_decay=0.0, finetune="full")

@@ -143,6 +143,8 @@ class Classifier(Steps, Optimization):
             with seeded(self.seed):
                 settings = Backbone(backbone, self.pretrained, weights)
                 self.backbone = backbones.build(settings, with_weights=load_weights, image_size=image_size)
+        elif image_size:
+            raise ConfigError("image_size works with a backbone's name: make a module of your own for this size")
         else:
             self.backbone = backbone
         if isinstance(preprocessing, dict):  # of a checkpoint
