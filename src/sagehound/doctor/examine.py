@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from sagehound import config
 from sagehound.config import Train
@@ -73,7 +74,7 @@ def examine(cfg: Train, folder: Path, overrides: Sequence[str]) -> dict[str, Any
     return results
 
 
-def _features(cfg: Train, photos: PhotoSet, backbone: Any, preprocessing: Preprocessing) -> Array:  # noqa: ANN401 - a torch module
+def _features(cfg: Train, photos: PhotoSet, backbone: nn.Module, preprocessing: Preprocessing) -> Array:
     """The features of each photo, n x f."""
     plain = replace(cfg, features=replace(cfg.features, views=0))
     cached = features.prepare(backbone, photos, preprocessing, hardware.choose(cfg.trainer, cfg.finetune), plain)
