@@ -79,13 +79,23 @@ def launch(*overrides: str, config_dir: str | Path | None = None, **groups: obje
         encoding="utf-8",
         errors="replace",
     )
+    code, errors = _followed(process)
+    if code:
+        kind = {ConfigError.exit_code: ConfigError, InputError.exit_code: InputError}.get(code, SagehoundError)
+        error = kind(errors[-1] if errors else f"sagehound launch ended with exit code {code}")
+        error.exit_code = code
+        raise error
+
+
+def _followed(process: "subprocess.Popen[str]") -> tuple[int, list[str]]:
+    """Print a command's output until it ends; returns its exit code and its error messages."""
     errors: list[str] = []
     reader = Thread(target=_forward_errors, args=(process.stderr, errors), daemon=True)
     reader.start()
     try:
         for line in process.stdout or ():
             print(line, end="", flush=True)
-        code = process.wait()
+        return process.wait(), errors
     except KeyboardInterrupt:
         process.send_signal(signal.SIGINT)
         process.wait()
@@ -93,12 +103,7 @@ def launch(*overrides: str, config_dir: str | Path | None = None, **groups: obje
     finally:
         process.terminate()
         process.wait()
-        reader.join()
-    if code:
-        kind = {ConfigError.exit_code: ConfigError, InputError.exit_code: InputError}.get(code, SagehoundError)
-        error = kind(errors[-1] if errors else f"sagehound launch ended with exit code {code}")
-        error.exit_code = code
-        raise error
+        reader.join()  # before errors are read
 
 
 def _forward_errors(stream: IO[str] | None, errors: list[str]) -> None:

@@ -20,7 +20,7 @@ PRINTED = {  # what the pages say that their commands print
     "search": ["best trial:", "test accuracy:"],
     "faults": ["LearningRateTooHigh", "LabelNoise", "RandomBackbone"],
     "sagemaker": ["test accuracy:", "endpoint", "nothing of Sagehound exists or runs"],
-    "serving": ["Amber_hound", "photos of the baseline"],
+    "serving": ["Amber_hound", "of the baseline: "],
     "dogimages": ["test accuracy:"],
     "emulator": ["Completed", "{'mean': 3.0}", "epoch 2: loss=0.333;", "ValidationException"],
 }
