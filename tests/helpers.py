@@ -1,6 +1,8 @@
 """Helpers for all tests: small photos, and a server in its own process."""
 
+import os
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -55,21 +57,22 @@ def small(photos: Path, weights: Path) -> list[str]:
 class Server:
     """A real server in its own process."""
 
-    def __init__(self, folder: Path, *overrides: str) -> None:
+    def __init__(self, folder: Path, *overrides: str, **environment: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.process = subprocess.Popen(
             [sys.executable, str(ROOT / "launch.py"), "deploy=local", "deploy.port=0", *overrides],
             cwd=folder,
+            env=os.environ | environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
-        match = re.search(r"http://[\d.:]+", line)
+        match = re.search(r"https?://[\d.:]+", line)
         assert match, line + self.process.communicate()[1]
         self.url = match.group()
-        self._pool = urllib3.PoolManager(maxsize=40, retries=False, timeout=60)
+        self._pool = urllib3.PoolManager(maxsize=40, retries=False, timeout=60, cert_reqs="CERT_NONE")
 
     def request(self, method: str, path: str, body: bytes | None = None, **headers: str) -> urllib3.BaseHTTPResponse:
         """Send a request; _ in a header's name becomes -."""
@@ -79,6 +82,11 @@ class Server:
     def invoke(self, body: bytes, content_type: str = "image/jpeg", **headers: str) -> urllib3.BaseHTTPResponse:
         """Send a body to /invocations."""
         return self.request("POST", "/invocations", body, Content_Type=content_type, **headers)
+
+    def connect(self) -> socket.socket:
+        """A connection to the server, on which nothing was sent."""
+        host, _, port = self.url.rpartition("/")[2].partition(":")
+        return socket.create_connection((host, int(port)), timeout=30)
 
     def stop(self) -> tuple[int, str]:
         """Send SIGTERM; returns the exit code and stderr."""

@@ -221,8 +221,10 @@ def test_models_come_and_go(server: Server, run: Path, photo: bytes) -> None:
 
 def test_too_many_requests_are_told_to_come_again(run: Path, tmp_path: Path, photo: bytes) -> None:
     server = Server(tmp_path, f"model={run}", "deploy.max_requests=1")
-    slow = _connect(server)
-    slow.sendall(b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: 1000\r\n\r\n")
+    slow = server.connect()
+    slow.sendall(
+        b"POST /invocations HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/jpeg\r\nContent-Length: 1000\r\n\r\n"
+    )
     time.sleep(0.3)  # it is being read
     answer = server.invoke(photo)
     assert (answer.status, error(answer), answer.headers["Retry-After"]) == (503, "busy", "1")
@@ -234,8 +236,9 @@ def test_too_many_requests_are_told_to_come_again(run: Path, tmp_path: Path, pho
 
 def test_sigterm_answers_what_was_begun(run: Path, tmp_path: Path, photo: bytes) -> None:
     server = Server(tmp_path, f"model={run}")
-    half = _connect(server)
-    head = f"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: {len(photo)}\r\n\r\n"
+    half = server.connect()
+    head = "POST /invocations HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/jpeg\r\n"
+    head += f"Content-Length: {len(photo)}\r\n\r\n"
     half.sendall(head.encode() + photo[:100])
     time.sleep(0.3)
     stopped: list[tuple[int, str]] = []
@@ -243,7 +246,7 @@ def test_sigterm_answers_what_was_begun(run: Path, tmp_path: Path, photo: bytes)
     stopping.start()
     time.sleep(0.5)
     with pytest.raises(OSError, match="refused"):
-        _connect(server)
+        server.connect()
     half.sendall(photo[100:])
     assert half.recv(100).startswith(b"HTTP/1.1 200")
     half.close()
@@ -256,21 +259,21 @@ def test_sigterm_answers_what_was_begun(run: Path, tmp_path: Path, photo: bytes)
     [("Content-Length: " + "0" * 5000 + "1", 400), ("Content-Encoding: gzip\r\nContent-Length: 1", 415)],
 )
 def test_odd_headers(server: Server, header: str, status: int) -> None:
-    with _connect(server) as client:
+    with server.connect() as client:
         client.sendall(
-            f"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\n{header}\r\n\r\nx".encode()
+            f"POST /invocations HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/jpeg\r\n{header}\r\n\r\nx".encode()
         )
         assert client.recv(1000).startswith(f"HTTP/1.1 {status} ".encode())
 
 
-@pytest.mark.parametrize("before", [b"", b"Host: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n"])
+@pytest.mark.parametrize("before", [b"", b"Host: localhost\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n"])
 def test_heads_and_trailers_without_end_are_cut_off(server: Server, before: bytes) -> None:
     def endless(client: socket.socket) -> None:
         client.sendall(b"POST /invocations HTTP/1.1\r\n" + before)
         for _ in range(1000):
             client.sendall(b"X-Long: " + b"x" * 10_000 + b"\r\n")
 
-    with _connect(server) as client, pytest.raises(OSError, match=r"reset|Broken pipe"):
+    with server.connect() as client, pytest.raises(OSError, match=r"reset|Broken pipe"):
         endless(client)
 
 
@@ -327,11 +330,6 @@ def test_a_model_that_gives_no_probabilities_is_refused(server: Server, run: Pat
     assert "its output is not probabilities" in load([to_float, mean, log], TensorProto.FLOAT)
     text = helper.make_node("Cast", ["m"], ["out"], to=TensorProto.INT64)
     assert "model.json says" in load([to_float, mean, text], TensorProto.INT64)
-
-
-def _connect(server: Server) -> socket.socket:
-    host, _, port = server.url.removeprefix("http://").partition(":")
-    return socket.create_connection((host, int(port)), timeout=30)
 
 
 @pytest.fixture

@@ -93,9 +93,8 @@ class Client:
         host, _, port = self.server.url.removeprefix("http://").partition(":")
         with socket.create_connection((host, int(port)), timeout=30) as client:
             body = self.photos[1]
-            head = (
-                f"POST /models/run/invoke HTTP/1.1\r\nContent-Type: image/jpeg\r\nContent-Length: {len(body)}\r\n\r\n"
-            )
+            head = "POST /models/run/invoke HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/jpeg\r\n"
+            head += f"Content-Length: {len(body)}\r\n\r\n"
             client.sendall(head.encode() + body[: self.rng.choice([0, 100, len(body)])])
 
 

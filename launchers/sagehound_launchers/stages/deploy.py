@@ -20,7 +20,10 @@ _MACHINES = {"instance_type", "instance_count"}
 _SCALED = {"max_instances", "calls_per_instance"}
 _UPDATED = {"update", "bake_seconds", "alarms"}
 _KEYS = {  # the keys of each option
-    "local": {"host", "port", "model_gb", "max_requests", "max_megapixels", "capture", "capture_percent"},
+    "local": {
+        *("host", "port", "allowed_hosts", "token", "token_file", "cert", "key", "rate", "keep_alive", "model_root"),
+        *("model_gb", "max_requests", "max_megapixels", "timeout", "capture", "capture_percent"),
+    },
     "sagemaker": {"endpoint", "wait_minutes", "capture_percent", "shadow", *_MACHINES, *_SCALED, *_UPDATED},
     "multi_model": {"endpoint", "wait_minutes", "capture_percent", *_MACHINES, *_SCALED, *_UPDATED},
     "async": {"endpoint", "wait_minutes", "capture_percent", "max_concurrency", *_MACHINES, *_SCALED, *_UPDATED},
@@ -38,6 +41,16 @@ class Deploy:
     name: str = key("where it runs; sagemaker: real-time, one model", MISSING, choices=tuple(_KEYS))
     host: str = key("local: address to listen on; 0.0.0.0 lets other machines in", "127.0.0.1")
     port: int = key("local: 0 is any free one, which is printed", 8080, at_least=0, at_most=65535)
+    allowed_hosts: list[str] = key("local: further names by which clients address it, as *.example.com; [*]: any", [])
+    token: str | None = key("local: secret that clients send; null: of token_file or SAGEHOUND_TOKEN, or none", None)
+    token_file: str | None = key("local: file that holds the token", None)
+    cert: str | None = key("local: PEM file of a certificate, for https", None)
+    rate: float | None = key("local: requests a second of one client, twice as many at once; null: any", None, above=0)
+    keep_alive: float = key("local: seconds that a connection may be idle between requests", 75.0, at_least=1)
+    model_root: str | None = key(
+        "local: folder of models that POST /models may load; null: any on this machine, none for others", None
+    )
+    timeout: float = key("local: seconds for the prediction of one photo, after which it is given up", 30.0, above=0)
     model_gb: float | None = key("local: memory that open models may hold, 10^9 bytes; null: half of it", None, above=0)
     max_requests: int = key("local: requests that are read or answered at a time", 64, at_least=1)
     max_megapixels: float = key("local: largest size of a photo, 10^6 pixels", 50.0, above=0)
@@ -65,6 +78,8 @@ class Deploy:
     )
     alarms: list[str] = key("update: CloudWatch alarms that roll back", [])
     wait_minutes: float = key("minutes until the endpoint must be in service", 30.0, above=0)
+    # the last one, because its name hides the function
+    key: str | None = key("local: PEM file of its private key; null: in the file of deploy.cert", None)
 
     def conflicts(self, cfg: "Launch") -> Iterator[str]:
         """Yield a message for each setting that contradicts another."""
@@ -99,6 +114,8 @@ class Deploy:
     def _local(self, cfg: "Launch") -> Iterator[str]:
         if not self.host:
             yield "deploy.host= is empty: give 127.0.0.1, or 0.0.0.0 to let other machines in"
+        if self.key and not self.cert:
+            yield "deploy.key is of a certificate: give deploy.cert too"
         if "probe" in {stage.name for stage, _ in cfg.stages}:
             yield (
                 "deploy=local keeps this terminal: probe it from another, "
@@ -109,18 +126,24 @@ class Deploy:
 def deploy(cfg: "Launch", own: Deploy, models: Sequence[str], folder: Path) -> None:
     """Serve the models in this process until a signal, or by an endpoint on SageMaker."""
     if own.name == "local":
-        from sagehound.serving.request_capture import RequestCapture
-        from sagehound.serving.request_handler import Limits
-        from sagehound.serving.server import serve
-
-        capture = RequestCapture(Path(own.capture).expanduser(), own.capture_percent or 100) if own.capture else None
-        limits = Limits(requests=own.max_requests, pixels=round(own.max_megapixels * 1e6))
-        memory = None if own.model_gb is None else round(own.model_gb * 1e9)
-        serve(names(models, cfg.models), own.host, own.port, limits, memory, capture)
+        _serve(own, names(models, cfg.models))
     else:
         from sagehound_launchers.sagemaker import endpoint_deployment
 
         endpoint_deployment.deploy(cfg, own, names(models, cfg.models), folder)
+
+
+def _serve(own: Deploy, models: Mapping[str, str]) -> None:
+    from sagehound.serving.access import access_of
+    from sagehound.serving.request_capture import RequestCapture
+    from sagehound.serving.request_handler import Limits
+    from sagehound.serving.server import Address, serve
+
+    access = access_of(own.host, own.allowed_hosts, own.token, own.token_file, own.model_root, own.rate)
+    address = Address(own.host, own.port, own.cert, own.key, own.keep_alive)
+    capture = RequestCapture(Path(own.capture).expanduser(), own.capture_percent or 100) if own.capture else None
+    limits = Limits(own.max_requests, round(own.max_megapixels * 1e6), own.timeout)
+    serve(models, address, limits, None if own.model_gb is None else round(own.model_gb * 1e9), capture, access)
 
 
 def instance_types() -> list[str]:

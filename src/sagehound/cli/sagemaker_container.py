@@ -80,14 +80,15 @@ def serve() -> None:
         SystemExit: with an exit code, after one line with the reason.
     """
     with clear_errors():
-        from sagehound.serving.server import serve
+        from sagehound.serving.server import Address, serve
 
         model = Path(os.environ.get("SAGEMAKER_EMULATOR_OPT_ML", "/opt/ml"), "model")
         several = os.environ.get("SAGEMAKER_MULTI_MODEL", "").lower() == "true"
         port = os.environ.get("SAGEMAKER_BIND_TO_PORT", "8080")
         if not port.isdecimal() or int(port) > 65535:
             raise ConfigError(f"SAGEMAKER_BIND_TO_PORT={port}: give a number up to 65535")
-        serve({} if several else {"model": str(model)}, "0.0.0.0", int(port))
+        address = Address("0.0.0.0", int(port))  # SageMaker decides who reaches it
+        serve({} if several else {"model": str(model)}, address)
 
 
 def _read(base: Path) -> dict[str, Any]:

@@ -5,15 +5,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from fastapi import Depends, FastAPI, Query, Request, Response
-from fastapi import Path as InPath
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 from fastapi_offline import FastAPIOffline
-from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -22,10 +21,24 @@ from sagehound.errors import InputError
 from sagehound.inference import formats
 from sagehound.inference.decode import TooManyPixels
 from sagehound.inference.formats import NotAcceptable, UnsupportedContentType
+from sagehound.serving.access import Access, Forbidden
+from sagehound.serving.api_description import (
+    ANSWERED,
+    BODY,
+    LOAD,
+    AskedFor,
+    Listing,
+    Model,
+    ModelWithCard,
+    Name,
+    Nothing,
+    failures,
+)
 from sagehound.serving.batcher import Batcher
+from sagehound.serving.guard import Guard, HeadAsGet
 from sagehound.serving.model_store import AlreadyLoaded, ModelStore, NoMemory, UnknownModel
 from sagehound.serving.request_capture import RequestCapture
-from sagehound.serving.request_handler import Asked, Busy, Limits, Load, RequestHandler, TooLarge, TooSlow
+from sagehound.serving.request_handler import Busy, Limits, RequestHandler, TooLarge, TooSlow
 from sagehound.serving.server_metrics import Measured, ServerMetrics
 
 _PAGE = Path(__file__).parent / "page"
@@ -38,6 +51,7 @@ _STATUS: list[tuple[type[InputError], int]] = [
     (UnsupportedContentType, 415),
     (NotAcceptable, 406),
     (Busy, 503),
+    (Forbidden, 403),
     (UnknownModel, 404),
     (AlreadyLoaded, 409),
     (NoMemory, 507),
@@ -45,46 +59,21 @@ _STATUS: list[tuple[type[InputError], int]] = [
 ]
 
 
-class Error(BaseModel):
-    """An error."""
+def make_app(
+    models: ModelStore,
+    limits: Limits | None = None,
+    capture: RequestCapture | None = None,
+    access: Access | None = None,
+) -> FastAPI:
+    """Make the application. At its end, it finishes the requests that it has begun and closes models and capture.
 
-    code: str
-    message: str
-
-
-class Failure(BaseModel):
-    """The body of every response that is not 200, and the response for a failed photo of several."""
-
-    error: Error
-
-
-class Model(BaseModel):
-    """A model of the server."""
-
-    modelName: str
-    modelUrl: str
-    inMemory: bool  # false: evicted to save memory; it is loaded again at its next request
-
-
-class ModelWithCard(Model):
-    """A model, and its model.json."""
-
-    card: dict[str, Any]
-
-
-class Listing(BaseModel):
-    """The models of the server."""
-
-    models: list[Model]
-
-
-class Nothing(BaseModel):
-    """An empty object."""
-
-
-def make_app(models: ModelStore, limits: Limits | None = None, capture: RequestCapture | None = None) -> FastAPI:
-    """Make the application. At its end, it finishes the requests that it has begun and closes models and capture."""
-    limits = limits or Limits()
+    Args:
+        models: the models that it serves.
+        limits: of requests.
+        capture: of requests and responses.
+        access: who may do what; None: everybody everything, as in a SageMaker container.
+    """
+    limits, access = limits or Limits(), access or Access()
     metrics = ServerMetrics(models)
     engine = Batcher(metrics.batches.observe, limits.pixels)
 
@@ -106,12 +95,35 @@ def make_app(models: ModelStore, limits: Limits | None = None, capture: RequestC
     )
     for kind in (InputError, HTTPException, RequestValidationError, ClientDisconnect, Exception):
         app.add_exception_handler(kind, _refused)
+    app.add_middleware(Guard, access=access, docs=_docs(app))
     app.add_middleware(Measured, metrics=metrics)
-    _add_routes(app, RequestHandler(models, engine, limits, metrics, capture), models, metrics)
+    app.add_middleware(HeadAsGet)  # the last one that is added is the first to handle a request
+    handler = RequestHandler(models, engine, limits, metrics, capture, access)
+    _add_routes(app, handler, metrics)
+    _add_models(app, handler, models)
     for path in app.openapi()["paths"].values():
         for operation in path.values():
             operation["responses"].pop("422", None)  # FastAPI's status; here it is 400
     return app
+
+
+def _docs(app: FastAPI) -> bytes:
+    """The page at /docs; its inline script depends on these values only."""
+    openapi, redirect = str(app.openapi_url), app.swagger_ui_oauth2_redirect_url
+    page = get_swagger_ui_html(openapi_url=openapi, title=f"{app.title} - Swagger UI", oauth2_redirect_url=redirect)
+    return bytes(page.body)
+
+
+def _administer(request: Request) -> None:
+    """Check that the client may load and delete models.
+
+    Raises:
+        Forbidden: it may not.
+    """
+    if not request.scope["is_admin"]:
+        raise Forbidden(
+            "models are loaded and deleted from the server's own machine, or with its token: set deploy.token"
+        )
 
 
 def _refused(_: Request, error: Exception) -> Response:
@@ -134,103 +146,12 @@ def _refused(_: Request, error: Exception) -> Response:
     return JSONResponse(content, status, headers)
 
 
-def _failures(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    return {status: {"model": Failure, "description": HTTPStatus(status).phrase} for status in statuses}
-
-
-_PHOTO = {"type": "string", "format": "binary"}
-_INSTANCE = {
-    "oneOf": [
-        {"type": "string", "contentEncoding": "base64", "description": "a photo's file in base64"},
-        {"type": "object", "properties": {"b64": {"type": "string"}}, "required": ["b64"]},
-    ]
-}
-_BODY: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {media: {"schema": _PHOTO} for media in formats.PHOTO}
-        | {
-            formats.JSON: {
-                "schema": {
-                    "type": "object",
-                    "properties": {
-                        "instances": {
-                            "type": "array",
-                            "items": _INSTANCE,
-                            "minItems": 1,
-                            "maxItems": formats.MAX_INSTANCES,
-                        }
-                    },
-                    "required": ["instances"],
-                }
-            },
-            formats.LINES: {"schema": {"type": "string", "description": "an instance a line"}},
-        },
-    }
-}
-_LOAD: dict[str, Any] = {
-    "requestBody": {"required": True, "content": {formats.JSON: {"schema": Load.model_json_schema()}}}
-}
-_RANKED = {
-    "type": "object",
-    "properties": {"label": {"type": "string"}, "probability": {"type": "number"}},
-    "required": ["label", "probability"],
-}
-_ONE = {
-    "type": "object",
-    "properties": {
-        **_RANKED["properties"],  # type: ignore[dict-item] # of a dict
-        "top": {"type": "array", "items": _RANKED},
-        "probabilities": {"type": "object", "additionalProperties": {"type": "number"}},
-        "set": {"type": "array", "items": {"type": "string"}},
-        "unknown": {"type": "boolean"},
-        "unknown_score": {"type": "number"},
-    },
-    "required": ["label", "probability", "top"],
-}
-_MANY = {
-    "type": "object",
-    "properties": {
-        "predictions": {"type": "array", "items": {"anyOf": [_ONE, {"$ref": "#/components/schemas/Failure"}]}}
-    },
-    "required": ["predictions"],
-}
-_ANSWERED: dict[int | str, dict[str, Any]] = {
-    200: {
-        "description": "Of one photo its own answer, of several one for each in order",
-        "content": {
-            formats.JSON: {"schema": {"oneOf": [_ONE, _MANY]}},
-            formats.LINES: {"schema": {"type": "string"}},
-            formats.CSV: {"schema": {"type": "string"}},
-        },
-    },
-    **_failures(400, 406, 408, 413, 415, 503),
-}
-Name = Annotated[str, InPath(max_length=256)]
-TopK = Annotated[int | None, Query(ge=1, le=100_000, description="how many labels; five without it")]
-Every = Annotated[Literal["all"] | None, Query(description="the probability of every class as well")]
-
-Unknown = Annotated[bool | None, Query(description="whether the photo is unlike the photos of every class, as well")]
-Coverage = Annotated[
-    float | None, Query(gt=0, lt=1, description="a set of classes that holds the right one this often, as well: 0.9")
-]
-
-
-def _asked(
-    top_k: TopK = None, probabilities: Every = None, unknown: Unknown = None, coverage: Coverage = None
-) -> Asked:
-    return Asked(top_k, probabilities and True, unknown, coverage)
-
-
-AskedFor = Annotated[Asked, Depends(_asked)]
-
-
-def _add_routes(app: FastAPI, handler: RequestHandler, models: ModelStore, metrics: ServerMetrics) -> None:
+def _add_routes(app: FastAPI, handler: RequestHandler, metrics: ServerMetrics) -> None:
     @app.get("/ping", summary="Whether the server is ready")
     async def ping() -> Nothing:
         return Nothing()
 
-    @app.post("/invocations", responses=_ANSWERED | _failures(404), openapi_extra=_BODY)
+    @app.post("/invocations", responses=ANSWERED | failures(404), openapi_extra=BODY)
     async def invocations(request: Request, asked: AskedFor) -> Response:
         """Classify one photo or several with the model that is loaded.
 
@@ -239,28 +160,7 @@ def _add_routes(app: FastAPI, handler: RequestHandler, models: ModelStore, metri
         """
         return await handler.respond(request, None, asked)
 
-    @app.get("/models", summary="The models that are loaded")
-    async def list_models() -> Listing:
-        return Listing.model_validate({"models": models.listed()})
-
-    @app.post("/models", responses=_failures(400, 408, 409, 413, 415, 503, 507), openapi_extra=_LOAD)
-    async def load(request: Request) -> Model:
-        """Load a model under a name."""
-        wanted = await handler.load(request)
-        return Model(modelName=wanted.model_name, modelUrl=wanted.url, inMemory=True)
-
-    @app.get(
-        "/models/{name}", response_model=ModelWithCard, responses=_failures(400, 404), summary="A model and its card"
-    )
-    async def describe(name: Name) -> Response:
-        return JSONResponse(await run_in_threadpool(models.describe, name))
-
-    @app.delete("/models/{name}", responses=_failures(400, 404), summary="Forget a model")
-    async def unload(name: Name) -> Nothing:
-        await run_in_threadpool(models.unload, name)
-        return Nothing()
-
-    @app.post("/models/{name}/invoke", responses=_ANSWERED | _failures(404), openapi_extra=_BODY)
+    @app.post("/models/{name}/invoke", responses=ANSWERED | failures(404), openapi_extra=BODY)
     async def invoke(name: Name, request: Request, asked: AskedFor) -> Response:
         """Classify one photo or several with one of the models; see /invocations."""
         return await handler.respond(request, name, asked)
@@ -272,13 +172,37 @@ def _add_routes(app: FastAPI, handler: RequestHandler, models: ModelStore, metri
 
     @app.get("/", include_in_schema=False)
     async def page() -> FileResponse:
-        return FileResponse(_PAGE / "index.html", headers=_ONLY_FROM_HERE)
+        return FileResponse(_PAGE / "index.html")
 
     app.mount("/page", StaticFiles(directory=_PAGE), name="page")
 
 
-_ONLY_FROM_HERE = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
-    "img-src 'self' blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-}
+def _add_models(app: FastAPI, handler: RequestHandler, models: ModelStore) -> None:
+    @app.get("/models", summary="The models that are loaded")
+    async def list_models(request: Request) -> Listing:
+        found = models.listed()
+        if not request.scope["is_admin"]:
+            found = [model | {"modelUrl": Path(model["modelUrl"]).name} for model in found]
+        return Listing.model_validate({"models": found})
+
+    @app.post("/models", responses=failures(400, 403, 408, 409, 413, 415, 503, 507), openapi_extra=LOAD)
+    async def load(request: Request) -> Model:
+        """Load a model under a name."""
+        _administer(request)
+        wanted = await handler.load(request)
+        return Model(modelName=wanted.model_name, modelUrl=wanted.url, inMemory=True)
+
+    @app.get(
+        "/models/{name}", response_model=ModelWithCard, responses=failures(400, 404), summary="A model and its card"
+    )
+    async def describe(name: Name, request: Request) -> Response:
+        found = await run_in_threadpool(models.describe, name)
+        if not request.scope["is_admin"]:
+            found["modelUrl"] = Path(found["modelUrl"]).name  # the path is nobody else's business
+        return JSONResponse(found)
+
+    @app.delete("/models/{name}", responses=failures(400, 403, 404), summary="Forget a model")
+    async def unload(name: Name, request: Request) -> Nothing:
+        _administer(request)
+        await run_in_threadpool(models.unload, name)
+        return Nothing()

@@ -15,6 +15,7 @@ from starlette.requests import ClientDisconnect
 from sagehound.errors import InputError
 from sagehound.inference import formats
 from sagehound.inference.formats import PhotoResult, ResponseFormat, UnsupportedContentType
+from sagehound.serving.access import Access
 from sagehound.serving.batcher import Batcher
 from sagehound.serving.model_store import ModelStore
 from sagehound.serving.predictor import Predictor
@@ -30,10 +31,11 @@ _LONG = 2**18  # bytes of JSON; larger bodies are parsed in a thread
 class Limits:
     """The limits of a server."""
 
-    body_bytes: int = 25 * 2**20  # photos in one request; SageMaker's own limit
-    bodies_bytes: int = 256 * 2**20  # bytes of all requests in progress
     requests: int = 64  # requests in progress
     pixels: int = 50_000_000  # pixels of one photo: a large phone camera's, 150 MB in memory
+    photo_seconds: float = 30.0  # seconds for the prediction of one photo; loading a model may take twice as long
+    body_bytes: int = 25 * 2**20  # photos in one request; SageMaker's own limit
+    bodies_bytes: int = 256 * 2**20  # bytes of all requests in progress
     body_seconds: float = 20.0  # seconds to send a body; less than the grace of a stop
 
 
@@ -82,10 +84,11 @@ class RequestHandler:
         engine: Batcher,
         limits: Limits,
         metrics: ServerMetrics,
-        capture: RequestCapture | None = None,
+        capture: RequestCapture | None,
+        access: Access,
     ) -> None:
         self._models, self._engine, self._limits, self._metrics = models, engine, limits, metrics
-        self._capture = capture
+        self._capture, self._access = capture, access
         self._requests = self._bytes = 0
 
     async def respond(self, request: Request, name: str | None, asked: Asked) -> Response:
@@ -131,6 +134,7 @@ class RequestHandler:
                 wanted = Load.model_validate_json(body)
             except ValidationError as error:
                 raise RequestValidationError(error.errors()) from error
+            self._access.check_path(wanted.url)
             await run_in_threadpool(self._models.load, wanted.model_name, wanted.url)
             return wanted
 

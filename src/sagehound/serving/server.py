@@ -1,118 +1,138 @@
 """The server process: loads models, binds a socket, and runs uvicorn until a signal."""
 
 import errno
-import re
+import os
 import signal
 import socket
+import ssl
 import sys
+import threading
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import FrameType
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from sagehound.errors import ConfigError
+from sagehound.serving.access import Access, is_loopback
 from sagehound.serving.app import make_app
+from sagehound.serving.connections import LimitedConfig, most_connections
 from sagehound.serving.model_store import ModelStore
 from sagehound.serving.request_capture import RequestCapture
 from sagehound.serving.request_handler import Limits
 from sagehound.system import console
 from sagehound.system.machine import give_back_large_blocks, memory
 
-_HEAD_BYTES = 2**16  # headers of a request; as many as h11 allows
-_UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 _DRAIN = 25  # seconds to finish requests after SIGTERM; a container is killed after thirty
+_END = 3  # seconds for everything after that
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a server listens."""
+
+    host: str
+    port: int  # 0: any free one
+    cert: str | None = None  # a PEM file for TLS
+    key: str | None = None  # a PEM file; None: the private key is in ``cert``
+    keep_alive: float = 75.0  # seconds that a connection may be idle between requests
 
 
 def serve(
     models: Mapping[str, str],
-    host: str,
-    port: int,
+    address: Address,
     limits: Limits | None = None,
     model_bytes: int | None = None,
     capture: RequestCapture | None = None,
+    access: Access | None = None,
 ) -> None:
     """Serve until SIGTERM or Ctrl-C, then finish the requests in progress.
 
     Args:
         models: runs, model.tar.gz files or unpacked ones by name.
-        host: address to listen on.
-        port: 0 for any free one.
+        address: host, port and certificate.
         limits: of requests.
         model_bytes: memory for open models; None: half of the machine's.
         capture: of requests and responses.
+        access: who may do what; None: everybody everything, as in a SageMaker container.
 
     Raises:
-        ConfigError: the port is in use.
+        ConfigError: the port is in use, or the certificate cannot be read.
         InputError: a model cannot be opened.
     """
     give_back_large_blocks()
     signal.signal(signal.SIGTERM, _stop)  # while models are loaded; later uvicorn's handler, which calls it at the end
+    _check_certificate(address)
     held = ModelStore(model_bytes or memory() // 2, default=next(iter(models)) if len(models) == 1 else None)
     try:
         for name, url in models.items():
             held.load(name, url)
-        app = make_app(held, limits, capture)
-        listening = _listen(host, port)
-        shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host
-        address = f"http://{shown}:{listening.getsockname()[1]}"
-        console.info(f"serving {', '.join(models) or 'no model yet'} at {address} (page /, description /docs)")
-        config = uvicorn.Config(
+        app = make_app(held, limits, capture, access)
+        listening = _listen(address.host, address.port)
+        _announce(models, address, listening.getsockname()[1], access)
+        config = LimitedConfig(
             app,
-            http=ShortHeads,
+            most_connections=most_connections(),
             ws="none",
             log_level="warning",
             access_log=False,
+            server_header=False,
+            timeout_keep_alive=round(address.keep_alive),
             timeout_graceful_shutdown=_DRAIN,
             lifespan="on",
             backlog=2048,
+            ssl_certfile=address.cert,
+            ssl_keyfile=address.key,
         )
-        uvicorn.Server(config).run(sockets=[listening])
+        _Server(config).run(sockets=[listening])
     finally:
         held.close()
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, which always ends after a signal."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Finish the requests in progress; end the process at the limit, whatever still runs."""
+        super().handle_exit(sig, frame)
+        last = threading.Timer(_DRAIN + _END, os._exit, (128 + sig,))
+        last.daemon = True
+        last.start()
 
 
 def _stop(signum: int, _: FrameType | None) -> None:
     sys.exit(128 + signum)
 
 
-class ShortHeads(HttpToolsProtocol):
-    """uvicorn's protocol with limits for heads and trailers; it also reads the body of clients that offer HTTP/2."""
+def _announce(models: Mapping[str, str], address: Address, port: int, access: Access | None) -> None:
+    """Print the address, and a warning if others can use the server or read along."""
+    shown = "127.0.0.1" if address.host in ("0.0.0.0", "::") else address.host
+    url = f"{'https' if address.cert else 'http'}://{f'[{shown}]' if ':' in shown else shown}:{port}"
+    console.info(f"serving {', '.join(models) or 'no model yet'} at {url} (page /, description /docs)")
+    missing = [] if access is None or access.token else ["no token, so that anybody can use it (deploy.token)"]
+    missing += [] if address.cert else ["no TLS, so that others can read photos and token (deploy.cert)"]
+    if access is not None and missing and not is_loopback(address.host):
+        reasons = " and ".join(missing)
+        print(f"warning: other machines reach this server, which has {reasons}", file=sys.stderr, flush=True)
 
-    head = 0  # bytes of an incomplete head, or of the trailers after a body
-    in_body = False
 
-    def data_received(self, data: bytes) -> None:
-        """Process received data, unless a head is too long."""
-        if self.head > _HEAD_BYTES:
-            self.transport.close()
-            return
-        if not self.in_body:
-            if not self.head:  # Java's client offers an upgrade in every request
-                end = data.find(b"\r\n\r\n")
-                if match := _UPGRADE.search(data, 0, end if end >= 0 else len(data)):
-                    data = data[: match.start()] + b"\r\nx-upgrade:" + data[match.end() :]
-            self.head += len(data)
-        super().data_received(data)
+def _check_certificate(address: Address) -> None:
+    """Read certificate and key.
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Store a header; ignore trailers."""
-        if not self.in_body:
-            super().on_header(name, value)
-            return
-        self.head += len(name) + len(value)
-        if self.head > _HEAD_BYTES:
-            self.transport.close()
-
-    def on_headers_complete(self) -> None:
-        """A body follows; the application counts its bytes."""
-        super().on_headers_complete()
-        self.in_body, self.head = True, 0
-
-    def on_message_complete(self) -> None:
-        """Reset the counter for the next head."""
-        super().on_message_complete()
-        self.in_body, self.head = False, 0
+    Raises:
+        ConfigError: they cannot be read or do not belong together.
+    """
+    if address.cert is None:
+        return
+    try:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(address.cert, address.key, password=lambda: b"")  # never ask at the terminal
+    except (OSError, ValueError) as error:  # SSLError is an OSError
+        files = f"deploy.cert={address.cert}" + (f" and deploy.key={address.key}" if address.key else "")
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise ConfigError(
+            f"{files} cannot be used ({reason}): give a certificate and its key, without a password, as PEM files"
+        ) from error
 
 
 def _listen(host: str, port: int) -> socket.socket:

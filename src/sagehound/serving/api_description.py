@@ -1,0 +1,139 @@
+"""The description of the server's addresses in OpenAPI: bodies and responses."""
+
+from http import HTTPStatus
+from typing import Annotated, Any, Literal
+
+from fastapi import Depends, Query
+from fastapi import Path as InPath
+from pydantic import BaseModel
+
+from sagehound.inference import formats
+from sagehound.serving.request_handler import Asked, Load
+
+
+class Error(BaseModel):
+    """An error."""
+
+    code: str
+    message: str
+
+
+class Failure(BaseModel):
+    """The body of every response that is not 200, and the response for a failed photo of several."""
+
+    error: Error
+
+
+class Model(BaseModel):
+    """A model of the server."""
+
+    modelName: str
+    modelUrl: str
+    inMemory: bool  # false: evicted to save memory; it is loaded again at its next request
+
+
+class ModelWithCard(Model):
+    """A model, and its model.json."""
+
+    card: dict[str, Any]
+
+
+class Listing(BaseModel):
+    """The models of the server."""
+
+    models: list[Model]
+
+
+class Nothing(BaseModel):
+    """An empty object."""
+
+
+def failures(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The description of responses with these statuses."""
+    return {status: {"model": Failure, "description": HTTPStatus(status).phrase} for status in statuses}
+
+
+_PHOTO = {"type": "string", "format": "binary"}
+_INSTANCE = {
+    "oneOf": [
+        {"type": "string", "contentEncoding": "base64", "description": "a photo's file in base64"},
+        {"type": "object", "properties": {"b64": {"type": "string"}}, "required": ["b64"]},
+    ]
+}
+BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {media: {"schema": _PHOTO} for media in formats.PHOTO}
+        | {
+            formats.JSON: {
+                "schema": {
+                    "type": "object",
+                    "properties": {
+                        "instances": {
+                            "type": "array",
+                            "items": _INSTANCE,
+                            "minItems": 1,
+                            "maxItems": formats.MAX_INSTANCES,
+                        }
+                    },
+                    "required": ["instances"],
+                }
+            },
+            formats.LINES: {"schema": {"type": "string", "description": "an instance a line"}},
+        },
+    }
+}
+LOAD: dict[str, Any] = {
+    "requestBody": {"required": True, "content": {formats.JSON: {"schema": Load.model_json_schema()}}}
+}
+_RANKED = {
+    "type": "object",
+    "properties": {"label": {"type": "string"}, "probability": {"type": "number"}},
+    "required": ["label", "probability"],
+}
+_ONE = {
+    "type": "object",
+    "properties": {
+        **_RANKED["properties"],  # type: ignore[dict-item] # of a dict
+        "top": {"type": "array", "items": _RANKED},
+        "probabilities": {"type": "object", "additionalProperties": {"type": "number"}},
+        "set": {"type": "array", "items": {"type": "string"}},
+        "unknown": {"type": "boolean"},
+        "unknown_score": {"type": "number"},
+    },
+    "required": ["label", "probability", "top"],
+}
+_MANY = {
+    "type": "object",
+    "properties": {
+        "predictions": {"type": "array", "items": {"anyOf": [_ONE, {"$ref": "#/components/schemas/Failure"}]}}
+    },
+    "required": ["predictions"],
+}
+ANSWERED: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "Of one photo its own answer, of several one for each in order",
+        "content": {
+            formats.JSON: {"schema": {"oneOf": [_ONE, _MANY]}},
+            formats.LINES: {"schema": {"type": "string"}},
+            formats.CSV: {"schema": {"type": "string"}},
+        },
+    },
+    **failures(400, 406, 408, 413, 415, 503),
+}
+Name = Annotated[str, InPath(max_length=256)]
+TopK = Annotated[int | None, Query(ge=1, le=100_000, description="how many labels; five without it")]
+Every = Annotated[Literal["all"] | None, Query(description="the probability of every class as well")]
+Unknown = Annotated[bool | None, Query(description="whether the photo is unlike the photos of every class, as well")]
+Coverage = Annotated[
+    float | None, Query(gt=0, lt=1, description="a set of classes that holds the right one this often, as well: 0.9")
+]
+
+
+def _asked(
+    top_k: TopK = None, probabilities: Every = None, unknown: Unknown = None, coverage: Coverage = None
+) -> Asked:
+    return Asked(top_k, probabilities and True, unknown, coverage)
+
+
+AskedFor = Annotated[Asked, Depends(_asked)]
