@@ -57,10 +57,11 @@ def small(photos: Path, weights: Path) -> list[str]:
 class Server:
     """A real server in its own process."""
 
-    def __init__(self, folder: Path, *overrides: str, **environment: str) -> None:
+    def __init__(self, folder: Path, *overrides: str, files: int | None = None, **environment: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        limited = [] if files is None else ["sh", "-c", f'ulimit -n {files}; exec "$@"', "sh"]
         self.process = subprocess.Popen(
-            [sys.executable, str(ROOT / "launch.py"), "deploy=local", "deploy.port=0", *overrides],
+            [*limited, sys.executable, str(ROOT / "launch.py"), "deploy=local", "deploy.port=0", *overrides],
             cwd=folder,
             env=os.environ | environment,
             stdout=subprocess.PIPE,
@@ -72,6 +73,7 @@ class Server:
         match = re.search(r"https?://[\d.:]+", line)
         assert match, line + self.process.communicate()[1]
         self.url = match.group()
+        urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
         self._pool = urllib3.PoolManager(maxsize=40, retries=False, timeout=60, cert_reqs="CERT_NONE")
 
     def request(self, method: str, path: str, body: bytes | None = None, **headers: str) -> urllib3.BaseHTTPResponse:

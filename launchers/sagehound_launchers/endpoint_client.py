@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from sagehound.errors import ConfigError, InputError
 from sagehound.inference.formats import PhotoResult
+from sagehound.serving.access import own_token
 from sagehound_launchers.config import Aws
 from sagehound_launchers.config.extras import needs
 
@@ -129,11 +130,11 @@ def _over_http(endpoint: str, clients: int, timeout: float, top_k: int) -> Ask:
     if not url.endswith(("/invocations", "/invoke")):
         url += "/invoke" if "/models/" in url else "/invocations"
     pool = urllib3.PoolManager(maxsize=clients, retries=False, timeout=timeout)
+    common = {"Accept": f"application/json; top_k={top_k}", **own_token()}
 
     def ask(photo: bytes, content_type: str) -> PhotoResult:
-        headers = {"Content-Type": content_type, "Accept": _accept(top_k)}
         try:
-            answer = pool.request("POST", url, photo, headers=headers)
+            answer = pool.request("POST", url, photo, headers={"Content-Type": content_type, **common})
         except urllib3.exceptions.HTTPError as error:
             raise NoPrediction(f"no connection: {error}") from error
         if answer.status in _BUSY:
@@ -159,7 +160,7 @@ def _over_sagemaker(endpoint: str, aws: Aws | None, clients: int, timeout: float
         _await_own(session, endpoint)
 
     def ask(photo: bytes, content_type: str) -> PhotoResult:
-        given = {"EndpointName": endpoint, "ContentType": content_type, "Accept": _accept(top_k)}
+        given = {"EndpointName": endpoint, "ContentType": content_type, "Accept": f"application/json; top_k={top_k}"}
         try:
             return _read(200, client.invoke_endpoint(Body=photo, **given, **target)["Body"].read())
         except ClientError as error:
@@ -277,10 +278,6 @@ def photos_in_s3(uri: str, aws: Aws | None) -> Iterator[tuple[str, bytes]]:
                     yield f"s3://{bucket}/{key}", s3.get_object(Bucket=bucket, Key=key)["Body"].read()
     if none:
         raise InputError(f"{uri}: no photo is there")
-
-
-def _accept(top_k: int) -> str:
-    return f"application/json; top_k={top_k}"
 
 
 def _read(status: int, body: bytes) -> PhotoResult:

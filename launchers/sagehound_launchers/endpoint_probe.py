@@ -15,6 +15,7 @@ from sagehound.data.photos import fetch, find_photos
 from sagehound.errors import SagehoundError
 from sagehound.evaluation import plots
 from sagehound.evaluation.tables import ClassScore, describe_interval, wilson, write_per_class
+from sagehound.serving.access import own_token
 from sagehound.storage.atomic import write_csv, write_json
 from sagehound.system import console
 from sagehound.system.machine import cores
@@ -109,7 +110,8 @@ def memory_of(endpoint: str) -> float | None:
 
     parts = urllib3.util.parse_url(endpoint)
     try:
-        response = urllib3.request("GET", f"{parts.scheme}://{parts.netloc}/metrics", timeout=5, retries=False)
+        url = f"{parts.scheme}://{parts.netloc}/metrics"
+        response = urllib3.request("GET", url, headers=own_token(), timeout=5, retries=False)
     except urllib3.exceptions.HTTPError:
         return None
     line = next((x for x in response.data.decode().splitlines() if x.startswith("process_resident_memory_bytes ")), "")

@@ -17,8 +17,9 @@ from cryptography.x509.oid import NameOID
 from helpers import Command, Server
 
 from sagehound.artifact.archive import unpack
-from sagehound.errors import ConfigError
+from sagehound.errors import ConfigError, InputError
 from sagehound.serving.access import RateLimit, access_of
+from sagehound_launchers import endpoint_client
 
 TOKEN = "0123456789abcdef0123"
 
@@ -122,6 +123,22 @@ def test_without_the_token_only_ping_is_answered(guarded: Server, photo: bytes) 
     basic = base64.b64encode(f"anybody:{TOKEN}".encode()).decode()
     for header in (f"Bearer {TOKEN}", f"bearer {TOKEN}", f"Basic {basic}"):
         assert guarded.invoke(photo, Authorization=header).json()["label"] == "Slate"
+
+
+def test_a_client_sends_the_token_of_its_environment(
+    guarded: Server, certificate: tuple[Path, Path], photo: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def label() -> str:
+        ask = endpoint_client.connect(guarded.url, clients=1, timeout=30)
+        return str(ask(photo, "image/jpeg")["label"])
+
+    with pytest.raises(InputError, match="certificate"):
+        label()
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
+    with pytest.raises(InputError, match=r"send the server's token.*401"):
+        label()
+    monkeypatch.setenv("SAGEHOUND_TOKEN", TOKEN)
+    assert label() == "Slate"
 
 
 def test_models_come_from_their_folder_only(guarded: Server, run: Path, tmp_path: Path) -> None:

@@ -345,7 +345,7 @@ def container(run: Path, tmp_path: Path) -> Iterator[str]:
     assert process.wait(30) == 143
 
 
-def test_the_containers_command_serves_the_same(container: str, photo: bytes) -> None:
+def test_the_containers_command_serves_the_same(container: str, run: Path, photo: bytes) -> None:
     import urllib3
 
     for _ in range(100):
@@ -354,8 +354,14 @@ def test_the_containers_command_serves_the_same(container: str, photo: bytes) ->
             break
         except urllib3.exceptions.HTTPError:
             time.sleep(0.1)
-    answer = urllib3.request("POST", container + "/invocations", body=photo, headers={"Content-Type": "image/jpeg"})
-    assert answer.json()["label"] == "Slate"
+    for host in ("model.endpoint", "[fe80::1%25eth0]:8080", "a b", ""):
+        headers = {"Content-Type": "image/jpeg", "Host": host, "X-Forwarded-For": "203.0.113.7"}
+        answer = urllib3.request("POST", container + "/invocations", body=photo, headers=headers)
+        assert answer.json()["label"] == "Slate", "SageMaker decides who reaches it"
+        wanted = {"model_name": "another", "url": str(run)}
+        loaded = urllib3.request("POST", container + "/models", json=wanted, headers={"Host": host})
+        assert loaded.status == 200
+        assert urllib3.request("DELETE", container + "/models/another", headers={"Host": host}).status == 200
 
 
 def test_a_container_without_a_model_says_so(tmp_path: Path) -> None:

@@ -143,6 +143,16 @@ def _token(given: str | None, file: str | None) -> str | None:
     return token
 
 
+def own_token() -> dict[str, str]:
+    """The headers by which a client sends its token, of the environment variable SAGEHOUND_TOKEN.
+
+    Raises:
+        ConfigError: the token is too short.
+    """
+    token = _token(None, None)
+    return {} if token is None else {"Authorization": f"Bearer {token}"}
+
+
 def is_loopback(host: str) -> bool:
     """Whether only programs of this machine reach a server that listens on ``host``."""
     try:
