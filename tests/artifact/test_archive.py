@@ -84,6 +84,14 @@ def test_too_many_files_and_files_of_one_name_are_refused(tmp_path: Path) -> Non
         unpack(twice, tmp_path / "out2")
 
 
+def test_an_archive_that_unpacks_to_much_more_than_its_size_is_refused(tmp_path: Path) -> None:
+    bomb = archive(tmp_path / "bomb.tar.gz", entry("model.onnx", bytes(20_000_000)))
+    with pytest.raises(InputError, match="more than 20 times its size"):
+        unpack(bomb, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    unpack(archive(tmp_path / "zeros.tar.gz", entry("model.onnx", bytes(15_000_000))), tmp_path / "out")
+
+
 def test_a_huge_header_is_not_read_into_memory(tmp_path: Path) -> None:
     huge = entry("x", b"x")
     huge[0].pax_headers = {"comment": "0" * 3_000_000}

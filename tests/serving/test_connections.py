@@ -106,3 +106,26 @@ def test_many_silent_connections_lock_nobody_out(run: Path, tmp_path: Path, phot
     assert stopped == 143
     assert len(errors.splitlines()) == 1
     assert "128 connections" in errors
+
+
+def test_the_files_of_a_killed_server_are_removed_at_the_next_start(run: Path, tmp_path: Path) -> None:
+    scratch = tmp_path / "tmp"
+    scratch.mkdir()
+    (scratch / "sagehound-model-new").mkdir()  # another process is just making it
+
+    def folders() -> list[Path]:
+        return [f for f in scratch.glob("sagehound-model-*") if f.name != "sagehound-model-new"]
+
+    killed = Server(tmp_path, f"model={run}", TMPDIR=str(scratch))
+    (left,) = folders()
+    assert (left / "model/model.onnx").is_file()
+    killed.process.kill()
+    killed.process.communicate()
+    first = Server(tmp_path, f"model={run}", TMPDIR=str(scratch))
+    assert len(folders()) == 1
+    assert left not in folders()
+    second = Server(tmp_path, f"model={run}", TMPDIR=str(scratch))
+    assert len(folders()) == 2, "those of a server that runs are kept"
+    assert [server.stop() for server in (first, second)] == [(143, "")] * 2
+    assert not folders()
+    assert (scratch / "sagehound-model-new").is_dir()

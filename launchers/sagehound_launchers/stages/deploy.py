@@ -22,7 +22,7 @@ _UPDATED = {"update", "bake_seconds", "alarms"}
 _KEYS = {  # the keys of each option
     "local": {
         *("host", "port", "allowed_hosts", "token", "token_file", "cert", "key", "rate", "keep_alive", "model_root"),
-        *("model_gb", "max_requests", "max_megapixels", "timeout", "capture", "capture_percent"),
+        *("model_gb", "max_requests", "max_megapixels", "capture", "capture_percent"),
     },
     "sagemaker": {"endpoint", "wait_minutes", "capture_percent", "shadow", *_MACHINES, *_SCALED, *_UPDATED},
     "multi_model": {"endpoint", "wait_minutes", "capture_percent", *_MACHINES, *_SCALED, *_UPDATED},
@@ -50,7 +50,6 @@ class Deploy:
     model_root: str | None = key(
         "local: folder of models that POST /models may load; null: any on this machine, none for others", None
     )
-    timeout: float = key("local: seconds for the prediction of one photo, after which it is given up", 30.0, above=0)
     model_gb: float | None = key("local: memory that open models may hold, 10^9 bytes; null: half of it", None, above=0)
     max_requests: int = key("local: requests that are read or answered at a time", 64, at_least=1)
     max_megapixels: float = key("local: largest size of a photo, 10^6 pixels", 50.0, above=0)
@@ -142,7 +141,7 @@ def _serve(own: Deploy, models: Mapping[str, str]) -> None:
     access = access_of(own.host, own.allowed_hosts, own.token, own.token_file, own.model_root, own.rate)
     address = Address(own.host, own.port, own.cert, own.key, own.keep_alive)
     capture = RequestCapture(Path(own.capture).expanduser(), own.capture_percent or 100) if own.capture else None
-    limits = Limits(own.max_requests, round(own.max_megapixels * 1e6), own.timeout)
+    limits = Limits(own.max_requests, round(own.max_megapixels * 1e6))
     serve(models, address, limits, None if own.model_gb is None else round(own.model_gb * 1e9), capture, access)
 
 

@@ -4,7 +4,6 @@ import gzip
 import hashlib
 import json
 import tarfile
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from sagehound.inference.thresholds import Thresholds
 from sagehound.storage import unpacking
 from sagehound.storage.archive_reader import Limits
 from sagehound.storage.atomic import replacing
+from sagehound.storage.scratch import scratch_folder
 
 NAME = "model.tar.gz"
 FORMAT = 2  # format of model.json and the files beside it
@@ -24,7 +24,8 @@ READABLE = (1, FORMAT)  # 1 has neither a temperature nor thresholds, and its ne
 MAX_ENTRIES = 100
 MAX_BYTES = 8 * 10**9  # of all files, unpacked
 _CARD_BYTES = 4 * 2**20  # of model.json
-LIMITS = Limits((".tar.gz",), MAX_ENTRIES, MAX_BYTES)
+_RATIO = 20  # of the unpacked files to the archive; weights hardly shrink
+LIMITS = Limits((".tar.gz",), MAX_ENTRIES, MAX_BYTES, max_ratio=_RATIO)
 HINT = "give a model.tar.gz that a run left"  # what to do about a bad file
 
 
@@ -103,7 +104,7 @@ def unpack(path: Path, folder: Path, *, max_entries: int = MAX_ENTRIES, max_byte
             large.
         SagehoundError: the disk is full.
     """
-    unpacking.unpack(path, folder, hint=HINT, limits=Limits((".tar.gz",), max_entries, max_bytes))
+    unpacking.unpack(path, folder, hint=HINT, limits=Limits((".tar.gz",), max_entries, max_bytes, max_ratio=_RATIO))
 
 
 @contextmanager
@@ -117,8 +118,8 @@ def opened(model: str | Path) -> Iterator[Path]:
     if path.is_dir():
         yield path
         return
-    with tempfile.TemporaryDirectory(prefix="sagehound-") as folder:
-        unpacked = Path(folder, "model")
+    with scratch_folder() as folder:
+        unpacked = folder / "model"
         unpack(path, unpacked)
         yield unpacked
 

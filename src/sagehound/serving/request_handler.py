@@ -33,7 +33,6 @@ class Limits:
 
     requests: int = 64  # requests in progress
     pixels: int = 50_000_000  # pixels of one photo: a large phone camera's, 150 MB in memory
-    photo_seconds: float = 30.0  # seconds for the prediction of one photo; loading a model may take twice as long
     body_bytes: int = 25 * 2**20  # photos in one request; SageMaker's own limit
     bodies_bytes: int = 256 * 2**20  # bytes of all requests in progress
     body_seconds: float = 20.0  # seconds to send a body; less than the grace of a stop

@@ -20,6 +20,7 @@ from sagehound.serving.connections import LimitedConfig, most_connections
 from sagehound.serving.model_store import ModelStore
 from sagehound.serving.request_capture import RequestCapture
 from sagehound.serving.request_handler import Limits
+from sagehound.storage.scratch import remove_leftovers
 from sagehound.system import console
 from sagehound.system.machine import give_back_large_blocks, memory
 
@@ -63,6 +64,7 @@ def serve(
     give_back_large_blocks()
     signal.signal(signal.SIGTERM, _stop)  # while models are loaded; later uvicorn's handler, which calls it at the end
     _check_certificate(address)
+    remove_leftovers()
     held = ModelStore(model_bytes or memory() // 2, default=next(iter(models)) if len(models) == 1 else None)
     try:
         for name, url in models.items():

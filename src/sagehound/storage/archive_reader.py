@@ -22,6 +22,7 @@ from sagehound.errors import InputError, SagehoundError
 
 KINDS = (".zip", ".tar", ".tar.gz", ".tar.bz2", ".tar.xz")
 MAX_ENTRIES = 10_000_000
+_SMALL = 16 * 10**6  # bytes that every archive may unpack to
 _DEEPEST = 50  # folders in each other
 _CHUNK = 2**20
 _HEADERS = 2**20  # bytes of a .tar's headers, which tarfile keeps in memory
@@ -40,6 +41,7 @@ class Limits:
     kinds: tuple[str, ...] = KINDS  # of archives; the content decides which one a file is
     max_entries: int = MAX_ENTRIES  # files and folders
     max_bytes: int | None = None  # of all files, unpacked; None: what the disk has free
+    max_ratio: int | None = None  # of all files, unpacked, to the archive; 16 MB are always allowed
     executable: bool = False  # whether a program stays one
 
 
@@ -61,7 +63,8 @@ class ArchiveReader:
     def __init__(self, path: Path, source: IO[bytes], folder: Path, hint: str, limits: Limits) -> None:
         self._path, self._source, self._hint, self._limits = path, source, hint, limits
         self._folder = folder
-        self._entries = 0
+        self._entries = self._bytes = 0
+        self._size = path.stat().st_size
         self._left = shutil.disk_usage(folder).free if limits.max_bytes is None else limits.max_bytes
 
     def files(self) -> Iterator[PackedFile]:
@@ -142,6 +145,10 @@ class ArchiveReader:
 
     def _count(self, entries: int, size: int) -> None:
         self._entries, self._left = self._entries + entries, self._left - size
+        self._bytes += size
+        ratio = self._limits.max_ratio
+        if ratio is not None and self._bytes > max(ratio * self._size, _SMALL):
+            raise self._refused(f"it unpacks to more than {ratio} times its size")
         most = self._limits.max_bytes
         if self._entries > self._limits.max_entries or (most is not None and self._left < 0):
             files = f"{self._limits.max_entries:,} files"
