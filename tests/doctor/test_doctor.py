@@ -34,7 +34,7 @@ def folder(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         save_photo(photos / file, COLOURS["001.Amber"], seed=900 + i)
     shutil.copy(photos / "test/003.Moss/000.jpg", photos / COPY)
     save_photo(photos / DARK, (-60, -60, -60), seed=950)
-    script = here / "sagehound.py"
+    script = here / "doctor.py"
     script.write_text("from sagehound.cli.main import main\nmain()\n")
     overrides = [word for word in small(photos, weights) if word != "data=folder"]
     with pytest.MonkeyPatch.context() as patch:

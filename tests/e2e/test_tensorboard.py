@@ -132,7 +132,7 @@ def test_a_sweep(command: Command, photos: Path, weights: Path, tmp_path: Path, 
         assert len(board.get("runs").json()) == 2
         columns = board.columns()
         assert columns[0] == ("optimizer.lr", True), "swept keys come first"
-        scores = {f"{split}.{name}" for split in ("valid", "test") for name in ("loss", "top1")}
+        scores = {f"{split}.{name}" for split in ("valid", "test") for name in ("loss", "top1", "macro_f1")}
         assert {name for name, differs in columns if differs} <= {"optimizer.lr", *scores}, "then the scores"
         assert sorted(row["optimizer.lr"] for row in board.rows()) == [0.001, 0.01]
         page.goto(board.url + "#hparams")
