@@ -43,6 +43,17 @@ class Finetune:
         MISSING,
         choices=("head", "gradual", "full"),
     )
+    solver: str = key(
+        "how a linear head is found; auto: solved on cached features without a learning rate, for finetune=head as the "
+        "result, for gradual and full as the start; optimizer: by the optimizer alone",
+        "optimizer",
+        choices=("optimizer", "auto"),
+    )
+    interpolate: bool = key(
+        "after gradual and full, average the weights with those at the start, if that lowers the valid loss; needs "
+        "solver=auto",
+        True,
+    )
     head_epochs: int = key("epochs before the backbone is unfrozen; for finetune=gradual", 0, at_least=0)
     backbone_lr: float = key("learning rate of the backbone's last layer, as a multiple of optimizer.lr", 0.1, above=0)
     layer_decay: float = key(

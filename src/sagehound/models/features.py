@@ -41,10 +41,12 @@ Floats = npt.NDArray[np.float32]
 
 
 def usable(cfg: Train) -> bool:
-    """Whether features can be cached: in some epochs, photos and backbone do not change between epochs."""
+    """Whether features can be cached: before the first epoch or in some epochs, photos and backbone do not change."""
     a = cfg.augment
-    if not cfg.features.cache or cfg.finetune.name == "full":
+    if not cfg.features.cache:
         return False
+    if cfg.finetune.name == "full":
+        return solves(cfg)
     if cfg.finetune.name == "head" and not cfg.features.views and (a.changes_photos or a.mixup or a.cutmix):
         console.info(
             "features: photos are augmented in every epoch, so the backbone runs on each of them every time; "
@@ -52,6 +54,11 @@ def usable(cfg: Train) -> bool:
         )
         return False
     return True
+
+
+def solves(cfg: Train) -> bool:
+    """Whether a linear head is solved on features, if it can be: random weights of a backbone give useless ones."""
+    return cfg.finetune.solver == "auto" and cfg.backbone.pretrained
 
 
 def prepare(

@@ -22,6 +22,7 @@ class Optimization(pl.LightningModule):
     finetune: Finetune
     schedule: Schedule
     pretrained: bool
+    head_is_solved = False  # so that the head needs no larger steps than the backbone
     plateau: ReduceLROnPlateau | None = None
     _plateau_state: dict[str, Any] | None = None
 

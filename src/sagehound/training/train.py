@@ -32,7 +32,7 @@ from sagehound.runs.run import Run
 from sagehound.storage.atomic import write_json
 from sagehound.system import console, hardware, process_group
 from sagehound.system.machine import tune_allocator
-from sagehound.training import checkpoint, drift_baseline, extensions, from_config
+from sagehound.training import checkpoint, drift_baseline, extensions, from_config, solved_head
 from sagehound.training.callbacks import EpochEnd
 from sagehound.training.stop import signals_stop
 from sagehound.training.trainer import fit
@@ -155,6 +155,7 @@ def _fit(
 ) -> None:
     """Train, unless the run that is resumed had ended early."""
     with times.phase("train"), hardware.threads(_threads(ready, data, cfg)):
+        cfg = solved_head.solve(ready.model, data, cfg, folder, ready.stopped_at)
         if ready.stopped_at is None or not checkpoint.ended_early(ready.stopped_at, cfg.trainer.patience):
             evaluator = monitor.prepare(cfg, ready.model, data) if cfg.debugger else None
             fit(ready.model, data, ready.machine, log.all, cfg, folder, each_epoch, given, evaluator, times)
@@ -221,7 +222,7 @@ def _prepare(cfg: Train, times: Times) -> _Ready:
 def _with_features(ready: _Ready, cfg: Train, folder: Path) -> PhotoDataModule:
     """The data module, with cached features if the backbone is frozen. Features show more near-duplicates."""
     photos, cached, model = ready.photos, None, ready.model
-    if model.is_frozen(ready.epoch) and features.usable(cfg):
+    if (model.is_frozen(ready.epoch) or features.solves(cfg)) and features.usable(cfg):
         cached = features.prepare(model.backbone, photos, model.preprocessing, ready.machine, cfg)
     if cached:
         photos = features.near_duplicates(photos, cached)
