@@ -45,6 +45,12 @@ class Finetune:
         MISSING,
         choices=("head", "gradual", "full"),
     )
+    solver: str | None = key(
+        "auto: for finetune=head, solve the head on cached features, without a learning rate and epochs; null: the "
+        "optimizer trains it",
+        None,
+        choices=("auto",),
+    )
     head_epochs: int = key("epochs before the backbone is unfrozen; for finetune=gradual", 0, at_least=0)
     backbone_lr: float = key("learning rate of the backbone's last layer, as a multiple of optimizer.lr", 0.1, above=0)
     layer_decay: float = key(
@@ -67,5 +73,23 @@ class Finetune:
                 f"finetune.head_epochs={self.head_epochs}: with finetune=gradual it must be between 1 and "
                 f"trainer.max_epochs - 1 = {epochs - 1}"
             )
+        if self.solver and (why := self._unsolvable(cfg)):
+            yield f"finetune.solver={self.solver} cannot solve {why}: drop one of them"
         if self.name != "gradual" and self.head_epochs:
             yield f"finetune.head_epochs works only with finetune=gradual, not finetune={self.name}: drop it"
+
+    def _unsolvable(self, cfg: "Train") -> str | None:
+        """The first setting with which the head is no convex problem on one feature vector per photo."""
+        augment, loss = cfg.augment, cfg.loss._target_ or cfg.loss.name
+        refused = {
+            f"finetune={self.name}": self.name != "head",
+            f"head.hidden={cfg.head.hidden}": cfg.head.hidden,
+            f"head.dropout={cfg.head.dropout:g}": cfg.head.dropout,
+            f"loss={loss}": loss != "cross_entropy",
+            f"augment.mixup={augment.mixup:g}": augment.mixup,
+            f"augment.cutmix={augment.cutmix:g}": augment.cutmix,
+            f"features.views={cfg.features.views}": cfg.features.views,
+            "photos that are augmented in every epoch (augment=none turns it off)": augment.changes_photos,
+            "features.cache=false": not cfg.features.cache,
+        }
+        return next((setting for setting, is_set in refused.items() if is_set), None)

@@ -30,7 +30,7 @@ from sagehound.runs import run_folder
 from sagehound.runs.run import Run
 from sagehound.system import console, hardware, process_group
 from sagehound.system.machine import tune_allocator
-from sagehound.training import checkpoint, drift_baseline, extensions, from_config, results
+from sagehound.training import checkpoint, drift_baseline, extensions, from_config, results, solved_head
 from sagehound.training.callbacks import EpochEnd
 from sagehound.training.stop import signals_stop
 from sagehound.training.trainer import fit
@@ -166,6 +166,7 @@ def _fit(
 ) -> None:
     """Train, unless the run that is resumed had ended early."""
     with times.phase("train"), hardware.threads(_threads(ready, data, cfg)):
+        cfg = solved_head.solve(ready.model, data, cfg, ready.stopped_at)
         if ready.stopped_at is None or not checkpoint.ended_early(ready.stopped_at, cfg.trainer.patience):
             evaluator = monitor.prepare(cfg, ready.model, data) if cfg.debugger else None
             fit(ready.model, data, ready.machine, log.all, cfg, folder, each_epoch, given, evaluator, times)
