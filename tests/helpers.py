@@ -73,7 +73,6 @@ class Server:
         match = re.search(r"https?://[\d.:]+", line)
         assert match, line + self.process.communicate()[1]
         self.url = match.group()
-        urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
         self._pool = urllib3.PoolManager(maxsize=40, retries=False, timeout=60, cert_reqs="CERT_NONE")
 
     def request(self, method: str, path: str, body: bytes | None = None, **headers: str) -> urllib3.BaseHTTPResponse:

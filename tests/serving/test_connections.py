@@ -21,6 +21,8 @@ def is_open(client: socket.socket) -> bool:
         return True
     except OSError:
         return False
+    finally:
+        client.settimeout(30)
 
 
 def test_head_is_answered_as_get_without_a_body(server: Server) -> None:
