@@ -11,7 +11,7 @@ def photos(n: int = 60, features: int = 6, classes: int = 3) -> tuple[torch.Tens
     """Features around a mean of each class, n x f, and labels, n."""
     random = torch.Generator().manual_seed(0)
     labels = torch.arange(n) % classes
-    means = 2 * torch.randn(classes, features, generator=random)
+    means = 0.7 * torch.randn(classes, features, generator=random)
     return 5 + means[labels] + torch.randn(n, features, generator=random), labels
 
 

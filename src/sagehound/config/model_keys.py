@@ -45,12 +45,6 @@ class Finetune:
         MISSING,
         choices=("head", "gradual", "full"),
     )
-    solver: str | None = key(
-        "auto: for finetune=head, solve the head on cached features, without a learning rate and epochs; null: the "
-        "optimizer trains it",
-        None,
-        choices=("auto",),
-    )
     head_epochs: int = key("epochs before the backbone is unfrozen; for finetune=gradual", 0, at_least=0)
     backbone_lr: float = key("learning rate of the backbone's last layer, as a multiple of optimizer.lr", 0.1, above=0)
     layer_decay: float = key(
@@ -58,6 +52,12 @@ class Finetune:
     )
     freeze_norm: bool = key(
         "keep the pretrained BatchNorm statistics while the backbone is fine-tuned; better with few photos", True
+    )
+    solver: str | None = key(
+        "auto: for finetune=head, solve the head on cached features, without a learning rate and epochs; null: the "
+        "optimizer trains it",
+        None,
+        choices=("auto",),
     )
 
     def conflicts(self, cfg: "Train") -> Iterator[str]:

@@ -106,13 +106,7 @@ class Classifier(Steps, Optimization):
     ) -> None:
         super().__init__()
         self._keep_arguments(locals())
-        self.finetune = Finetune(
-            finetune,
-            head_epochs=head_epochs,
-            backbone_lr=backbone_lr,
-            layer_decay=layer_decay,
-            freeze_norm=freeze_norm,
-        )
+        self.finetune = Finetune(finetune, head_epochs, backbone_lr, layer_decay, freeze_norm)
         self.head_settings = Head(list(hidden), dropout)
         self.schedule = Schedule(schedule, warmup_epochs, min_lr, plateau_factor, plateau_patience)
         self.pretrained, self.seed, self.given_loss, self.gamma, self.unknown = pretrained, seed, loss, gamma, None
