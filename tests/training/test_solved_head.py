@@ -45,7 +45,7 @@ def test_unbalanced_classes(config: Compose, tmp_path: Path) -> None:
         extra.unlink()  # the first class has 2 photos, the others 8
 
     def solved(*overrides: str) -> dict[str, torch.Tensor]:
-        train(config(AUTO, "results=scores", *overrides), folder := tmp_path / "-".join(["run", *overrides]))
+        train(config(AUTO, *overrides), folder := tmp_path / "-".join(["run", *overrides]))
         return head(folder)
 
     plain, adjusted = solved(), solved("loss.logit_adjustment=1")
