@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -93,9 +94,10 @@ def _followed(process: "subprocess.Popen[str]") -> tuple[int, list[str]]:
     reader = Thread(target=_forward_errors, args=(process.stderr, errors), daemon=True)
     reader.start()
     try:
-        for line in process.stdout or ():
-            print(line, end="", flush=True)
-        return process.wait(), errors
+        with _forwarded(signal.SIGTERM, process):
+            for line in process.stdout or ():
+                print(line, end="", flush=True)
+            return process.wait(), errors
     except KeyboardInterrupt:
         process.send_signal(signal.SIGINT)
         process.wait()
@@ -103,7 +105,28 @@ def _followed(process: "subprocess.Popen[str]") -> tuple[int, list[str]]:
     finally:
         process.terminate()
         process.wait()
-        reader.join()  # before errors are read
+        reader.join(2)  # before errors are read; a process that the command has left may keep the pipe open
+
+
+@contextmanager
+def _forwarded(signum: signal.Signals, process: "subprocess.Popen[str]") -> Iterator[None]:
+    """Pass a signal that would end this program on to a command, wait for the command, then end this program."""
+    if threading.current_thread() is not threading.main_thread():  # only this one handles signals
+        yield
+        return
+    received: list[int] = []
+
+    def forward(number: int, _: object) -> None:
+        received.append(number)
+        process.send_signal(number)
+
+    before = signal.signal(signum, forward)
+    try:
+        yield
+    finally:
+        signal.signal(signum, before or signal.SIG_DFL)
+        if received:
+            os.kill(os.getpid(), signum)
 
 
 def _forward_errors(stream: IO[str] | None, errors: list[str]) -> None:

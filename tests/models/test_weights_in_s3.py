@@ -1,6 +1,7 @@
 """Backbone weights in S3, served by the emulator, which boto3 finds by its variables."""
 
 import filecmp
+import hashlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,8 +13,10 @@ import torch
 from helpers import Compose
 from safetensors.torch import load_file, save_file
 
+from sagehound.artifact import export
 from sagehound.errors import ConfigError, InputError
 from sagehound.models import weights_file
+from sagehound.training import from_config
 from sagehound.training.train import train
 from sagemaker_emulator.server import Emulator
 
@@ -34,6 +37,21 @@ def s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weights: Path) -> Iterat
         client.create_bucket(Bucket="kennel")
         client.upload_file(str(weights), "kennel", "weights/test_resnet.safetensors")
         yield client
+
+
+def test_a_run_records_the_weights_that_it_has_loaded(
+    s3: Any,  # noqa: ANN401
+    config: Compose,
+    weights: Path,
+    tmp_path: Path,
+) -> None:
+    cfg = config(f"backbone.weights={URI}", f"cache.dir={tmp_path / 'cache'}")
+    model = from_config.classifier(cfg)
+    s3.delete_object(Bucket="kennel", Key="weights/test_resnet.safetensors")
+    origin = export.origin(model.backbone, cfg.backbone, cfg.cache.dir)
+    assert origin["sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
+    resumed = torch.nn.Identity()  # its weights come from a checkpoint
+    assert export.origin(resumed, cfg.backbone, cfg.cache.dir)["sha256"] is None
 
 
 def test_a_run_downloads_each_version_of_the_weights_once(

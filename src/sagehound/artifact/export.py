@@ -145,7 +145,7 @@ def describe(
             "fingerprint": hashlib.sha256("\n".join(contents).encode()).hexdigest(),
             "photos": {split: len(photos.split(split)) for split in ("train", "valid", "test")},
         },
-        "weights": _origin(model.backbone, cfg.backbone, cfg.cache.dir),
+        "weights": origin(model.backbone, cfg.backbone, cfg.cache.dir),
         "training": {name: plain[name] for name in groups}
         | {"batch_size": cfg.data.batch_size, "max_epochs": cfg.trainer.max_epochs, "precision": cfg.trainer.precision},
         "git": _revision(),
@@ -153,7 +153,7 @@ def describe(
     }
 
 
-def _origin(net: nn.Module, backbone: Backbone, cache: str) -> dict[str, str | None]:
+def origin(net: nn.Module, backbone: Backbone, cache: str) -> dict[str, str | None]:
     """Origin of the pretrained weights, and their licence if known."""
     if not backbone.pretrained:
         return {"source": "none: trained from nothing", "licence": None}
@@ -161,10 +161,12 @@ def _origin(net: nn.Module, backbone: Backbone, cache: str) -> dict[str, str | N
         known = pretrained_cfg(net)
         source = known.get("hf_hub_id") or known.get("url") or backbone.name
         return {"source": f"timm: {source}", "licence": known.get("license")}
-    path = weights_file.find(backbone.weights, cache)
-    with path.open("rb") as content:
-        digest = hashlib.file_digest(content, "sha256").hexdigest()
-    packed = weights_pack.read(path)
+    try:
+        path = weights_file.loaded(net) or weights_file.find(backbone.weights, cache)
+        digest, packed = hashlib.sha256(path.read_bytes()).hexdigest(), weights_pack.read(path)
+    except (SagehoundError, OSError) as error:  # a resumed run has its weights from the checkpoint
+        console.warn(f"model.json does not say what the weights were: {error}")
+        return {"source": backbone.weights, "sha256": None, "licence": None}
     licence = packed.licence if packed else None
     source = f"{path.name}, {packed.source}" if packed else path.name
     if backbone.weights.startswith("pkg://"):

@@ -16,10 +16,12 @@ def fit(valid: Predictions) -> dict[str, Any]:
     """The entries ``unknown`` and ``sets`` of model.json; empty without valid photos."""
     if not len(valid.labels):
         return {}
-    sets = {f"{coverage:g}": round(set_threshold(valid, coverage), 6) for coverage in COVERAGES}
+    # rounded so that the photo that gave a threshold stays on its side
+    sets = {f"{coverage:g}": math.floor(set_threshold(valid, coverage) * 1e6) / 1e6 for coverage in COVERAGES}
     if valid.unknown is None:
         return {"sets": sets}
-    return {"unknown": {"threshold": round(unknown_threshold(valid.unknown), 6), "known": KNOWN}, "sets": sets}
+    threshold = math.ceil(unknown_threshold(valid.unknown) * 1e6) / 1e6
+    return {"unknown": {"threshold": threshold, "known": KNOWN}, "sets": sets}
 
 
 def unknown_threshold(scores: Floats, known: float = KNOWN) -> float:

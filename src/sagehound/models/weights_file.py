@@ -13,6 +13,8 @@ from sagehound.errors import InputError
 from sagehound.models import weights_pack
 from sagehound.storage import s3_object
 
+_FROM = "weights_come_from"  # attribute of a model
+
 
 def find(weights: str, cache: str | None = None) -> Path:
     """The file that ``backbone.weights`` names.
@@ -61,6 +63,12 @@ def load(model: nn.Module, path: Path, name: str) -> None:
         about.check_content(state, path)
         model.pretrained_cfg = dict(model.pretrained_cfg) | about.preprocessing  # type: ignore[arg-type, assignment]
     _fill(model, state, path, name)
+    setattr(model, _FROM, path)
+
+
+def loaded(model: nn.Module) -> Path | None:
+    """The file whose weights ``load`` has given to a model; None if there is none, as in a resumed run."""
+    return getattr(model, _FROM, None)
 
 
 def _read(path: Path) -> dict[str, Tensor]:

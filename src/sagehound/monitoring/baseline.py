@@ -70,7 +70,7 @@ class Baseline:
             content = path.read_bytes()
             header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
             about = json.loads(header["about"])
-            if about.pop("format") != _FORMAT:
+            if about.pop("format", header.get("format")) != _FORMAT:  # a header of its own in earlier files
                 raise ValueError(f"another format than {_FORMAT}, which this Sagehound reads")
             return _checked(load(content), about)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:

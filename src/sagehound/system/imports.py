@@ -5,6 +5,7 @@ import gc
 import importlib
 import os
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -64,8 +65,11 @@ def import_lean() -> None:
 
 @contextmanager
 def _absent(name: str) -> Iterator[None]:
-    """Let ``import name`` raise ImportError in this block, as if the package were not installed."""
-    if name in sys.modules:
+    """Let ``import name`` raise ImportError in this block, as if the package were not installed.
+
+    Other threads would see it too, so it does nothing if there are some.
+    """
+    if name in sys.modules or threading.active_count() > 1:
         yield
         return
     sys.modules[name] = None  # type: ignore[assignment]  # as the documentation of sys.modules describes it
