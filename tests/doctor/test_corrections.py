@@ -1,10 +1,13 @@
 """data.exclude: photos that are dropped or get another class."""
 
+import os
 from pathlib import Path
 
 import pytest
 from photo_helpers import photo_set
 
+from sagehound.data import corrections
+from sagehound.data.folders import Photo, Tree
 from sagehound.errors import InputError
 from sagehound.storage.atomic import write_csv
 
@@ -82,3 +85,17 @@ def test_a_name_like_a_formula_is_found(photos: Path, tmp_path: Path) -> None:
     write_csv(table, ["file", "action", "new_class"], [["train/002.Slate/000.jpg", "relabel", "=Amber"]])
     assert "'=Amber" in table.read_text()
     assert [row["to"] for row in photo_set(photos, exclude=str(table)).audit["excluded"]["relabelled"]] == ["=Amber"]
+
+
+def test_names_that_are_not_utf8_or_end_with_a_space_are_found(tmp_path: Path) -> None:
+    """They are found as suspects.csv writes them; other spaces around a name do no harm."""
+    latin = os.fsdecode(b"train/a/caf\xe9.jpg")
+    photos = [Photo(latin, "train", "a"), Photo("train/a/1.jpg", "train", "a"), Photo("train/b /1.jpg", "train", "b ")]
+    tree = Tree(tmp_path, photos, [], {}, [])
+    table = tmp_path / "suspects.csv"
+    rows = [[latin, "drop", ""], [" train/a/1.jpg ", " Relabel ", "b "]]
+    write_csv(table, ["file", "action", "new_class"], [list(row) for row in rows])
+    corrected, about = corrections.apply(tree, table)
+    assert about["dropped"] == [latin]
+    assert about["relabelled"] == [{"file": "train/a/1.jpg", "from": "a", "to": "b "}]
+    assert [p.label for p in corrected.photos] == ["b ", "b "]

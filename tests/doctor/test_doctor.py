@@ -14,7 +14,7 @@ from photo_helpers import photo_set
 from PIL import Image, ImageOps
 from playwright.sync_api import Browser
 
-from sagehound.data.aligned_copies import by_alignment
+from sagehound.data.aligned_copies import by_alignment, correlation
 from sagehound.data.duplicates import Fingerprints, fingerprint
 from sagehound.doctor.photo_quality import problems
 from sagehound.doctor.suspects import COLUMNS
@@ -133,3 +133,16 @@ def test_poor_photos_are_recognised(tmp_path: Path) -> None:
         Image.fromarray(pixels).save(tmp_path / "photo.png")
         found = problems(measure((tmp_path / "photo.png").read_bytes(), preprocessing)[1], preprocessing.size)
         assert (problem in found) if problem else not found, (problem, found)
+
+
+def test_other_objects_in_the_corner_of_a_white_page_are_no_copies() -> None:
+    """Flat areas have no correlation; rounding once made it more than 1."""
+    random = np.random.default_rng(0)
+    white = np.full((48, 48), 255, np.uint8)
+    pages = [white.copy() for _ in range(5)]
+    for page in pages:
+        page[:9, :9] = random.integers(0, 255, (9, 9))
+    found = [correlation(a, b) for i, a in enumerate(pages) for b in pages[:i]]
+    assert max(found) < 0.88
+    assert correlation(white, pages[0]) == correlation(white, white) == -1
+    assert 0.999 < correlation(pages[0], pages[0]) <= 1

@@ -176,6 +176,21 @@ def test_a_packed_file_is_verified(
         backbone.build(settings(name=name, weights=str(path)))
 
 
+def test_only_the_preprocessing_is_taken_from_a_packed_file(weights: Path, tmp_path: Path) -> None:
+    more = backbone.data_config(timm.create_model("test_resnet")) | {"classifier": 5, "url": "elsewhere"}
+    path = packed(weights, tmp_path / "weights.safetensors", preprocessing=more)
+    known = backbone.pretrained_cfg(backbone.build(settings(weights=str(path))))
+    assert (known["classifier"], known["url"]) != (5, "elsewhere")
+    assert known["mean"] == list(more["mean"])
+
+
+def test_a_description_that_is_nested_too_deeply_is_refused(weights: Path, tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    save_file(load_file(weights), path, metadata={"sagehound": "[" * 200_000})
+    with pytest.raises(InputError, match="the description in the file is broken"):
+        backbone.build(settings(weights=str(path)))
+
+
 def test_an_unknown_tag_is_a_wrong_config() -> None:
     with pytest.raises(ConfigError, match=r"timm has no weights foo; choose from .*test_resnet\.r160_in1k"):
         backbone.build(settings(name="test_resnet.foo"))

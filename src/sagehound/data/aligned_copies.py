@@ -19,6 +19,7 @@ _ALIKE = 0.3  # correlation of thumbnails of 8 x 8 pixels, below which a pair is
 _CORRELATION = 0.88
 _SIDE = 48  # pixels to which a photo is squashed
 _SCALES = (1.0, 0.95, 0.9, 0.85, 0.8)  # of each side of a crop
+_FLAT = 2.0  # standard deviation of grey values; rounding and noise of a flat area stay below it
 _BLOCK = 2**22  # pairs of features that are compared at a time
 
 Grey = npt.NDArray[np.uint8]
@@ -75,16 +76,19 @@ def correlation(a: Grey, b: Grey) -> float:
 
 
 def _inside(whole: Grey, part: Grey) -> float:
-    """The highest correlation of ``part``, at each scale, with a place of ``whole``."""
+    """The highest correlation of ``part``, at each scale, with a place of ``whole``; -1 if one of them is flat."""
     best = -1.0
     for scale in _SCALES:
         side = round(scale * _SIDE)
         small = np.asarray(Image.fromarray(part).resize((side, side), Image.Resampling.BOX), np.float32).ravel()
         small -= small.mean()
         places = np.lib.stride_tricks.sliding_window_view(whole.astype(np.float32), (side, side)).reshape(-1, side**2)
-        spread = np.sqrt(np.maximum((places**2).sum(1) - side**2 * places.mean(1) ** 2, 1e-6))
-        best = max(best, float((places @ small / spread).max() / max(float(np.linalg.norm(small)), 1e-3)))
-    return best
+        places = places - places.mean(1, keepdims=True)
+        spread, own = np.linalg.norm(places, axis=1), float(np.linalg.norm(small))
+        textured = spread > _FLAT * side
+        if own > _FLAT * side and textured.any():
+            best = max(best, float((places[textured] @ small / spread[textured]).max()) / own)
+    return min(best, 1.0)
 
 
 def _squashed(photo: Image.Image) -> Grey:

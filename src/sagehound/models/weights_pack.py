@@ -7,7 +7,7 @@ the licence, the source and the preprocessing.
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from sagehound.inference.preprocessing import Preprocessing
 from sagehound.storage.atomic import replacing
 
 _ENTRY = "sagehound"
+_PREPROCESSING = ("input_size", "crop_pct", "crop_mode", "interpolation", "mean", "std")  # timm's keys
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class About:
     sha256: str  # of the tensors: see ``digest``
     licence: str | None
     source: str
-    preprocessing: dict[str, Any]  # timm's input_size, crop_pct, crop_mode, interpolation, mean and std
+    preprocessing: dict[str, Any]  # see _PREPROCESSING
 
     def check_name(self, model: nn.Module, name: str, path: Path) -> None:
         """Check that the weights are of this architecture and, if ``name`` has a tag, of this version.
@@ -110,12 +111,12 @@ def read(path: Path) -> About | None:
         Preprocessing.read(asdict(Preprocessing.of_weights(about.preprocessing)))
         if not isinstance(about.name, str):
             raise ValueError(about.name)
-    except (ValueError, TypeError, LookupError, ArithmeticError) as error:
+        return replace(about, preprocessing={key: about.preprocessing[key] for key in _PREPROCESSING})
+    except (ValueError, TypeError, LookupError, ArithmeticError, RecursionError) as error:
         raise InputError(
             f"backbone.weights={path}: the description in the file is broken; pack it again with "
             "`sagehound weights pack`"
         ) from error
-    return about
 
 
 def digest(tensors: Iterable[tuple[str, Tensor]]) -> str:

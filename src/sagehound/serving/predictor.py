@@ -61,14 +61,14 @@ class Predictor:
             expected = ("tensor(uint8)", [*self.card.preprocessing.size, 3], "tensor(float)", [len(self.card.classes)])
             if actual != expected:
                 raise ValueError(f"its input and output are {actual}, model.json says {expected}")
-            probabilities = self([np.zeros((*self.card.preprocessing.size, 3), np.uint8)] * 2)
+            empty: list[Pixels] = [np.zeros((*self.card.preprocessing.size, 3), np.uint8)] * 2
+            probabilities = self(empty)
             if probabilities.shape != (2, len(self.card.classes)) or not np.allclose(
                 probabilities.sum(1), 1, atol=0.01
             ):
                 raise ValueError("its output is not probabilities")
             self.scored = ScoredPredictor(self.card, self._session, given.name)
-            if [o.name for o in others] != (["unknown"] if self.card.thresholds.unknown is not None else []):
-                raise ValueError(f"its other outputs are {[o.name for o in others]}, which model.json does not say")
+            self.scored.check(others, empty)
         except Exception as error:  # ONNX Runtime's errors have no common base class
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise InputError(f"{path} cannot be used ({reason}); pack the model again") from error
@@ -89,3 +89,18 @@ class ScoredPredictor:
         """Probabilities and the score of b photos, each uint8, h x w x 3."""
         probabilities, unknown = self._session.run(None, {self._name: np.stack(photos)})
         return np.column_stack([probabilities, unknown])
+
+    def check(self, others: list[onnxruntime.NodeArg], photos: list[Pixels]) -> None:
+        """Check the outputs beside the probabilities: one score for each photo, if model.json has its threshold.
+
+        Raises:
+            ValueError: they are others, or the score is no finite number.
+        """
+        scored = self.card.thresholds.unknown is not None
+        outputs = [(o.name, o.type, len(o.shape)) for o in others]
+        if outputs != ([("unknown", "tensor(float)", 1)] if scored else []):
+            raise ValueError(f"its other outputs are {outputs} (name, type, axes), which model.json does not say")
+        if scored:
+            rows = self(photos)
+            if rows.shape != (len(photos), len(self.card.classes) + 1) or not np.isfinite(rows).all():
+                raise ValueError("its score of unknown photos is not one finite number for each photo")

@@ -42,6 +42,11 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
+def as_written(text: str) -> str:
+    """Text as ``write_text`` and ``write_csv`` write it, and a reader gets it."""
+    return text.encode(errors="backslashreplace").decode()
+
+
 def write_json(path: Path, content: Any) -> None:  # noqa: ANN401 - whatever json can write
     """Write indented JSON, atomically."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
