@@ -57,6 +57,8 @@ def test_dropped_photos_are_left_out_and_relabelled_ones_change(
         (HEADER + "train/001.Amber/000.jpg,,,,,relabel,\n", "line 2: .* has the action relabel but no new_class"),
         (HEADER + "train/001.Amber/000.jpg,,,,,delete,\n", "line 2: action 'delete': write keep, relabel or drop"),
         ("file,label\ntrain/001.Amber/000.jpg,Amber\n", "line 2: no column 'action'"),
+        ("", "no rows and no columns file and action"),
+        ("file,label\n", "no rows and no columns file and action"),
         (
             HEADER + "train/001.Amber/000.jpg,,,,,drop,\ntrain/001.Amber/000.jpg,,,,,relabel,Moss\n",
             "line 3: .* is listed before with another action",

@@ -38,6 +38,7 @@ def read(path: Path, files: Collection[str] = (), classes: Collection[str] = ())
     """
     try:
         rows = read_csv(path)
+        header = path.read_text(encoding="utf-8").partition("\n")[0]
     except OSError as error:
         raise InputError(
             f"data.exclude={path} cannot be read ({error.strerror}, from {Path.cwd()}): give the suspects.csv of "
@@ -45,6 +46,8 @@ def read(path: Path, files: Collection[str] = (), classes: Collection[str] = ())
         ) from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"data.exclude={path} is no CSV in UTF-8 ({error}): save it as CSV UTF-8") from error
+    if not rows and not {"file", "action"} <= {name.strip('\ufeff" \r') for name in header.split(",")}:
+        raise InputError(f"data.exclude={path} has no rows and no columns file and action: give suspects.csv")
     return _checked(path, rows, {as_written(f): f for f in files}, {as_written(c): c for c in classes})
 
 
