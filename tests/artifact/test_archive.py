@@ -195,8 +195,8 @@ CARD = {
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"format": 3}, "format 3, this Sagehound reads format 2"),
-        ({"format": True}, "format True, this Sagehound reads format 2"),
+        ({"format": 3}, "format 3, this Sagehound reads 1 to 2"),
+        ({"format": True}, "format True, this Sagehound reads 1 to 2"),
         ({"classes": ["a", "\ud800"]}, "is broken"),
         ({"preprocessing": CARD["preprocessing"] | {"resize": 10**400}}, "preprocessing of"),  # type: ignore[operator]
         ({"preprocessing": CARD["preprocessing"] | {"resize": "1e999"}}, "is broken"),  # type: ignore[operator]

@@ -42,7 +42,7 @@ def test_dropped_photos_are_left_out_and_relabelled_ones_change(
         "relabelled": [{"file": "train/001.Amber/000.jpg", "from": "Amber", "to": "Slate"}],
     }
     assert have.audit["counts"]["Slate"]["train"] == 9
-    assert "data.exclude: 1 photos dropped, 1 given another class" in capsys.readouterr().out
+    assert "data.exclude: photos dropped: 1, relabelled: 1" in capsys.readouterr().out
     assert "excluded" not in photo_set(photos).audit
 
 

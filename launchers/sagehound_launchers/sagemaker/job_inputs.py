@@ -101,7 +101,7 @@ def _read_weights(cloud: Cloud, given: str) -> bytes:
         InputError: it cannot be read.
     """
     if s3_object.is_s3(given):
-        bucket, _, key = given.removeprefix("s3://").partition("/")
+        bucket, key = s3_object.parts(given, "backbone.weights")
         with aws_errors(f"reading backbone.weights={given}"):
             return bytes(cloud.client("s3").get_object(Bucket=bucket, Key=key)["Body"].read())
     try:

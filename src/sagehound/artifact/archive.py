@@ -53,7 +53,7 @@ class Card:
             json.dumps(_shallow(about, 20), ensure_ascii=False, allow_nan=False).encode()  # must be writable as JSON
             if type(about["format"]) is not int or about["format"] not in READABLE:
                 raise InputError(
-                    f"{path}: format {about['format']}, this Sagehound reads format {FORMAT}; "
+                    f"{path}: format {about['format']}, this Sagehound reads 1 to {FORMAT}; "
                     "use the Sagehound that wrote it, or train again"
                 )
             classes, preprocessing = about["classes"], about["preprocessing"]

@@ -163,7 +163,9 @@ def origin(net: nn.Module, backbone: Backbone, cache: str) -> dict[str, str | No
         return {"source": f"timm: {source}", "licence": known.get("license")}
     try:
         path = weights_file.loaded(net) or weights_file.find(backbone.weights, cache)
-        digest, packed = hashlib.sha256(path.read_bytes()).hexdigest(), weights_pack.read(path)
+        with path.open("rb") as content:
+            digest = hashlib.file_digest(content, "sha256").hexdigest()
+        packed = weights_pack.read(path)
     except (SagehoundError, OSError) as error:  # a resumed run has its weights from the checkpoint
         console.warn(f"model.json does not say what the weights were: {error}")
         return {"source": backbone.weights, "sha256": None, "licence": None}

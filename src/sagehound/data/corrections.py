@@ -30,7 +30,7 @@ def read(path: Path, files: Collection[str] = (), classes: Collection[str] = ())
 
     Args:
         path: of the CSV.
-        files: the photos' names; one that ends with a space, or is not UTF-8, is found only if it is given.
+        files: the photos' names; one that ends with a space, or is not UTF-8, is recognised only if it is given.
         classes: the names of the classes, likewise.
 
     Raises:
@@ -98,15 +98,15 @@ def apply(tree: Tree, path: Path) -> tuple[Tree, dict[str, Any]]:
         if one.action == RELABEL and one.new_class not in classes:
             known = ", ".join(sorted(classes)[:8]) + (", ..." if len(classes) > 8 else "")
             raise InputError(f"data.exclude={path}: {one.file}: no class {one.new_class!r}; the photos have {known}")
-    kept = [p for p in tree.photos if p.file not in corrections or corrections[p.file].action != DROP]
+    left = [p for p in tree.photos if p.file not in corrections or corrections[p.file].action != DROP]
     dropped = [p.file for p in tree.photos if p.file in corrections and corrections[p.file].action == DROP]
-    photos = [_corrected(p, corrections.get(p.file)) for p in kept]
+    photos = [_corrected(p, corrections.get(p.file)) for p in left]
     relabelled = [
         {"file": old.file, "from": old.label, "to": new.label}
-        for old, new in zip(kept, photos, strict=True)
+        for old, new in zip(left, photos, strict=True)
         if old.label != new.label
     ]
-    console.info(f"data.exclude: {len(dropped)} photos dropped, {len(relabelled)} given another class")
+    console.info(f"data.exclude: photos dropped: {len(dropped)}, relabelled: {len(relabelled)}")
     return replace(tree, photos=photos), {"file": str(path), "dropped": dropped, "relabelled": relabelled}
 
 

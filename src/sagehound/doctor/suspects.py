@@ -83,11 +83,11 @@ def duplicates(photos: PhotoSet) -> list[tuple[Photo, Photo]]:
     groups: defaultdict[int, list[Photo]] = defaultdict(list)
     for photo, group in zip(photos.photos, components(len(photos.photos), links), strict=True):
         groups[group].append(photo)
-    found = []
+    copies = []
     for members in groups.values():
-        kept, *others = sorted(members, key=lambda p: (-SPLITS.index(p.split), p.file))
-        found += [(photo, kept) for photo in others]
-    return found
+        original, *others = sorted(members, key=lambda p: (-SPLITS.index(p.split), p.file))
+        copies += [(photo, original) for photo in others]
+    return copies
 
 
 def counts(listed: Sequence[Suspect]) -> dict[str, int]:

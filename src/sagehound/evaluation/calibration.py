@@ -27,5 +27,5 @@ def fit_temperature(logits: Floats, labels: Labels) -> float:
         of_label = softmax(logits.astype(np.float64) / np.exp(log_t))[np.arange(len(labels)), labels]
         return float(-np.log(np.maximum(of_label, 1e-300)).sum() + log_t**2 / (2 * _SPREAD**2))
 
-    found = minimize_scalar(loss, bounds=np.log(_RANGE), method="bounded")
-    return round(float(np.exp(found.x)), 4)
+    best = minimize_scalar(loss, bounds=np.log(_RANGE), method="bounded")
+    return round(float(np.exp(best.x)), 4)

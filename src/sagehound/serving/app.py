@@ -180,10 +180,10 @@ def _add_routes(app: FastAPI, handler: RequestHandler, metrics: ServerMetrics) -
 def _add_models(app: FastAPI, handler: RequestHandler, models: ModelStore) -> None:
     @app.get("/models", summary="The models that are loaded")
     async def list_models(request: Request) -> Listing:
-        found = models.listed()
+        listed = models.listed()
         if not request.scope["is_admin"]:
-            found = [model | {"modelUrl": Path(model["modelUrl"]).name} for model in found]
-        return Listing.model_validate({"models": found})
+            listed = [model | {"modelUrl": Path(model["modelUrl"]).name} for model in listed]
+        return Listing.model_validate({"models": listed})
 
     @app.post("/models", responses=failures(400, 403, 408, 409, 413, 415, 503, 507), openapi_extra=LOAD)
     async def load(request: Request) -> Model:
@@ -196,10 +196,10 @@ def _add_models(app: FastAPI, handler: RequestHandler, models: ModelStore) -> No
         "/models/{name}", response_model=ModelWithCard, responses=failures(400, 404), summary="A model and its card"
     )
     async def describe(name: Name, request: Request) -> Response:
-        found = await run_in_threadpool(models.describe, name)
+        described = await run_in_threadpool(models.describe, name)
         if not request.scope["is_admin"]:
-            found["modelUrl"] = Path(found["modelUrl"]).name  # the path is nobody else's business
-        return JSONResponse(found)
+            described["modelUrl"] = Path(described["modelUrl"]).name  # the path is nobody else's business
+        return JSONResponse(described)
 
     @app.delete("/models/{name}", responses=failures(400, 403, 404), summary="Forget a model")
     async def unload(name: Name, request: Request) -> Nothing:

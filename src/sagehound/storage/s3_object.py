@@ -22,6 +22,18 @@ def is_s3(uri: str) -> bool:
     return uri.startswith("s3://")
 
 
+def parts(uri: str, key: str) -> tuple[str, str]:
+    """Bucket and key of an address in S3; arguments as in ``fetch``.
+
+    Raises:
+        ConfigError: it is not complete.
+    """
+    bucket, _, name = uri.removeprefix("s3://").partition("/")
+    if not bucket or not Path(name).name:
+        raise ConfigError(f"{key}={uri}: give s3://BUCKET/KEY")
+    return bucket, name
+
+
 def fetch(uri: str, folder: Path, key: str) -> Path:
     """Download an object unless ``folder`` has it with the same ETag; returns its file.
 
@@ -37,9 +49,7 @@ def fetch(uri: str, folder: Path, key: str) -> Path:
         InputError: the object does not exist, or cannot be read.
         SagehoundError: the disk is full.
     """
-    bucket, _, name = uri.removeprefix("s3://").partition("/")
-    if not bucket or not Path(name).name:
-        raise ConfigError(f"{key}={uri}: give s3://BUCKET/KEY")
+    bucket, name = parts(uri, key)
     try:
         import boto3
         from botocore.config import Config
