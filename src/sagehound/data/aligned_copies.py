@@ -9,10 +9,11 @@ from PIL import Image
 
 from sagehound.data.duplicates import Fingerprints, Floats, Pair
 
-# Measured on 900 photos of dogs (benchmarks/duplicates.py): the features of each changed copy were nearest to those of
-# its photo, with a cosine of 0.598 or more. At the best place and scale, crops to 90 % of each side had a correlation of
-# 0.898 or more with their photo; of 600 pairs of different photos with the highest cosines, one exceeded 0.78
-# (0.866). Of 59 other photos, cropped in the middle, 12 were below 0.88 (down to 0.77) and are not found.
+# Measured on 900 photos of dogs (benchmarks/duplicates.py): the features of each changed copy were nearest to those
+# of its photo, with a cosine of 0.598 or more. At the best place and scale, crops to 90 % of each side had a
+# correlation of 0.898 or more with their photo; of 600 pairs of different photos with the highest cosines, one
+# exceeded 0.78 (0.866). Of 59 other photos, cropped in the middle, 12 were below 0.88 (down to 0.77) and are not
+# found.
 _COSINE = 0.55  # of the features, their mean subtracted
 _NEIGHBOURS = 3  # of each photo that are compared with it
 _ALIKE = 0.3  # correlation of thumbnails of 8 x 8 pixels, below which a pair is not compared
