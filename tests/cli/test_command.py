@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -5,8 +6,10 @@ from pathlib import Path
 import pytest
 from helpers import ROOT, Command
 
+from sagehound.cli.command import run_training
 from sagehound.cli.previous_runs import resumed
-from sagehound.errors import ConfigError
+from sagehound.config import Data, Train
+from sagehound.errors import ConfigError, InputError
 
 
 @pytest.mark.parametrize(
@@ -132,6 +135,25 @@ def test_resume_uses_the_runs_overrides(tmp_path: Path, monkeypatch: pytest.Monk
     assert given[2].endswith("last.ckpt'")
     assert given[3].startswith("hydra.run.dir='")
     assert resumed([f"resume={run}"])[:2] == ["data=demo", "optimizer.lr=0.1"]
+
+
+def test_last_is_also_a_run_in_a_folder_with_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `hydra.run.dir=outputs/first` makes it."""
+    monkeypatch.chdir(tmp_path)
+    for name, time in (("2026-01-01/older", 1), ("first", 2)):
+        checkpoint = tmp_path / "outputs" / name / "checkpoints/last.ckpt"
+        checkpoint.parent.mkdir(parents=True)
+        checkpoint.touch()
+        os.utime(checkpoint, (time, time))
+    assert f"hydra.run.dir='{tmp_path}/outputs/first'" in resumed(["resume=last"])
+
+
+def test_a_missing_photo_folder_is_refused_before_torch_is_imported(tmp_path: Path) -> None:
+    cfg = Train(data=Data(name="folder", root=str(tmp_path / "nowhere")))
+    imported = "torch" in sys.modules
+    with pytest.raises(InputError, match="nowhere is not a folder"):
+        run_training(cfg, tmp_path, [])
+    assert ("torch" in sys.modules) == imported
 
 
 def test_resume_from_a_single_file_uses_a_new_folder(tmp_path: Path) -> None:

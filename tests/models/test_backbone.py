@@ -309,6 +309,17 @@ def test_a_wrong_pack_command(words: list[str], message: str, capsys: pytest.Cap
     assert message in line
 
 
+def test_packing_without_a_connection(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """The message proposes no setting of a training."""
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:1")
+    with pytest.raises(SystemExit) as error:
+        weights_command.run("sagehound weights", ["pack", "test_efficientnet"])
+    assert error.value.code == 3
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("sagehound: the pretrained weights of test_efficientnet cannot be fetched (")
+    assert line.endswith("): pack on a machine with internet, or give --weights FILE")
+
+
 def test_a_proxy_that_refuses_is_named(hub: ThreadingHTTPServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """The hub plays the proxy, which knows no CONNECT."""
     monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{hub.server_port}")

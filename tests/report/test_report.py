@@ -167,6 +167,16 @@ def test_what_a_run_shows_chooses_the_action(case: str) -> None:
     assert action.command.endswith(ACTIONS[case][2])
 
 
+@pytest.mark.parametrize("changes", [{"solver": "auto"}, {}])
+def test_no_action_that_cannot_help(changes: dict[str, str]) -> None:
+    """A solved head has no learning rate and no augmentation, and nothing is better than every valid photo right."""
+    run = run_that_shows("overfitted" if changes else "weak head", [])
+    run.config["finetune"] |= changes
+    run.metrics["valid"]["top1"] = 0.89 if changes else 1.0
+    titles = [action.title for action in next_actions(run)]
+    assert titles == (["Fine-tune the backbone"] if changes else [])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("case", ACTIONS)
 def test_the_command_of_the_action_runs(case: str, photos: Path, weights: Path, command: Command) -> None:

@@ -99,6 +99,7 @@ def run_training(cfg: Train, folder: Path, overrides: Sequence[str], *, is_trial
         overrides: the command line's overrides, for overrides.yaml.
         is_trial: the run is part of a sweep. It writes only scores, unless the config sets ``results``.
     """
+    _require_photos(cfg)
     if cfg.results is None:
         cfg.results = "scores" if is_trial else "all"
     if cfg.audit_only and process_group.is_follower():
@@ -117,6 +118,15 @@ def run_training(cfg: Train, folder: Path, overrides: Sequence[str], *, is_trial
 
         interrupts.restore_keyboard_interrupt()
         return train(cfg, folder, overrides=overrides, fresh=fresh).metrics
+
+
+def _require_photos(cfg: Train) -> None:
+    """Refuse a folder that does not exist before torch and the weights are loaded, which takes seconds."""
+    from sagehound.data.folders import require_folder
+
+    root = Path(cfg.data.root or ".").expanduser()
+    if cfg.data.name == "folder" and not root.exists():
+        require_folder(root)
 
 
 @contextmanager

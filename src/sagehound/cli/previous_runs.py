@@ -176,7 +176,7 @@ def _find_checkpoint(name: str, run_dir: str | None) -> Path:
         files = (
             [Path(run_dir) / "checkpoints/last.ckpt"]
             if run_dir
-            else [*Path("outputs").glob("*/*/checkpoints/last.ckpt")]
+            else [p for depth in ("*", "*/*") for p in Path("outputs").glob(f"{depth}/checkpoints/last.ckpt")]
         )
         files = sorted((p for p in files if p.exists()), key=lambda p: p.stat().st_mtime)
         if not files:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from sagehound.cli.command import clear_errors
-from sagehound.errors import ConfigError
+from sagehound.errors import ConfigError, InputError
 from sagehound.system import console, interrupts
 
 
@@ -56,7 +56,13 @@ def _pack(name: str, output: str | None, weights: str | None) -> None:
     from sagehound.config import Backbone
     from sagehound.models import backbone, weights_pack
 
-    model = backbone.build(Backbone(name, weights=weights))
+    try:
+        model = backbone.build(Backbone(name, weights=weights))
+    except InputError as error:
+        if not error.instead:  # the weights are there, but cannot be read
+            raise
+        reason = str(error).partition(". Solutions: ")[0]
+        raise InputError(f"{reason}: pack on a machine with internet, or give --weights FILE") from error
     about = weights_pack.describe(model, name if weights else None, Path(weights).name if weights else None)
     path = Path(output or f"{about.name}.safetensors").expanduser()
     weights_pack.write(model, about, path)

@@ -54,16 +54,25 @@ class Tree:
     beside: list[str]  # folders beside those of the splits; they are ignored
 
 
+def require_folder(root: Path) -> None:
+    """Make sure that ``root`` is a folder.
+
+    Raises:
+        InputError: it is not.
+    """
+    if not root.is_dir():
+        raise InputError(
+            f"data.root={root} is not a folder (from {Path.cwd()}): give one of split/class/photo or class/photo"
+        )
+
+
 def scan(root: Path) -> Tree:
     """List the photos under ``root`` without opening them; a tree of class/photo is train.
 
     Raises:
         InputError: no such folder, no photos, an empty split, two folders for one class or for one split.
     """
-    if not root.is_dir():
-        raise InputError(
-            f"data.root={root} is not a folder (from {Path.cwd()}): give one of split/class/photo or class/photo"
-        )
+    require_folder(root)
     splits = _split_folders(root)
     folders = [(split, d) for split, s in splits.items() for d in _subfolders(s)]
     if not folders:

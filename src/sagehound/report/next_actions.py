@@ -111,6 +111,8 @@ def _overfitted(run: Contents) -> Iterator[Action]:
         return
     why = f"Train photos are right in {train:.1%}, valid photos in {valid:.1%}: varied train photos reduce the gap."
     head = run.setting("finetune.name") == "head"
+    if head and run.setting("finetune.solver"):
+        return  # a solved head takes no augmented photos
     changes = ["augment=light", "features.views=5"] if head else ["augment=strong"]
     yield Action("Augment the train photos", why, repeat(run, *changes))
 
@@ -138,6 +140,7 @@ def _calibration(run: Contents) -> Iterator[Action]:
 
 def _tuning(run: Contents) -> Iterator[Action]:
     tuned = any(override_key(one) in ("best", "optimizer.lr") for one in run.overrides)
+    tuned = tuned or run.setting("finetune.solver") or run.metrics.get("valid", {}).get("top1") == 1
     if run.setting("finetune.name") == "head" and not tuned:
         why = "The learning rate is the default. With cached features, a trial takes seconds."
         search = repeat(run, "-m", "hpo=optuna", "hpo.max_jobs=20", program="launch")
@@ -164,7 +167,7 @@ def caveats(run: Contents) -> list[str]:
     if high - low > 0.05:
         sentences.append(
             f"{test.get('photos')} test photos give a wide interval: the accuracy on many photos of this kind is "
-            f"probably between {low:.1%} and {high:.1%}."
+            f"probably between {low:.1%} and {high:.1%}. More test photos make it narrower."
         )
     if leaks := run.metrics.get("test_without_leaks"):
         rest = f" Without them it is {leaks['top1']:.1%}." if "top1" in leaks else ""

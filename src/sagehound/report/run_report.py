@@ -52,9 +52,10 @@ def _answer(run: Contents) -> Section:
     section, test = Section("Result"), run.metrics["test"]
     interval = describe_interval(test["top1_interval"])
     section.parts.append(Part("answer", f"Test accuracy {test['top1']:.1%}"))
+    top5 = f" For {test.get('top5', 0):.1%} of them, one of the five most probable classes is right."
     section.text(
-        f"95 % interval {interval} %, {test['photos']} photos that were not used in training. "
-        f"Of the five most probable classes one is right for {test.get('top5', 0):.1%}."
+        f"95 % interval {interval} %, {test['photos']} photos that were not used in training."
+        f"{top5 if run.metrics.get('classes', 0) > 5 else ''}"
     )
     if actions := next_actions(run):
         section.text("What to do next, the most valuable first:")
@@ -131,7 +132,7 @@ def _odd_photos(run: Contents, section: Section) -> None:
         section.text("Classes that the features cannot tell apart:")
         section.parts.append(Part("list", items_=alike))
     if odd := run.insights.get("outliers", []):
-        section.text(f"{len(odd)} train photos are unlike all others, the most foreign first:")
+        section.text(f"Train photos unlike all others: {len(odd)}. The most foreign first:")
         section.tiles(tiles(run.photos, [(one["file"], [one["label"]]) for one in odd[:_OUTLIERS]]))
 
 
@@ -220,7 +221,7 @@ def _mistakes(run: Contents, model: "Classifier | None") -> Section:
         section.text(f"The test photos that were most confidently mistaken.{heat}")
         section.tiles(shown)
     elif run.of_split("test"):
-        section.text("No test photo was mistaken.")
+        section.text("Every test photo was classified correctly.")
     return section
 
 

@@ -4,7 +4,7 @@ import csv
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,15 +34,15 @@ class Scored:
 def score(model: str, predictions: Path) -> Scored | None:
     """Write STEM_per_class.csv and STEM_confusions.csv beside predictions.csv or predictions.jsonl.
 
-    A photo's label is the name of its folder, without a number in front, if the model has this class. Photos without a
-    prediction and photos in other folders are not counted.
+    A photo's label is the name of the nearest folder above it that is a class of the model, without a number in front.
+    Photos without a prediction and photos in other folders are not counted.
 
     Returns:
         None if no folder is named after a class; then nothing is written.
     """
     with opened(model) as folder:
         classes = Card.read(folder).classes
-    labelled = [row for row in _labelled(predictions) if row[1] in set(classes)]
+    labelled = list(_labelled(predictions, set(classes)))
     pairs = Counter((label, best) for _, label, best in labelled)
     trained = sum(SPLIT_NAMES.get(file.split("/")[0].lower()) == "train" for file, _, _ in labelled)
     if not pairs:
@@ -62,12 +62,13 @@ def score(model: str, predictions: Path) -> Scored | None:
     return Scored(len(labelled), sum(pairs[name, name] for name in classes), per_class, trained)
 
 
-def _labelled(predictions: Path) -> Iterator[tuple[str, str, str]]:
-    """The file, the folder's name and the prediction of each photo that has all of them."""
+def _labelled(predictions: Path, classes: Set[str]) -> Iterator[tuple[str, str, str]]:
+    """The file, the label and the prediction of each photo that has all of them."""
     for file, best in _read(predictions):
-        folder = Path(file).parent.name
-        if folder and best:
-            yield file, _NUMBER.sub("", folder), best
+        names = (_NUMBER.sub("", folder.name) for folder in Path(file).parents)
+        label = next((name for name in names if name in classes), None)
+        if label and best:
+            yield file, label, best
 
 
 def _read(predictions: Path) -> Iterator[tuple[str, str]]:
