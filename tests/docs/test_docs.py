@@ -73,6 +73,50 @@ def test_there_are_commands() -> None:
     assert len([program for program, _ in COMMANDS if program == "launch"]) >= 8
 
 
+PHOTOS = re.compile(
+    r"\b(data(\.\w+)?|resume|best|model|endpoint|experiment|delete|approve|image)=|\.\.\.|permissions|^list"
+)
+DOGIMAGES = ("backbone=resnet34 trainer=local", "backbone=resnet34 trainer.max_epochs=5")  # the pages say so
+
+
+@pytest.mark.parametrize(("program", "given"), COMMANDS)
+def test_every_command_names_its_photos_or_its_model(program: str, given: str) -> None:
+    """Without them, a command that is pasted downloads dogImages."""
+    assert PHOTOS.search(given) or given in DOGIMAGES
+
+
+KEYS = set(re.findall(r"^\| `([\w.]+)` \|", PAGES["docs/configuration.md"], flags=re.MULTILINE))
+GROUPS = {key.partition(".")[0] for key in KEYS}
+OPEN = (
+    "aws.environment.",
+    "aws.tags.",
+    "augment.transform.",
+    "callbacks.",
+    "data.source.",
+    "debugger.rules.",
+    "hpo.space",
+)
+OPEN = (*OPEN, "hydra.", "logger.", "loss.", "optimizer.", "trainer.extra.")  # these take keys of the user's
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_key_exists(page: str) -> None:
+    """Each key of a group that a page names as KEY=VALUE."""
+    named = {
+        key for key in re.findall(r"(?<![\w.+~/-])(\w+(?:\.\w+)+)(?==)", PAGES[page]) if key.split(".")[0] in GROUPS
+    }
+    assert not {key for key in named - KEYS if not key.startswith(OPEN)}
+
+
+def test_the_figures_of_the_readme_are_measured() -> None:
+    measured = (ROOT / "benchmarks/results.md").read_text()
+    (table,) = re.findall(r"## Speed\n.*?(\| what .*?)\n\n", PAGES["README.md"], flags=re.DOTALL)
+    rows = [line.strip("| ").split(" | ") for line in table.splitlines()[2:]]
+    figures = [number for row in rows for cell in row[1:3] for number in re.findall(r"\d[\d,]*\.?\d*", cell)]
+    assert len(figures) == 2 * len(rows) >= 8
+    assert not [number for number in figures if not re.search(rf"(?<![\d.,]){re.escape(number)}(?!\d)", measured)]
+
+
 def test_make_targets_exist() -> None:
     targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
     named = {word for words in re.findall(r"`make ([\w ]+)`", ALL) for word in words.split()}
@@ -130,5 +174,22 @@ def test_messages_are_those_of_the_code(message: str) -> None:
     assert re.search(pattern, literals()), "the code has no such message"
 
 
+FINDINGS = [
+    " ".join(text.split())
+    for finding in re.findall(
+        r"^warning: (?:debugger|profiler): \w+: (.+?)\.\sLikely\scause: (.+?)(?:\. |\n```)", ALL, re.M | re.S
+    )
+    for text in finding
+]
+
+
+@pytest.mark.parametrize("quoted", FINDINGS)
+def test_quoted_findings_are_those_of_the_code(quoted: str) -> None:
+    texts = [text for text in literals().splitlines() if len(re.findall(r"[a-z]{2,}", text)) >= 4]
+    patterns = (re.escape(text).replace(re.escape("..."), ".+") for text in texts)
+    assert any(re.fullmatch(pattern, quoted) for pattern in patterns), "no rule prints this"
+
+
 def test_there_are_messages() -> None:
+    assert len(FINDINGS) >= 8
     assert len(MESSAGES) >= 30
