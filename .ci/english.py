@@ -35,6 +35,7 @@ PATTERNS = {
     r"\b(three )?ways on:": "solutions:",
     r"\bgoing on (at|after)\b|\btrying on for\b": "resuming, retrying",
     r"\bits own words\b": "its output",
+    r"\bfor nothing\b": "free of charge",
 }
 FILES = (".py", ".md", ".yaml", ".toml", ".html", ".js", ".ipynb")
 IGNORED = (".ci/english.py", "tests/test_checks.py", "requirements.lock", "LICENSE")
