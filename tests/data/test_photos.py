@@ -217,6 +217,17 @@ def test_a_set_with_one_class_is_refused(photos: Path) -> None:
         photo_set(photos)
 
 
+def test_a_root_one_level_too_high_or_with_empty_folders_is_named(tmp_path: Path) -> None:
+    train = make_photos(tmp_path / "made", train=4) / "train"
+    shutil.copytree(train, tmp_path / "unpacked/photos")
+    with pytest.raises(InputError, match=r"only one class, photos: .*; did you mean data\.root=.*unpacked/photos\?"):
+        photo_set(tmp_path / "unpacked")
+    shutil.copytree(train / "001.Amber", tmp_path / "one/amber")
+    (tmp_path / "one/slate").mkdir()
+    with pytest.raises(InputError, match=r"only one class, amber: .*; folders without photos: slate$"):
+        photo_set(tmp_path / "one")
+
+
 def test_a_class_that_is_tested_but_not_trained_is_refused(photos: Path) -> None:
     shutil.rmtree(photos / "train/002.Slate")
     with pytest.raises(InputError, match="Slate: photos in valid or test but none in train"):

@@ -1,5 +1,7 @@
 """What a run prints about its photos, and the sets that it refuses."""
 
+import os
+from pathlib import Path
 from typing import Any
 
 from sagehound.data.audit import Facts
@@ -32,8 +34,6 @@ def report_findings(report: dict[str, Any]) -> None:
     checks = [
         (report["empty_classes"], "class folders without photos are ignored"),
         (report["ignored_folders"], "folders beside train, valid and test are ignored"),
-        (report["missing_in_split"]["valid"], "classes have no valid photo"),
-        (report["missing_in_split"]["test"], "classes have no test photo"),
         (
             report["duplicates_across_splits"],
             "photos are in more than one split, so the result looks better than it is",
@@ -47,6 +47,9 @@ def report_findings(report: dict[str, Any]) -> None:
     for findings, meaning in checks:
         if findings:
             console.warn(f"{len(findings)} {meaning}: see audit.json")
+    for split in ("valid", "test"):
+        if labels := report["missing_in_split"][split]:
+            console.warn(f"classes without {split} photos: {len(labels)} ({', '.join(labels[:5])}): see audit.json")
     if report["ignored_files"]:
         console.warn(f"{ignored_files({s: f['files'] for s, f in report['ignored_files'].items()})}: see audit.json")
     report_near_duplicates(report)
@@ -128,4 +131,14 @@ def refuse_unusable(tree: Tree, photos: list[Photo], missing: list[str], pairs: 
     if len(trained) < 2:
         raise InputError(
             f"{tree.root}: only one class, {trained.pop()}: a classifier needs two folders of photos or more"
+            f"{_more_classes(tree, photos)}"
         )
+
+
+def _more_classes(tree: Tree, photos: list[Photo]) -> str:
+    """Where the other classes of a set with one class may be: in folders below it, or in folders without photos."""
+    folders = {Path(p.file).parent for p in photos}
+    common = Path(os.path.commonpath(folders))
+    if common != Path() and common not in folders:
+        return f"; did you mean data.root={tree.root / common}?"
+    return f"; folders without photos: {', '.join(tree.empty[:5])}" if tree.empty else ""
