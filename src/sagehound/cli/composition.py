@@ -32,7 +32,7 @@ def once() -> Iterator[None]:
         if not validate_sweep_overrides:  # as Hydra does to read hydra.mode
             try:
                 config = compose(loader, config_name, overrides, RunMode.RUN, from_shell, False)
-            except Exception:  # noqa: BLE001 - the next line raises it again, or a sweep may miss an option
+            except Exception:
                 return compose(loader, config_name, overrides, run_mode, from_shell, False)
             kept[:] = [(config_name, list(overrides), config)]
             return config
@@ -48,8 +48,8 @@ def once() -> Iterator[None]:
                 return config
         return compose(loader, config_name, overrides, run_mode, from_shell, validate_sweep_overrides)
 
-    ConfigLoaderImpl.load_configuration = load
+    setattr(ConfigLoaderImpl, compose.__name__, load)
     try:
         yield
     finally:
-        ConfigLoaderImpl.load_configuration = compose
+        setattr(ConfigLoaderImpl, compose.__name__, compose)
