@@ -19,8 +19,9 @@ from starlette.requests import ClientDisconnect
 
 from sagehound.errors import InputError
 from sagehound.inference import formats
-from sagehound.inference.decode import TooManyPixels
-from sagehound.inference.formats import NotAcceptable, UnsupportedContentType
+from sagehound.inference.decode import NoDecoder, TooManyPixels
+from sagehound.inference.formats import NotAcceptable
+from sagehound.inference.request_body import UnsupportedContentType
 from sagehound.serving.access import Access, Forbidden
 from sagehound.serving.api_description import (
     ANSWERED,
@@ -48,6 +49,7 @@ _STATUS: list[tuple[type[InputError], int]] = [
     (TooManyPixels, 413),
     (TooLarge, 413),
     (TooSlow, 408),
+    (NoDecoder, 415),
     (UnsupportedContentType, 415),
     (NotAcceptable, 406),
     (Busy, 503),

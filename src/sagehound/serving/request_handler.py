@@ -14,7 +14,9 @@ from starlette.requests import ClientDisconnect
 
 from sagehound.errors import InputError
 from sagehound.inference import formats
-from sagehound.inference.formats import PhotoResult, ResponseFormat, UnsupportedContentType
+from sagehound.inference.formats import PhotoResult, ResponseFormat
+from sagehound.inference.input_errors import in_file
+from sagehound.inference.request_body import JSON, RequestBody, UnsupportedContentType, is_photo, media_of, photos_in
 from sagehound.serving.access import Access
 from sagehound.serving.batcher import Batcher
 from sagehound.serving.model_store import ModelStore
@@ -105,15 +107,14 @@ class RequestHandler:
             if predictor is None:
                 predictor = await run_in_threadpool(self._models.reopen, name)
             predictor.card.thresholds.check(unknown=want.unknown, coverage=want.coverage)
-            if formats.is_photo(content_type):
-                answers = [await self._one(predictor, body, want)]
-            else:
-                photos = await self._unpacked(body, content_type)
-                if self._capture is None:
-                    body = b""  # free the memory
-                room = asyncio.Semaphore(_AT_ONCE)
-                answers = await asyncio.gather(*(self._of_many(request, predictor, p, want, room) for p in photos))
-            content = formats.encode(answers, want, single=formats.is_photo(content_type))
+            given = await self._unpacked(body, content_type)
+            if self._capture is None:
+                body = b""  # free the memory
+            room = asyncio.Semaphore(_AT_ONCE)
+            answers = await asyncio.gather(
+                *(self._of_many(request, predictor, given, i, want, room) for i in range(len(given.photos)))
+            )
+            content = formats.encode(answers, want, single=given.single)
             if self._capture is not None:
                 self._capture.add(CapturedCall(model, content_type, body, want.media, content))
         return Response(content, media_type=want.media)
@@ -125,9 +126,9 @@ class RequestHandler:
             InputError: the request is malformed, or the model cannot be loaded.
         """
         with self._taken_on() as held:
-            media = formats.media_of(request.headers.get("content-type", ""))
-            if media != formats.JSON:  # pages of other sites cannot send this type without permission
-                raise UnsupportedContentType(f"content type {media!r}: send {formats.JSON}")
+            media = media_of(request.headers.get("content-type", ""))
+            if media != JSON:  # pages of other sites cannot send this type without permission
+                raise UnsupportedContentType(f"content type {media!r}: send {JSON}")
             body = await self._read(request, held, _LOAD_BYTES)
             try:
                 wanted = Load.model_validate_json(body)
@@ -174,30 +175,34 @@ class RequestHandler:
             raise TooSlow(f"the body did not come within {self._limits.body_seconds:g} s") from error
         return b"".join(chunks)
 
-    async def _unpacked(self, body: bytes, content_type: str) -> list[bytes | InputError]:
-        if len(body) < _LONG:
-            return formats.photos_in(body, content_type)
-        return await run_in_threadpool(formats.photos_in, body, content_type)
+    async def _unpacked(self, body: bytes, content_type: str) -> RequestBody:
+        if len(body) < _LONG or is_photo(content_type):
+            return photos_in(body, content_type)
+        return await run_in_threadpool(photos_in, body, content_type)
 
     async def _of_many(
         self,
         request: Request,
         predictor: Predictor,
-        photo: bytes | InputError,
+        given: RequestBody,
+        i: int,
         want: ResponseFormat,
         room: asyncio.Semaphore,
     ) -> PhotoResult:
-        """The response to one photo of several; an error concerns only this photo."""
+        """The response to photo ``i`` of a request; an error concerns only this photo, unless it is a single one."""
+        photo, file = given.photos[i], given.files[i]
         async with room:
-            if await request.is_disconnected():
+            if not given.single and await request.is_disconnected():
                 raise ClientDisconnect
             try:
                 if isinstance(photo, InputError):
                     self._metrics.photos.labels("refused").inc()
                     raise photo
-                return await self._one(predictor, photo, want)
+                return formats.with_file(await self._one(predictor, photo, want), file)
             except InputError as error:
-                return formats.failure(error)
+                if given.single:
+                    raise in_file(error, file) from error
+                return formats.with_file(formats.failure(in_file(error, file)), file)
 
     async def _one(self, predictor: Predictor, photo: bytes, want: ResponseFormat) -> PhotoResult:
         try:
