@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from sagehound import inference
-from sagehound.artifact import archive, verify
+from sagehound.artifact import archive, model_card, verify
 from sagehound.artifact.verify import FreshProcesses
 from sagehound.config import Backbone, Train, as_dict
 from sagehound.data.photo_set import PhotoSet
@@ -47,6 +47,7 @@ _MARK = '"""Of Sagehound, what a model needs to classify photos."""\n'
 _NEEDED = f"timm=={importlib.metadata.version('timm')}\nsafetensors>=0.5\npillow>=11.3\n"
 if importlib.util.find_spec("pillow_heif"):  # formats of the training can be classified too
     _NEEDED += "pillow-heif>=1.1\n"
+_FILES = ("model.json", "model.onnx", "model.safetensors", model_card.NAME)
 _RECORDED = ("sagehound", "torch", "timm", "onnx", "onnxruntime", "pillow", "numpy")
 
 
@@ -96,12 +97,12 @@ def make(
             made = Path(temporary)
             card = describe(model, preprocessing, cfg, photos, metrics) | dict(thresholds or {})
             (made / "model.json").write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            (made / model_card.NAME).write_bytes(model_card.text(card, photos, test).encode(errors="backslashreplace"))
             with hardware.threads(
                 max(torch.get_num_threads() - len(fresh.ways), 1)
             ):  # the fresh processes use the other cores
                 _write_network(model, preprocessing.size, made)
-            files = {name: made / name for name in ("model.json", "model.onnx", "model.safetensors")}
-            files |= _code(made) | _further(more or {}, made)
+            files = {name: made / name for name in _FILES} | _code(made) | _further(more or {}, made)
             archive.pack(files, candidate)
         proven = verify.verify(candidate, photos, test, path.with_name("predictions.csv"), fresh)
     console.info(f"artifact: {path.name}, {path.stat().st_size / 1e6:.1f} MB; {proven}")
