@@ -47,7 +47,7 @@ _MARK = '"""Of Sagehound, what a model needs to classify photos."""\n'
 _NEEDED = f"timm=={importlib.metadata.version('timm')}\nsafetensors>=0.5\npillow>=11.3\n"
 if importlib.util.find_spec("pillow_heif"):  # formats of the training can be classified too
     _NEEDED += "pillow-heif>=1.1\n"
-_FILES = ("model.json", "model.onnx", "model.safetensors", model_card.NAME)
+_FILES = ("model.json", "model.onnx", "model.safetensors", archive.MODEL_CARD)
 _RECORDED = ("sagehound", "torch", "timm", "onnx", "onnxruntime", "pillow", "numpy")
 
 
@@ -96,8 +96,7 @@ def make(
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".artifact-") as temporary:
             made = Path(temporary)
             card = describe(model, preprocessing, cfg, photos, metrics) | dict(thresholds or {})
-            (made / "model.json").write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-            (made / model_card.NAME).write_bytes(model_card.text(card, photos, test).encode(errors="backslashreplace"))
+            _write_cards(card, photos, test, made)
             with hardware.threads(
                 max(torch.get_num_threads() - len(fresh.ways), 1)
             ):  # the fresh processes use the other cores
@@ -106,6 +105,13 @@ def make(
             archive.pack(files, candidate)
         proven = verify.verify(candidate, photos, test, path.with_name("predictions.csv"), fresh)
     console.info(f"artifact: {path.name}, {path.stat().st_size / 1e6:.1f} MB; {proven}")
+
+
+def _write_cards(card: dict[str, Any], photos: PhotoSet, test: Predictions, folder: Path) -> None:
+    """Write model.json and MODEL_CARD.md."""
+    (folder / "model.json").write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    text = model_card.text(card, photos, test)
+    (folder / archive.MODEL_CARD).write_bytes(text.encode(errors="backslashreplace"))
 
 
 def _code(folder: Path) -> dict[str, Path]:

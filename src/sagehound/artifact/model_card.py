@@ -15,7 +15,6 @@ from sagehound.data.photo_set import PhotoSet
 from sagehound.evaluation.evaluate import without_leaks
 from sagehound.evaluation.tables import ClassScore, Predictions, confusion, describe_interval, most_confused
 
-NAME = "MODEL_CARD.md"
 _FEW = 10  # test photos; of fewer, a class's accuracy has an interval of 50 % and more
 _WEAK = 0.5  # a class whose accuracy is lower is named
 _GAP = 0.1  # between the accuracy on train and test photos, from which it is named

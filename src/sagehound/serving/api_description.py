@@ -9,7 +9,8 @@ from pydantic import BaseModel
 
 from sagehound.inference.formats import CSV
 from sagehound.inference.request_body import FORM, JSON, LINES, MAX_INSTANCES, PHOTO
-from sagehound.serving.request_handler import Asked, Load
+from sagehound.serving.protocols import Asked
+from sagehound.serving.request_handler import Load
 
 
 class Error(BaseModel):
@@ -23,6 +24,14 @@ class Failure(BaseModel):
     """The body of every response that is not 200, and the response for a failed photo of several."""
 
     error: Error
+    request_id: str | None = None  # of the response's header X-Request-Id; a failed photo has none
+
+
+class V2Failure(BaseModel):
+    """An error of the Open Inference Protocol."""
+
+    error: str
+    request_id: str
 
 
 class Model(BaseModel):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sagehound.errors import InputError
 from sagehound.inference.decode import file_bytes, is_large
 from sagehound.inference.formats import Probabilities
 from sagehound.inference.preprocessing import Pixels, prepare
@@ -37,9 +38,18 @@ class Batcher:
         self._worker = threading.Thread(target=self._work, name="predict", daemon=True)
         self._worker.start()
 
-    def submit(self, predictor: Predictor | ScoredPredictor, photo: Path | bytes) -> _Answer:
-        """Submit a photo's file; returns a future of its row, c or c + 1, that raises BadPhoto or TooManyPixels."""
+    def submit(self, predictor: Predictor | ScoredPredictor, photo: Path | bytes | Pixels) -> _Answer:
+        """Submit a photo's file, or its pixels as the model sees them.
+
+        Returns a future of its row, c or c + 1, that raises BadPhoto or TooManyPixels, or InputError for pixels of
+        another size.
+        """
         answer: _Answer = Future()
+        if isinstance(photo, np.ndarray):
+            if photo.shape != (*predictor.card.preprocessing.size, 3):
+                raise InputError(f"pixels of {photo.shape}: this model sees {(*predictor.card.preprocessing.size, 3)}")
+            self._waiting.put((predictor, photo, answer))
+            return answer
         self._decoders.submit(self._decode, predictor, photo, answer)
         return answer
 

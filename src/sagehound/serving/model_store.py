@@ -11,9 +11,15 @@ from sagehound.artifact import archive
 from sagehound.errors import InputError
 from sagehound.serving.predictor import Predictor, needed
 
+_CARD_BYTES = 16 * 2**20  # of MODEL_CARD.md; a thousand classes need 0.1 MB
+
 
 class UnknownModel(InputError):
     """No model of that name was loaded."""
+
+
+class NoCard(InputError):
+    """The model has no model card."""
 
 
 class AlreadyLoaded(InputError):
@@ -156,6 +162,33 @@ class ModelStore:
         with self._lock:
             model = self._find(name)
         return {**_entry(name, model), "card": model.about}
+
+    def card(self, name: str) -> archive.Card:
+        """The card of a model, whether or not it is in memory.
+
+        Raises:
+            UnknownModel: there is none of that name.
+            InputError: its file cannot be read.
+        """
+        with self._lock:
+            folder = self._find(name).folder
+        return archive.Card.read(folder)
+
+    def model_card(self, name: str | None) -> str:
+        """The text of a model's MODEL_CARD.md.
+
+        Raises:
+            UnknownModel: there is none of that name.
+            NoCard: an older Sagehound wrote the model, or the file cannot be read.
+        """
+        with self._lock:
+            path = self._find(self.name_of(name)).folder / archive.MODEL_CARD
+        try:
+            if path.is_file() and not path.is_symlink() and path.stat().st_size <= _CARD_BYTES:
+                return path.read_text(encoding="utf-8", errors="replace")
+        except OSError as error:
+            raise NoCard(f"{archive.MODEL_CARD} cannot be read: {error.strerror}") from error
+        raise NoCard(f"the model has no {archive.MODEL_CARD}: an older Sagehound wrote it")
 
     def listed(self) -> list[dict[str, Any]]:
         """Every model's modelName, modelUrl, and whether it is in memory, by name."""

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -16,17 +15,18 @@ from sagehound.errors import InputError
 from sagehound.inference import formats
 from sagehound.inference.formats import PhotoResult, ResponseFormat
 from sagehound.inference.input_errors import in_file
-from sagehound.inference.request_body import JSON, RequestBody, UnsupportedContentType, is_photo, media_of, photos_in
+from sagehound.inference.preprocessing import Pixels
+from sagehound.inference.request_body import JSON, UnsupportedContentType, media_of
 from sagehound.serving.access import Access
 from sagehound.serving.batcher import Batcher
 from sagehound.serving.model_store import ModelStore
 from sagehound.serving.predictor import Predictor
+from sagehound.serving.protocols import Asked, Given, InferenceProtocol, Invocation
 from sagehound.serving.request_capture import CapturedCall, RequestCapture
 from sagehound.serving.server_metrics import ServerMetrics
 
 _AT_ONCE = 16  # photos of one request that are processed at a time
 _LOAD_BYTES = 2**16  # bytes of a request to load a model
-_LONG = 2**18  # bytes of JSON; larger bodies are parsed in a thread
 
 
 @dataclass(frozen=True)
@@ -60,15 +60,6 @@ class Load(BaseModel):
     url: str = Field(min_length=1, max_length=4096, description="a run's folder, a model.tar.gz, or an unpacked one")
 
 
-class Asked(NamedTuple):
-    """What the address of a request asks for; None where it does not say."""
-
-    top_k: int | None = None
-    all: bool | None = None
-    unknown: bool | None = None
-    coverage: float | None = None
-
-
 @dataclass
 class _Held:
     """The bytes of a request in memory."""
@@ -92,7 +83,9 @@ class RequestHandler:
         self._capture, self._access = capture, access
         self._requests = self._bytes = 0
 
-    async def respond(self, request: Request, name: str | None, asked: Asked) -> Response:
+    async def respond(
+        self, request: Request, name: str | None, asked: Asked, protocol: InferenceProtocol | None = None
+    ) -> Response:
         """The response to the photo or photos of a request.
 
         Raises:
@@ -100,22 +93,23 @@ class RequestHandler:
         """
         with self._taken_on() as held:
             content_type = request.headers.get("content-type", "")
-            want = formats.response_format(request.headers.get("accept"), content_type, *asked)
+            protocol = protocol or Invocation()
+            want = protocol.response_format(request, asked)
             self._models.get(name)  # check the model before the body is read
             body = await self._read(request, held, self._limits.body_bytes)
             predictor, model = self._models.get(name), self._models.name_of(name)
             if predictor is None:
                 predictor = await run_in_threadpool(self._models.reopen, name)
-            predictor.card.thresholds.check(unknown=want.unknown, coverage=want.coverage)
-            given = await self._unpacked(body, content_type)
+            want = protocol.completed(want, predictor.card)
+            given = await self._unpacked(body, protocol)
             if self._capture is None:
                 body = b""  # free the memory
             room = asyncio.Semaphore(_AT_ONCE)
             answers = await asyncio.gather(
                 *(self._of_many(request, predictor, given, i, want, room) for i in range(len(given.photos)))
             )
-            content = formats.encode(answers, want, single=given.single)
-            if self._capture is not None:
+            content = protocol.encode(answers, want, given)
+            if self._capture is not None and protocol.is_captured:
                 self._capture.add(CapturedCall(model, content_type, body, want.media, content))
         return Response(content, media_type=want.media)
 
@@ -175,22 +169,20 @@ class RequestHandler:
             raise TooSlow(f"the body did not come within {self._limits.body_seconds:g} s") from error
         return b"".join(chunks)
 
-    async def _unpacked(self, body: bytes, content_type: str) -> RequestBody:
-        if len(body) < _LONG or is_photo(content_type):
-            return photos_in(body, content_type)
-        return await run_in_threadpool(photos_in, body, content_type)
+    async def _unpacked(self, body: bytes, protocol: InferenceProtocol) -> Given:
+        return await run_in_threadpool(protocol.photos, body) if protocol.is_slow(body) else protocol.photos(body)
 
     async def _of_many(
         self,
         request: Request,
         predictor: Predictor,
-        given: RequestBody,
+        given: Given,
         i: int,
         want: ResponseFormat,
         room: asyncio.Semaphore,
     ) -> PhotoResult:
         """The response to photo ``i`` of a request; an error concerns only this photo, unless it is a single one."""
-        photo, file = given.photos[i], given.files[i]
+        photo, name = given.photos[i], given.names[i]
         async with room:
             if not given.single and await request.is_disconnected():
                 raise ClientDisconnect
@@ -198,13 +190,13 @@ class RequestHandler:
                 if isinstance(photo, InputError):
                     self._metrics.photos.labels("refused").inc()
                     raise photo
-                return formats.with_file(await self._one(predictor, photo, want), file)
+                return await self._one(predictor, photo, want)
             except InputError as error:
                 if given.single:
-                    raise in_file(error, file) from error
-                return formats.with_file(formats.failure(in_file(error, file)), file)
+                    raise in_file(error, name) from error
+                return formats.failure(in_file(error, name))
 
-    async def _one(self, predictor: Predictor, photo: bytes, want: ResponseFormat) -> PhotoResult:
+    async def _one(self, predictor: Predictor, photo: bytes | Pixels, want: ResponseFormat) -> PhotoResult:
         try:
             submitted = self._engine.submit(predictor.scored if want.unknown else predictor, photo)
             row = await asyncio.wrap_future(submitted)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from types import FrameType
 
 import uvicorn
+from fastapi import FastAPI
 
 from sagehound.errors import ConfigError
 from sagehound.serving.access import Access, is_loopback
@@ -46,6 +47,8 @@ def serve(
     model_bytes: int | None = None,
     capture: RequestCapture | None = None,
     access: Access | None = None,
+    *,
+    log_json: bool = False,
 ) -> None:
     """Serve until SIGTERM or Ctrl-C, then finish the requests in progress.
 
@@ -56,6 +59,7 @@ def serve(
         model_bytes: memory for open models; None: half of the machine's.
         capture: of requests and responses.
         access: who may do what; None: everybody everything, as in a SageMaker container.
+        log_json: whether to print a line of JSON for each request.
 
     Raises:
         ConfigError: the port is in use, or the certificate cannot be read.
@@ -69,26 +73,29 @@ def serve(
     try:
         for name, url in models.items():
             held.load(name, url)
-        app = make_app(held, limits, capture, access)
+        app = make_app(held, limits, capture, access, log_json=log_json)
         listening = _listen(address.host, address.port)
         _announce(models, address, listening.getsockname()[1], access)
-        config = LimitedConfig(
-            app,
-            most_connections=most_connections(),
-            ws="none",
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            timeout_keep_alive=round(address.keep_alive),
-            timeout_graceful_shutdown=_DRAIN,
-            lifespan="on",
-            backlog=2048,
-            ssl_certfile=address.cert,
-            ssl_keyfile=address.key,
-        )
-        _Server(config).run(sockets=[listening])
+        _Server(_settings(app, address)).run(sockets=[listening])
     finally:
         held.close()
+
+
+def _settings(app: FastAPI, address: Address) -> LimitedConfig:
+    return LimitedConfig(
+        app,
+        most_connections=most_connections(),
+        ws="none",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=round(address.keep_alive),
+        timeout_graceful_shutdown=_DRAIN,
+        lifespan="on",
+        backlog=2048,
+        ssl_certfile=address.cert,
+        ssl_keyfile=address.key,
+    )
 
 
 class _Server(uvicorn.Server):
