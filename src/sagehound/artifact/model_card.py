@@ -84,7 +84,7 @@ def _head(card: Mapping[str, Any]) -> Iterator[str]:
         ["", ""],
         [
             ["backbone", f"`{card['backbone']}`, `finetune={card['training']['finetune']['name']}`"],
-            ["input", f"one RGB photo, of which the model sees {height} x {width} pixels"],
+            ["input", f"one RGB photo; the model sees {height} x {width} pixels of it"],
             ["output", "a probability for each class"],
             ["top-1 accuracy, %", f"{_with_interval(test, 'top1')}, of {test['photos']:,} test photos"],
             ["fingerprint of the photos", f"`{card['data']['fingerprint']}`"],
