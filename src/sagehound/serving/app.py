@@ -35,6 +35,7 @@ from sagehound.serving.api_description import (
     failures,
 )
 from sagehound.serving.batcher import Batcher
+from sagehound.serving.decoders import Decoders
 from sagehound.serving.guard import Guard, HeadAsGet
 from sagehound.serving.model_store import AlreadyLoaded, ModelStore, NoMemory, UnknownModel
 from sagehound.serving.request_capture import RequestCapture
@@ -75,7 +76,7 @@ def make_app(
     """
     limits, access = limits or Limits(), access or Access()
     metrics = ServerMetrics(models)
-    engine = Batcher(metrics.batches.observe, limits.pixels)
+    engine = Batcher(metrics.batches.observe, Decoders(limits.pixels))
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

@@ -3,15 +3,14 @@
 import queue
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import nullcontext
+from concurrent.futures import Future
 from pathlib import Path
 
 import numpy as np
 
-from sagehound.inference.decode import file_bytes, is_large
 from sagehound.inference.formats import Probabilities
-from sagehound.inference.preprocessing import Pixels, prepare
+from sagehound.inference.preprocessing import Pixels
+from sagehound.serving.decoders import Decoders
 from sagehound.serving.predictor import Predictor, ScoredPredictor
 from sagehound.system.machine import cores
 
@@ -26,34 +25,23 @@ class Batcher:
 
     Args:
         on_batch: called with the size of each batch.
-        max_pixels: largest width x height that is decoded.
+        decoders: of the photos; None: all cores decode photos of any size.
     """
 
-    def __init__(self, on_batch: Callable[[int], object], max_pixels: int | None = None) -> None:
-        self._on_batch, self._max_pixels = on_batch, max_pixels
-        self._decoders = ThreadPoolExecutor(cores(), "decode")
+    def __init__(self, on_batch: Callable[[int], object], decoders: Decoders | None = None) -> None:
+        self._on_batch = on_batch
+        self._decoders = decoders or Decoders(slow=cores())
         self._waiting: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
-        self._alone = threading.Lock()
         self._worker = threading.Thread(target=self._work, name="predict", daemon=True)
         self._worker.start()
 
     def submit(self, predictor: Predictor | ScoredPredictor, photo: Path | bytes) -> _Answer:
         """Submit a photo's file; returns a future of its row, c or c + 1, that raises BadPhoto or TooManyPixels."""
         answer: _Answer = Future()
-        self._decoders.submit(self._decode, predictor, photo, answer)
+        self._decoders.submit(
+            predictor.card.preprocessing, photo, answer, lambda pixels: self._waiting.put((predictor, pixels, answer))
+        )
         return answer
-
-    def _decode(self, predictor: Predictor | ScoredPredictor, photo: Path | bytes, answer: _Answer) -> None:
-        if not answer.set_running_or_notify_cancel():
-            return  # the client has disconnected
-        try:
-            content = photo if isinstance(photo, bytes) else file_bytes(photo)
-            with self._alone if is_large(content) else nullcontext():
-                pixels = prepare(content, predictor.card.preprocessing, self._max_pixels)
-        except BaseException as error:
-            answer.set_exception(error)
-            return
-        self._waiting.put((predictor, pixels, answer))
 
     def _work(self) -> None:
         """Take the waiting photos of one model, up to a batch, without waiting for more."""
@@ -86,6 +74,6 @@ class Batcher:
 
     def close(self) -> None:
         """Finish the photos that were begun, cancel the others, and end the threads."""
-        self._decoders.shutdown(cancel_futures=True)
+        self._decoders.close()
         self._waiting.put(None)
         self._worker.join()
