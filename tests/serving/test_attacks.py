@@ -2,7 +2,9 @@
 
 import io
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
 from helpers import Server
@@ -16,6 +18,35 @@ def answered_soon(server: Server, photo: bytes) -> None:
     start = time.monotonic()
     assert server.invoke(photo).status == 200
     assert time.monotonic() - start < SOON
+
+
+@contextmanager
+def dripping(server: Server, bodies: int, sent: bytes, path: str = "/invocations") -> Iterator[None]:
+    """Requests whose bodies come byte by byte, after ``sent``."""
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/jpeg\r\nContent-Length: 25000000\r\n\r\n"
+    with ExitStack() as stack:
+        clients = [stack.enter_context(server.connect()) for _ in range(bodies)]
+        for client in clients:
+            client.sendall(head.encode() + sent)
+        time.sleep(0.3)
+        for client in clients:
+            with suppress(OSError):  # it was refused
+                client.sendall(b"x")
+        yield
+
+
+def test_bodies_that_do_not_end_take_no_slot(server: Server, photo: bytes) -> None:
+    with dripping(server, 200, b"x"):
+        answered_soon(server, photo)
+    answered_soon(server, photo)
+
+
+def test_large_bodies_that_do_not_end_make_room(server: Server, photo: bytes) -> None:
+    """They hold 260 MB, more than all bodies may."""
+    with dripping(server, 13, b"x" * 20 * 2**20):
+        answered_soon(server, photo)
+        answered_soon(server, photo * 400)
+    answered_soon(server, photo)
 
 
 @pytest.mark.slow

@@ -35,11 +35,12 @@ from sagehound.serving.api_description import (
     failures,
 )
 from sagehound.serving.batcher import Batcher
+from sagehound.serving.body_reader import Busy, TooLarge, TooSlow
 from sagehound.serving.decoders import Decoders
 from sagehound.serving.guard import Guard, HeadAsGet
 from sagehound.serving.model_store import AlreadyLoaded, ModelStore, NoMemory, UnknownModel
 from sagehound.serving.request_capture import RequestCapture
-from sagehound.serving.request_handler import Busy, Limits, RequestHandler, TooLarge, TooSlow
+from sagehound.serving.request_handler import Limits, RequestHandler
 from sagehound.serving.server_metrics import Measured, ServerMetrics
 
 _PAGE = Path(__file__).parent / "page"

@@ -17,6 +17,7 @@ from sagehound.inference import formats
 from sagehound.inference.formats import PhotoResult, ResponseFormat, UnsupportedContentType
 from sagehound.serving.access import Access
 from sagehound.serving.batcher import Batcher
+from sagehound.serving.body_reader import BodyReader, Busy, Held
 from sagehound.serving.model_store import ModelStore
 from sagehound.serving.predictor import Predictor
 from sagehound.serving.request_capture import CapturedCall, RequestCapture
@@ -31,23 +32,11 @@ _LONG = 2**18  # bytes of JSON; larger bodies are parsed in a thread
 class Limits:
     """The limits of a server."""
 
-    requests: int = 64  # requests in progress
+    requests: int = 64  # requests in progress, whose body was read
     pixels: int = 50_000_000  # pixels of one photo: a large phone camera's, 150 MB in memory
     body_bytes: int = 25 * 2**20  # photos in one request; SageMaker's own limit
     bodies_bytes: int = 256 * 2**20  # bytes of all requests in progress
     body_seconds: float = 20.0  # seconds to send a body; less than the grace of a stop
-
-
-class Busy(InputError):
-    """The server has too many requests."""
-
-
-class TooLarge(InputError):
-    """A body over the limit."""
-
-
-class TooSlow(InputError):
-    """A body that was sent too slowly."""
 
 
 class Load(BaseModel):
@@ -67,13 +56,6 @@ class Asked(NamedTuple):
     coverage: float | None = None
 
 
-@dataclass
-class _Held:
-    """The bytes of a request in memory."""
-
-    bytes: int = 0
-
-
 class RequestHandler:
     """Handles requests; successful ones are captured."""
 
@@ -88,7 +70,8 @@ class RequestHandler:
     ) -> None:
         self._models, self._engine, self._limits, self._metrics = models, engine, limits, metrics
         self._capture, self._access = capture, access
-        self._requests = self._bytes = 0
+        self._bodies = BodyReader(limits.body_seconds, limits.bodies_bytes)
+        self._requests = 0
 
     async def respond(self, request: Request, name: str | None, asked: Asked) -> Response:
         """The response to the photo or photos of a request.
@@ -100,22 +83,27 @@ class RequestHandler:
             content_type = request.headers.get("content-type", "")
             want = formats.response_format(request.headers.get("accept"), content_type, *asked)
             self._models.get(name)  # check the model before the body is read
-            body = await self._read(request, held, self._limits.body_bytes)
-            predictor, model = self._models.get(name), self._models.name_of(name)
-            if predictor is None:
-                predictor = await run_in_threadpool(self._models.reopen, name)
-            predictor.card.thresholds.check(unknown=want.unknown, coverage=want.coverage)
-            if formats.is_photo(content_type):
-                answers = [await self._one(predictor, body, want)]
-            else:
-                photos = await self._unpacked(body, content_type)
-                if self._capture is None:
-                    body = b""  # free the memory
-                room = asyncio.Semaphore(_AT_ONCE)
-                answers = await asyncio.gather(*(self._of_many(request, predictor, p, want, room) for p in photos))
-            content = formats.encode(answers, want, single=formats.is_photo(content_type))
-            if self._capture is not None:
-                self._capture.add(CapturedCall(model, content_type, body, want.media, content))
+            body = await self._bodies.read(request, held, self._limits.body_bytes)
+            with self._slot():
+                return await self._answered(request, name, want, body)
+
+    async def _answered(self, request: Request, name: str | None, want: ResponseFormat, body: bytes) -> Response:
+        content_type = request.headers.get("content-type", "")
+        predictor, model = self._models.get(name), self._models.name_of(name)
+        if predictor is None:
+            predictor = await run_in_threadpool(self._models.reopen, name)
+        predictor.card.thresholds.check(unknown=want.unknown, coverage=want.coverage)
+        if formats.is_photo(content_type):
+            answers = [await self._one(predictor, body, want)]
+        else:
+            photos = await self._unpacked(body, content_type)
+            if self._capture is None:
+                body = b""  # free the memory
+            room = asyncio.Semaphore(_AT_ONCE)
+            answers = await asyncio.gather(*(self._of_many(request, predictor, p, want, room) for p in photos))
+        content = formats.encode(answers, want, single=formats.is_photo(content_type))
+        if self._capture is not None:
+            self._capture.add(CapturedCall(model, content_type, body, want.media, content))
         return Response(content, media_type=want.media)
 
     async def load(self, request: Request) -> Load:
@@ -128,51 +116,40 @@ class RequestHandler:
             media = formats.media_of(request.headers.get("content-type", ""))
             if media != formats.JSON:  # pages of other sites cannot send this type without permission
                 raise UnsupportedContentType(f"content type {media!r}: send {formats.JSON}")
-            body = await self._read(request, held, _LOAD_BYTES)
+            body = await self._bodies.read(request, held, _LOAD_BYTES)
             try:
                 wanted = Load.model_validate_json(body)
             except ValidationError as error:
                 raise RequestValidationError(error.errors()) from error
             self._access.check_path(wanted.url)
-            await run_in_threadpool(self._models.load, wanted.model_name, wanted.url)
+            with self._slot():
+                await run_in_threadpool(self._models.load, wanted.model_name, wanted.url)
             return wanted
 
     @contextmanager
-    def _taken_on(self) -> Iterator[_Held]:
-        """Count a request and its bytes while it is in progress."""
-        if self._requests >= self._limits.requests:
-            raise Busy(f"{self._requests} requests are being answered; try again in a second")
-        held = _Held()
-        self._requests += 1
+    def _taken_on(self) -> Iterator[Held]:
+        """Count a request while it is in progress, and its bytes."""
+        self._check_room()  # before the body is read
         self._metrics.in_flight.inc()
         try:
-            yield held
+            with self._bodies.held() as held:
+                yield held
         finally:
-            self._requests -= 1
-            self._bytes -= held.bytes
             self._metrics.in_flight.dec()
 
-    async def _read(self, request: Request, held: _Held, most: int) -> bytes:
-        too_large = TooLarge(f"a body of more than {most:,} bytes: send less at a time")
-        length = request.headers.get("content-length", "").lstrip("0")
-        if len(length) > 18 or (length.isdecimal() and int(length) > most):
-            raise too_large
-        if request.headers.get("content-encoding", "identity") != "identity":
-            raise UnsupportedContentType("content encodings are not read: send the body as it is")
-        chunks = []
+    @contextmanager
+    def _slot(self) -> Iterator[None]:
+        """Count a request whose body was read."""
+        self._check_room()
+        self._requests += 1
         try:
-            async with asyncio.timeout(self._limits.body_seconds):
-                async for chunk in request.stream():
-                    chunks.append(chunk)
-                    held.bytes += len(chunk)
-                    self._bytes += len(chunk)
-                    if held.bytes > most:
-                        raise too_large
-                    if self._bytes > self._limits.bodies_bytes:
-                        raise Busy("the requests being answered are too large together; try again in a second")
-        except TimeoutError as error:
-            raise TooSlow(f"the body did not come within {self._limits.body_seconds:g} s") from error
-        return b"".join(chunks)
+            yield
+        finally:
+            self._requests -= 1
+
+    def _check_room(self) -> None:
+        if self._requests >= self._limits.requests:
+            raise Busy(f"{self._requests} requests are being answered; try again in a second")
 
     async def _unpacked(self, body: bytes, content_type: str) -> list[bytes | InputError]:
         if len(body) < _LONG:
