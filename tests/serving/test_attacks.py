@@ -42,10 +42,9 @@ def test_bodies_that_do_not_end_take_no_slot(server: Server, photo: bytes) -> No
 
 
 def test_large_bodies_that_do_not_end_make_room(server: Server, photo: bytes) -> None:
-    """They hold 260 MB, more than all bodies may."""
-    with dripping(server, 13, b"x" * 20 * 2**20):
-        answered_soon(server, photo)
-        answered_soon(server, photo * 400)
+    """They hold 252 of the 256 MiB that all bodies may have."""
+    with dripping(server, 12, b"x" * 21 * 2**20):
+        answered_soon(server, photo + bytes(6 * 2**20))
     answered_soon(server, photo)
 
 
