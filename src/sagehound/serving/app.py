@@ -1,5 +1,6 @@
 """The HTTP application: SageMaker's contract, on a laptop and in a container."""
 
+import asyncio
 import importlib.metadata
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -34,13 +35,13 @@ from sagehound.serving.api_description import (
     Nothing,
     failures,
 )
-from sagehound.serving.batcher import Batcher
+from sagehound.serving.batcher import Batcher, ModelHung
 from sagehound.serving.body_reader import Busy, TooLarge, TooSlow
 from sagehound.serving.decoders import Decoders
 from sagehound.serving.guard import Guard, HeadAsGet
 from sagehound.serving.model_store import AlreadyLoaded, ModelStore, NoMemory, UnknownModel
 from sagehound.serving.request_capture import RequestCapture
-from sagehound.serving.request_handler import Limits, RequestHandler
+from sagehound.serving.request_handler import Limits, RequestHandler, TimedOut
 from sagehound.serving.server_metrics import Measured, ServerMetrics
 
 _PAGE = Path(__file__).parent / "page"
@@ -53,6 +54,8 @@ _STATUS: list[tuple[type[InputError], int]] = [
     (UnsupportedContentType, 415),
     (NotAcceptable, 406),
     (Busy, 503),
+    (TimedOut, 503),
+    (ModelHung, 503),
     (Forbidden, 403),
     (UnknownModel, 404),
     (AlreadyLoaded, 409),
@@ -81,7 +84,9 @@ def make_app(
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        watching = asyncio.create_task(handler.watch())
         yield
+        watching.cancel()
         engine.close()
         models.close()
         if capture is not None:
@@ -149,9 +154,11 @@ def _refused(_: Request, error: Exception) -> Response:
 
 
 def _add_routes(app: FastAPI, handler: RequestHandler, metrics: ServerMetrics) -> None:
-    @app.get("/ping", summary="Whether the server is ready")
-    async def ping() -> Nothing:
-        return Nothing()
+    @app.get("/ping", summary="Whether the server is ready", response_model=Nothing, responses=failures(500))
+    async def ping() -> Response:
+        if handler.is_healthy():
+            return JSONResponse({})
+        return JSONResponse(formats.failure(ModelHung("no model returns: restart the server")), 500)
 
     @app.post("/invocations", responses=ANSWERED | failures(404), openapi_extra=BODY)
     async def invocations(request: Request, asked: AskedFor) -> Response:

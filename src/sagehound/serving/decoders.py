@@ -1,11 +1,14 @@
 """Decodes photos in threads. Those that take long are decoded apart, so that the others do not wait for them."""
 
+import math
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
+from sagehound.errors import InputError
 from sagehound.inference.decode import cost, file_bytes
 from sagehound.inference.formats import Probabilities
 from sagehound.inference.preprocessing import Pixels, Preprocessing, prepare
@@ -32,6 +35,7 @@ class Decoders:
         self._quick = ThreadPoolExecutor(cores(), "decode")
         self._slow = ThreadPoolExecutor(slow or max(1, cores() // 2), "decode-slow")
         self._alone = threading.Lock()
+        self._begun: dict[int, float] = {}  # when each thread began its photo
 
     def submit(
         self,
@@ -65,14 +69,27 @@ class Decoders:
             if not answer.set_running_or_notify_cancel():
                 return
             try:
-                with self._alone if is_large else nullcontext():
+                with self._alone if is_large else nullcontext(), self._timed():
                     pixels = prepare(source, preprocessing, self._max_pixels)
             except BaseException as error:
-                answer.set_exception(error)
+                answer.set_exception(_light(error))
                 return
             then(pixels)
 
         self._quick.submit(begin)
+
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        thread = threading.get_ident()
+        self._begun[thread] = time.monotonic()
+        try:
+            yield
+        finally:
+            del self._begun[thread]
+
+    def longest(self) -> float:
+        """For how many seconds the slowest photo is being decoded."""
+        return time.monotonic() - min(list(self._begun.values()), default=math.inf)
 
     def close(self) -> None:
         """Finish the photos that were begun, and cancel the others."""
@@ -82,4 +99,12 @@ class Decoders:
 
 def _fail(answer: Future[Probabilities], error: BaseException) -> None:
     if answer.set_running_or_notify_cancel():
-        answer.set_exception(error)
+        answer.set_exception(_light(error))
+
+
+def _light(error: BaseException) -> BaseException:
+    """A refused photo's error without its frames, which would hold the model until Python collects its garbage."""
+    if isinstance(error, InputError):
+        error.__cause__ = error.__context__ = None
+        return error.with_traceback(None)
+    return error

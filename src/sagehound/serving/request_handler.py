@@ -1,11 +1,13 @@
 """Reads requests within limits and returns responses."""
 
 import asyncio
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
+from anyio import CapacityLimiter, to_thread
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -23,6 +25,7 @@ from sagehound.serving.predictor import Predictor
 from sagehound.serving.request_capture import CapturedCall, RequestCapture
 from sagehound.serving.server_metrics import ServerMetrics
 
+_T = TypeVar("_T")
 _AT_ONCE = 16  # photos of one request that are processed at a time
 _LOAD_BYTES = 2**16  # bytes of a request to load a model
 _LONG = 2**18  # bytes of JSON; larger bodies are parsed in a thread
@@ -37,6 +40,13 @@ class Limits:
     body_bytes: int = 25 * 2**20  # photos in one request; SageMaker's own limit
     bodies_bytes: int = 256 * 2**20  # bytes of all requests in progress
     body_seconds: float = 20.0  # seconds to send a body; less than the grace of a stop
+    # seconds from a whole body to its response, or to load a model: SageMaker waits 60 s for a response (AWS's
+    # reference, InvokeEndpoint), which must be on its way before
+    seconds: float = 55.0
+
+
+class TimedOut(InputError):
+    """A request whose response took too long."""
 
 
 class Load(BaseModel):
@@ -71,7 +81,8 @@ class RequestHandler:
         self._models, self._engine, self._limits, self._metrics = models, engine, limits, metrics
         self._capture, self._access = capture, access
         self._bodies = BodyReader(limits.body_seconds, limits.bodies_bytes)
-        self._requests = 0
+        self._requests, self._by_model = 0, Counter[str]()
+        self._loaders = CapacityLimiter(limits.requests)
 
     async def respond(self, request: Request, name: str | None, asked: Asked) -> Response:
         """The response to the photo or photos of a request.
@@ -84,14 +95,19 @@ class RequestHandler:
             want = formats.response_format(request.headers.get("accept"), content_type, *asked)
             self._models.get(name)  # check the model before the body is read
             body = await self._bodies.read(request, held, self._limits.body_bytes)
-            with self._slot():
-                return await self._answered(request, name, want, body)
+            with self._slot(self._models.name_of(name)):
+                try:
+                    async with asyncio.timeout(self._limits.seconds):
+                        return await self._answered(request, name, want, body)
+                except TimeoutError as error:
+                    seconds = f"{self._limits.seconds:g} s"
+                    raise TimedOut(f"no response within {seconds}: the server or its model is too slow") from error
 
     async def _answered(self, request: Request, name: str | None, want: ResponseFormat, body: bytes) -> Response:
         content_type = request.headers.get("content-type", "")
         predictor, model = self._models.get(name), self._models.name_of(name)
         if predictor is None:
-            predictor = await run_in_threadpool(self._models.reopen, name)
+            predictor = await self._in_thread(self._models.reopen, name)
         predictor.card.thresholds.check(unknown=want.unknown, coverage=want.coverage)
         if formats.is_photo(content_type):
             answers = [await self._one(predictor, body, want)]
@@ -122,9 +138,24 @@ class RequestHandler:
             except ValidationError as error:
                 raise RequestValidationError(error.errors()) from error
             self._access.check_path(wanted.url)
-            with self._slot():
-                await run_in_threadpool(self._models.load, wanted.model_name, wanted.url)
+            with self._slot(wanted.model_name):
+                await self._in_thread(self._models.load, wanted.model_name, wanted.url)
             return wanted
+
+    def is_healthy(self) -> bool:
+        """Whether photos are decoded, and a model is in service, if there are any."""
+        return self._engine.is_healthy(self._limits.seconds) and self._models.is_healthy()
+
+    async def watch(self) -> None:
+        """Take models that do not return out of service, until this task is cancelled."""
+        while True:
+            await asyncio.sleep(min(1.0, self._limits.seconds / 4))
+            for stop, thread in self._engine.abandon_hung(self._limits.seconds):
+                self._models.take_out(stop, thread)
+
+    async def _in_thread(self, call: Callable[..., _T], *arguments: object) -> _T:
+        """Call what loads a model. A request that has waited too long leaves; the others' threads are not used."""
+        return await to_thread.run_sync(call, *arguments, abandon_on_cancel=True, limiter=self._loaders)
 
     @contextmanager
     def _taken_on(self) -> Iterator[Held]:
@@ -138,14 +169,20 @@ class RequestHandler:
             self._metrics.in_flight.dec()
 
     @contextmanager
-    def _slot(self) -> Iterator[None]:
-        """Count a request whose body was read."""
+    def _slot(self, model: str) -> Iterator[None]:
+        """Count a request whose body was read. One model of several has three quarters of the slots at most."""
         self._check_room()
+        if 4 * (self._by_model[model] + 1) > 3 * self._limits.requests and len(self._models.listed()) > 1:
+            raise Busy(f"{self._by_model[model]} requests of this model are being answered; try again in a second")
         self._requests += 1
+        self._by_model[model] += 1
         try:
             yield
         finally:
             self._requests -= 1
+            self._by_model[model] -= 1
+            if not self._by_model[model]:
+                del self._by_model[model]
 
     def _check_room(self) -> None:
         if self._requests >= self._limits.requests:
@@ -178,8 +215,8 @@ class RequestHandler:
 
     async def _one(self, predictor: Predictor, photo: bytes, want: ResponseFormat) -> PhotoResult:
         try:
-            submitted = self._engine.submit(predictor.scored if want.unknown else predictor, photo)
-            row = await asyncio.wrap_future(submitted)
+            # the future has no name here: an error's frame would hold it, and it the error, and both the model
+            row = await asyncio.wrap_future(self._engine.submit(predictor.scored if want.unknown else predictor, photo))
         except InputError:
             self._metrics.photos.labels("refused").inc()
             raise

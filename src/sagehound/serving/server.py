@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from types import FrameType
 
 import uvicorn
+from fastapi import FastAPI
 
 from sagehound.errors import ConfigError
 from sagehound.serving.access import Access, is_loopback
@@ -65,30 +66,40 @@ def serve(
     signal.signal(signal.SIGTERM, _stop)  # while models are loaded; later uvicorn's handler, which calls it at the end
     _check_certificate(address)
     remove_leftovers()
-    held = ModelStore(model_bytes or memory() // 2, default=next(iter(models)) if len(models) == 1 else None)
+    limits = limits or Limits()
+    default = next(iter(models)) if len(models) == 1 else None
+    held = ModelStore(model_bytes or memory() // 2, default, limits.seconds)
     try:
         for name, url in models.items():
             held.load(name, url)
         app = make_app(held, limits, capture, access)
         listening = _listen(address.host, address.port)
         _announce(models, address, listening.getsockname()[1], access)
-        config = LimitedConfig(
-            app,
-            most_connections=most_connections(),
-            ws="none",
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            timeout_keep_alive=round(address.keep_alive),
-            timeout_graceful_shutdown=_DRAIN,
-            lifespan="on",
-            backlog=2048,
-            ssl_certfile=address.cert,
-            ssl_keyfile=address.key,
-        )
-        _Server(config).run(sockets=[listening])
+        _Server(_settings(app, address)).run(sockets=[listening])
+    except SystemExit as ended:
+        if not held.close():  # Python's own end aborts while ONNX Runtime computes
+            sys.stdout.flush()
+            os._exit(ended.code if isinstance(ended.code, int) else 1)
+        raise
     finally:
         held.close()
+
+
+def _settings(app: FastAPI, address: Address) -> LimitedConfig:
+    return LimitedConfig(
+        app,
+        most_connections=most_connections(),
+        ws="none",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=round(address.keep_alive),
+        timeout_graceful_shutdown=_DRAIN,
+        lifespan="on",
+        backlog=2048,
+        ssl_certfile=address.cert,
+        ssl_keyfile=address.key,
+    )
 
 
 class _Server(uvicorn.Server):
