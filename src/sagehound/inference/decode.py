@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from importlib import metadata
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import PIL
@@ -40,7 +41,8 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 
-_LARGE = 12_000_000  # pixels; most cameras' photos have fewer
+_JPEG_SPEED = 10  # a plain JPEG takes 2.5 ns a pixel, because it is decoded smaller; PNG and WebP take 24 to 40
+_JPEG2000_SLOWNESS = 4  # it takes 150 ns a pixel
 _MOST_SCANS = 100  # scans of a progressive JPEG; cameras and editors write ten
 _MOST_PIXELS = 178_956_970  # Pillow's own limit
 _MOST_BYTES = 2**31  # bytes of a file; the same number of pixels with 16 bits and four channels needs fewer
@@ -82,8 +84,12 @@ def open_photo(content: bytes, short_side: int | None = None, max_pixels: int | 
     """
     if not content:
         raise BadPhoto("empty file")
-    if content.startswith(b"\xff\xd8") and headers.jpeg_scans(content).scans > _MOST_SCANS:
-        raise BadPhoto(f"more than {_MOST_SCANS} scans")  # a scan costs milliseconds but only ten bytes
+    if content.startswith(b"\xff\xd8"):
+        scans = headers.jpeg_scans(content)
+        if scans.scans > _MOST_SCANS:
+            raise BadPhoto(f"more than {_MOST_SCANS} scans")  # a scan costs milliseconds but only ten bytes
+        if not scans.complete:
+            raise BadPhoto("a JPEG of too many segments")
     with _foreign():
         held, most = headers.decoded_pixels(content), max_pixels or _MOST_PIXELS
         if held > most:
@@ -147,13 +153,22 @@ def _sixteen_bit(image: Image.Image) -> bool:
     return any("16" in rawmode for rawmode, *_ in arguments if isinstance(rawmode, str))
 
 
-def is_large(content: bytes) -> bool:
-    """Whether decoding needs hundreds of megabytes, by the header; a plain JPEG is decoded smaller."""
-    if content.startswith(b"\xff\xd8") and not headers.jpeg_scans(content).progressive:
-        return False
+class Cost(NamedTuple):
+    """What decoding a photo needs; 0 for a file that is refused."""
+
+    held: int  # pixels in memory at once; 0 for a plain JPEG, which is decoded smaller
+    work: int  # the pixels of a PNG that takes as long
+
+
+def cost(content: bytes) -> Cost:
+    """What decoding a photo needs, by its header."""
+    if content.startswith(b"\xff\xd8"):
+        scans = headers.jpeg_scans(content)
+        return Cost(scans.pixels, scans.pixels) if scans.progressive else Cost(0, scans.pixels // _JPEG_SPEED)
     with suppress(Exception), Image.open(io.BytesIO(content), formats=_formats(content)) as image:
-        return max(image.width * image.height, headers.decoded_pixels(content)) > _LARGE
-    return False
+        pixels = max(image.width * image.height, headers.decoded_pixels(content))
+        return Cost(pixels, pixels * (_JPEG2000_SLOWNESS if image.format == "JPEG2000" else 1))
+    return Cost(0, 0)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """The HTTP application: SageMaker's contract, on a laptop and in a container."""
 
+import asyncio
 import importlib.metadata
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,7 +10,7 @@ from pathlib import Path
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.docs import get_swagger_ui_html
-from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse
+from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 from fastapi_offline import FastAPIOffline
 from starlette.concurrency import run_in_threadpool
@@ -34,11 +35,14 @@ from sagehound.serving.api_description import (
     Nothing,
     failures,
 )
-from sagehound.serving.batcher import Batcher
+from sagehound.serving.batcher import Batcher, ModelHung
+from sagehound.serving.body_reader import Busy, TooLarge, TooSlow
+from sagehound.serving.card_routes import NoCard, add_cards
+from sagehound.serving.decoders import Decoders
 from sagehound.serving.guard import Guard, HeadAsGet
-from sagehound.serving.model_store import AlreadyLoaded, ModelStore, NoCard, NoMemory, UnknownModel
+from sagehound.serving.model_store import AlreadyLoaded, ModelStore, NoMemory, UnknownModel
 from sagehound.serving.request_capture import RequestCapture
-from sagehound.serving.request_handler import Busy, Limits, RequestHandler, TooLarge, TooSlow
+from sagehound.serving.request_handler import Limits, RequestHandler, TimedOut
 from sagehound.serving.request_log import HEADER, RequestLog, error_body
 from sagehound.serving.server_metrics import Measured, ServerMetrics
 from sagehound.serving.v2_routes import add_v2
@@ -54,6 +58,8 @@ _STATUS: list[tuple[type[InputError], int]] = [
     (UnsupportedContentType, 415),
     (NotAcceptable, 406),
     (Busy, 503),
+    (TimedOut, 503),
+    (ModelHung, 503),
     (Forbidden, 403),
     (UnknownModel, 404),
     (NoCard, 404),
@@ -82,11 +88,13 @@ def make_app(
     """
     limits, access = limits or Limits(), access or Access()
     metrics = ServerMetrics(models)
-    engine = Batcher(metrics.batches.observe, limits.pixels)
+    engine = Batcher(metrics.batches.observe, Decoders(limits.pixels))
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        watching = asyncio.create_task(handler.watch())
         yield
+        watching.cancel()
         engine.close()
         models.close()
         if capture is not None:
@@ -104,7 +112,7 @@ def make_app(
         app.add_exception_handler(kind, _refused)
     _add_middleware(app, access, metrics, log_json=log_json)
     handler = RequestHandler(models, engine, limits, metrics, capture, access)
-    _add_routes(app, handler, metrics, models)
+    _add_routes(app, handler, metrics)
     _add_models(app, handler, models)
     add_v2(app, handler, models)
     for path in app.openapi()["paths"].values():
@@ -160,12 +168,14 @@ def _refused(request: Request, error: Exception) -> Response:
     return JSONResponse(error_body(request.scope, code, message), status, headers)
 
 
-def _add_routes(app: FastAPI, handler: RequestHandler, metrics: ServerMetrics, models: ModelStore) -> None:
-    @app.get("/ping", summary="Whether the server is ready")
-    @app.get("/health", summary="The same")
-    @app.get("/v2/health/ready", summary="The same")
-    async def ping() -> Nothing:
-        return Nothing()
+def _add_routes(app: FastAPI, handler: RequestHandler, metrics: ServerMetrics) -> None:
+    @app.get("/ping", summary="Whether the server is ready", response_model=Nothing, responses=failures(500))
+    @app.get("/health", summary="The same", response_model=Nothing, responses=failures(500))
+    @app.get("/v2/health/ready", summary="The same", response_model=Nothing, responses=failures(500))
+    async def ping() -> Response:
+        if handler.is_healthy():
+            return JSONResponse({})
+        return JSONResponse(formats.failure(ModelHung("no model returns: restart the server")), 500)
 
     @app.post("/invocations", responses=ANSWERED | failures(404), openapi_extra=BODY)
     async def invocations(request: Request, asked: AskedFor) -> Response:
@@ -186,16 +196,6 @@ def _add_routes(app: FastAPI, handler: RequestHandler, metrics: ServerMetrics, m
         """Counters for Prometheus."""
         return Response(metrics.text(), media_type="text/plain; version=0.0.4")
 
-    @app.get("/card", response_class=PlainTextResponse, responses=failures(400, 404))
-    async def card() -> str:
-        """The model card of the model that is loaded, in Markdown."""
-        return await run_in_threadpool(models.model_card, None)
-
-    @app.get("/models/{name}/card", response_class=PlainTextResponse, responses=failures(400, 404))
-    async def card_of(name: Name) -> str:
-        """The model card of a model, in Markdown."""
-        return await run_in_threadpool(models.model_card, name)
-
     @app.get("/", include_in_schema=False)
     async def page() -> FileResponse:
         return FileResponse(_PAGE / "index.html")
@@ -204,6 +204,8 @@ def _add_routes(app: FastAPI, handler: RequestHandler, metrics: ServerMetrics, m
 
 
 def _add_models(app: FastAPI, handler: RequestHandler, models: ModelStore) -> None:
+    add_cards(app, models)
+
     @app.get("/models", summary="The models that are loaded")
     async def list_models(request: Request) -> Listing:
         listed = models.listed()

@@ -35,17 +35,18 @@ def server_metadata(version: str) -> dict[str, Any]:
     return {"name": "sagehound", "version": version, "extensions": ["binary_tensor_data"]}
 
 
-def model_metadata(name: str, card: Card) -> dict[str, Any]:
-    """The response of GET /v2/models/NAME."""
+def model_metadata(name: str, about: Mapping[str, Any]) -> dict[str, Any]:
+    """The response of GET /v2/models/NAME, from its model.json."""
+    classes = about["classes"]
     outputs = [("label", "BYTES", [-1]), ("probability", "FP32", [-1])]
-    outputs.append(("probabilities", "FP32", [-1, len(card.classes)]))
-    outputs += [("unknown_score", "FP32", [-1])] if card.thresholds.unknown is not None else []
+    outputs.append(("probabilities", "FP32", [-1, len(classes)]))
+    outputs += [("unknown_score", "FP32", [-1])] if "unknown" in about else []
     return {
         "name": name,
         "platform": "onnxruntime_onnx",
         "inputs": [{"name": "photos", "datatype": "BYTES", "shape": [-1]}],
         "outputs": [{"name": n, "datatype": kind, "shape": shape} for n, kind, shape in outputs],
-        "parameters": {"classes": card.classes, "pixels": [-1, *card.preprocessing.size, 3]},
+        "parameters": {"classes": classes, "pixels": [-1, *about["preprocessing"]["size"], 3]},
     }
 
 

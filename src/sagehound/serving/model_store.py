@@ -1,25 +1,29 @@
 """The models of a server, loaded by name. The least recently used one is evicted if memory is short."""
 
+import gc
 import threading
+import time
 from collections import OrderedDict
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sagehound.artifact import archive
 from sagehound.errors import InputError
-from sagehound.serving.predictor import Predictor, needed
+from sagehound.serving.batcher import ModelHung
+from sagehound.serving.opening import Footprint, Opening
+from sagehound.serving.predictor import Predictor, Stop, needed
 
-_CARD_BYTES = 16 * 2**20  # of MODEL_CARD.md; a thousand classes need 0.1 MB
+_PAUSE = 10.0  # seconds until a model that hung is loaded again; twice as many after each time
+_LONGEST_PAUSE = 3600.0
+_COLLECT_EVERY = 2.0  # seconds
+_END = 1.0  # seconds that a model may still be loaded when the server ends
+_MOST_STUCK = 4  # threads that do not return; with more, nothing is loaded
 
 
 class UnknownModel(InputError):
     """No model of that name was loaded."""
-
-
-class NoCard(InputError):
-    """The model has no model card."""
 
 
 class AlreadyLoaded(InputError):
@@ -37,34 +41,44 @@ class _Model:
     bytes: int  # memory that it needs while it is open
     resources: ExitStack  # folder of the unpacked model
     about: dict[str, Any]  # its model.json
-    predictor: Predictor | None = None
+    opening: Opening | None = None  # None: evicted
+    is_out: bool = False  # it hung, and was not loaded again since
+    pause: float = _PAUSE
+
+    @property
+    def predictor(self) -> Predictor | None:
+        """The model, if it is in memory."""
+        return self.opening.predictor if self.opening is not None else None
 
 
 class ModelStore:
     """Models by name, for many threads.
 
-    An evicted model keeps its name and is loaded again at its next request.
+    An evicted model keeps its name and is loaded again at its next request. One that hangs is out of service: it is
+    evicted, and loaded again after a pause.
 
     Args:
         max_bytes: memory for all open models.
         default: the model of a request without a name; None: the only model.
+        seconds: after which a model that is being loaded is given up.
     """
 
-    def __init__(self, max_bytes: int, default: str | None = None) -> None:
-        self.max_bytes, self._default = max_bytes, default
+    def __init__(self, max_bytes: int, default: str | None = None, seconds: float = 600.0) -> None:
+        self.max_bytes, self._default, self._seconds = max_bytes, default, seconds
         self._models: OrderedDict[str, _Model] = OrderedDict()  # least recently used first
+        self._footprints: list[Footprint] = []
+        self._stuck: list[threading.Thread] = []
+        self._collected = time.monotonic()
         self._lock = threading.RLock()
-        self._opening = (
-            threading.Lock()
-        )  # load one model at a time, so that the limit holds; requests for others continue
-        self._closed = False
+        self._closed = threading.Event()
 
     def load(self, name: str, url: str) -> None:
         """Open a run, a model.tar.gz or an unpacked one under a name.
 
         Raises:
             AlreadyLoaded: the name is in use.
-            NoMemory: the model alone needs more than the limit.
+            NoMemory: the model alone needs more than the limit, or others that are in use leave no memory.
+            ModelHung: it is not loaded in time.
             InputError: there is no such model, or it cannot be opened.
         """
         if name in self._models:
@@ -82,7 +96,7 @@ class ModelStore:
             with self._lock:
                 if name in self._models:
                     raise AlreadyLoaded(f"model {name} was loaded by another request meanwhile")
-                if self._closed:
+                if self._closed.is_set():
                     raise InputError("the server is stopping")
                 model.resources = stack.pop_all()
                 self._models[name] = model
@@ -92,11 +106,14 @@ class ModelStore:
 
         Raises:
             UnknownModel: there is none.
+            ModelHung: it is out of service.
             InputError: there are several and no name was given.
         """
         with self._lock:
             name = self.name_of(name)
             model = self._find(name)
+            if model.is_out:
+                raise ModelHung(f"model {name} did not return: it is out of service until it is loaded again")
             self._models.move_to_end(name)
             return model.predictor
 
@@ -129,18 +146,101 @@ class ModelStore:
             raise
 
     def _open(self, model: _Model) -> Predictor:
-        with self._opening:
-            if model.predictor is None:
-                self._make_room(model)
-                model.predictor = Predictor(model.folder)
-            return model.predictor
+        until = time.monotonic() + self._seconds
+        while (opening := self._begin(model)) is None:
+            if time.monotonic() > until:
+                raise NoMemory("the models in use leave no memory for another one; try again in a second")
+            time.sleep(0.01)
+            self._collect()
+        try:
+            return opening.result(self._seconds)
+        except BaseException as error:
+            with self._lock:
+                is_first = model.opening is opening  # of the requests that wait for it
+                if is_first:
+                    model.opening = None
+                    opening.footprint.is_evicted = True
+            if is_first and isinstance(error, ModelHung):
+                self._take_out(model, opening.thread)
+            raise
 
-    def _make_room(self, wanted: _Model) -> None:
-        """Evict models, least recently used first, until one more fits. Requests in progress keep their model."""
+    def _begin(self, model: _Model) -> Opening | None:
+        """Begin to load a model, if it is not in memory; None while others must be freed first.
+
+        Raises:
+            ModelHung: too many threads do not return.
+        """
         with self._lock:
-            held = [m for m in self._models.values() if m.predictor is not None]
-            while held and wanted.bytes + sum(m.bytes for m in held) > self.max_bytes:
-                held.pop(0).predictor = None
+            if model.opening is None:
+                if self._stuck_threads() >= _MOST_STUCK:
+                    raise ModelHung(f"{_MOST_STUCK} models do not return, so no other is loaded: restart the server")
+                if not self._make_room(model.bytes):
+                    return None
+                model.opening = Opening(model.folder, model.bytes)
+                self._footprints.append(model.opening.footprint)
+            return model.opening
+
+    def _collect(self) -> None:
+        """Free evicted models that a cycle holds, such as an error and its frames; it takes a tenth of a second."""
+        with self._lock:
+            if time.monotonic() - self._collected > _COLLECT_EVERY:
+                gc.collect()
+                self._collected = time.monotonic()
+
+    def _make_room(self, wanted: int) -> bool:
+        """Evict models, least recently used first, until more bytes will fit. Returns whether they fit now.
+
+        Requests in progress keep their model until they end.
+        """
+        free = self.max_bytes - sum(f.bytes for f in self._resident() if not f.is_evicted)
+        for model in list(self._models.values()):
+            if free < wanted and model.predictor is not None:
+                free += model.bytes
+                self._evict(model)
+        return sum(f.bytes for f in self._resident()) + wanted <= self.max_bytes
+
+    def _resident(self) -> list[Footprint]:
+        self._footprints = [f for f in self._footprints if f.is_resident()]
+        return self._footprints
+
+    def _evict(self, model: _Model) -> None:
+        if model.opening is not None:
+            model.opening.footprint.is_evicted = True
+            model.opening = None
+
+    def take_out(self, stop: Stop, thread: threading.Thread) -> None:
+        """Take the model with this stop out of service, because its thread does not return."""
+        with self._lock:
+            for model in self._models.values():
+                if (predictor := model.predictor) is not None and predictor.stop is stop:
+                    self._evict(model)
+                    self._take_out(model, thread)
+
+    def _take_out(self, model: _Model, thread: threading.Thread) -> None:
+        with self._lock:
+            self._stuck.append(thread)
+            if model in self._models.values() and not model.is_out:
+                model.is_out = True
+                threading.Thread(target=self._retry, args=(model,), name="retry", daemon=True).start()
+
+    def _retry(self, model: _Model) -> None:
+        """Load a model that hung after a pause; it is in service again if that works."""
+        while not self._closed.wait(model.pause) and model in self._models.values():
+            model.pause = min(2 * model.pause, _LONGEST_PAUSE)
+            with suppress(InputError):
+                self._open(model)
+                model.is_out = False
+                return
+
+    def _stuck_threads(self) -> int:
+        self._stuck = [thread for thread in self._stuck if thread.is_alive()]
+        return len(self._stuck)
+
+    def is_healthy(self) -> bool:
+        """Whether models can be loaded, and one of them at least is in service, if there are any."""
+        with self._lock:
+            models = list(self._models.values())
+            return self._stuck_threads() < _MOST_STUCK and (not models or not all(m.is_out for m in models))
 
     def unload(self, name: str) -> None:
         """Unload a model.
@@ -151,6 +251,7 @@ class ModelStore:
         with self._lock:
             self._find(name)
             model = self._models.pop(name)
+            self._evict(model)
         model.resources.close()
 
     def describe(self, name: str) -> dict[str, Any]:
@@ -163,44 +264,30 @@ class ModelStore:
             model = self._find(name)
         return {**_entry(name, model), "card": model.about}
 
-    def card(self, name: str) -> archive.Card:
-        """The card of a model, whether or not it is in memory.
-
-        Raises:
-            UnknownModel: there is none of that name.
-            InputError: its file cannot be read.
-        """
+    def folder(self, name: str | None) -> Path:
+        """The folder of an unpacked model. It raises UnknownModel and InputError as ``get`` does."""
         with self._lock:
-            folder = self._find(name).folder
-        return archive.Card.read(folder)
-
-    def model_card(self, name: str | None) -> str:
-        """The text of a model's MODEL_CARD.md.
-
-        Raises:
-            UnknownModel: there is none of that name.
-            NoCard: an older Sagehound wrote the model, or the file cannot be read.
-        """
-        with self._lock:
-            path = self._find(self.name_of(name)).folder / archive.MODEL_CARD
-        try:
-            if path.is_file() and not path.is_symlink() and path.stat().st_size <= _CARD_BYTES:
-                return path.read_text(encoding="utf-8", errors="replace")
-        except OSError as error:
-            raise NoCard(f"{archive.MODEL_CARD} cannot be read: {error.strerror}") from error
-        raise NoCard(f"the model has no {archive.MODEL_CARD}: an older Sagehound wrote it")
+            return self._find(self.name_of(name)).folder
 
     def listed(self) -> list[dict[str, Any]]:
         """Every model's modelName, modelUrl, and whether it is in memory, by name."""
         with self._lock:
             return [_entry(name, model) for name, model in sorted(self._models.items())]
 
-    def close(self) -> None:
-        """Unload all models, remove their folders, and load no more."""
+    def close(self) -> bool:
+        """Unload all models, remove their folders, and load no more. Returns whether all threads have ended."""
+        self._closed.set()
         with self._lock:
-            self._closed = True
+            threads = [*self._stuck, *(f.thread for f in self._resident())]
+            for footprint in self._resident():
+                if footprint.thread.is_alive():
+                    footprint.stop()
         for entry in self.listed():
             self.unload(entry["modelName"])
+        until = time.monotonic() + _END
+        for thread in threads:
+            thread.join(max(0.0, until - time.monotonic()))
+        return not any(thread.is_alive() for thread in threads)
 
     def _find(self, name: str) -> _Model:
         if name not in self._models:

@@ -69,7 +69,9 @@ def serve(
     signal.signal(signal.SIGTERM, _stop)  # while models are loaded; later uvicorn's handler, which calls it at the end
     _check_certificate(address)
     remove_leftovers()
-    held = ModelStore(model_bytes or memory() // 2, default=next(iter(models)) if len(models) == 1 else None)
+    limits = limits or Limits()
+    default = next(iter(models)) if len(models) == 1 else None
+    held = ModelStore(model_bytes or memory() // 2, default, limits.seconds)
     try:
         for name, url in models.items():
             held.load(name, url)
@@ -77,6 +79,11 @@ def serve(
         listening = _listen(address.host, address.port)
         _announce(models, address, listening.getsockname()[1], access)
         _Server(_settings(app, address)).run(sockets=[listening])
+    except SystemExit as ended:
+        if not held.close():  # Python's own end aborts while ONNX Runtime computes
+            sys.stdout.flush()
+            os._exit(ended.code if isinstance(ended.code, int) else 1)
+        raise
     finally:
         held.close()
 

@@ -77,9 +77,9 @@ def add_v2(app: FastAPI, handler: RequestHandler, models: ModelStore) -> None:
 
     @app.get("/v2/models/{name}", responses=_failures(400, 404), summary="Inputs and outputs of a model")
     async def model(name: Name) -> dict[str, Any]:
-        return kserve.model_metadata(name, await run_in_threadpool(models.card, name))
+        return kserve.model_metadata(name, (await run_in_threadpool(models.describe, name))["card"])
 
-    @app.get("/v2/models/{name}/ready", responses=_failures(400, 404), summary="Whether a model responds")
+    @app.get("/v2/models/{name}/ready", responses=_failures(400, 404, 503), summary="Whether a model responds")
     async def ready(name: Name) -> Ready:
         models.get(name)
         return Ready(name=name, ready=True)

@@ -52,7 +52,7 @@ def through_server(model: str, requests: list[Request]) -> tuple[str, list[Answe
     models = ModelStore(max_bytes=sys.maxsize)
     models.load("model", model)
     limits = Limits(
-        body_bytes=2**40, bodies_bytes=2**40, pixels=2**40
+        body_bytes=2**40, bodies_bytes=2**40, pixels=2**40, seconds=600
     )  # test photos may be larger than clients' photos
     return "the server", asyncio.run(_through_app(make_app(models, limits), requests))
 
