@@ -52,6 +52,16 @@ def test_curl_sends_forms_and_files_without_a_type(server: Server, dogs: Path) -
     assert curl(url, "--data-binary", f"@{dogs}/body.json")["predictions"][0]["label"] == "Slate"
 
 
+def test_a_form_of_another_site_is_refused(server: Server, dogs: Path) -> None:
+    for site, status in (("cross-site", 403), ("same-origin", 200), ("none", 200)):
+        with (dogs / "dog.jpg").open("rb") as file:
+            answer = requests.post(
+                server.url + "/invocations", files={"file": file}, headers={"Sec-Fetch-Site": site}, timeout=60
+            )
+        assert answer.status_code == status, site
+    assert server.request("GET", "/", Sec_Fetch_Site="cross-site").status == 200, "a link to the page"
+
+
 @pytest.mark.parametrize("library", ["requests", "httpx2"])
 def test_http_libraries_send_files(server: Server, dogs: Path, library: str) -> None:
     client, url = pytest.importorskip(library), server.url + "/invocations"

@@ -67,6 +67,8 @@ class Guard:
             return _refused(
                 scope, 421, "unknown_host", "the header Host names another server: see deploy.allowed_hosts"
             )
+        if scope["method"] != "GET" and headers.get("sec-fetch-site") == "cross-site":  # browsers send it
+            return _refused(scope, 403, "cross_site", "a page of another site sent this; it may not use the server")
         client = (scope.get("client") or ("",))[0]
         if self._limit and (seconds := self._limit.wait(client)):
             return _refused(scope, 429, "too_many_requests", f"wait {seconds} s", {"Retry-After": str(seconds)})

@@ -101,7 +101,7 @@ class ModelStore:
                 model.resources = stack.pop_all()
                 self._models[name] = model
 
-    def get(self, name: str | None) -> Predictor | None:
+    def get(self, name: str | None, *, is_use: bool = True) -> Predictor | None:
         """The model of that name; None if it is evicted: call ``reopen``. Without a name, the default or the only one.
 
         Raises:
@@ -110,11 +110,11 @@ class ModelStore:
             InputError: there are several and no name was given.
         """
         with self._lock:
-            name = self.name_of(name)
-            model = self._find(name)
+            model = self._find(name := self.name_of(name))
             if model.is_out:
                 raise ModelHung(f"model {name} did not return: it is out of service until it is loaded again")
-            self._models.move_to_end(name)
+            if is_use:
+                self._models.move_to_end(name)
             return model.predictor
 
     def name_of(self, name: str | None) -> str:

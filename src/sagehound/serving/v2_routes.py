@@ -81,7 +81,7 @@ def add_v2(app: FastAPI, handler: RequestHandler, models: ModelStore) -> None:
 
     @app.get("/v2/models/{name}/ready", responses=_failures(400, 404, 503), summary="Whether a model responds")
     async def ready(name: Name) -> Ready:
-        models.get(name)
+        models.get(name, is_use=False)  # probes keep no model in memory
         return Ready(name=name, ready=True)
 
     @app.post(
