@@ -22,7 +22,7 @@ _UPDATED = {"update", "bake_seconds", "alarms"}
 _KEYS = {  # the keys of each option
     "local": {
         *("host", "port", "allowed_hosts", "token", "token_file", "cert", "key", "rate", "keep_alive", "model_root"),
-        *("model_gb", "max_requests", "timeout", "max_megapixels", "capture", "capture_percent", "log"),
+        *("model_gb", "max_requests", "timeout", "max_megapixels", "capture", "capture_percent", "feedback", "log"),
     },
     "sagemaker": {"endpoint", "wait_minutes", "capture_percent", "shadow", *_MACHINES, *_SCALED, *_UPDATED},
     "multi_model": {"endpoint", "wait_minutes", "capture_percent", *_MACHINES, *_SCALED, *_UPDATED},
@@ -65,6 +65,7 @@ class Deploy:
         "calls at a time, serverless in all (null: 5), async of a machine (null: AWS decides)", None, at_least=1
     )
     capture: str | None = key("local: folder for captured requests and responses, for monitor=local", None)
+    feedback: str | None = key("local: folder for photos whose right class users tell on the page", None)
     capture_percent: int | None = key(
         "calls that are captured, percent: null is none on SageMaker, and all with deploy.capture", None,
         at_least=1, at_most=100,
@@ -136,6 +137,7 @@ def deploy(cfg: "Launch", own: Deploy, models: Sequence[str], folder: Path) -> N
 
 def _serve(own: Deploy, models: Mapping[str, str]) -> None:
     from sagehound.serving.access import access_of
+    from sagehound.serving.feedback import Feedback
     from sagehound.serving.request_capture import RequestCapture
     from sagehound.serving.request_handler import Limits
     from sagehound.serving.server import Address, serve
@@ -145,7 +147,8 @@ def _serve(own: Deploy, models: Mapping[str, str]) -> None:
     capture = RequestCapture(Path(own.capture).expanduser(), own.capture_percent or 100) if own.capture else None
     limits = Limits(own.max_requests, round(own.max_megapixels * 1e6), seconds=own.timeout)
     memory = None if own.model_gb is None else round(own.model_gb * 1e9)
-    serve(models, address, limits, memory, capture, access, log_json=own.log == "json")
+    feedback = Feedback(Path(own.feedback).expanduser()) if own.feedback else None
+    serve(models, address, limits, memory, capture, access, feedback=feedback, log_json=own.log == "json")
 
 
 def instance_types() -> list[str]:

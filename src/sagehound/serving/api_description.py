@@ -52,6 +52,7 @@ class Listing(BaseModel):
     """The models of the server."""
 
     models: list[Model]
+    feedback: bool  # whether photos with their right class are kept
 
 
 class Nothing(BaseModel):

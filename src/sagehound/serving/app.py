@@ -39,8 +39,10 @@ from sagehound.serving.batcher import Batcher, ModelHung
 from sagehound.serving.body_reader import Busy, TooLarge, TooSlow
 from sagehound.serving.card_routes import NoCard, add_cards
 from sagehound.serving.decoders import Decoders
+from sagehound.serving.feedback import Feedback, NoFeedback, NotKept, add_feedback
 from sagehound.serving.guard import Guard, HeadAsGet
 from sagehound.serving.model_store import AlreadyLoaded, ModelStore, NoMemory, UnknownModel
+from sagehound.serving.occlusion import add_explanations
 from sagehound.serving.request_capture import RequestCapture
 from sagehound.serving.request_handler import Limits, RequestHandler, TimedOut
 from sagehound.serving.request_log import HEADER, RequestLog, error_body
@@ -63,8 +65,10 @@ _STATUS: list[tuple[type[InputError], int]] = [
     (Forbidden, 403),
     (UnknownModel, 404),
     (NoCard, 404),
+    (NoFeedback, 404),
     (AlreadyLoaded, 409),
     (NoMemory, 507),
+    (NotKept, 507),
     (InputError, 400),
 ]
 
@@ -75,6 +79,7 @@ def make_app(
     capture: RequestCapture | None = None,
     access: Access | None = None,
     *,
+    feedback: Feedback | None = None,
     log_json: bool = False,
 ) -> FastAPI:
     """Make the application. At its end, it finishes the requests that it has begun and closes models and capture.
@@ -84,6 +89,7 @@ def make_app(
         limits: of requests.
         capture: of requests and responses.
         access: who may do what; None: everybody everything, as in a SageMaker container.
+        feedback: what is kept of users' corrections; None: nothing.
         log_json: whether to print a line of JSON for each request.
     """
     limits, access = limits or Limits(), access or Access()
@@ -108,20 +114,27 @@ def make_app(
         redoc_url=None,
         redirect_slashes=False,  # whatever host the client names
     )
-    for kind in (InputError, HTTPException, RequestValidationError, ClientDisconnect, Exception):
-        app.add_exception_handler(kind, _refused)
     _add_middleware(app, access, metrics, log_json=log_json)
     handler = RequestHandler(models, engine, limits, metrics, capture, access)
     _add_routes(app, handler, metrics)
-    _add_models(app, handler, models)
+    _add_models(app, handler, models, takes_feedback=feedback is not None)
+    add_explanations(app, handler, limits.pixels)
+    add_feedback(app, handler, feedback)
     add_v2(app, handler, models)
-    for path in app.openapi()["paths"].values():
-        for operation in path.values():
-            operation["responses"].pop("422", None)  # FastAPI's status; here it is 400
+    _describe(app)
     return app
 
 
+def _describe(app: FastAPI) -> None:
+    """Correct the description of the addresses."""
+    for path in app.openapi()["paths"].values():
+        for operation in path.values():
+            operation["responses"].pop("422", None)  # FastAPI's status; here it is 400
+
+
 def _add_middleware(app: FastAPI, access: Access, metrics: ServerMetrics, *, log_json: bool) -> None:
+    for kind in (InputError, HTTPException, RequestValidationError, ClientDisconnect, Exception):
+        app.add_exception_handler(kind, _refused)
     app.add_middleware(Guard, access=access, docs=_docs(app))
     app.add_middleware(Measured, metrics=metrics)
     app.add_middleware(HeadAsGet)
@@ -203,7 +216,7 @@ def _add_routes(app: FastAPI, handler: RequestHandler, metrics: ServerMetrics) -
     app.mount("/page", StaticFiles(directory=_PAGE), name="page")
 
 
-def _add_models(app: FastAPI, handler: RequestHandler, models: ModelStore) -> None:
+def _add_models(app: FastAPI, handler: RequestHandler, models: ModelStore, *, takes_feedback: bool) -> None:
     add_cards(app, models)
 
     @app.get("/models", summary="The models that are loaded")
@@ -211,7 +224,7 @@ def _add_models(app: FastAPI, handler: RequestHandler, models: ModelStore) -> No
         listed = models.listed()
         if not request.scope["is_admin"]:
             listed = [model | {"modelUrl": Path(model["modelUrl"]).name} for model in listed]
-        return Listing.model_validate({"models": listed})
+        return Listing.model_validate({"models": listed, "feedback": takes_feedback})
 
     @app.post("/models", responses=failures(400, 403, 408, 409, 413, 415, 503, 507), openapi_extra=LOAD)
     async def load(request: Request) -> Model:

@@ -18,6 +18,7 @@ from sagehound.errors import ConfigError
 from sagehound.serving.access import Access, is_loopback
 from sagehound.serving.app import make_app
 from sagehound.serving.connections import LimitedConfig, most_connections
+from sagehound.serving.feedback import Feedback
 from sagehound.serving.model_store import ModelStore
 from sagehound.serving.request_capture import RequestCapture
 from sagehound.serving.request_handler import Limits
@@ -48,6 +49,7 @@ def serve(
     capture: RequestCapture | None = None,
     access: Access | None = None,
     *,
+    feedback: Feedback | None = None,
     log_json: bool = False,
 ) -> None:
     """Serve until SIGTERM or Ctrl-C, then finish the requests in progress.
@@ -59,6 +61,7 @@ def serve(
         model_bytes: memory for open models; None: half of the machine's.
         capture: of requests and responses.
         access: who may do what; None: everybody everything, as in a SageMaker container.
+        feedback: what is kept of users' corrections; None: nothing.
         log_json: whether to print a line of JSON for each request.
 
     Raises:
@@ -75,7 +78,7 @@ def serve(
     try:
         for name, url in models.items():
             held.load(name, url)
-        app = make_app(held, limits, capture, access, log_json=log_json)
+        app = make_app(held, limits, capture, access, feedback=feedback, log_json=log_json)
         listening = _listen(address.host, address.port)
         _announce(models, address, listening.getsockname()[1], access)
         _Server(_settings(app, address)).run(sockets=[listening])
