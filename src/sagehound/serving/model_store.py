@@ -252,9 +252,8 @@ class ModelStore:
             UnknownModel: there is none of that name.
         """
         with self._lock:
-            self._find(name)
+            self._evict(self._find(name))
             model = self._models.pop(name)
-            self._evict(model)
         model.resources.close()
 
     def describe(self, name: str) -> dict[str, Any]:
@@ -263,14 +262,12 @@ class ModelStore:
         Raises:
             UnknownModel: there is none of that name.
         """
-        with self._lock:
-            model = self._find(name)
+        model = self._find(name)
         return {**_entry(name, model), "card": model.about}
 
     def folder(self, name: str | None) -> Path:
         """The folder of an unpacked model. It raises UnknownModel and InputError as ``get`` does."""
-        with self._lock:
-            return self._find(self.name_of(name)).folder
+        return self._find(self.name_of(name)).folder
 
     def listed(self) -> list[dict[str, Any]]:
         """Every model's modelName, modelUrl, and whether it is in memory, by name."""
