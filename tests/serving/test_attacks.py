@@ -10,10 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+import psutil
 import pytest
 import urllib3
 from helpers import ROOT, Server
-from hung_models import endless, looping
+from onnx_helpers import endless, looping, wide
 from PIL import Image
 
 SOON = 3.0  # seconds; a quiet machine answers a small photo in 0.02 s, a stall lasts much longer
@@ -104,6 +105,7 @@ def test_a_model_that_does_not_return_is_out_of_service(
     assert time.monotonic() - start < 10
 
 
+@pytest.mark.slow
 def test_the_only_model_that_does_not_return_fails_ping_until_it_is_back(tmp_path: Path, photo: bytes) -> None:
     server = Server(tmp_path, f"model={looping(tmp_path / 'hung')}", "deploy.timeout=1")
     assert server.request("GET", "/ping").status == 200
@@ -111,9 +113,14 @@ def test_the_only_model_that_does_not_return_fails_ping_until_it_is_back(tmp_pat
     time.sleep(0.5)
     ping = server.request("GET", "/ping")
     assert (ping.status, ping.json()["error"]["code"]) == (500, "model_hung")
+    until = time.monotonic() + 60
+    while server.request("GET", "/ping").status == 500:
+        assert time.monotonic() < until, "it is loaded again after ten seconds, which works: that photo is black"
+        time.sleep(0.2)
     assert server.stop() == (143, "")
 
 
+@pytest.mark.slow
 def test_a_model_that_does_not_load_is_given_up(run: Path, tmp_path: Path, photo: bytes) -> None:
     hung = looping(tmp_path / "hung", when_empty=True)
     server = Server(tmp_path, f"model={run}", "deploy.timeout=1")
@@ -128,6 +135,7 @@ def test_a_model_that_does_not_load_is_given_up(run: Path, tmp_path: Path, photo
     assert server.stop() == (143, "")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux shows what a process has loaded")
 def test_sigterm_ends_a_server_whose_model_does_not_load(tmp_path: Path) -> None:
     hung = looping(tmp_path / "hung", when_empty=True)
@@ -139,3 +147,34 @@ def test_sigterm_ends_a_server_whose_model_does_not_load(tmp_path: Path) -> None
     process.terminate()
     errors = process.communicate(timeout=20)[1]
     assert (process.returncode, errors) == (143, b"")
+
+
+@pytest.mark.slow
+def test_models_in_memory_stay_below_their_limit(run: Path, tmp_path: Path, photo: bytes) -> None:
+    """Requests for four models at once, where only one fits, and photos that are refused."""
+    model = wide(tmp_path / "wide", megabytes=40)
+    server = Server(tmp_path, f"model={run}", "deploy.model_gb=0.1")
+    process = psutil.Process(server.process.pid)
+    names = [f"model-{i}" for i in range(4)]
+    for name in names:
+        body = json.dumps({"model_name": name, "url": str(model)}).encode()
+        assert server.request("POST", "/models", body, Content_Type="application/json").status == 200
+    server.invoke(photo)  # of run: the others are evicted
+    before = process.memory_info().rss
+
+    def invoke(i: int) -> None:
+        content = b"no photo" if i % 3 == 0 else photo
+        answer = server.request("POST", f"/models/{names[i % 4]}/invoke", content, Content_Type="image/jpeg")
+        assert answer.status == (400 if i % 3 == 0 else 200)
+
+    with ThreadPoolExecutor(8) as clients:
+        attack = [clients.submit(invoke, i) for i in range(48)]
+        peak = 0
+        while not all(a.done() for a in attack):
+            peak = max(peak, process.memory_info().rss)
+            time.sleep(0.005)
+    assert [a.exception() for a in attack] == [None] * 48
+    assert (peak - before) / 1e6 < 100
+    answered_soon(server, photo)
+    assert sum(m["inMemory"] for m in server.request("GET", "/models").json()["models"]) == 1
+    assert server.stop() == (143, "")

@@ -1,5 +1,6 @@
 """The Open Inference Protocol (KServe V2), identifiers of requests, the access log and the model card."""
 
+import asyncio
 import base64
 import json
 import re
@@ -9,10 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import Command, Server
+from helpers import Server
 
 from sagehound.artifact.archive import Card, opened, unpack
 from sagehound.inference.preprocessing import Pixels, prepare
+from sagehound.serving.request_log import RequestLog
 
 
 @pytest.fixture
@@ -197,6 +199,22 @@ def test_each_request_is_a_line_of_json(run: Path, photo: bytes, tmp_path: Path)
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", answered["time"])
 
 
+def test_a_request_that_fails_is_in_the_log(capsys: pytest.CaptureFixture[str]) -> None:
+    async def broken(*_: object) -> None:
+        raise ValueError("a bug")
+
+    async def nothing(*_: object) -> Any:  # noqa: ANN401 - as in ASGI
+        return {}
+
+    scope = {"type": "http", "method": "GET", "path": "/x", "headers": [], "client": ("192.0.2.1", 5)}
+    with pytest.raises(ValueError, match="a bug"):
+        asyncio.run(RequestLog(broken, as_json=True)(scope, nothing, nothing))
+    out, errors = capsys.readouterr()
+    line = json.loads(out)
+    assert (line["status"], line["error"], line["client"]) == (500, "ValueError", "192.0.2.1")
+    assert errors == f"request {line['request_id']} failed: ValueError\n"
+
+
 def test_a_model_without_a_card_says_so(server: Server, run: Path, tmp_path: Path) -> None:
     unpack(run / "model.tar.gz", tmp_path / "old")
     (tmp_path / "old/MODEL_CARD.md").unlink()
@@ -209,9 +227,3 @@ def test_a_model_without_a_card_says_so(server: Server, run: Path, tmp_path: Pat
         assert get(server, "/v2/models/old/ready")["ready"]
     finally:
         assert server.request("DELETE", "/models/old").status == 200
-
-
-def test_another_log_is_refused(launch: Command, run: Path) -> None:
-    done = launch("deploy=local", f"model={run}", "deploy.log=xml", "deploy.port=0")
-    assert done.returncode == 2
-    assert "deploy.log=xml" in done.stderr

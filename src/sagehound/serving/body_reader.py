@@ -10,7 +10,7 @@ from fastapi import Request
 from sagehound.errors import InputError
 from sagehound.inference.request_body import UnsupportedContentType
 
-_MOST = 2048  # bodies that are read at a time; one needs about 30 KB beside its content
+_MOST = 2048  # bodies that are read at a time; one needs about 20 KB beside its content
 _SHARE = 2**20  # bytes; below, refusing a body frees too little memory
 
 

@@ -1,8 +1,9 @@
 """The addresses of model cards."""
 
 from pathlib import Path
+from typing import Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Response
 from fastapi.responses import PlainTextResponse
 from starlette.concurrency import run_in_threadpool
 
@@ -11,6 +12,7 @@ from sagehound.errors import InputError
 from sagehound.serving.api_description import Name, failures
 from sagehound.serving.model_store import ModelStore
 
+_TEXT: dict[int | str, dict[str, Any]] = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
 _MOST_BYTES = 16 * 2**20  # of a card; a thousand classes need 0.1 MB
 
 
@@ -21,15 +23,15 @@ class NoCard(InputError):
 def add_cards(app: FastAPI, models: ModelStore) -> None:
     """Add the addresses of MODEL_CARD.md."""
 
-    @app.get("/card", response_class=PlainTextResponse, responses=failures(400, 404))
-    async def card() -> str:
+    @app.get("/card", response_class=Response, responses=_TEXT | failures(400, 404))
+    async def card() -> Response:
         """The model card of the model that is loaded, in Markdown."""
-        return await run_in_threadpool(_read, models.folder(None))
+        return PlainTextResponse(await run_in_threadpool(_read, models.folder(None)))
 
-    @app.get("/models/{name}/card", response_class=PlainTextResponse, responses=failures(400, 404))
-    async def card_of(name: Name) -> str:
+    @app.get("/models/{name}/card", response_class=Response, responses=_TEXT | failures(400, 404))
+    async def card_of(name: Name) -> Response:
         """The model card of a model, in Markdown."""
-        return await run_in_threadpool(_read, models.folder(name))
+        return PlainTextResponse(await run_in_threadpool(_read, models.folder(name)))
 
 
 def _read(folder: Path) -> str:

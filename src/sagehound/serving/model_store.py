@@ -3,6 +3,7 @@
 import gc
 import threading
 import time
+import weakref
 from collections import OrderedDict
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -42,6 +43,7 @@ class _Model:
     resources: ExitStack  # folder of the unpacked model
     about: dict[str, Any]  # its model.json
     opening: Opening | None = None  # None: evicted
+    stop: weakref.ref[Stop] | None = None  # of the last opening, which an evicted model may still compute with
     is_out: bool = False  # it hung, and was not loaded again since
     pause: float = _PAUSE
 
@@ -160,8 +162,9 @@ class ModelStore:
                 if is_first:
                     model.opening = None
                     opening.footprint.is_evicted = True
-            if is_first and isinstance(error, ModelHung):
-                self._take_out(model, opening.thread)
+                if is_first and isinstance(error, ModelHung):
+                    self._stuck.append(opening.thread)
+                    self._begin_outage(model)
             raise
 
     def _begin(self, model: _Model) -> Opening | None:
@@ -177,6 +180,7 @@ class ModelStore:
                 if not self._make_room(model.bytes):
                     return None
                 model.opening = Opening(model.folder, model.bytes)
+                model.stop = weakref.ref(model.opening.footprint.stop)
                 self._footprints.append(model.opening.footprint)
             return model.opening
 
@@ -211,17 +215,16 @@ class ModelStore:
     def take_out(self, stop: Stop, thread: threading.Thread) -> None:
         """Take the model with this stop out of service, because its thread does not return."""
         with self._lock:
-            for model in self._models.values():
-                if (predictor := model.predictor) is not None and predictor.stop is stop:
-                    self._evict(model)
-                    self._take_out(model, thread)
-
-    def _take_out(self, model: _Model, thread: threading.Thread) -> None:
-        with self._lock:
             self._stuck.append(thread)
-            if model in self._models.values() and not model.is_out:
-                model.is_out = True
-                threading.Thread(target=self._retry, args=(model,), name="retry", daemon=True).start()
+            for model in self._models.values():
+                if model.stop is not None and model.stop() is stop:
+                    self._evict(model)
+                    self._begin_outage(model)
+
+    def _begin_outage(self, model: _Model) -> None:
+        if model in self._models.values() and not model.is_out:
+            model.is_out = True
+            threading.Thread(target=self._retry, args=(model,), name="retry", daemon=True).start()
 
     def _retry(self, model: _Model) -> None:
         """Load a model that hung after a pause; it is in service again if that works."""
@@ -249,9 +252,8 @@ class ModelStore:
             UnknownModel: there is none of that name.
         """
         with self._lock:
-            self._find(name)
+            self._evict(self._find(name))
             model = self._models.pop(name)
-            self._evict(model)
         model.resources.close()
 
     def describe(self, name: str) -> dict[str, Any]:
@@ -260,14 +262,12 @@ class ModelStore:
         Raises:
             UnknownModel: there is none of that name.
         """
-        with self._lock:
-            model = self._find(name)
+        model = self._find(name)
         return {**_entry(name, model), "card": model.about}
 
     def folder(self, name: str | None) -> Path:
         """The folder of an unpacked model. It raises UnknownModel and InputError as ``get`` does."""
-        with self._lock:
-            return self._find(self.name_of(name)).folder
+        return self._find(self.name_of(name)).folder
 
     def listed(self) -> list[dict[str, Any]]:
         """Every model's modelName, modelUrl, and whether it is in memory, by name."""

@@ -1,10 +1,11 @@
-"""Models that do not return."""
+"""Models that do not return, and a large one."""
 
 import json
 from pathlib import Path
 
+import numpy as np
 import onnx
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 Constants = dict[str, tuple[int, list[int], list[float]]]  # kind, shape and values by name
 _FLOAT, _INT, _BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
@@ -69,11 +70,23 @@ def endless(folder: Path) -> Path:
     return _artifact(folder, nodes, constants)
 
 
+def wide(folder: Path, megabytes: int) -> Path:
+    """A model with one layer of this size, in 10^6 bytes."""
+    columns = megabytes * 10**6 // (4 * 3072)
+    nodes = [
+        helper.make_node("Reshape", ["pixels", "flat"], ["row"]),
+        helper.make_node("MatMul", ["row", "weights"], ["hidden"]),
+        helper.make_node("ReduceMean", ["hidden"], ["score"], axes=[1], keepdims=0),
+    ]
+    weights = np.full((3072, columns), 1e-6, np.float32)
+    return _artifact(folder, nodes, {"flat": (_INT, [2], [-1, 3072])}, numpy_helper.from_array(weights, "weights"))
+
+
 def _value(name: str, kind: int, shape: list[str | int]) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(name, kind, shape)
 
 
-def _artifact(folder: Path, nodes: list[onnx.NodeProto], constants: Constants) -> Path:
+def _artifact(folder: Path, nodes: list[onnx.NodeProto], constants: Constants, *weights: onnx.TensorProto) -> Path:
     """A model of two classes for photos of 32 x 32 pixels.
 
     ``nodes`` make the output score, b, of the mean pixels, b, and their maximum, largest.
@@ -93,7 +106,7 @@ def _artifact(folder: Path, nodes: list[onnx.NodeProto], constants: Constants) -
         "g",
         [_value("photos", TensorProto.UINT8, ["batch", 32, 32, 3])],
         [_value("probabilities", _FLOAT, ["batch", 2])],
-        [helper.make_tensor("axis", _INT, [1], [1]), *initial],
+        [helper.make_tensor("axis", _INT, [1], [1]), *initial, *weights],
     )
     folder.mkdir()
     onnx.save(
