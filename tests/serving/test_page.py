@@ -295,7 +295,7 @@ def test_users_tell_the_right_class(browser: Browser, run: Path, slate: Path, tm
         expect(page.locator("#answers > li")).to_have_count(number)
         answer = page.locator("#answers > li").first
         if choice:
-            answer.get_by_label("It is really").select_option(label=choice)
+            answer.get_by_label("No, it is").select_option(label=choice)
         else:
             answer.get_by_role("button", name="This is right").click()
         expect(answer.get_by_text("Thank you: saved as")).to_be_visible()

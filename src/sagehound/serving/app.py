@@ -89,7 +89,7 @@ def make_app(
         limits: of requests.
         capture: of requests and responses.
         access: who may do what; None: everybody everything, as in a SageMaker container.
-        feedback: what is kept of users' corrections; None: nothing.
+        feedback: writes users' corrections; None: the server takes none.
         log_json: whether to print a line of JSON for each request.
     """
     limits, access = limits or Limits(), access or Access()

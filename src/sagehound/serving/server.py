@@ -61,7 +61,7 @@ def serve(
         model_bytes: memory for open models; None: half of the machine's.
         capture: of requests and responses.
         access: who may do what; None: everybody everything, as in a SageMaker container.
-        feedback: what is kept of users' corrections; None: nothing.
+        feedback: writes users' corrections; None: the server takes none.
         log_json: whether to print a line of JSON for each request.
 
     Raises:
