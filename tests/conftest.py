@@ -40,6 +40,9 @@ def real_data() -> Path:
     return Path(folder)
 
 
+FAKE_CAMERA = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator["Browser"]:
     """Chromium, without a window."""
@@ -50,7 +53,7 @@ def browser() -> Iterator["Browser"]:
 
     expect.set_options(timeout=30_000)  # ms; a machine may be busy
     with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        started = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", *FAKE_CAMERA])
         yield started
         started.close()
 

@@ -3,6 +3,7 @@ import resource
 import struct
 import subprocess
 import sys
+import time
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,7 +15,7 @@ import pytest
 from photo_helpers import bomb
 from PIL import Image
 
-from sagehound.inference.decode import BadPhoto, TooManyPixels, is_large, open_photo, read_photo
+from sagehound.inference.decode import BadPhoto, TooManyPixels, cost, open_photo, read_photo
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
@@ -82,15 +83,25 @@ def test_a_jpeg_of_a_thousand_scans_is_refused() -> None:
         open_photo(whole[:at] + b"\xff\xda\x00\x08\x01\x01\x00\x01\x3f\x00" * 1000 + whole[at:])
 
 
+def test_a_jpeg_of_a_million_segments_is_refused_at_once() -> None:
+    """Four bytes each, and a microsecond."""
+    content = b"\xff\xd8" + b"\xff\xe1\x00\x02" * 5_000_000
+    start = time.thread_time()
+    assert cost(content) == (0, 0)
+    with pytest.raises(BadPhoto, match="too many segments"):
+        open_photo(content)
+    assert time.thread_time() - start < 1
+
+
 @pytest.mark.parametrize(("kind", "options"), [("PNG", {}), ("JPEG", {"progressive": True})])
 def test_photos_that_take_much_memory_are_known_by_their_head(kind: str, options: dict[str, bool]) -> None:
     for side, large in ((100, False), (4000, True)):
         file = io.BytesIO()
         Image.new("L", (side, side)).save(file, kind, **options)
-        assert is_large(file.getvalue()) == large
+        assert (cost(file.getvalue()).held > 12e6) == large
     file = io.BytesIO()
     Image.new("L", (4000, 4000)).save(file, "JPEG")
-    assert not is_large(file.getvalue()), "it is decoded smaller"
+    assert cost(file.getvalue()) == (0, 1_600_000), "it is decoded smaller"
 
 
 def test_other_programs_formats_are_not_opened(tmp_path: Path) -> None:
@@ -163,7 +174,7 @@ def test_bytes_behind_the_end_of_a_jpeg_are_no_part_of_it(behind: bytes, progres
     """Phones put a video behind a photo."""
     whole = jpeg(progressive=progressive)
     assert np.array_equal(read_photo(whole + behind), read_photo(whole))
-    assert is_large(whole + behind) is False
+    assert cost(whole + behind) == cost(whole)
 
 
 def test_a_thumbnail_in_the_exif_data_is_no_end_of_the_photo() -> None:

@@ -221,15 +221,13 @@ def test_models_come_and_go(server: Server, run: Path, photo: bytes) -> None:
 
 def test_too_many_requests_are_told_to_come_again(run: Path, tmp_path: Path, photo: bytes) -> None:
     server = Server(tmp_path, f"model={run}", "deploy.max_requests=1")
-    slow = server.connect()
-    slow.sendall(
-        b"POST /invocations HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/jpeg\r\nContent-Length: 1000\r\n\r\n"
-    )
-    time.sleep(0.3)  # it is being read
-    answer = server.invoke(photo)
-    assert (answer.status, error(answer), answer.headers["Retry-After"]) == (503, "busy", "1")
-    slow.close()
-    time.sleep(0.3)
+    large = json.dumps({"instances": [b64(png(7000, 7000))] * 3}).encode()
+    with ThreadPoolExecutor(1) as other:
+        slow = other.submit(server.invoke, large, "application/json")
+        time.sleep(0.3)
+        answer = server.invoke(photo)
+        assert (answer.status, error(answer), answer.headers["Retry-After"]) == (503, "busy", "1")
+        assert slow.result().status == 200
     assert server.invoke(photo).status == 200
     assert server.stop() == (143, "")
 

@@ -1,6 +1,7 @@
 import gc
 import tempfile
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -30,6 +31,7 @@ def test_the_least_recently_used_is_set_aside_and_comes_back(run: Path, size: in
     models.load("a", str(run))
     models.load("b", str(run))
     assert models.get("a") is not None  # now b was used longest ago
+    assert models.get("b", is_use=False) is not None
     models.load("c", str(run))
     assert in_memory(models) == ["a", "c"]
     assert [m["modelName"] for m in models.listed()] == ["a", "b", "c"], "a name is kept"
@@ -120,7 +122,7 @@ def test_a_model_that_fails_does_not_stop_the_others(run: Path, run_photos: Path
     assert good is not None
 
     class Short:
-        card = good.card
+        card, stop = good.card, good.stop
 
         def __call__(self, photos: list[object]) -> list[object]:
             return []
@@ -150,4 +152,21 @@ def test_photos_that_wait_are_computed_together_and_each_gets_its_own(run: Path,
     engine.close()
     assert sum(sizes) == len(photos)
     assert max(sizes) <= 8
+    models.close()
+
+
+def test_a_photo_that_is_decoded_forever_is_noticed(run: Path, photo: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    models, ended = ModelStore(10**9), threading.Event()
+    models.load("a", str(run))
+    predictor = models.get("a")
+    assert predictor is not None
+    monkeypatch.setattr("sagehound.serving.decoders.prepare", lambda *_: ended.wait(30))
+    engine = Batcher(on_batch=lambda _: None)
+    engine.submit(predictor, photo)
+    time.sleep(0.3)
+    assert not engine.is_healthy(0.2)
+    assert engine.is_healthy(10)
+    ended.set()
+    engine.close()
+    assert engine.is_healthy(0.2)
     models.close()

@@ -1,7 +1,11 @@
 """The page in a real browser: Debian's chromium, without a window."""
 
 import base64
+import csv
+import json
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -119,8 +123,18 @@ def test_it_works_by_keyboard_and_tells_a_screen_reader(page: Page, slate: Path)
     expect(page.get_by_role("status")).to_contain_text(f"{slate.name}: Slate, ")
     expect(page.get_by_role("list", name="Results, newest first").get_by_role("listitem")).to_have_count(1)
     expect(page.get_by_role("columnheader", name="Probability")).to_have_count(1)
-    page.keyboard.press("Tab")
-    assert page.evaluate("document.activeElement.tagName") == "SUMMARY"
+    reached = []
+    for _ in range(6):
+        page.keyboard.press("Tab")
+        reached.append(page.evaluate("document.activeElement.innerText").split("\n")[0])
+    assert reached == [
+        "Use the camera",
+        "Save the results as CSV",
+        "What did it look at?",
+        "3 classes",
+        "Use it from a program",
+        "Model card",
+    ]
 
 
 def test_a_photo_that_is_chosen_before_the_models_are_listed_waits(
@@ -142,7 +156,7 @@ def test_a_phone_scrolls_in_one_direction_only_and_targets_are_large(page: Page,
     page.get_by_label("Choose photos").set_input_files(slate)
     expect(page.locator("#answers tbody tr").first).to_contain_text("Slate")
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
-    for target in (page.locator("#drop"), page.locator("summary")):
+    for target in (page.locator("#drop"), *page.locator("summary").all(), *page.locator("button:visible").all()):
         box = target.bounding_box()
         assert box is not None
         assert box["height"] >= 44
@@ -169,7 +183,7 @@ def test_text_stands_out_from_its_ground(browser: Browser, server: Server, slate
         return luminance(page.locator(selector).first.evaluate(f"e => getComputedStyle(e).{name}"))
 
     paper = style("body", "backgroundColor")
-    pairs = [(style(s, "color"), paper) for s in ("body", "dt", "caption", "#status", "a", "h3")]
+    pairs = [(style(s, "color"), paper) for s in ("body", "dt", "caption", "#status", "a", "h3", "button", ".note")]
     pairs.append((style("td", "color"), style(".bar", "backgroundColor")))
     for a, b in pairs:
         assert (max(a, b) + 0.05) / (min(a, b) + 0.05) >= 4.5
@@ -184,3 +198,124 @@ def test_the_description_works_without_any_other_address(browser: Browser, serve
     expect(page.get_by_text("/invocations").first).to_be_visible()
     assert [url for url in asked if not url.startswith((server.url, "data:"))] == []
     page.close()
+
+
+def test_the_part_that_the_model_sees_is_bright(page: Page, tmp_path: Path) -> None:
+    """The server resizes the short side to the model's resize and crops the centre."""
+    wide = tmp_path / "wide.jpg"
+    Image.new("RGB", (400, 100), (60, 80, 120)).save(wide)
+    page.get_by_label("Choose photos").set_input_files(wide)
+    expect(page.locator("#answers tbody tr").first).to_be_visible()
+    sees = page.evaluate("async () => (await (await fetch('/models/run')).json()).card.preprocessing")
+    frame, seen = page.locator(".frame").bounding_box(), page.locator(".seen").bounding_box()
+    assert frame is not None
+    assert seen is not None
+    (height, width), resize = sees["size"], sees["resize"]
+    assert seen["width"] / frame["width"] == pytest.approx(width * 100 / (resize * 400), abs=0.01)
+    assert seen["height"] / frame["height"] == pytest.approx(height / resize, abs=0.03)
+    middle = (seen["x"] + seen["width"] / 2) - (frame["x"] + frame["width"] / 2)
+    assert abs(middle) < 1
+    expect(page.get_by_text("The model sees the bright part.")).to_be_visible()
+
+
+def test_what_it_looked_at_is_drawn_and_hidden_again(page: Page, slate: Path) -> None:
+    page.get_by_label("Choose photos").set_input_files(slate)
+    button = page.get_by_role("button", name="What did it look at?")
+    button.click()
+    canvas = page.locator(".seen canvas")
+    expect(canvas).to_be_visible()
+    expect(page.get_by_text("Yellow places speak for Slate")).to_be_visible()
+    strongest = canvas.evaluate("c => Math.max(...c.getContext('2d').getImageData(0, 0, 7, 7).data)")
+    assert strongest == 255
+    assert button.get_attribute("aria-pressed") == "true"
+    button.click()
+    expect(canvas).to_be_hidden()
+
+
+def test_a_doubtful_photo_is_not_called_by_a_class_alone(page: Page, slate: Path) -> None:
+    card = {
+        "classes": ["one_dog", "b", "c"],
+        "preprocessing": {"size": [8, 8], "resize": 8},
+        "unknown": {},
+        "sets": {"0.9": 0.1},
+    }
+    said = {
+        "label": "one_dog",
+        "probability": 0.5,
+        "top": [{"label": "one_dog", "probability": 0.5}],
+        "set": ["one_dog", "c"],
+    }
+    asked: list[str] = []
+
+    def reply(route: Route) -> None:
+        asked.append(route.request.url)
+        route.fulfill(json={"card": card} if route.request.method == "GET" else said)
+
+    page.route("**/models/*", reply)
+    page.route("**/invoke?*", reply)
+    page.reload()
+    page.get_by_label("Choose photos").set_input_files(slate)
+    expect(page.get_by_text("Unsure: one dog or c.")).to_be_visible()
+    said["unknown"] = True
+    page.get_by_label("Choose photos").set_input_files(slate)
+    expect(page.get_by_text("It may be none of its classes")).to_be_visible()
+    assert "unknown=1&coverage=0.9" in asked[-1]
+
+
+def test_results_are_saved_for_a_spreadsheet_that_runs_nothing(page: Page, slate: Path, tmp_path: Path) -> None:
+    odd = tmp_path / '=cmd("a"),b.jpg'
+    odd.write_bytes(slate.read_bytes())
+    page.get_by_label("Choose photos").set_input_files([slate, odd])
+    expect(page.locator("#answers tbody tr")).to_have_count(6)
+    with page.expect_download() as saved:
+        page.get_by_role("button", name="Save the results as CSV").click()
+    head, first, second = csv.reader(saved.value.path().read_text().splitlines())
+    assert head == ["file", "label", "probability"]
+    assert first[:2] == [slate.name, "Slate"]
+    assert second[:2] == ["'" + odd.name, "Slate"]
+
+
+def test_the_programs_of_the_page_work(page: Page, slate: Path, tmp_path: Path) -> None:
+    page.get_by_text("Use it from a program").click()
+    (tmp_path / "dog.jpg").write_bytes(slate.read_bytes())
+    program, command = page.locator("#python").inner_text(), page.locator("#curl").inner_text()
+    for call in ([sys.executable, "-c", program], ["sh", "-c", command]):
+        done = subprocess.run(call, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert "Slate" in done.stdout, done.stderr
+    page.get_by_role("button", name="Copy the curl command").click()
+    expect(page.get_by_role("button", name=re.compile("Copied|Selected"))).to_be_visible()
+
+
+def test_users_tell_the_right_class(browser: Browser, run: Path, slate: Path, tmp_path: Path) -> None:
+    server = Server(tmp_path / "server", f"model={run}", f"deploy.feedback={tmp_path}/kept")
+    page = browser.new_page()
+    page.goto(server.url)
+    for number, choice in enumerate(("Amber", "none of them", None), 1):
+        page.get_by_label("Choose photos").set_input_files(slate)
+        expect(page.locator("#answers > li")).to_have_count(number)
+        answer = page.locator("#answers > li").first
+        if choice:
+            answer.get_by_label("No, it is").select_option(label=choice)
+        else:
+            answer.get_by_role("button", name="This is right").click()
+        expect(answer.get_by_text("Thank you: saved as")).to_be_visible()
+    page.close()
+    server.stop()
+    lines = [json.loads(line) for line in (tmp_path / "kept/feedback.jsonl").read_text().splitlines()]
+    assert [(line["label"], line["right"]) for line in lines] == [
+        ("Slate", "Amber"),
+        ("Slate", None),
+        ("Slate", "Slate"),
+    ]
+    for line in lines:
+        assert line["label"] == "Slate"
+        assert (tmp_path / "kept" / line["file"]).read_bytes() == slate.read_bytes()
+
+
+def test_a_photo_is_taken_with_the_camera(page: Page) -> None:
+    page.get_by_role("button", name="Use the camera").click()
+    page.locator("video").evaluate("v => v.videoWidth || new Promise(done => (v.onloadedmetadata = () => done(1)))")
+    page.get_by_role("button", name="Take the photo").click()
+    expect(page.locator("#answers tbody tr").first).to_be_visible()
+    expect(page.locator("#answers h3")).to_have_text("camera.jpg")
+    assert page.evaluate("document.querySelector('video').srcObject") is None, "the camera is off"

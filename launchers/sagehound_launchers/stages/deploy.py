@@ -22,7 +22,7 @@ _UPDATED = {"update", "bake_seconds", "alarms"}
 _KEYS = {  # the keys of each option
     "local": {
         *("host", "port", "allowed_hosts", "token", "token_file", "cert", "key", "rate", "keep_alive", "model_root"),
-        *("model_gb", "max_requests", "max_megapixels", "capture", "capture_percent"),
+        *("model_gb", "max_requests", "timeout", "max_megapixels", "capture", "capture_percent", "feedback", "log"),
     },
     "sagemaker": {"endpoint", "wait_minutes", "capture_percent", "shadow", *_MACHINES, *_SCALED, *_UPDATED},
     "multi_model": {"endpoint", "wait_minutes", "capture_percent", *_MACHINES, *_SCALED, *_UPDATED},
@@ -51,8 +51,10 @@ class Deploy:
         "local: folder of models that POST /models may load; null: any on this machine, none for others", None
     )
     model_gb: float | None = key("local: memory that open models may hold, 10^9 bytes; null: half of it", None, above=0)
-    max_requests: int = key("local: requests that are read or answered at a time", 64, at_least=1)
+    max_requests: int = key("local: requests that are answered at a time", 64, at_least=1)
     max_megapixels: float = key("local: largest size of a photo, 10^6 pixels", 50.0, above=0)
+    log: str | None = key("local: json prints a line of JSON for each request; null: none", None, choices=("json",))
+    timeout: float = key("local: seconds for a response, or to load a model; SageMaker waits 60", 55.0, at_least=0.1)
     endpoint: str | None = key("the endpoint's name; null: sagehound-<the model's name>", None)
     instance_type: str = key("the kind of machine", "ml.m5.large")
     instance_count: int = key("machines, between which calls are divided", 1, at_least=1)
@@ -63,6 +65,7 @@ class Deploy:
         "calls at a time, serverless in all (null: 5), async of a machine (null: AWS decides)", None, at_least=1
     )
     capture: str | None = key("local: folder for captured requests and responses, for monitor=local", None)
+    feedback: str | None = key("local: folder for photos whose right class users tell on the page", None)
     capture_percent: int | None = key(
         "calls that are captured, percent: null is none on SageMaker, and all with deploy.capture", None,
         at_least=1, at_most=100,
@@ -134,6 +137,7 @@ def deploy(cfg: "Launch", own: Deploy, models: Sequence[str], folder: Path) -> N
 
 def _serve(own: Deploy, models: Mapping[str, str]) -> None:
     from sagehound.serving.access import access_of
+    from sagehound.serving.feedback import Feedback
     from sagehound.serving.request_capture import RequestCapture
     from sagehound.serving.request_handler import Limits
     from sagehound.serving.server import Address, serve
@@ -141,8 +145,10 @@ def _serve(own: Deploy, models: Mapping[str, str]) -> None:
     access = access_of(own.host, own.allowed_hosts, own.token, own.token_file, own.model_root, own.rate)
     address = Address(own.host, own.port, own.cert, own.key, own.keep_alive)
     capture = RequestCapture(Path(own.capture).expanduser(), own.capture_percent or 100) if own.capture else None
-    limits = Limits(own.max_requests, round(own.max_megapixels * 1e6))
-    serve(models, address, limits, None if own.model_gb is None else round(own.model_gb * 1e9), capture, access)
+    limits = Limits(own.max_requests, round(own.max_megapixels * 1e6), seconds=own.timeout)
+    memory = None if own.model_gb is None else round(own.model_gb * 1e9)
+    feedback = Feedback(Path(own.feedback).expanduser()) if own.feedback else None
+    serve(models, address, limits, memory, capture, access, feedback=feedback, log_json=own.log == "json")
 
 
 def instance_types() -> list[str]:

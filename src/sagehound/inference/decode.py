@@ -10,10 +10,11 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from importlib import metadata
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import PIL
-from PIL import ExifTags, Image, ImageFile
+from PIL import ExifTags, Image, ImageFile, features
 
 from sagehound.inference import headers
 from sagehound.inference.boxes import is_heif
@@ -40,13 +41,15 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 
-_LARGE = 12_000_000  # pixels; most cameras' photos have fewer
+_JPEG_SPEED = 10  # a plain JPEG takes 2.5 ns a pixel, because it is decoded smaller; PNG and WebP take 24 to 40
+_JPEG2000_SLOWNESS = 4  # it takes 150 ns a pixel
 _MOST_SCANS = 100  # scans of a progressive JPEG; cameras and editors write ten
 _MOST_PIXELS = 178_956_970  # Pillow's own limit
 _MOST_BYTES = 2**31  # bytes of a file; the same number of pixels with 16 bits and four channels needs fewer
 _LONGEST = 65_535  # pixels of a side, as in JPEG; Pillow keeps an address for every row
 # formats of cameras and browsers; some of Pillow's other readers start programs
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "JPEG2000")
+_OPTIONAL = {"AVIF": "avif", "JPEG2000": "jpg_2000", "WEBP": "webp"}  # Pillow can be built without them
 
 
 class BadPhoto(InputError):
@@ -56,6 +59,10 @@ class BadPhoto(InputError):
     def truncated(self) -> bool:
         """Whether the file ends too early."""
         return "truncated" in str(self).lower()
+
+
+class NoDecoder(BadPhoto):
+    """A photo in a format whose decoder is not installed."""
 
 
 class TooManyPixels(BadPhoto):
@@ -77,8 +84,12 @@ def open_photo(content: bytes, short_side: int | None = None, max_pixels: int | 
     """
     if not content:
         raise BadPhoto("empty file")
-    if content.startswith(b"\xff\xd8") and headers.jpeg_scans(content).scans > _MOST_SCANS:
-        raise BadPhoto(f"more than {_MOST_SCANS} scans")  # a scan costs milliseconds but only ten bytes
+    if content.startswith(b"\xff\xd8"):
+        scans = headers.jpeg_scans(content)
+        if scans.scans > _MOST_SCANS:
+            raise BadPhoto(f"more than {_MOST_SCANS} scans")  # a scan costs milliseconds but only ten bytes
+        if not scans.complete:
+            raise BadPhoto("a JPEG of too many segments")
     with _foreign():
         held, most = headers.decoded_pixels(content), max_pixels or _MOST_PIXELS
         if held > most:
@@ -97,16 +108,19 @@ def _formats(content: bytes) -> tuple[str, ...]:
     """The formats that Pillow may read.
 
     Raises:
-        BadPhoto: it is a HEIC, and pillow-heif is not installed.
+        NoDecoder: it is a HEIC, and pillow-heif is not installed, or Pillow was built without this format.
     """
     if content.startswith((b"II", b"MM")):
         _silence_libtiff()
     if not is_heif(content):
+        kind = headers.kind_of(content)
+        if kind in _OPTIONAL and not features.check(_OPTIONAL[kind]):
+            raise NoDecoder(f"a photo in {kind}, which this machine's Pillow cannot read: pip install -U pillow")
         return FORMATS
     try:
         import pillow_heif  # imported here: it takes a tenth of a second
     except ImportError as error:
-        raise BadPhoto("a HEIC or HEIF photo, which needs pillow-heif: pip install 'sagehound[heif]'") from error
+        raise NoDecoder("a HEIC or HEIF photo, which needs pillow-heif: pip install 'sagehound[heif]'") from error
     if "HEIF" not in Image.OPEN:
         pillow_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False)
     return ("HEIF",)
@@ -139,13 +153,22 @@ def _sixteen_bit(image: Image.Image) -> bool:
     return any("16" in rawmode for rawmode, *_ in arguments if isinstance(rawmode, str))
 
 
-def is_large(content: bytes) -> bool:
-    """Whether decoding needs hundreds of megabytes, by the header; a plain JPEG is decoded smaller."""
-    if content.startswith(b"\xff\xd8") and not headers.jpeg_scans(content).progressive:
-        return False
+class Cost(NamedTuple):
+    """What decoding a photo needs; 0 for a file that is refused."""
+
+    held: int  # pixels in memory at once; 0 for a plain JPEG, which is decoded smaller
+    work: int  # the pixels of a PNG that takes as long
+
+
+def cost(content: bytes) -> Cost:
+    """What decoding a photo needs, by its header."""
+    if content.startswith(b"\xff\xd8"):
+        scans = headers.jpeg_scans(content)
+        return Cost(scans.pixels, scans.pixels) if scans.progressive else Cost(0, scans.pixels // _JPEG_SPEED)
     with suppress(Exception), Image.open(io.BytesIO(content), formats=_formats(content)) as image:
-        return max(image.width * image.height, headers.decoded_pixels(content)) > _LARGE
-    return False
+        pixels = max(image.width * image.height, headers.decoded_pixels(content))
+        return Cost(pixels, pixels * (_JPEG2000_SLOWNESS if image.format == "JPEG2000" else 1))
+    return Cost(0, 0)
 
 
 @contextmanager

@@ -8,10 +8,19 @@ import re
 import struct
 from typing import NamedTuple
 
-from sagehound.inference.boxes import avif_pixels, boxes, heif_pixels, is_heif
+from sagehound.inference.boxes import avif_pixels, boxes, heif_pixels, is_avif, is_heif
 
+_MAGIC = (  # first bytes of a file, and Pillow's name of its format
+    (b"\xff\xd8\xff", "JPEG"),
+    (b"\x89PNG\r\n\x1a\n", "PNG"),
+    (b"GIF8", "GIF"),
+    (b"BM", "BMP"),
+    *((mark, "TIFF") for mark in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")),  # + is a BigTIFF
+    *((mark, "JPEG2000") for mark in (b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51")),
+)
 _MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")  # markers that libjpeg acts on
-
+_SEGMENTS = 10_000  # of a JPEG; a photo has less than a thousand, 25 MB may have six million, which take 9 s to read
+_WINDOW = 2**20  # bytes that are searched at once; 25 MB of 0xff take 0.6 s
 
 _TIFF_TAGS = 4_096  # tags of a photo; cameras and editors write less than a hundred
 _TIFF_VALUES = 2**20  # bytes of all tags with numbers; 50 megapixels in tiles of 16 x 16 pixels need 400,000
@@ -25,11 +34,24 @@ _J2K_PACKETS = 2**25  # precincts x layers, 2 bytes for each
 _J2K_PARTS = 65_535  # tile-parts
 
 
+def kind_of(content: bytes) -> str | None:
+    """Pillow's name of the format, by the first bytes of a file; None if it is not a photo."""
+    if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
+        return "WEBP"
+    if is_avif(content):
+        return "AVIF"
+    if is_heif(content):
+        return "HEIF"
+    return next((name for magic, name in _MAGIC if content.startswith(magic)), None)
+
+
 class JpegScans(NamedTuple):
     """How a JPEG is coded."""
 
     scans: int  # passes over the photo's pixels
     progressive: bool
+    pixels: int = 0  # width x height
+    complete: bool = True  # false: it has so many segments that the others were not read
 
 
 def jpeg_scans(content: bytes) -> JpegScans:
@@ -37,17 +59,28 @@ def jpeg_scans(content: bytes) -> JpegScans:
 
     Segments are skipped by their length, so the thumbnail in the EXIF data, also a JPEG, is not counted.
     """
-    at, count, progressive = 2, 0, False
-    while match := _MARKER.search(content, at):
-        at = match.end()
-        code = content[at - 1]
+    at, count, progressive, pixels = 2, 0, False, 0
+    for _ in range(_SEGMENTS):
+        at = _next_marker(content, at)
+        code = content[at - 1] if at else 0xD9
         if code == 0xD9:
-            break
+            return JpegScans(count, progressive, pixels)
         count += code == 0xDA
         progressive |= code == 0xC2
+        if 0xC0 <= code <= 0xCF and code not in (0xC4, 0xC8, 0xCC):  # a frame: length, bits, height, width
+            pixels = max(pixels, int.from_bytes(content[at + 3 : at + 5]) * int.from_bytes(content[at + 5 : at + 7]))
         if code != 0xD8:
             at += int.from_bytes(content[at : at + 2])
-    return JpegScans(count, progressive)
+    return JpegScans(count, progressive, pixels, complete=False)
+
+
+def _next_marker(content: bytes, at: int) -> int:
+    """Where the next marker ends; 0: there is none. Other threads run between the windows."""
+    while at < len(content):
+        if match := _MARKER.search(content, at, at + _WINDOW):
+            return match.end()
+        at += _WINDOW - 1
+    return 0
 
 
 def decoded_pixels(content: bytes) -> int:

@@ -1,77 +1,173 @@
-"""Decodes the photos of many requests in threads, and batches waiting photos for the model."""
+"""Decodes the photos of many requests in threads, and batches waiting photos for their models."""
 
+import math
 import queue
 import threading
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import nullcontext
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
-from sagehound.inference.decode import file_bytes, is_large
+from sagehound.errors import InputError
 from sagehound.inference.formats import Probabilities
-from sagehound.inference.preprocessing import Pixels, prepare
-from sagehound.serving.predictor import Predictor, ScoredPredictor
+from sagehound.inference.preprocessing import Pixels
+from sagehound.serving.decoders import Decoders
+from sagehound.serving.predictor import Predictor, ScoredPredictor, Stop
 from sagehound.system.machine import cores
 
 MAX_BATCH = 8  # photos; on two cores a photo costs 4.0 ms in a batch of eight, 5.0 alone, 4.1 in sixteen
+_END = 2.0  # seconds that a batch may still take when the server ends
+_STOP = 0.5  # seconds from its stop to its end
 
 _Answer = Future[Probabilities]
 _Item = tuple[Predictor | ScoredPredictor, Pixels, _Answer]
 
 
+class ModelHung(InputError):
+    """The model does not return."""
+
+
 class Batcher:
-    """Batches photos for all models of a server.
+    """Batches photos for all models of a server. Each model has a thread, so that a slow one delays no other.
 
     Args:
         on_batch: called with the size of each batch.
-        max_pixels: largest width x height that is decoded.
+        decoders: of the photos; None: all cores decode photos of any size.
     """
 
-    def __init__(self, on_batch: Callable[[int], object], max_pixels: int | None = None) -> None:
-        self._on_batch, self._max_pixels = on_batch, max_pixels
-        self._decoders = ThreadPoolExecutor(cores(), "decode")
-        self._waiting: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
-        self._alone = threading.Lock()
-        self._worker = threading.Thread(target=self._work, name="predict", daemon=True)
-        self._worker.start()
+    def __init__(self, on_batch: Callable[[int], object], decoders: Decoders | None = None) -> None:
+        self._on_batch = on_batch
+        self._decoders = decoders or Decoders(slow=cores())
+        self._lanes: weakref.WeakKeyDictionary[Stop, _Lane] = weakref.WeakKeyDictionary()  # until a model is freed
+        self._lock = threading.Lock()
 
-    def submit(self, predictor: Predictor | ScoredPredictor, photo: Path | bytes) -> _Answer:
-        """Submit a photo's file; returns a future of its row, c or c + 1, that raises BadPhoto or TooManyPixels."""
+    def submit(self, predictor: Predictor | ScoredPredictor, photo: Path | bytes | Pixels) -> _Answer:
+        """Submit a photo's file, or its pixels as the model sees them.
+
+        Returns a future of its row, c or c + 1, that raises BadPhoto or TooManyPixels, or InputError for pixels of
+        another size.
+        """
         answer: _Answer = Future()
-        self._decoders.submit(self._decode, predictor, photo, answer)
+        if isinstance(photo, np.ndarray):
+            if photo.shape != (*predictor.card.preprocessing.size, 3):
+                raise InputError(f"pixels of {photo.shape}: this model sees {(*predictor.card.preprocessing.size, 3)}")
+            self._put((predictor, photo, answer))
+            return answer
+        self._decoders.submit(
+            predictor.card.preprocessing, photo, answer, lambda pixels: self._put((predictor, pixels, answer))
+        )
         return answer
 
-    def _decode(self, predictor: Predictor | ScoredPredictor, photo: Path | bytes, answer: _Answer) -> None:
-        if not answer.set_running_or_notify_cancel():
-            return  # the client has disconnected
-        try:
-            content = photo if isinstance(photo, bytes) else file_bytes(photo)
-            with self._alone if is_large(content) else nullcontext():
-                pixels = prepare(content, predictor.card.preprocessing, self._max_pixels)
-        except BaseException as error:
-            answer.set_exception(error)
-            return
-        self._waiting.put((predictor, pixels, answer))
+    def _put(self, item: _Item) -> None:
+        stop = item[0].stop
+        with self._lock:
+            lane = self._lanes.get(stop)
+            if lane is None:
+                lane = self._lanes[stop] = _Lane(self._on_batch)
+                weakref.finalize(stop, lane.end).atexit = False
+            lane.put(item)
+
+    def abandon_hung(self, seconds: float) -> list[tuple[Stop, threading.Thread]]:
+        """Give up each model whose batch has taken longer, and refuse its photos.
+
+        Returns what stopped it, and its thread, which may never end. Then the model's memory is not freed.
+        """
+        with self._lock:
+            hung = [(stop, lane) for stop, lane in self._lanes.items() if lane.busy_seconds() > seconds]
+            for stop, lane in hung:
+                stop()
+                lane.abandon(seconds)
+        return [(stop, lane.thread) for stop, lane in hung]
+
+    def close(self) -> None:
+        """Finish the photos that were begun, cancel the others, and end the threads, unless a model does not return."""
+        self._decoders.close()
+        lanes = [(stop, lane) for stop, lane in self._lanes.items() if not lane.is_abandoned]
+        for _, lane in lanes:
+            lane.end()
+        until = time.monotonic() + _END
+        for stop, lane in lanes:
+            lane.thread.join(max(0.0, until - time.monotonic()))
+            if lane.thread.is_alive():
+                stop()
+                lane.thread.join(_STOP)
+
+    def is_healthy(self, seconds: float) -> bool:
+        """Whether no photo is being decoded for longer."""
+        return self._decoders.longest() <= seconds
+
+
+class _Lane:
+    """The photos that wait for one model, and the thread that computes them."""
+
+    def __init__(self, on_batch: Callable[[int], object]) -> None:
+        self._on_batch = on_batch
+        self._waiting: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
+        self._batch: list[_Item] = []  # in progress
+        self._begun = math.inf  # when it began
+        self._refusal: ModelHung | None = None
+        self.thread = threading.Thread(target=self._work, name="predict", daemon=True)
+        self.thread.start()
+
+    def put(self, item: _Item) -> None:
+        """Add a photo."""
+        if self._refusal:
+            item[2].set_exception(self._refusal)
+        else:
+            self._waiting.put(item)
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether the model did not return."""
+        return self._refusal is not None
+
+    def busy_seconds(self) -> float:
+        """How long the batch in progress has taken."""
+        return time.monotonic() - self._begun
+
+    def end(self) -> None:
+        """End the thread after the photos that wait."""
+        self._waiting.put(None)
+
+    def abandon(self, seconds: float) -> None:
+        """Refuse the photos in progress, those that wait, and those to come."""
+        self._begun, self._refusal = math.inf, ModelHung(f"the model did not return within {seconds:g} s")
+        for _, _, answer in self._batch:
+            with suppress(InvalidStateError):  # it has just returned
+                answer.set_exception(self._refusal)
+        with suppress(queue.Empty):
+            while True:
+                if item := self._waiting.get_nowait():
+                    item[2].set_exception(self._refusal)
+        self.end()
 
     def _work(self) -> None:
-        """Take the waiting photos of one model, up to a batch, without waiting for more."""
-        ahead: list[_Item | None] = []  # the next photo is of another model
+        ahead: list[_Item | None] = []  # the next photo, which wants other outputs
         while (first := ahead.pop() if ahead else self._waiting.get()) is not None:
-            batch = [first]
-            while len(batch) < MAX_BATCH and not self._waiting.empty():
-                following = self._waiting.get()  # this is the only consumer
-                if following is None or following[0] is not first[0]:
-                    ahead.append(following)
-                    break
-                batch.append(following)
-            self._on_batch(len(batch))
-            self._answer(first[0], batch)
-            del first, batch  # an evicted model frees its memory now
+            self._batch = [first, *self._following(first, ahead)]
+            self._on_batch(len(self._batch))
+            self._begun = time.monotonic()
+            self._answer(first[0], self._batch)
+            self._begun, self._batch = math.inf, []
+            del first  # an evicted model frees its memory now
 
-    @staticmethod
-    def _answer(predictor: Predictor | ScoredPredictor, batch: list[_Item]) -> None:
+    def _following(self, first: _Item, ahead: list[_Item | None]) -> Iterator[_Item]:
+        """Yield the photos that wait for the same outputs, up to a batch, without waiting for more."""
+        for _ in range(MAX_BATCH - 1):
+            try:
+                following = self._waiting.get_nowait()
+            except queue.Empty:
+                return
+            if following is None or following[0] is not first[0]:
+                ahead.append(following)
+                return
+            yield following
+
+    def _answer(self, predictor: Predictor | ScoredPredictor, batch: list[_Item]) -> None:
         """Compute a batch. Errors belong to the batch; the thread continues."""
         try:
             probabilities = predictor([pixels for _, pixels, _ in batch])
@@ -79,13 +175,9 @@ class Batcher:
                 raise ValueError(f"the model gave {len(probabilities)} answers to {len(batch)} photos, or no numbers")
         except Exception as error:
             for _, _, answer in batch:
-                answer.set_exception(error)
+                with suppress(InvalidStateError):
+                    answer.set_exception(error)
             return
         for (_, _, answer), row in zip(batch, probabilities, strict=True):
-            answer.set_result(row)
-
-    def close(self) -> None:
-        """Finish the photos that were begun, cancel the others, and end the threads."""
-        self._decoders.shutdown(cancel_futures=True)
-        self._waiting.put(None)
-        self._worker.join()
+            with suppress(InvalidStateError):  # it was refused meanwhile
+                answer.set_result(row)

@@ -1,15 +1,26 @@
 """The models of a server, loaded by name. The least recently used one is evicted if memory is short."""
 
+import gc
 import threading
+import time
+import weakref
 from collections import OrderedDict
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sagehound.artifact import archive
 from sagehound.errors import InputError
-from sagehound.serving.predictor import Predictor, needed
+from sagehound.serving.batcher import ModelHung
+from sagehound.serving.opening import Footprint, Opening
+from sagehound.serving.predictor import Predictor, Stop, needed
+
+_PAUSE = 10.0  # seconds until a model that hung is loaded again; twice as many after each time
+_LONGEST_PAUSE = 3600.0
+_COLLECT_EVERY = 2.0  # seconds
+_END = 1.0  # seconds that a model may still be loaded when the server ends
+_MOST_STUCK = 4  # threads that do not return; with more, nothing is loaded
 
 
 class UnknownModel(InputError):
@@ -31,34 +42,45 @@ class _Model:
     bytes: int  # memory that it needs while it is open
     resources: ExitStack  # folder of the unpacked model
     about: dict[str, Any]  # its model.json
-    predictor: Predictor | None = None
+    opening: Opening | None = None  # None: evicted
+    stop: weakref.ref[Stop] | None = None  # of the last opening, which an evicted model may still compute with
+    is_out: bool = False  # it hung, and was not loaded again since
+    pause: float = _PAUSE
+
+    @property
+    def predictor(self) -> Predictor | None:
+        """The model, if it is in memory."""
+        return self.opening.predictor if self.opening is not None else None
 
 
 class ModelStore:
     """Models by name, for many threads.
 
-    An evicted model keeps its name and is loaded again at its next request.
+    An evicted model keeps its name and is loaded again at its next request. One that hangs is out of service: it is
+    evicted, and loaded again after a pause.
 
     Args:
         max_bytes: memory for all open models.
         default: the model of a request without a name; None: the only model.
+        seconds: after which a model that is being loaded is given up.
     """
 
-    def __init__(self, max_bytes: int, default: str | None = None) -> None:
-        self.max_bytes, self._default = max_bytes, default
+    def __init__(self, max_bytes: int, default: str | None = None, seconds: float = 600.0) -> None:
+        self.max_bytes, self._default, self._seconds = max_bytes, default, seconds
         self._models: OrderedDict[str, _Model] = OrderedDict()  # least recently used first
+        self._footprints: list[Footprint] = []
+        self._stuck: list[threading.Thread] = []
+        self._collected = time.monotonic()
         self._lock = threading.RLock()
-        self._opening = (
-            threading.Lock()
-        )  # load one model at a time, so that the limit holds; requests for others continue
-        self._closed = False
+        self._closed = threading.Event()
 
     def load(self, name: str, url: str) -> None:
         """Open a run, a model.tar.gz or an unpacked one under a name.
 
         Raises:
             AlreadyLoaded: the name is in use.
-            NoMemory: the model alone needs more than the limit.
+            NoMemory: the model alone needs more than the limit, or others that are in use leave no memory.
+            ModelHung: it is not loaded in time.
             InputError: there is no such model, or it cannot be opened.
         """
         if name in self._models:
@@ -76,22 +98,25 @@ class ModelStore:
             with self._lock:
                 if name in self._models:
                     raise AlreadyLoaded(f"model {name} was loaded by another request meanwhile")
-                if self._closed:
+                if self._closed.is_set():
                     raise InputError("the server is stopping")
                 model.resources = stack.pop_all()
                 self._models[name] = model
 
-    def get(self, name: str | None) -> Predictor | None:
+    def get(self, name: str | None, *, is_use: bool = True) -> Predictor | None:
         """The model of that name; None if it is evicted: call ``reopen``. Without a name, the default or the only one.
 
         Raises:
             UnknownModel: there is none.
+            ModelHung: it is out of service.
             InputError: there are several and no name was given.
         """
         with self._lock:
-            name = self.name_of(name)
-            model = self._find(name)
-            self._models.move_to_end(name)
+            model = self._find(name := self.name_of(name))
+            if model.is_out:
+                raise ModelHung(f"model {name} did not return: it is out of service until it is loaded again")
+            if is_use:
+                self._models.move_to_end(name)
             return model.predictor
 
     def name_of(self, name: str | None) -> str:
@@ -123,18 +148,102 @@ class ModelStore:
             raise
 
     def _open(self, model: _Model) -> Predictor:
-        with self._opening:
-            if model.predictor is None:
-                self._make_room(model)
-                model.predictor = Predictor(model.folder)
-            return model.predictor
+        until = time.monotonic() + self._seconds
+        while (opening := self._begin(model)) is None:
+            if time.monotonic() > until:
+                raise NoMemory("the models in use leave no memory for another one; try again in a second")
+            time.sleep(0.01)
+            self._collect()
+        try:
+            return opening.result(self._seconds)
+        except BaseException as error:
+            with self._lock:
+                is_first = model.opening is opening  # of the requests that wait for it
+                if is_first:
+                    model.opening = None
+                    opening.footprint.is_evicted = True
+                if is_first and isinstance(error, ModelHung):
+                    self._stuck.append(opening.thread)
+                    self._begin_outage(model)
+            raise
 
-    def _make_room(self, wanted: _Model) -> None:
-        """Evict models, least recently used first, until one more fits. Requests in progress keep their model."""
+    def _begin(self, model: _Model) -> Opening | None:
+        """Begin to load a model, if it is not in memory; None while others must be freed first.
+
+        Raises:
+            ModelHung: too many threads do not return.
+        """
         with self._lock:
-            held = [m for m in self._models.values() if m.predictor is not None]
-            while held and wanted.bytes + sum(m.bytes for m in held) > self.max_bytes:
-                held.pop(0).predictor = None
+            if model.opening is None:
+                if self._stuck_threads() >= _MOST_STUCK:
+                    raise ModelHung(f"{_MOST_STUCK} models do not return, so no other is loaded: restart the server")
+                if not self._make_room(model.bytes):
+                    return None
+                model.opening = Opening(model.folder, model.bytes)
+                model.stop = weakref.ref(model.opening.footprint.stop)
+                self._footprints.append(model.opening.footprint)
+            return model.opening
+
+    def _collect(self) -> None:
+        """Free evicted models that a cycle holds, such as an error and its frames; it takes a tenth of a second."""
+        with self._lock:
+            if time.monotonic() - self._collected > _COLLECT_EVERY:
+                gc.collect()
+                self._collected = time.monotonic()
+
+    def _make_room(self, wanted: int) -> bool:
+        """Evict models, least recently used first, until more bytes will fit. Returns whether they fit now.
+
+        Requests in progress keep their model until they end.
+        """
+        free = self.max_bytes - sum(f.bytes for f in self._resident() if not f.is_evicted)
+        for model in list(self._models.values()):
+            if free < wanted and model.predictor is not None:
+                free += model.bytes
+                self._evict(model)
+        return sum(f.bytes for f in self._resident()) + wanted <= self.max_bytes
+
+    def _resident(self) -> list[Footprint]:
+        self._footprints = [f for f in self._footprints if f.is_resident()]
+        return self._footprints
+
+    def _evict(self, model: _Model) -> None:
+        if model.opening is not None:
+            model.opening.footprint.is_evicted = True
+            model.opening = None
+
+    def take_out(self, stop: Stop, thread: threading.Thread) -> None:
+        """Take the model with this stop out of service, because its thread does not return."""
+        with self._lock:
+            self._stuck.append(thread)
+            for model in self._models.values():
+                if model.stop is not None and model.stop() is stop:
+                    self._evict(model)
+                    self._begin_outage(model)
+
+    def _begin_outage(self, model: _Model) -> None:
+        if model in self._models.values() and not model.is_out:
+            model.is_out = True
+            threading.Thread(target=self._retry, args=(model,), name="retry", daemon=True).start()
+
+    def _retry(self, model: _Model) -> None:
+        """Load a model that hung after a pause; it is in service again if that works."""
+        while not self._closed.wait(model.pause) and model in self._models.values():
+            model.pause = min(2 * model.pause, _LONGEST_PAUSE)
+            with suppress(InputError):
+                self._open(model)
+                model.is_out = False
+                return
+
+    def _stuck_threads(self) -> int:
+        self._stuck = [thread for thread in self._stuck if thread.is_alive()]
+        return len(self._stuck)
+
+    def is_healthy(self) -> bool:
+        """Whether models can be loaded, and one of them at least is in service, if there are any."""
+        with self._lock:
+            models = list(self._models.values())
+            return self._stuck_threads() < _MOST_STUCK and (not models or not all(m.is_out for m in models))
 
     def unload(self, name: str) -> None:
         """Unload a model.
@@ -143,7 +252,7 @@ class ModelStore:
             UnknownModel: there is none of that name.
         """
         with self._lock:
-            self._find(name)
+            self._evict(self._find(name))
             model = self._models.pop(name)
         model.resources.close()
 
@@ -153,21 +262,32 @@ class ModelStore:
         Raises:
             UnknownModel: there is none of that name.
         """
-        with self._lock:
-            model = self._find(name)
+        model = self._find(name)
         return {**_entry(name, model), "card": model.about}
+
+    def folder(self, name: str | None) -> Path:
+        """The folder of an unpacked model. It raises UnknownModel and InputError as ``get`` does."""
+        return self._find(self.name_of(name)).folder
 
     def listed(self) -> list[dict[str, Any]]:
         """Every model's modelName, modelUrl, and whether it is in memory, by name."""
         with self._lock:
             return [_entry(name, model) for name, model in sorted(self._models.items())]
 
-    def close(self) -> None:
-        """Unload all models, remove their folders, and load no more."""
+    def close(self) -> bool:
+        """Unload all models, remove their folders, and load no more. Returns whether all threads have ended."""
+        self._closed.set()
         with self._lock:
-            self._closed = True
+            threads = [*self._stuck, *(f.thread for f in self._resident())]
+            for footprint in self._resident():
+                if footprint.thread.is_alive():
+                    footprint.stop()
         for entry in self.listed():
             self.unload(entry["modelName"])
+        until = time.monotonic() + _END
+        for thread in threads:
+            thread.join(max(0.0, until - time.monotonic()))
+        return not any(thread.is_alive() for thread in threads)
 
     def _find(self, name: str) -> _Model:
         if name not in self._models:

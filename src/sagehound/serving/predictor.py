@@ -34,23 +34,37 @@ def needed(folder: Path) -> int:
     return 2 * sum(beside) + 16 * 2**20
 
 
+class Stop:
+    """Ends what ONNX Runtime computes for one model: between two operators, not within one."""
+
+    def __init__(self) -> None:
+        self.loading, self.running = onnxruntime.SessionOptions(), onnxruntime.RunOptions()
+        self.loading.log_severity_level = self.running.log_severity_level = 4  # errors are raised
+
+    def __call__(self) -> None:
+        """End all calls in progress, which raise an error; later ones, too."""
+        self.loading.set_load_cancellation_flag(True)
+        self.running.terminate = True
+
+
 class Predictor:
     """Preprocessed photos to probabilities; threads may share it.
 
     Args:
         folder: an unpacked artifact.
         threads: of one call; None: one per core.
+        stop: ends its calls; loading, too.
 
     Raises:
         InputError: the folder holds no model, or a broken one.
     """
 
-    def __init__(self, folder: Path, threads: int | None = None) -> None:
+    def __init__(self, folder: Path, threads: int | None = None, stop: Stop | None = None) -> None:
         self.card = Card.read(folder)
+        self.stop = stop or Stop()
         path = folder / "model.onnx"
-        options = onnxruntime.SessionOptions()
+        options = self.stop.loading
         options.intra_op_num_threads = threads or cores()
-        options.log_severity_level = 4  # errors are raised
         # spinning threads would take the cores from decoding
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.use_env_allocators", "1")
@@ -67,7 +81,7 @@ class Predictor:
                 probabilities.sum(1), 1, atol=0.01
             ):
                 raise ValueError("its output is not probabilities")
-            self.scored = ScoredPredictor(self.card, self._session, given.name)
+            self.scored = ScoredPredictor(self.card, self._session, given.name, self.stop)
             self.scored.check(others, empty)
         except Exception as error:  # ONNX Runtime's errors have no common base class
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -75,19 +89,19 @@ class Predictor:
 
     def __call__(self, photos: list[Pixels]) -> Probabilities:
         """Probabilities, b x c, of b photos, each uint8, h x w x 3."""
-        outputs: list[Probabilities] = self._session.run(None, {self._name: np.stack(photos)})
+        outputs: list[Probabilities] = self._session.run(None, {self._name: np.stack(photos)}, self.stop.running)
         return outputs[0]
 
 
 class ScoredPredictor:
     """Like its ``Predictor``, but the last column of its rows, b x (c + 1), is the score of unknown photos."""
 
-    def __init__(self, card: Card, session: onnxruntime.InferenceSession, name: str) -> None:
-        self.card, self._session, self._name = card, session, name
+    def __init__(self, card: Card, session: onnxruntime.InferenceSession, name: str, stop: Stop) -> None:
+        self.card, self._session, self._name, self.stop = card, session, name, stop
 
     def __call__(self, photos: list[Pixels]) -> Probabilities:
         """Probabilities and the score of b photos, each uint8, h x w x 3."""
-        probabilities, unknown = self._session.run(None, {self._name: np.stack(photos)})
+        probabilities, unknown = self._session.run(None, {self._name: np.stack(photos)}, self.stop.running)
         return np.column_stack([probabilities, unknown])
 
     def check(self, others: list[onnxruntime.NodeArg], photos: list[Pixels]) -> None:

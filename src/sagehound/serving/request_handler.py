@@ -1,11 +1,13 @@
 """Reads requests within limits and returns responses."""
 
 import asyncio
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TypeVar
 
+from anyio import CapacityLimiter, to_thread
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -14,40 +16,40 @@ from starlette.requests import ClientDisconnect
 
 from sagehound.errors import InputError
 from sagehound.inference import formats
-from sagehound.inference.formats import PhotoResult, ResponseFormat, UnsupportedContentType
+from sagehound.inference.formats import PhotoResult, ResponseFormat
+from sagehound.inference.input_errors import in_file
+from sagehound.inference.preprocessing import Pixels
+from sagehound.inference.request_body import JSON, UnsupportedContentType, media_of
 from sagehound.serving.access import Access
 from sagehound.serving.batcher import Batcher
+from sagehound.serving.body_reader import BodyReader, Busy, Held
 from sagehound.serving.model_store import ModelStore
 from sagehound.serving.predictor import Predictor
+from sagehound.serving.protocols import Asked, Given, InferenceProtocol, Invocation
 from sagehound.serving.request_capture import CapturedCall, RequestCapture
 from sagehound.serving.server_metrics import ServerMetrics
 
+_T = TypeVar("_T")
 _AT_ONCE = 16  # photos of one request that are processed at a time
 _LOAD_BYTES = 2**16  # bytes of a request to load a model
-_LONG = 2**18  # bytes of JSON; larger bodies are parsed in a thread
 
 
 @dataclass(frozen=True)
 class Limits:
     """The limits of a server."""
 
-    requests: int = 64  # requests in progress
+    requests: int = 64  # requests in progress, whose body was read
     pixels: int = 50_000_000  # pixels of one photo: a large phone camera's, 150 MB in memory
     body_bytes: int = 25 * 2**20  # photos in one request; SageMaker's own limit
     bodies_bytes: int = 256 * 2**20  # bytes of all requests in progress
     body_seconds: float = 20.0  # seconds to send a body; less than the grace of a stop
+    # seconds from a whole body to its response, or to load a model: SageMaker waits 60 s for a response (AWS's
+    # reference, InvokeEndpoint), which must be on its way before
+    seconds: float = 55.0
 
 
-class Busy(InputError):
-    """The server has too many requests."""
-
-
-class TooLarge(InputError):
-    """A body over the limit."""
-
-
-class TooSlow(InputError):
-    """A body that was sent too slowly."""
+class TimedOut(InputError):
+    """A request whose response took too long."""
 
 
 class Load(BaseModel):
@@ -56,22 +58,6 @@ class Load(BaseModel):
     model_config = ConfigDict(protected_namespaces=())
     model_name: str = Field(min_length=1, max_length=256, pattern=r"^[\w][\w.-]*$")
     url: str = Field(min_length=1, max_length=4096, description="a run's folder, a model.tar.gz, or an unpacked one")
-
-
-class Asked(NamedTuple):
-    """What the address of a request asks for; None where it does not say."""
-
-    top_k: int | None = None
-    all: bool | None = None
-    unknown: bool | None = None
-    coverage: float | None = None
-
-
-@dataclass
-class _Held:
-    """The bytes of a request in memory."""
-
-    bytes: int = 0
 
 
 class RequestHandler:
@@ -88,34 +74,48 @@ class RequestHandler:
     ) -> None:
         self._models, self._engine, self._limits, self._metrics = models, engine, limits, metrics
         self._capture, self._access = capture, access
-        self._requests = self._bytes = 0
+        self._bodies = BodyReader(limits.body_seconds, limits.bodies_bytes)
+        self._requests, self._by_model = 0, Counter[str]()
+        self._loaders = CapacityLimiter(limits.requests)
 
-    async def respond(self, request: Request, name: str | None, asked: Asked) -> Response:
+    async def respond(
+        self, request: Request, name: str | None, asked: Asked, protocol: InferenceProtocol | None = None
+    ) -> Response:
         """The response to the photo or photos of a request.
 
         Raises:
             InputError: the request cannot be handled; app.py has the statuses of its kinds.
         """
         with self._taken_on() as held:
-            content_type = request.headers.get("content-type", "")
-            want = formats.response_format(request.headers.get("accept"), content_type, *asked)
+            protocol = protocol or Invocation()
+            want = protocol.response_format(request, asked)
             self._models.get(name)  # check the model before the body is read
-            body = await self._read(request, held, self._limits.body_bytes)
-            predictor, model = self._models.get(name), self._models.name_of(name)
-            if predictor is None:
-                predictor = await run_in_threadpool(self._models.reopen, name)
-            predictor.card.thresholds.check(unknown=want.unknown, coverage=want.coverage)
-            if formats.is_photo(content_type):
-                answers = [await self._one(predictor, body, want)]
-            else:
-                photos = await self._unpacked(body, content_type)
-                if self._capture is None:
-                    body = b""  # free the memory
-                room = asyncio.Semaphore(_AT_ONCE)
-                answers = await asyncio.gather(*(self._of_many(request, predictor, p, want, room) for p in photos))
-            content = formats.encode(answers, want, single=formats.is_photo(content_type))
-            if self._capture is not None:
-                self._capture.add(CapturedCall(model, content_type, body, want.media, content))
+            body = await self._bodies.read(request, held, self._limits.body_bytes)
+            with self._slot(self._models.name_of(name)):
+                try:
+                    async with asyncio.timeout(self._limits.seconds):
+                        return await self._answered(request, name, want, body, protocol)
+                except TimeoutError as error:
+                    seconds = f"{self._limits.seconds:g} s"
+                    raise TimedOut(f"no response within {seconds}: the server or its model is too slow") from error
+
+    async def _answered(
+        self, request: Request, name: str | None, want: ResponseFormat, body: bytes, protocol: InferenceProtocol
+    ) -> Response:
+        predictor, model = self._models.get(name), self._models.name_of(name)
+        if predictor is None:
+            predictor = await self._in_thread(self._models.reopen, name)
+        want = protocol.completed(want, predictor.card)
+        given = await self._unpacked(body, protocol)
+        is_captured = self._capture is not None and protocol.is_captured
+        if not is_captured:
+            body = b""  # free the memory
+        room = asyncio.Semaphore(_AT_ONCE)
+        each = [self._of_many(request, predictor, given, i, want, room) for i in range(len(given.photos))]
+        content = protocol.encode(await _all(each), want, given)
+        if self._capture is not None and is_captured:
+            content_type = request.headers.get("content-type", "")
+            self._capture.add(CapturedCall(model, content_type, body, want.media, content))
         return Response(content, media_type=want.media)
 
     async def load(self, request: Request) -> Load:
@@ -125,71 +125,81 @@ class RequestHandler:
             InputError: the request is malformed, or the model cannot be loaded.
         """
         with self._taken_on() as held:
-            media = formats.media_of(request.headers.get("content-type", ""))
-            if media != formats.JSON:  # pages of other sites cannot send this type without permission
-                raise UnsupportedContentType(f"content type {media!r}: send {formats.JSON}")
-            body = await self._read(request, held, _LOAD_BYTES)
+            media = media_of(request.headers.get("content-type", ""))
+            if media != JSON:  # pages of other sites cannot send this type without permission
+                raise UnsupportedContentType(f"content type {media!r}: send {JSON}")
+            body = await self._bodies.read(request, held, _LOAD_BYTES)
             try:
                 wanted = Load.model_validate_json(body)
             except ValidationError as error:
                 raise RequestValidationError(error.errors()) from error
             self._access.check_path(wanted.url)
-            await run_in_threadpool(self._models.load, wanted.model_name, wanted.url)
+            with self._slot(wanted.model_name):
+                await self._in_thread(self._models.load, wanted.model_name, wanted.url)
             return wanted
 
+    def is_healthy(self) -> bool:
+        """Whether photos are decoded, and a model is in service, if there are any."""
+        return self._engine.is_healthy(self._limits.seconds) and self._models.is_healthy()
+
+    async def watch(self) -> None:
+        """Take models that do not return out of service, until this task is cancelled."""
+        while True:
+            await asyncio.sleep(min(1.0, self._limits.seconds / 4))
+            for stop, thread in self._engine.abandon_hung(self._limits.seconds):
+                self._models.take_out(stop, thread)
+
+    async def _in_thread(self, call: Callable[..., _T], *arguments: object) -> _T:
+        """Call what loads a model. A request that has waited too long leaves; the others' threads are not used."""
+        return await to_thread.run_sync(call, *arguments, abandon_on_cancel=True, limiter=self._loaders)
+
     @contextmanager
-    def _taken_on(self) -> Iterator[_Held]:
-        """Count a request and its bytes while it is in progress."""
-        if self._requests >= self._limits.requests:
-            raise Busy(f"{self._requests} requests are being answered; try again in a second")
-        held = _Held()
-        self._requests += 1
+    def _taken_on(self) -> Iterator[Held]:
+        """Count a request while it is in progress, and its bytes."""
+        self._check_room()  # before the body is read
         self._metrics.in_flight.inc()
         try:
-            yield held
+            with self._bodies.held() as held:
+                yield held
         finally:
-            self._requests -= 1
-            self._bytes -= held.bytes
             self._metrics.in_flight.dec()
 
-    async def _read(self, request: Request, held: _Held, most: int) -> bytes:
-        too_large = TooLarge(f"a body of more than {most:,} bytes: send less at a time")
-        length = request.headers.get("content-length", "").lstrip("0")
-        if len(length) > 18 or (length.isdecimal() and int(length) > most):
-            raise too_large
-        if request.headers.get("content-encoding", "identity") != "identity":
-            raise UnsupportedContentType("content encodings are not read: send the body as it is")
-        chunks = []
+    @contextmanager
+    def _slot(self, model: str) -> Iterator[None]:
+        """Count a request whose body was read. One model of several has three quarters of the slots at most."""
+        self._check_room()
+        if 4 * (self._by_model[model] + 1) > 3 * self._limits.requests and len(self._models.listed()) > 1:
+            raise Busy(f"{self._by_model[model]} requests of this model are being answered; try again in a second")
+        self._requests += 1
+        self._by_model[model] += 1
         try:
-            async with asyncio.timeout(self._limits.body_seconds):
-                async for chunk in request.stream():
-                    chunks.append(chunk)
-                    held.bytes += len(chunk)
-                    self._bytes += len(chunk)
-                    if held.bytes > most:
-                        raise too_large
-                    if self._bytes > self._limits.bodies_bytes:
-                        raise Busy("the requests being answered are too large together; try again in a second")
-        except TimeoutError as error:
-            raise TooSlow(f"the body did not come within {self._limits.body_seconds:g} s") from error
-        return b"".join(chunks)
+            yield
+        finally:
+            self._requests -= 1
+            self._by_model[model] -= 1
+            if not self._by_model[model]:
+                del self._by_model[model]
 
-    async def _unpacked(self, body: bytes, content_type: str) -> list[bytes | InputError]:
-        if len(body) < _LONG:
-            return formats.photos_in(body, content_type)
-        return await run_in_threadpool(formats.photos_in, body, content_type)
+    def _check_room(self) -> None:
+        if self._requests >= self._limits.requests:
+            raise Busy(f"{self._requests} requests are being answered; try again in a second")
+
+    async def _unpacked(self, body: bytes, protocol: InferenceProtocol) -> Given:
+        return await run_in_threadpool(protocol.photos, body) if protocol.is_slow(body) else protocol.photos(body)
 
     async def _of_many(
         self,
         request: Request,
         predictor: Predictor,
-        photo: bytes | InputError,
+        given: Given,
+        i: int,
         want: ResponseFormat,
         room: asyncio.Semaphore,
     ) -> PhotoResult:
-        """The response to one photo of several; an error concerns only this photo."""
+        """The response to photo ``i`` of a request; an error concerns only this photo, unless it is a single one."""
+        photo, name = given.photos[i], given.names[i]
         async with room:
-            if await request.is_disconnected():
+            if not given.single and await request.is_disconnected():
                 raise ClientDisconnect
             try:
                 if isinstance(photo, InputError):
@@ -197,12 +207,14 @@ class RequestHandler:
                     raise photo
                 return await self._one(predictor, photo, want)
             except InputError as error:
-                return formats.failure(error)
+                if given.single:
+                    raise in_file(error, name) from error
+                return formats.failure(in_file(error, name))
 
-    async def _one(self, predictor: Predictor, photo: bytes, want: ResponseFormat) -> PhotoResult:
+    async def _one(self, predictor: Predictor, photo: bytes | Pixels, want: ResponseFormat) -> PhotoResult:
         try:
-            submitted = self._engine.submit(predictor.scored if want.unknown else predictor, photo)
-            row = await asyncio.wrap_future(submitted)
+            # the future has no name here: an error's frame would hold it, and it the error, and both the model
+            row = await asyncio.wrap_future(self._engine.submit(predictor.scored if want.unknown else predictor, photo))
         except InputError:
             self._metrics.photos.labels("refused").inc()
             raise
@@ -210,3 +222,13 @@ class RequestHandler:
         classes = predictor.card.classes
         unknown = float(row[-1]) if want.unknown else None
         return formats.photo_result(classes, row[: len(classes)], want, predictor.card.thresholds, unknown)
+
+
+async def _all(photos: Sequence[Coroutine[None, None, PhotoResult]]) -> list[PhotoResult]:
+    """The results in order. After an error, the others are cancelled."""
+    tasks = [asyncio.ensure_future(photo) for photo in photos]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()

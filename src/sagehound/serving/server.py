@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from types import FrameType
 
 import uvicorn
+from fastapi import FastAPI
 
 from sagehound.errors import ConfigError
 from sagehound.serving.access import Access, is_loopback
 from sagehound.serving.app import make_app
 from sagehound.serving.connections import LimitedConfig, most_connections
+from sagehound.serving.feedback import Feedback
 from sagehound.serving.model_store import ModelStore
 from sagehound.serving.request_capture import RequestCapture
 from sagehound.serving.request_handler import Limits
@@ -46,6 +48,9 @@ def serve(
     model_bytes: int | None = None,
     capture: RequestCapture | None = None,
     access: Access | None = None,
+    *,
+    feedback: Feedback | None = None,
+    log_json: bool = False,
 ) -> None:
     """Serve until SIGTERM or Ctrl-C, then finish the requests in progress.
 
@@ -56,6 +61,8 @@ def serve(
         model_bytes: memory for open models; None: half of the machine's.
         capture: of requests and responses.
         access: who may do what; None: everybody everything, as in a SageMaker container.
+        feedback: writes users' corrections; None: the server takes none.
+        log_json: whether to print a line of JSON for each request.
 
     Raises:
         ConfigError: the port is in use, or the certificate cannot be read.
@@ -65,30 +72,40 @@ def serve(
     signal.signal(signal.SIGTERM, _stop)  # while models are loaded; later uvicorn's handler, which calls it at the end
     _check_certificate(address)
     remove_leftovers()
-    held = ModelStore(model_bytes or memory() // 2, default=next(iter(models)) if len(models) == 1 else None)
+    limits = limits or Limits()
+    default = next(iter(models)) if len(models) == 1 else None
+    held = ModelStore(model_bytes or memory() // 2, default, limits.seconds)
     try:
         for name, url in models.items():
             held.load(name, url)
-        app = make_app(held, limits, capture, access)
+        app = make_app(held, limits, capture, access, feedback=feedback, log_json=log_json)
         listening = _listen(address.host, address.port)
         _announce(models, address, listening.getsockname()[1], access)
-        config = LimitedConfig(
-            app,
-            most_connections=most_connections(),
-            ws="none",
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            timeout_keep_alive=round(address.keep_alive),
-            timeout_graceful_shutdown=_DRAIN,
-            lifespan="on",
-            backlog=2048,
-            ssl_certfile=address.cert,
-            ssl_keyfile=address.key,
-        )
-        _Server(config).run(sockets=[listening])
+        _Server(_settings(app, address)).run(sockets=[listening])
+    except SystemExit as ended:
+        if not held.close():  # Python's own end aborts while ONNX Runtime computes
+            sys.stdout.flush()
+            os._exit(ended.code if isinstance(ended.code, int) else 1)
+        raise
     finally:
         held.close()
+
+
+def _settings(app: FastAPI, address: Address) -> LimitedConfig:
+    return LimitedConfig(
+        app,
+        most_connections=most_connections(),
+        ws="none",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=round(address.keep_alive),
+        timeout_graceful_shutdown=_DRAIN,
+        lifespan="on",
+        backlog=2048,
+        ssl_certfile=address.cert,
+        ssl_keyfile=address.key,
+    )
 
 
 class _Server(uvicorn.Server):

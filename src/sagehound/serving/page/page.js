@@ -1,22 +1,22 @@
 // Sends each photo to the chosen model and shows its five most probable classes. Loads nothing from elsewhere.
 
-const at = (id) => document.getElementById(id);
-const models = at("models");
-const TYPES = ["image/jpeg", "image/png", "image/webp"];
-const percent = (share) => `${(100 * share).toFixed(1)} %`;
+import { offerCamera } from "./camera.js";
+import { askForFeedback } from "./feedback.js";
+import { markSeen, offerExplanation } from "./looking.js";
+import { results, saveResults, showPrograms } from "./programs.js";
+import { at, element, percent, read, shown, typeOf } from "./common.js";
 
-async function read(response) {
-  const said = await response.json().catch(() => ({}));
-  if (!response.ok) throw new Error(said.error?.message ?? `the server returned ${response.status}`);
-  return said;
-}
+const models = at("models");
+let card = null; // model.json of the chosen model
+let takesFeedback = false;
 
 async function start() {
   try {
-    const found = (await read(await fetch("/models"))).models;
-    for (const model of found) models.add(new Option(model.modelName, model.modelName));
-    at("choice").hidden = found.length < 2;
-    if (found.length) await showCard();
+    const listing = await read(await fetch("/models"));
+    takesFeedback = listing.feedback;
+    for (const model of listing.models) models.add(new Option(shown(model.modelName), model.modelName));
+    at("choice").hidden = listing.models.length < 2;
+    if (listing.models.length) await showCard();
     else say("No model is loaded: load one with POST /models.");
   } catch (error) {
     say(`The models cannot be listed: ${error.message}`);
@@ -24,7 +24,8 @@ async function start() {
 }
 
 async function showCard() {
-  const { card } = await read(await fetch(`/models/${encodeURIComponent(models.value)}`));
+  ({ card } = await read(await fetch(address())));
+  at("model-card").href = `${address()}/card`;
   const test = card.metrics?.test ?? {};
   const interval = test.top1_interval ? `, 95 % interval ${test.top1_interval.map(percent).join(" to ")}` : "";
   const rows = {
@@ -44,19 +45,12 @@ async function showCard() {
       .flatMap(([name, value]) => [element("dt", name), element("dd", value)]),
   );
   at("classes-title").textContent = `${card.classes.length} classes`;
-  at("classes").replaceChildren(...card.classes.map((name) => element("li", name)));
+  at("classes").replaceChildren(...card.classes.map((name) => element("li", shown(name))));
+  showPrograms(models.value);
 }
 
-function element(tag, text) {
-  const made = document.createElement(tag);
-  made.textContent = text;
-  return made;
-}
-
-function placeholder() {
-  const made = element("p", "No preview"); // the server reads types that not every browser can draw
-  made.className = "placeholder";
-  return made;
+function address() {
+  return `/models/${encodeURIComponent(models.value)}`;
 }
 
 function say(text) {
@@ -74,38 +68,75 @@ async function classify(files) {
 
 async function show(file) {
   const item = at("answer").content.cloneNode(true).firstElementChild;
-  const [title, image, body, caption, failed] = ["h3", "img", "tbody", "caption", ".error"].map((s) => item.querySelector(s));
+  const title = item.querySelector("h3");
   title.textContent = file.name || "pasted photo";
-  image.src = URL.createObjectURL(file);
-  for (const kind of ["load", "error"]) image.addEventListener(kind, () => URL.revokeObjectURL(image.src), { once: true });
-  image.addEventListener("error", () => image.replaceWith(placeholder()), { once: true });
+  preview(item, file, card);
   try {
     const begun = performance.now();
     const said = await read(
-      await fetch(`/models/${encodeURIComponent(models.value)}/invoke?top_k=5`, {
+      await fetch(`${address()}/invoke?${question()}`, {
         method: "POST",
-        headers: { "Content-Type": TYPES.includes(file.type) ? file.type : "application/x-image" },
+        headers: { "Content-Type": typeOf(file) },
         body: file,
       }),
     );
     const milliseconds = Math.round(performance.now() - begun);
-    caption.textContent = `${milliseconds} ms`;
-    for (const { label, probability } of said.top) {
-      const row = body.insertRow();
-      const bar = element("span", "");
-      bar.className = "bar";
-      bar.style.width = `${100 * probability}%`; // for the eye; the number beside it says the same
-      row.insertCell().append(bar, label);
-      row.insertCell().textContent = percent(probability);
-    }
-    say(`${title.textContent}: ${said.label}, ${percent(said.probability)}, in ${milliseconds} ms`);
+    item.querySelector("caption").textContent = `${milliseconds} ms`;
+    fill(item, said);
+    offerExplanation(item, address(), file, said);
+    if (takesFeedback) askForFeedback(item, address(), file, said, card.classes);
+    results.push({ file: title.textContent, said });
+    at("save").hidden = false;
+    say(`${title.textContent}: ${shown(said.label)}, ${percent(said.probability)}, in ${milliseconds} ms`);
   } catch (error) {
-    item.querySelector("table").remove();
+    for (const part of ["table", ".explain"]) item.querySelector(part).remove();
+    const failed = item.querySelector(".error");
     failed.textContent = error.message;
     failed.hidden = false;
     say(`${title.textContent} could not be classified`);
   }
   at("answers").prepend(item);
+}
+
+// What the model knows beside probabilities: whether a photo is like those it was trained on, and sets of classes.
+function question() {
+  const asked = new URLSearchParams({ top_k: 5 });
+  if (card.unknown) asked.set("unknown", 1);
+  if (card.sets?.["0.9"]) asked.set("coverage", 0.9);
+  return asked;
+}
+
+function fill(item, said) {
+  const body = item.querySelector("tbody");
+  for (const { label, probability } of said.top) {
+    const row = body.insertRow();
+    const bar = element("span", "");
+    bar.className = "bar";
+    bar.style.width = `${100 * probability}%`; // for the eye; the number beside it says the same
+    row.insertCell().append(bar, shown(label));
+    row.insertCell().textContent = percent(probability);
+  }
+  const note = item.querySelector(".note");
+  const others = (said.set ?? []).slice(0, 5).map(shown);
+  if (said.unknown) note.textContent = "Unlike the photos that the model was trained on. It may be none of its classes.";
+  else if (said.set?.length > 5) note.textContent = `Unsure: it may be any of ${said.set.length} classes.`;
+  else if (said.set?.length > 1) note.textContent = `Unsure: ${others.slice(0, -1).join(", ")} or ${others.at(-1)}.`;
+  note.hidden = !note.textContent;
+}
+
+function preview(item, file, card) {
+  const image = item.querySelector("img");
+  image.src = URL.createObjectURL(file);
+  image.addEventListener("load", () => {
+    URL.revokeObjectURL(image.src);
+    if (card) markSeen(item, card.preprocessing);
+  }, { once: true });
+  image.addEventListener("error", () => {
+    URL.revokeObjectURL(image.src);
+    const none = element("p", "No preview"); // the server reads types that not every browser can draw
+    none.className = "placeholder";
+    item.querySelector(".frame").replaceWith(none);
+  }, { once: true });
 }
 
 const drop = at("drop");
@@ -129,4 +160,6 @@ document.addEventListener("paste", (event) => {
   if (event.clipboardData.files.length) classify(event.clipboardData.files);
 });
 models.addEventListener("change", showCard);
+at("save").addEventListener("click", saveResults);
+offerCamera((photo) => classify([photo]), say);
 const listed = start();
