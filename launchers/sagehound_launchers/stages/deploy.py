@@ -51,7 +51,7 @@ class Deploy:
         "local: folder of models that POST /models may load; null: any on this machine, none for others", None
     )
     model_gb: float | None = key("local: memory that open models may hold, 10^9 bytes; null: half of it", None, above=0)
-    max_requests: int = key("local: requests that are answered at a time", 64, at_least=1)
+    max_requests: int = key("local: requests in progress, most of which wait; others get 503", 512, at_least=1)
     max_megapixels: float = key("local: largest size of a photo, 10^6 pixels", 50.0, above=0)
     log: str | None = key("local: json prints a line of JSON for each request; null: none", None, choices=("json",))
     timeout: float = key("local: seconds for a response, or to load a model; SageMaker waits 60", 55.0, at_least=0.1)

@@ -38,7 +38,7 @@ _LOAD_BYTES = 2**16  # bytes of a request to load a model
 class Limits:
     """The limits of a server."""
 
-    requests: int = 64  # requests in progress, whose body was read
+    requests: int = 512  # requests in progress, whose body was read; most of them wait for the model, 4 s at the end
     pixels: int = 50_000_000  # pixels of one photo: a large phone camera's, 150 MB in memory
     body_bytes: int = 25 * 2**20  # photos in one request; SageMaker's own limit
     bodies_bytes: int = 256 * 2**20  # bytes of all requests in progress
