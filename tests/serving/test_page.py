@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from helpers import Server
 from PIL import Image
 from playwright.sync_api import Browser, Page, Route, expect
@@ -187,6 +188,20 @@ def test_text_stands_out_from_its_ground(browser: Browser, server: Server, slate
     pairs.append((style("td", "color"), style(".bar", "backgroundColor")))
     for a, b in pairs:
         assert (max(a, b) + 0.05) / (min(a, b) + 0.05) >= 4.5
+    page.close()
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1200, "light"), (360, "dark")])
+def test_axe_finds_nothing(browser: Browser, server: Server, slate: Path, width: int, scheme: str) -> None:
+    page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme, bypass_csp=True)  # type: ignore[arg-type]
+    page.goto(server.url)
+    page.get_by_label("Choose photos").set_input_files(slate)
+    page.get_by_role("button", name="What did it look at?").click()
+    expect(page.locator("canvas")).to_be_visible()
+    page.get_by_text("Use it from a program").click()
+    page.get_by_text("3 classes", exact=True).click()
+    problems = Axe().run(page)
+    assert problems.violations_count == 0, problems.generate_report()
     page.close()
 
 
