@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +22,7 @@ TESTED_ELSEWHERE = {  # a word of the command, and the test that runs it
     "logger=[tensorboard,csv,mlflow,wandb]": "tests/evaluation/test_loggers.py",
     "trainer.num_nodes=2": "tests/cli/test_sagemaker_container.py, with two machines",
     "monitor.captured=": "tests/launchers/test_monitor.py, with captured requests",
-    "registry:dogs": "tests/launchers/sagemaker/test_registry.py, with an approved version",
+    "registry:dogs": "tests/launchers/sagemaker/test_model_registry.py, with an approved version",
     "probe=sagemaker": "the guide From local to SageMaker, with an endpoint",
     "delete=": "tests/launchers/sagemaker/test_deploy.py, with endpoints",
     "approve=NAME@VERSION": "approve=dogs@1",
@@ -77,6 +78,12 @@ def account(place: Place) -> Iterator[dict[str, str]]:
             "AWS_SECRET_ACCESS_KEY": "test",
             "AWS_DEFAULT_REGION": "us-west-2",
         }
+
+
+def test_the_other_tests_exist() -> None:
+    for test in TESTED_ELSEWHERE.values():
+        for path in re.findall(r"tests/[\w/.]+", test):
+            assert (ROOT / path).exists(), test
 
 
 @pytest.mark.slow
