@@ -1,5 +1,6 @@
 """Common mistakes on the command line, and the suggested overrides or commands."""
 
+import os
 import shlex
 import subprocess
 import sys
@@ -203,13 +204,14 @@ def test_an_unknown_flag_is_refused() -> None:
 
 
 @pytest.mark.slow
-def test_missing_weights_suggest_a_command(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")  # no server listens there
-    monkeypatch.setenv("HF_HOME", "nowhere")
-    done = command("data.root=a b", "backbone=resnet18", "seed=1")
+def test_missing_weights_suggest_a_command(photos: Path, tmp_path: Path) -> None:
+    environment = os.environ | {"HTTPS_PROXY": "http://127.0.0.1:9", "HF_HOME": "nowhere"}  # no server listens there
+    given = [f"data.root={photos}", "data=folder", "seed=1"]
+    command = [sys.executable, str(ROOT / "train.py"), *given, "backbone=resnet18"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 3
-    train = shlex.quote(str(ROOT / "train.py"))
-    assert done.stderr.endswith(f" Run instead: python {train} seed=1 backbone=efficientnet_lite0 data=demo\n")
+    instead = shlex.join([str(ROOT / "train.py"), *given, "backbone=efficientnet_lite0"])
+    assert done.stderr.endswith(f" Run instead: python {instead}\n")
 
 
 def test_a_closed_pipe_ends_quietly() -> None:
