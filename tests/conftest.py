@@ -28,6 +28,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    forked.begin_test()
     monkeypatch.setenv("SAGEHOUND_CACHE", str(tmp_path_factory.mktemp("cache")))
 
 

@@ -35,15 +35,19 @@ _READ_LATER = (
     "OMP_",
     "GOMP_",
     "TORCHINDUCTOR_",
-    "SMDEBUG_",
-    "PYTORCH_NVML_",
     "PYTHONPATH",
     "PATH",
     "COMP_",
 )  # not when a package is imported
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(_IMPORTED)
-_environment = dict(os.environ)  # of the packages' import
+_before: dict[str, str] = {}  # the environment before the test; imports and trainings of others have changed it, too
+
+
+def begin_test() -> None:
+    """Remember the environment, so that ``run`` sees what this test, or this fixture of several tests, changes."""
+    _before.clear()
+    _before.update(os.environ)
 
 
 def run(script: Path, folder: Path, arguments: Sequence[str], timeout: float) -> subprocess.CompletedProcess[str]:
@@ -54,7 +58,7 @@ def run(script: Path, folder: Path, arguments: Sequence[str], timeout: float) ->
         subprocess.TimeoutExpired: it took longer than ``timeout`` seconds.
     """
     command = [sys.executable, str(script), *arguments]
-    changed = {name for name in {*os.environ, *_environment} if os.environ.get(name) != _environment.get(name)}
+    changed = {name for name in {*os.environ, *_before} if os.environ.get(name) != _before.get(name)}
     read_early = sorted(name for name in changed if not name.startswith(_READ_LATER))
     assert not read_early, f"{read_early} may be read when a package is imported: add it to _READ_LATER if it is not"
     with tempfile.TemporaryDirectory() as streams:

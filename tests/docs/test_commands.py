@@ -42,6 +42,7 @@ class Place(NamedTuple):
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory, run: Path, run_photos: Path, weights: Path) -> Iterator[Place]:
+    forked.begin_test()
     folder = tmp_path_factory.mktemp("docs")
     make_photos(folder / "PATH", train=8, valid=3, test=4)
     make_photos(folder / "PHOTOS", test=4)
