@@ -36,13 +36,14 @@ from sagehound.serving.api_description import (
     failures,
 )
 from sagehound.serving.batcher import Batcher, ModelHung
-from sagehound.serving.body_reader import Busy, TooLarge, TooSlow
+from sagehound.serving.body_reader import TooLarge, TooSlow
 from sagehound.serving.decoders import Decoders
 from sagehound.serving.guard import Guard, HeadAsGet
 from sagehound.serving.model_store import AlreadyLoaded, ModelStore, NoMemory, UnknownModel
 from sagehound.serving.request_capture import RequestCapture
-from sagehound.serving.request_handler import Limits, RequestHandler, TimedOut
+from sagehound.serving.request_handler import Limits, RequestHandler
 from sagehound.serving.server_metrics import Measured, ServerMetrics
+from sagehound.serving.slots import Unavailable
 
 _PAGE = Path(__file__).parent / "page"
 
@@ -53,9 +54,7 @@ _STATUS: list[tuple[type[InputError], int]] = [
     (TooSlow, 408),
     (UnsupportedContentType, 415),
     (NotAcceptable, 406),
-    (Busy, 503),
-    (TimedOut, 503),
-    (ModelHung, 503),
+    (Unavailable, 503),
     (Forbidden, 403),
     (UnknownModel, 404),
     (AlreadyLoaded, 409),

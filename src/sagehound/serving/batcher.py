@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
-from sagehound.errors import InputError
 from sagehound.inference.formats import Probabilities
 from sagehound.inference.preprocessing import Pixels
 from sagehound.serving.decoders import Decoders
 from sagehound.serving.predictor import Predictor, ScoredPredictor, Stop
+from sagehound.serving.slots import Unavailable
 from sagehound.system.machine import cores
 
 MAX_BATCH = 8  # photos; on two cores a photo costs 4.0 ms in a batch of eight, 5.0 alone, 4.1 in sixteen
@@ -27,7 +27,7 @@ _Answer = Future[Probabilities]
 _Item = tuple[Predictor | ScoredPredictor, Pixels, _Answer]
 
 
-class ModelHung(InputError):
+class ModelHung(Unavailable):
     """The model does not return."""
 
 
@@ -45,11 +45,24 @@ class Batcher:
         self._lanes: weakref.WeakKeyDictionary[Stop, _Lane] = weakref.WeakKeyDictionary()  # until a model is freed
         self._lock = threading.Lock()
 
-    def submit(self, predictor: Predictor | ScoredPredictor, photo: Path | bytes) -> _Answer:
-        """Submit a photo's file; returns a future of its row, c or c + 1, that raises BadPhoto or TooManyPixels."""
+    def submit(
+        self,
+        predictor: Predictor | ScoredPredictor,
+        photo: Path | bytes,
+        on_slow: Callable[[], object] = lambda: None,
+    ) -> _Answer:
+        """Submit a photo's file.
+
+        Returns a future of its row, c or c + 1, that raises BadPhoto or TooManyPixels.
+
+        Args:
+            predictor: the model.
+            photo: the file or its content.
+            on_slow: called in a thread if the photo takes long to decode; its error is the photo's.
+        """
         answer: _Answer = Future()
         self._decoders.submit(
-            predictor.card.preprocessing, photo, answer, lambda pixels: self._put((predictor, pixels, answer))
+            predictor.card.preprocessing, photo, answer, lambda pixels: self._put((predictor, pixels, answer)), on_slow
         )
         return answer
 

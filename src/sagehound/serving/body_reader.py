@@ -9,13 +9,10 @@ from fastapi import Request
 
 from sagehound.errors import InputError
 from sagehound.inference.formats import UnsupportedContentType
+from sagehound.serving.slots import Busy
 
 _MOST = 2048  # bodies that are read at a time; one needs about 20 KB beside its content
 _SHARE = 2**20  # bytes; below, refusing a body frees too little memory
-
-
-class Busy(InputError):
-    """The server has too many requests."""
 
 
 class TooLarge(InputError):

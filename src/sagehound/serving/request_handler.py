@@ -1,7 +1,6 @@
 """Reads requests within limits and returns responses."""
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,11 +18,12 @@ from sagehound.inference import formats
 from sagehound.inference.formats import PhotoResult, ResponseFormat, UnsupportedContentType
 from sagehound.serving.access import Access
 from sagehound.serving.batcher import Batcher
-from sagehound.serving.body_reader import BodyReader, Busy, Held
+from sagehound.serving.body_reader import BodyReader, Held
 from sagehound.serving.model_store import ModelStore
 from sagehound.serving.predictor import Predictor
 from sagehound.serving.request_capture import CapturedCall, RequestCapture
 from sagehound.serving.server_metrics import ServerMetrics
+from sagehound.serving.slots import Slot, Slots, Unavailable
 
 _T = TypeVar("_T")
 _AT_ONCE = 16  # photos of one request that are processed at a time
@@ -45,7 +45,7 @@ class Limits:
     seconds: float = 55.0
 
 
-class TimedOut(InputError):
+class TimedOut(Unavailable):
     """A request whose response took too long."""
 
 
@@ -81,7 +81,7 @@ class RequestHandler:
         self._models, self._engine, self._limits, self._metrics = models, engine, limits, metrics
         self._capture, self._access = capture, access
         self._bodies = BodyReader(limits.body_seconds, limits.bodies_bytes)
-        self._requests, self._by_model = 0, Counter[str]()
+        self._slots = Slots(limits.requests)
         self._loaders = CapacityLimiter(limits.requests)
 
     async def respond(self, request: Request, name: str | None, asked: Asked) -> Response:
@@ -95,28 +95,35 @@ class RequestHandler:
             want = formats.response_format(request.headers.get("accept"), content_type, *asked)
             self._models.get(name)  # check the model before the body is read
             body = await self._bodies.read(request, held, self._limits.body_bytes)
-            with self._slot(self._models.name_of(name)):
+            with self._slots.taken(self._models.name_of(name), self._models.count()) as slot:
                 try:
                     async with asyncio.timeout(self._limits.seconds):
-                        return await self._answered(request, name, want, body)
+                        return await self._answered(request, name, want, body, slot)
                 except TimeoutError as error:
                     seconds = f"{self._limits.seconds:g} s"
                     raise TimedOut(f"no response within {seconds}: the server or its model is too slow") from error
 
-    async def _answered(self, request: Request, name: str | None, want: ResponseFormat, body: bytes) -> Response:
+    async def _answered(
+        self, request: Request, name: str | None, want: ResponseFormat, body: bytes, slot: Slot
+    ) -> Response:
         content_type = request.headers.get("content-type", "")
         predictor, model = self._models.get(name), self._models.name_of(name)
         if predictor is None:
             predictor = await self._in_thread(self._models.reopen, name)
         predictor.card.thresholds.check(unknown=want.unknown, coverage=want.coverage)
         if formats.is_photo(content_type):
-            answers = [await self._one(predictor, body, want)]
+            answers = [await self._one(predictor, body, want, slot)]
         else:
             photos = await self._unpacked(body, content_type)
             if self._capture is None:
                 body = b""  # free the memory
             room = asyncio.Semaphore(_AT_ONCE)
-            answers = await asyncio.gather(*(self._of_many(request, predictor, p, want, room) for p in photos))
+            tasks = [asyncio.ensure_future(self._of_many(request, predictor, p, want, room, slot)) for p in photos]
+            try:
+                answers = await asyncio.gather(*tasks)
+            finally:
+                while tasks:
+                    tasks.pop().cancel()  # the others, if one failed
         content = formats.encode(answers, want, single=formats.is_photo(content_type))
         if self._capture is not None:
             self._capture.add(CapturedCall(model, content_type, body, want.media, content))
@@ -138,7 +145,7 @@ class RequestHandler:
             except ValidationError as error:
                 raise RequestValidationError(error.errors()) from error
             self._access.check_path(wanted.url)
-            with self._slot(wanted.model_name):
+            with self._slots.taken(wanted.model_name, self._models.count()):
                 await self._in_thread(self._models.load, wanted.model_name, wanted.url)
             return wanted
 
@@ -160,33 +167,13 @@ class RequestHandler:
     @contextmanager
     def _taken_on(self) -> Iterator[Held]:
         """Count a request while it is in progress, and its bytes."""
-        self._check_room()  # before the body is read
+        self._slots.check()  # before the body is read
         self._metrics.in_flight.inc()
         try:
             with self._bodies.held() as held:
                 yield held
         finally:
             self._metrics.in_flight.dec()
-
-    @contextmanager
-    def _slot(self, model: str) -> Iterator[None]:
-        """Count a request whose body was read. One model of several has three quarters of the slots at most."""
-        self._check_room()
-        if 4 * (self._by_model[model] + 1) > 3 * self._limits.requests and len(self._models.listed()) > 1:
-            raise Busy(f"{self._by_model[model]} requests of this model are being answered; try again in a second")
-        self._requests += 1
-        self._by_model[model] += 1
-        try:
-            yield
-        finally:
-            self._requests -= 1
-            self._by_model[model] -= 1
-            if not self._by_model[model]:
-                del self._by_model[model]
-
-    def _check_room(self) -> None:
-        if self._requests >= self._limits.requests:
-            raise Busy(f"{self._requests} requests are being answered; try again in a second")
 
     async def _unpacked(self, body: bytes, content_type: str) -> list[bytes | InputError]:
         if len(body) < _LONG:
@@ -200,6 +187,7 @@ class RequestHandler:
         photo: bytes | InputError,
         want: ResponseFormat,
         room: asyncio.Semaphore,
+        slot: Slot,
     ) -> PhotoResult:
         """The response to one photo of several; an error concerns only this photo."""
         async with room:
@@ -209,14 +197,18 @@ class RequestHandler:
                 if isinstance(photo, InputError):
                     self._metrics.photos.labels("refused").inc()
                     raise photo
-                return await self._one(predictor, photo, want)
+                return await self._one(predictor, photo, want, slot)
+            except Unavailable:
+                raise  # the request can be sent again
             except InputError as error:
                 return formats.failure(error)
 
-    async def _one(self, predictor: Predictor, photo: bytes, want: ResponseFormat) -> PhotoResult:
+    async def _one(self, predictor: Predictor, photo: bytes, want: ResponseFormat, slot: Slot) -> PhotoResult:
         try:
             # the future has no name here: an error's frame would hold it, and it the error, and both the model
-            row = await asyncio.wrap_future(self._engine.submit(predictor.scored if want.unknown else predictor, photo))
+            row = await asyncio.wrap_future(
+                self._engine.submit(predictor.scored if want.unknown else predictor, photo, slot.slow)
+            )
         except InputError:
             self._metrics.photos.labels("refused").inc()
             raise
