@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from helpers import COLOURS, Command, Compose, make_photos, save_photo, small
@@ -29,8 +30,12 @@ def test_the_archive_says_what_is_in_it_and_where_it_comes_from(run: Path) -> No
     with opened(run) as folder:
         found = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
         about = Card.read(folder).about
+        network = {p.key: p.value for p in onnx.load(folder / "model.onnx").metadata_props}
         requirements = (folder / "code/requirements.txt").read_text()
     assert {"model.onnx", "model.safetensors", "model.json", "code/inference.py", "code/requirements.txt"} <= found
+    assert "MODEL_CARD.md" in found
+    assert json.loads(network["classes"]) == about["classes"]
+    assert json.loads(network["preprocessing"]) == about["preprocessing"]
     assert not [f for f in found if Path(f).suffix in (".pkl", ".pt", ".pth", ".bin", ".ckpt")]
     assert about["backbone"] == "test_resnet"
     assert about["classes"] == ["Amber", "Moss", "Slate"]

@@ -97,7 +97,8 @@ def shifted(classes, p, want):
 
 def refusing(text: str) -> str:
     """handler.py that takes no image/jpeg."""
-    right = "    photos = photos_in("
+    right = "    return photos_in("
+    assert right in text
     return text.replace(
         right, '    if content_type == "image/jpeg":\n        raise ValueError("no image/jpeg")\n' + right
     )
@@ -135,7 +136,7 @@ def test_a_server_that_refuses_jpeg_is_found_out(
 ) -> None:
     package = tmp_path / "source/sagehound"
     shutil.copytree(Path(sagehound.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
-    formats = package / "inference/formats.py"
+    formats = package / "inference/request_body.py"
     text = formats.read_text()
     formats.write_text(text.replace('*("image/jpeg", ', "*("))
     assert formats.read_text() != text

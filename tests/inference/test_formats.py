@@ -1,4 +1,3 @@
-import base64
 import csv
 import io
 import json
@@ -10,77 +9,17 @@ from sagehound.errors import InputError
 from sagehound.inference.decode import BadPhoto, TooManyPixels
 from sagehound.inference.formats import (
     CSV,
-    JSON,
-    LINES,
     NotAcceptable,
     ResponseFormat,
-    UnsupportedContentType,
     encode,
     failure,
     photo_result,
-    photos_in,
     response_format,
 )
+from sagehound.inference.request_body import JSON, LINES
 
 CLASSES = ["Boxer", 'say "Chow", please', "Ñandú"]
 PROBABILITIES = np.array([0.25, 0.5, 0.25], np.float32)
-
-
-def b64(content: bytes) -> str:
-    return base64.b64encode(content).decode()
-
-
-def test_a_photo_is_the_body_itself() -> None:
-    assert photos_in(b"bytes", "image/jpeg") == [b"bytes"]
-    assert photos_in(b"bytes", "Image/PNG; charset=binary") == [b"bytes"]
-    assert photos_in(b"bytes", "application/x-image") == [b"bytes"]
-
-
-def test_instances_are_photos_in_base64_and_a_bad_one_fails_alone() -> None:
-    body = json.dumps({"instances": [b64(b"one"), {"b64": b64(b"two")}, 3, "no base64!", {"c": "x"}, None]})
-    one, two, *bad = photos_in(body.encode(), "application/json")
-    assert (one, two) == (b"one", b"two")
-    assert all(isinstance(b, InputError) for b in bad)
-    assert len(bad) == 4
-
-
-def test_lines_are_instances_and_a_bad_one_fails_alone() -> None:
-    body = f'"{b64(b"one")}"\n\n{{"b64": "{b64(b"two")}"}}\r\nnothing\n'.encode()
-    one, two, bad = photos_in(body, "application/jsonlines")
-    assert (one, two) == (b"one", b"two")
-    assert isinstance(bad, InputError)
-
-
-@pytest.mark.parametrize(
-    ("body", "reason"),
-    [
-        (b"", "no JSON"),
-        (b"\xff\xfe", "no JSON"),
-        (b"[" * 9_000, "no JSON"),
-        (b"[" * 100_000, "too many values"),
-        (b'{"instances": [' + b"1," * 100_000 + b"1]}", "too many values"),
-        (b"[]", "send {"),
-        (b'{"instances": 1}', "send {"),
-        (b'{"instances": []}', "0 photos: send 1 to 1,000"),
-        (json.dumps({"instances": ["x"] * 1001}).encode(), "1001 photos"),
-    ],
-)
-def test_a_body_that_holds_no_instances_is_refused(body: bytes, reason: str) -> None:
-    with pytest.raises(InputError, match=reason):
-        photos_in(body, "application/json")
-
-
-def test_a_million_lines_are_not_parsed() -> None:
-    with pytest.raises(InputError, match="too many values or lines"):
-        photos_in(b"1\n" * 1_000_000, "application/jsonlines")
-    with pytest.raises(InputError, match="too many values or lines"):
-        photos_in(b'{"b64":"","x":[' + b"{}," * 1_000_000 + b"{}]}", "application/jsonlines")
-
-
-@pytest.mark.parametrize("content_type", ["", "text/plain", "multipart/form-data", "image/svg+xml"])
-def test_other_types_are_refused(content_type: str) -> None:
-    with pytest.raises(UnsupportedContentType, match="send a photo as image/jpeg"):
-        photos_in(b"", content_type)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from sagehound.inference import formats
+from sagehound.inference.request_body import PHOTO
 
 pytestmark = pytest.mark.slow
 
@@ -130,7 +130,7 @@ def test_the_server_keeps_to_its_own_description(server: Server, mode: schemathe
         @given(case=operation.as_strategy(generation_mode=mode))
         @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
         def conforms(case: schemathesis.Case) -> None:
-            if mode is schemathesis.GenerationMode.POSITIVE and case.media_type in formats.PHOTO:
+            if mode is schemathesis.GenerationMode.POSITIVE and case.media_type in PHOTO:
                 case.body = photo
             response = case.call(base_url=server.url)
             assert response.status_code < 500

@@ -31,6 +31,7 @@ def test_the_least_recently_used_is_set_aside_and_comes_back(run: Path, size: in
     models.load("a", str(run))
     models.load("b", str(run))
     assert models.get("a") is not None  # now b was used longest ago
+    assert models.get("b", is_use=False) is not None
     models.load("c", str(run))
     assert in_memory(models) == ["a", "c"]
     assert [m["modelName"] for m in models.listed()] == ["a", "b", "c"], "a name is kept"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import urllib3
 from helpers import Command, Server
 
 from sagehound.serving.request_capture import CapturedCall, RequestCapture
@@ -31,9 +32,11 @@ def test_the_server_captures_what_it_answered(
         answer = server.invoke(photo)
         assert server.invoke(several, "application/json").status == 200
         assert server.invoke(b"no photo").status == 400
+        form, content_type = urllib3.encode_multipart_formdata({"file": ("dog.jpg", photo)})
+        assert server.invoke(form, content_type).json()["file"] == "dog.jpg"
     finally:
         assert server.stop() == (143, "")
-    first, second = records(tmp_path / "captured")
+    first, second, third = records(tmp_path / "captured")
     (path, *_) = (tmp_path / "captured").rglob("*.jsonl")
     name = path.relative_to(tmp_path / "captured").as_posix()
     assert re.fullmatch(rf"{run.name}/AllTraffic/\d{{4}}/\d\d/\d\d/\d\d/\d\d-\d\d-\d{{3}}-[\w-]+\.jsonl", name)
@@ -41,10 +44,11 @@ def test_the_server_captures_what_it_answered(
     assert body(first["captureData"]["endpointOutput"]) == answer.data
     assert first["captureData"]["endpointInput"]["observedContentType"] == "image/jpeg"
     assert body(second["captureData"]["endpointInput"]) == several
+    assert third["captureData"]["endpointInput"]["observedContentType"] == content_type
     done = launch("monitor=local", f"model={run}", "monitor.captured=captured", "hydra.run.dir=out")
     assert done.returncode == 0, done.stderr
     counts = json.loads((tmp_path / "out/monitor.json").read_text())["photos"]
-    assert counts == {"window": 12, "baseline": 9, "unreadable": 0, "repeated": 1}
+    assert counts == {"window": 12, "baseline": 9, "unreadable": 0, "repeated": 2}
 
 
 def call(size: int = 10) -> CapturedCall:

@@ -22,7 +22,7 @@ _UPDATED = {"update", "bake_seconds", "alarms"}
 _KEYS = {  # the keys of each option
     "local": {
         *("host", "port", "allowed_hosts", "token", "token_file", "cert", "key", "rate", "keep_alive", "model_root"),
-        *("model_gb", "max_requests", "timeout", "max_megapixels", "capture", "capture_percent"),
+        *("model_gb", "max_requests", "timeout", "max_megapixels", "capture", "capture_percent", "log"),
     },
     "sagemaker": {"endpoint", "wait_minutes", "capture_percent", "shadow", *_MACHINES, *_SCALED, *_UPDATED},
     "multi_model": {"endpoint", "wait_minutes", "capture_percent", *_MACHINES, *_SCALED, *_UPDATED},
@@ -53,6 +53,7 @@ class Deploy:
     model_gb: float | None = key("local: memory that open models may hold, 10^9 bytes; null: half of it", None, above=0)
     max_requests: int = key("local: requests that are answered at a time", 64, at_least=1)
     max_megapixels: float = key("local: largest size of a photo, 10^6 pixels", 50.0, above=0)
+    log: str | None = key("local: json prints a line of JSON for each request; null: none", None, choices=("json",))
     timeout: float = key("local: seconds for a response, or to load a model; SageMaker waits 60", 55.0, at_least=0.1)
     endpoint: str | None = key("the endpoint's name; null: sagehound-<the model's name>", None)
     instance_type: str = key("the kind of machine", "ml.m5.large")
@@ -143,7 +144,8 @@ def _serve(own: Deploy, models: Mapping[str, str]) -> None:
     address = Address(own.host, own.port, own.cert, own.key, own.keep_alive)
     capture = RequestCapture(Path(own.capture).expanduser(), own.capture_percent or 100) if own.capture else None
     limits = Limits(own.max_requests, round(own.max_megapixels * 1e6), seconds=own.timeout)
-    serve(models, address, limits, None if own.model_gb is None else round(own.model_gb * 1e9), capture, access)
+    memory = None if own.model_gb is None else round(own.model_gb * 1e9)
+    serve(models, address, limits, memory, capture, access, log_json=own.log == "json")
 
 
 def instance_types() -> list[str]:

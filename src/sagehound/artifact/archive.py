@@ -19,6 +19,7 @@ from sagehound.storage.atomic import replacing
 from sagehound.storage.scratch import scratch_folder
 
 NAME = "model.tar.gz"
+MODEL_CARD = "MODEL_CARD.md"
 FORMAT = 2  # format of model.json and the files beside it
 READABLE = (1, FORMAT)  # 1 has neither a temperature nor thresholds, and its network has one output
 MAX_ENTRIES = 100

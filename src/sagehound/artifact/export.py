@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from sagehound import inference
-from sagehound.artifact import archive, verify
+from sagehound.artifact import archive, model_card, verify
 from sagehound.artifact.verify import FreshProcesses
 from sagehound.config import Backbone, Train, as_dict
 from sagehound.data.photo_set import PhotoSet
@@ -47,6 +47,7 @@ _MARK = '"""Of Sagehound, what a model needs to classify photos."""\n'
 _NEEDED = f"timm=={importlib.metadata.version('timm')}\nsafetensors>=0.5\npillow>=11.3\n"
 if importlib.util.find_spec("pillow_heif"):  # formats of the training can be classified too
     _NEEDED += "pillow-heif>=1.1\n"
+_FILES = ("model.json", "model.onnx", "model.safetensors", archive.MODEL_CARD)
 _RECORDED = ("sagehound", "torch", "timm", "onnx", "onnxruntime", "pillow", "numpy")
 
 
@@ -95,16 +96,22 @@ def make(
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".artifact-") as temporary:
             made = Path(temporary)
             card = describe(model, preprocessing, cfg, photos, metrics) | dict(thresholds or {})
-            (made / "model.json").write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            _write_cards(card, photos, test, made)
             with hardware.threads(
                 max(torch.get_num_threads() - len(fresh.ways), 1)
             ):  # the fresh processes use the other cores
-                _write_network(model, preprocessing.size, made)
-            files = {name: made / name for name in ("model.json", "model.onnx", "model.safetensors")}
-            files |= _code(made) | _further(more or {}, made)
+                _write_network(model, card, made)
+            files = {name: made / name for name in _FILES} | _code(made) | _further(more or {}, made)
             archive.pack(files, candidate)
         proven = verify.verify(candidate, photos, test, path.with_name("predictions.csv"), fresh)
     console.info(f"artifact: {path.name}, {path.stat().st_size / 1e6:.1f} MB; {proven}")
+
+
+def _write_cards(card: dict[str, Any], photos: PhotoSet, test: Predictions, folder: Path) -> None:
+    """Write model.json and MODEL_CARD.md."""
+    (folder / "model.json").write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    text = model_card.text(card, photos, test)
+    (folder / archive.MODEL_CARD).write_bytes(text.encode(errors="backslashreplace"))
 
 
 def _code(folder: Path) -> dict[str, Path]:
@@ -194,8 +201,8 @@ def _revision() -> dict[str, Any] | None:
         return None
 
 
-def _write_network(model: Classifier, size: tuple[int, int], folder: Path) -> None:
-    """Write model.safetensors and model.onnx with the same weights.
+def _write_network(model: Classifier, card: dict[str, Any], folder: Path) -> None:
+    """Write model.safetensors and model.onnx with the same weights; model.onnx also has the classes of model.json.
 
     Raises:
         SagehoundError: the disk is full, or the backbone cannot be expressed in ONNX.
@@ -211,7 +218,7 @@ def _write_network(model: Classifier, size: tuple[int, int], folder: Path) -> No
             warnings.simplefilter("ignore")  # warnings of shapes that timm's models check while they are traced
             torch.onnx.export(
                 network,
-                (torch.zeros(2, *size, 3, dtype=torch.uint8),),
+                (torch.zeros(2, *card["preprocessing"]["size"], 3, dtype=torch.uint8),),
                 str(folder / "model.onnx"),
                 dynamo=False,  # the other exporter takes seven seconds for mobilenetv2, this one less than one second
                 opset_version=17,
@@ -219,6 +226,7 @@ def _write_network(model: Classifier, size: tuple[int, int], folder: Path) -> No
                 output_names=outputs,
                 dynamic_axes={name: {0: "batch"} for name in ("photos", *outputs)},
             )
+        _describe_network(card, folder / "model.onnx")
     except Exception as error:  # safetensors and the exporter raise many kinds of errors, also for a full disk
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise SagehoundError(
@@ -226,3 +234,13 @@ def _write_network(model: Classifier, size: tuple[int, int], folder: Path) -> No
             "kept; free some space or choose another backbone.name, then resume=RUN tries again without training"
         ) from error
     model.eval()  # the exporter changes it
+
+
+def _describe_network(card: dict[str, Any], path: Path) -> None:
+    """Add classes and preprocessing, each as JSON, to model.onnx, for programs that have only this file."""
+    import onnx  # imported here: it takes a tenth of a second
+
+    network = onnx.load(path)
+    described = {name: json.dumps(card[name]) for name in ("classes", "preprocessing")}
+    onnx.helper.set_model_props(network, {"backbone": card["backbone"], **described})
+    onnx.save(network, path)

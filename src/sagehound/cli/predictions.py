@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, TypeAlias
 from sagehound.artifact.archive import find, opened
 from sagehound.data.folders import LeftOut, photos_below
 from sagehound.errors import ConfigError, InputError, SagehoundError
-from sagehound.inference.formats import JSON, PhotoResult, Probabilities, ResponseFormat, photo_result
+from sagehound.inference.formats import PhotoResult, Probabilities, ResponseFormat, photo_result
+from sagehound.inference.request_body import JSON
 from sagehound.serving.batcher import Batcher
 from sagehound.serving.predictor import Predictor
 

@@ -12,10 +12,19 @@ _AV1_UNITS = 10_000  # pictures in a file; a photo has a few
 
 def is_heif(content: bytes) -> bool:
     """Whether the file is a HEIC or HEIF, not an AVIF, which has the same container."""
+    return bool(_brands(content) & _HEIF) and not is_avif(content)
+
+
+def is_avif(content: bytes) -> bool:
+    """Whether the file is an AVIF."""
+    return bool(_brands(content) & _AVIF)
+
+
+def _brands(content: bytes) -> set[bytes]:
+    """The brands that the file says it conforms to: ISO 14496-12, section 4.3."""
     if content[4:8] != b"ftyp":
-        return False
-    brands = {content[at : at + 4] for at in (8, *range(16, min(int.from_bytes(content[:4]), 256), 4))}
-    return bool(brands & _HEIF) and not brands & _AVIF
+        return set()
+    return {content[at : at + 4] for at in (8, *range(16, min(int.from_bytes(content[:4]), 256), 4))}
 
 
 def boxes(content: bytes, start: int = 0, end: int | None = None) -> Iterator[tuple[bytes, int, int]]:

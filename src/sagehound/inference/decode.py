@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 import PIL
-from PIL import ExifTags, Image, ImageFile
+from PIL import ExifTags, Image, ImageFile, features
 
 from sagehound.inference import headers
 from sagehound.inference.boxes import is_heif
@@ -49,6 +49,7 @@ _MOST_BYTES = 2**31  # bytes of a file; the same number of pixels with 16 bits a
 _LONGEST = 65_535  # pixels of a side, as in JPEG; Pillow keeps an address for every row
 # formats of cameras and browsers; some of Pillow's other readers start programs
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "JPEG2000")
+_OPTIONAL = {"AVIF": "avif", "JPEG2000": "jpg_2000", "WEBP": "webp"}  # Pillow can be built without them
 
 
 class BadPhoto(InputError):
@@ -58,6 +59,10 @@ class BadPhoto(InputError):
     def truncated(self) -> bool:
         """Whether the file ends too early."""
         return "truncated" in str(self).lower()
+
+
+class NoDecoder(BadPhoto):
+    """A photo in a format whose decoder is not installed."""
 
 
 class TooManyPixels(BadPhoto):
@@ -103,16 +108,19 @@ def _formats(content: bytes) -> tuple[str, ...]:
     """The formats that Pillow may read.
 
     Raises:
-        BadPhoto: it is a HEIC, and pillow-heif is not installed.
+        NoDecoder: it is a HEIC, and pillow-heif is not installed, or Pillow was built without this format.
     """
     if content.startswith((b"II", b"MM")):
         _silence_libtiff()
     if not is_heif(content):
+        kind = headers.kind_of(content)
+        if kind in _OPTIONAL and not features.check(_OPTIONAL[kind]):
+            raise NoDecoder(f"a photo in {kind}, which this machine's Pillow cannot read: pip install -U pillow")
         return FORMATS
     try:
         import pillow_heif  # imported here: it takes a tenth of a second
     except ImportError as error:
-        raise BadPhoto("a HEIC or HEIF photo, which needs pillow-heif: pip install 'sagehound[heif]'") from error
+        raise NoDecoder("a HEIC or HEIF photo, which needs pillow-heif: pip install 'sagehound[heif]'") from error
     if "HEIF" not in Image.OPEN:
         pillow_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False)
     return ("HEIF",)

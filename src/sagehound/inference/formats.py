@@ -1,7 +1,5 @@
-"""Requests and responses of an endpoint, for the server and the artifact's inference.py. Imports no torch."""
+"""Responses of an endpoint, for the server and the artifact's inference.py. Imports no torch."""
 
-import base64
-import binascii
 import json
 import math
 import re
@@ -13,24 +11,15 @@ import numpy as np
 import numpy.typing as npt
 
 from sagehound.inference.input_errors import InputError
+from sagehound.inference.request_body import JSON, LINES, media_of
 from sagehound.inference.spreadsheet import csv_line
 from sagehound.inference.thresholds import Thresholds
 
-JSON, LINES, CSV = "application/json", "application/jsonlines", "text/csv"
+CSV = "text/csv"
 ANSWERS = (JSON, LINES, CSV)
-PHOTO = (
-    *("image/jpeg", "image/png", "image/webp", "image/gif", "image/bmp", "image/tiff"),
-    *("image/avif", "image/heic", "image/heif", "image/jp2", "application/x-image"),
-)
-MAX_INSTANCES = 1_000  # photos in one request
-_MARKS = 10 * MAX_INSTANCES  # commas and brackets, or line ends; parsing millions of them would need a gigabyte
 
 Probabilities: TypeAlias = npt.NDArray[np.float32]
 PhotoResult: TypeAlias = dict[str, Any]
-
-
-class UnsupportedContentType(InputError):
-    """The content type cannot be read."""
 
 
 class NotAcceptable(InputError):
@@ -46,74 +35,6 @@ class ResponseFormat:
     all: bool = False  # with the probability of every class
     unknown: bool = False  # with the score of unknown photos
     coverage: float | None = None  # with a set of classes of this coverage
-
-
-def is_photo(content_type: str) -> bool:
-    """Whether the body is a single photo."""
-    return media_of(content_type) in PHOTO
-
-
-def media_of(content_type: str) -> str:
-    """The type without its parameters."""
-    return content_type.partition(";")[0].strip().lower()
-
-
-def photos_in(body: bytes, content_type: str) -> list[bytes | InputError]:
-    """The photos of a request, each as the bytes of a file, or the reason why it cannot be read.
-
-    A single photo is the body itself. application/json holds {"instances": [...]}, application/jsonlines one instance
-    per line. An instance is a photo in base64, or {"b64": the same}.
-
-    Raises:
-        UnsupportedContentType: the content type is none of these.
-        InputError: the body cannot be read, or holds no photo or more than a thousand.
-    """
-    media = media_of(content_type)
-    if is_photo(content_type):
-        return [body]
-    if media in (JSON, LINES) and sum(map(body.count, (b",", b"[", b"{", b"\n", b"\r"))) > _MARKS:  # not base64
-        raise InputError(f"too many values or lines: send {MAX_INSTANCES:,} photos at most in a request")
-    if media == JSON:
-        return [_instance(item) for item in _counted(_instances(body))]
-    if media == LINES:
-        return [_line(line) for line in _counted([line for line in body.splitlines() if line.strip()])]
-    given = repr(media) if media else "none"
-    raise UnsupportedContentType(
-        f"content type {given}: send a photo as {', '.join(PHOTO)}, or several as {JSON} or {LINES}"
-    )
-
-
-def _instances(body: bytes) -> list[Any]:
-    try:
-        content = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"no JSON: {error}") from error
-    if not isinstance(content, dict) or not isinstance(content.get("instances"), list):
-        raise InputError('send {"instances": [...]}, each a photo in base64 or {"b64": a photo in base64}')
-    return list(content["instances"])
-
-
-def _counted(items: list[Any]) -> list[Any]:
-    if not 0 < len(items) <= MAX_INSTANCES:
-        raise InputError(f"{len(items)} photos: send 1 to {MAX_INSTANCES:,} in a request")
-    return items
-
-
-def _line(line: bytes) -> bytes | InputError:
-    try:
-        return _instance(json.loads(line))
-    except (ValueError, RecursionError) as error:
-        return InputError(f"no JSON: {error}")
-
-
-def _instance(item: Any) -> bytes | InputError:  # noqa: ANN401 - whatever JSON holds
-    text = item.get("b64") if isinstance(item, dict) else item
-    if not isinstance(text, str):
-        return InputError('an instance must be a photo in base64, or {"b64": a photo in base64}')
-    try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
-        return InputError(f"no base64: {error}")
 
 
 def response_format(
@@ -205,6 +126,11 @@ def failure(error: Exception) -> PhotoResult:
     """The response for a photo that failed: the kind of error, and a sentence."""
     code = re.sub(r"(?<!^)(?=[A-Z])", "_", type(error).__name__).lower()
     return {"error": {"code": code, "message": str(error)}}
+
+
+def with_file(result: PhotoResult, file: str | None) -> PhotoResult:
+    """The response for a photo, with the name of its file if the client gave it."""
+    return result if file is None else {"file": file, **result}
 
 
 def encode(answers: Sequence[PhotoResult], want: ResponseFormat, *, single: bool) -> bytes:

@@ -1,10 +1,14 @@
 """The functions that SageMaker's PyTorch containers call; copied into model.tar.gz.
 
 They rebuild the network from model.safetensors with timm, on a GPU if there is one. Sagehound's own server computes the
-same with model.onnx.
+same with model.onnx. In AWS's containers, wrong input is raised as an error of their toolkit, sagemaker_inference, so
+that the response has a status of 4xx. The toolkit responds to any other error with 500.
 """
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http import HTTPStatus
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,18 +17,19 @@ import timm
 import torch
 from safetensors.torch import load_file
 
+from sagehound.inference.decode import NoDecoder, TooManyPixels
 from sagehound.inference.formats import (
+    NotAcceptable,
     PhotoResult,
     Probabilities,
     ResponseFormat,
     encode,
     failure,
-    is_photo,
     photo_result,
-    photos_in,
     response_format,
+    with_file,
 )
-from sagehound.inference.input_errors import InputError
+from sagehound.inference.input_errors import InputError, in_file
 from sagehound.inference.network import (
     Normalise,
     ServedNetwork,
@@ -34,7 +39,11 @@ from sagehound.inference.network import (
     set_input_size,
 )
 from sagehound.inference.preprocessing import Preprocessing, prepare
+from sagehound.inference.request_body import RequestBody, UnsupportedContentType, photos_in
 from sagehound.inference.thresholds import Thresholds
+
+# statuses of errors, as of Sagehound's own server; 400 for others
+_STATUS = {TooManyPixels: 413, NoDecoder: 415, UnsupportedContentType: 415, NotAcceptable: 406}
 
 
 class Model(NamedTuple):
@@ -52,7 +61,7 @@ class Prediction(NamedTuple):
 
     classes: list[str]
     results: list[tuple[Probabilities, float | None] | InputError]  # probabilities, c, and unknown score of each photo
-    single: bool
+    given: RequestBody
     thresholds: Thresholds = Thresholds()
 
 
@@ -75,21 +84,41 @@ def model_fn(model_dir: str) -> Model:
     return Model(network.to(device).eval(), classes, preprocessing, device, Thresholds.read(card))
 
 
-def input_fn(body: bytes | str, content_type: str) -> tuple[list[bytes | InputError], bool]:
-    """The photos of a request as files, and whether it was a single photo."""
-    photos = photos_in(body.encode() if isinstance(body, str) else bytes(body), content_type)
-    return photos, is_photo(content_type)
+@contextmanager
+def _client_errors() -> Iterator[None]:
+    """Raise wrong input as an error of AWS's toolkit, if this process is a container of AWS."""
+    try:
+        yield
+    except InputError as error:
+        try:
+            from sagemaker_inference.errors import (  # type: ignore[import-not-found] # only in AWS's containers
+                GenericInferenceToolkitError,
+            )
+        except ImportError:
+            raise error from None
+        status = HTTPStatus(_STATUS.get(type(error), 400))
+        raise GenericInferenceToolkitError(status.value, json.dumps(failure(error)), status.phrase) from None
 
 
-def predict_fn(given: tuple[list[bytes | InputError], bool], model: Model) -> Prediction:
+@_client_errors()
+def input_fn(body: bytes | str, content_type: str | None) -> RequestBody:
+    """The photos of a request as files.
+
+    Raises:
+        InputError: it has none, or its content type cannot be read; in AWS's containers the error of their toolkit.
+    """
+    return photos_in(body.encode() if isinstance(body, str) else bytes(body), content_type)
+
+
+@_client_errors()
+def predict_fn(given: RequestBody, model: Model) -> Prediction:
     """Classify each photo. If one cannot be read, only this one fails.
 
     Raises:
-        BadPhoto: the request was a single photo that cannot be read.
+        InputError: the request was a single photo that cannot be read; in AWS's containers the error of their toolkit.
     """
-    photos, single = given
     results: list[tuple[Probabilities, float | None] | InputError] = []
-    for photo in photos:
+    for photo, file in zip(given.photos, given.files, strict=True):
         try:
             if isinstance(photo, InputError):
                 raise photo
@@ -98,20 +127,27 @@ def predict_fn(given: tuple[list[bytes | InputError], bool], model: Model) -> Pr
                 probabilities, *unknown = model.network(pixels.to(model.device))
             results.append((probabilities[0].cpu().numpy(), float(unknown[0]) if unknown else None))
         except InputError as error:
-            if single:
-                raise
-            results.append(error)
-    return Prediction(model.classes, results, single, model.thresholds)
+            if given.single:
+                raise in_file(error, file) from error
+            results.append(in_file(error, file))
+    return Prediction(model.classes, results, given, model.thresholds)
 
 
+@_client_errors()
 def output_fn(prediction: Prediction, accept: str) -> bytes:
-    """The response's body, as application/json, application/jsonlines or text/csv."""
+    """The response's body, as application/json, application/jsonlines or text/csv.
+
+    Raises:
+        InputError: none of these is accepted, or the model lacks what is asked for; in AWS's containers the error of
+            their toolkit.
+    """
     want = response_format(accept, "")
     prediction.thresholds.check(unknown=want.unknown, coverage=want.coverage)
     responses: list[PhotoResult] = [
         failure(p) if isinstance(p, InputError) else _photo_result(prediction, *p, want) for p in prediction.results
     ]
-    return encode(responses, want, single=prediction.single)
+    named = [with_file(r, file) for r, file in zip(responses, prediction.given.files, strict=True)]
+    return encode(named, want, single=prediction.given.single)
 
 
 def _photo_result(

@@ -8,8 +8,16 @@ import re
 import struct
 from typing import NamedTuple
 
-from sagehound.inference.boxes import avif_pixels, boxes, heif_pixels, is_heif
+from sagehound.inference.boxes import avif_pixels, boxes, heif_pixels, is_avif, is_heif
 
+_MAGIC = (  # first bytes of a file, and Pillow's name of its format
+    (b"\xff\xd8\xff", "JPEG"),
+    (b"\x89PNG\r\n\x1a\n", "PNG"),
+    (b"GIF8", "GIF"),
+    (b"BM", "BMP"),
+    *((mark, "TIFF") for mark in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")),  # + is a BigTIFF
+    *((mark, "JPEG2000") for mark in (b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51")),
+)
 _MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")  # markers that libjpeg acts on
 _SEGMENTS = 10_000  # of a JPEG; a photo has less than a thousand, 25 MB may have six million, which take 9 s to read
 _WINDOW = 2**20  # bytes that are searched at once; 25 MB of 0xff take 0.6 s
@@ -24,6 +32,17 @@ _J2K_TILES = 10_000  # OpenJPEG allocates 8 KB for each
 _J2K_BLOCKS = 2**20  # OpenJPEG allocates 420 bytes for each code-block, even an empty one
 _J2K_PACKETS = 2**25  # precincts x layers, 2 bytes for each
 _J2K_PARTS = 65_535  # tile-parts
+
+
+def kind_of(content: bytes) -> str | None:
+    """Pillow's name of the format, by the first bytes of a file; None if it is not a photo."""
+    if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
+        return "WEBP"
+    if is_avif(content):
+        return "AVIF"
+    if is_heif(content):
+        return "HEIF"
+    return next((name for magic, name in _MAGIC if content.startswith(magic)), None)
 
 
 class JpegScans(NamedTuple):

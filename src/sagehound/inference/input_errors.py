@@ -22,3 +22,8 @@ class InputError(SagehoundError):
     """Wrong input: data, a weights file, a checkpoint."""
 
     exit_code = 3
+
+
+def in_file(error: InputError, file: str | None) -> InputError:
+    """The same error, whose message begins with the file's name, if there is one."""
+    return error if file is None else type(error)(f"{file}: {error}", error.instead)

@@ -13,7 +13,7 @@ import numpy as np
 from sagehound.data.folders import LeftOut, photos_below
 from sagehound.errors import InputError
 from sagehound.inference.decode import file_bytes
-from sagehound.inference.formats import photos_in
+from sagehound.inference.request_body import photos_in
 
 SUFFIX = ".jsonl"
 
@@ -122,7 +122,7 @@ def _photos_of(line: bytes, file: str, number: int) -> Iterator[Arrived]:
             "remove the file, or give the folder that SageMaker's data capture or deploy.capture wrote"
         ) from error
     try:
-        photos = photos_in(body, content_type)
+        photos = photos_in(body, content_type).photos
     except InputError as error:
         yield Arrived(f"{file}#{event}", error, time)
         return

@@ -7,8 +7,10 @@ from fastapi import Depends, Query
 from fastapi import Path as InPath
 from pydantic import BaseModel
 
-from sagehound.inference import formats
-from sagehound.serving.request_handler import Asked, Load
+from sagehound.inference.formats import CSV
+from sagehound.inference.request_body import FORM, JSON, LINES, MAX_INSTANCES, PHOTO
+from sagehound.serving.protocols import Asked
+from sagehound.serving.request_handler import Load
 
 
 class Error(BaseModel):
@@ -22,6 +24,14 @@ class Failure(BaseModel):
     """The body of every response that is not 200, and the response for a failed photo of several."""
 
     error: Error
+    request_id: str | None = None  # of the response's header X-Request-Id; a failed photo has none
+
+
+class V2Failure(BaseModel):
+    """An error of the Open Inference Protocol."""
+
+    error: str
+    request_id: str
 
 
 class Model(BaseModel):
@@ -54,18 +64,20 @@ def failures(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 _PHOTO = {"type": "string", "format": "binary"}
+_FILES = {"type": "array", "items": _PHOTO, "minItems": 1, "maxItems": MAX_INSTANCES}
 _INSTANCE = {
     "oneOf": [
-        {"type": "string", "contentEncoding": "base64", "description": "a photo's file in base64"},
+        {"type": "string", "contentEncoding": "base64", "description": "a photo's file in base64, or a data URL"},
         {"type": "object", "properties": {"b64": {"type": "string"}}, "required": ["b64"]},
     ]
 }
 BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
-        "content": {media: {"schema": _PHOTO} for media in formats.PHOTO}
+        "content": {media: {"schema": _PHOTO} for media in PHOTO}
         | {
-            formats.JSON: {
+            FORM: {"schema": {"type": "object", "properties": {"file": _FILES}, "required": ["file"]}},
+            JSON: {
                 "schema": {
                     "type": "object",
                     "properties": {
@@ -73,19 +85,17 @@ BODY: dict[str, Any] = {
                             "type": "array",
                             "items": _INSTANCE,
                             "minItems": 1,
-                            "maxItems": formats.MAX_INSTANCES,
+                            "maxItems": MAX_INSTANCES,
                         }
                     },
                     "required": ["instances"],
                 }
             },
-            formats.LINES: {"schema": {"type": "string", "description": "an instance a line"}},
+            LINES: {"schema": {"type": "string", "description": "an instance a line"}},
         },
     }
 }
-LOAD: dict[str, Any] = {
-    "requestBody": {"required": True, "content": {formats.JSON: {"schema": Load.model_json_schema()}}}
-}
+LOAD: dict[str, Any] = {"requestBody": {"required": True, "content": {JSON: {"schema": Load.model_json_schema()}}}}
 _RANKED = {
     "type": "object",
     "properties": {"label": {"type": "string"}, "probability": {"type": "number"}},
@@ -95,6 +105,7 @@ _ONE = {
     "type": "object",
     "properties": {
         **_RANKED["properties"],  # type: ignore[dict-item] # of a dict
+        "file": {"type": "string", "description": "the name of the photo's file in a form"},
         "top": {"type": "array", "items": _RANKED},
         "probabilities": {"type": "object", "additionalProperties": {"type": "number"}},
         "set": {"type": "array", "items": {"type": "string"}},
@@ -114,9 +125,9 @@ ANSWERED: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "Of one photo its own answer, of several one for each in order",
         "content": {
-            formats.JSON: {"schema": {"oneOf": [_ONE, _MANY]}},
-            formats.LINES: {"schema": {"type": "string"}},
-            formats.CSV: {"schema": {"type": "string"}},
+            JSON: {"schema": {"oneOf": [_ONE, _MANY]}},
+            LINES: {"schema": {"type": "string"}},
+            CSV: {"schema": {"type": "string"}},
         },
     },
     **failures(400, 406, 408, 413, 415, 503),

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -20,8 +19,9 @@ from starlette.requests import ClientDisconnect
 
 from sagehound.errors import InputError
 from sagehound.inference import formats
-from sagehound.inference.decode import TooManyPixels
-from sagehound.inference.formats import NotAcceptable, UnsupportedContentType
+from sagehound.inference.decode import NoDecoder, TooManyPixels
+from sagehound.inference.formats import NotAcceptable
+from sagehound.inference.request_body import UnsupportedContentType
 from sagehound.serving.access import Access, Forbidden
 from sagehound.serving.api_description import (
     ANSWERED,
@@ -37,13 +37,16 @@ from sagehound.serving.api_description import (
 )
 from sagehound.serving.batcher import Batcher, ModelHung
 from sagehound.serving.body_reader import TooLarge, TooSlow
+from sagehound.serving.card_routes import NoCard, add_cards
 from sagehound.serving.decoders import Decoders
 from sagehound.serving.guard import Guard, HeadAsGet
 from sagehound.serving.model_store import AlreadyLoaded, ModelStore, NoMemory, UnknownModel
 from sagehound.serving.request_capture import RequestCapture
 from sagehound.serving.request_handler import Limits, RequestHandler
+from sagehound.serving.request_log import HEADER, RequestLog, error_body
 from sagehound.serving.server_metrics import Measured, ServerMetrics
 from sagehound.serving.slots import Unavailable
+from sagehound.serving.v2_routes import add_v2
 
 _PAGE = Path(__file__).parent / "page"
 
@@ -52,11 +55,13 @@ _STATUS: list[tuple[type[InputError], int]] = [
     (TooManyPixels, 413),
     (TooLarge, 413),
     (TooSlow, 408),
+    (NoDecoder, 415),
     (UnsupportedContentType, 415),
     (NotAcceptable, 406),
     (Unavailable, 503),
     (Forbidden, 403),
     (UnknownModel, 404),
+    (NoCard, 404),
     (AlreadyLoaded, 409),
     (NoMemory, 507),
     (InputError, 400),
@@ -68,6 +73,8 @@ def make_app(
     limits: Limits | None = None,
     capture: RequestCapture | None = None,
     access: Access | None = None,
+    *,
+    log_json: bool = False,
 ) -> FastAPI:
     """Make the application. At its end, it finishes the requests that it has begun and closes models and capture.
 
@@ -76,6 +83,7 @@ def make_app(
         limits: of requests.
         capture: of requests and responses.
         access: who may do what; None: everybody everything, as in a SageMaker container.
+        log_json: whether to print a line of JSON for each request.
     """
     limits, access = limits or Limits(), access or Access()
     metrics = ServerMetrics(models)
@@ -101,16 +109,22 @@ def make_app(
     )
     for kind in (InputError, HTTPException, RequestValidationError, ClientDisconnect, Exception):
         app.add_exception_handler(kind, _refused)
-    app.add_middleware(Guard, access=access, docs=_docs(app))
-    app.add_middleware(Measured, metrics=metrics)
-    app.add_middleware(HeadAsGet)  # the last one that is added is the first to handle a request
+    _add_middleware(app, access, metrics, log_json=log_json)
     handler = RequestHandler(models, engine, limits, metrics, capture, access)
     _add_routes(app, handler, metrics)
     _add_models(app, handler, models)
+    add_v2(app, handler, models)
     for path in app.openapi()["paths"].values():
         for operation in path.values():
             operation["responses"].pop("422", None)  # FastAPI's status; here it is 400
     return app
+
+
+def _add_middleware(app: FastAPI, access: Access, metrics: ServerMetrics, *, log_json: bool) -> None:
+    app.add_middleware(Guard, access=access, docs=_docs(app))
+    app.add_middleware(Measured, metrics=metrics)
+    app.add_middleware(HeadAsGet)
+    app.add_middleware(RequestLog, as_json=log_json)  # the last one that is added is the first to handle a request
 
 
 def _docs(app: FastAPI) -> bytes:
@@ -132,28 +146,31 @@ def _administer(request: Request) -> None:
         )
 
 
-def _refused(_: Request, error: Exception) -> Response:
-    """Return every error as JSON with its status."""
+def _refused(request: Request, error: Exception) -> Response:
+    """Return every error as JSON with its status and the identifier of the request."""
     headers = dict(getattr(error, "headers", None) or {})
-    content: Any = formats.failure(error)
+    code, message = formats.failure(error)["error"].values()
     if isinstance(error, InputError):
         status = next(status for kind, status in _STATUS if isinstance(error, kind))
         headers |= {"Retry-After": "1"} if status == 503 else {}
     elif isinstance(error, HTTPException):  # from the router: no such address, no such method
         status, code = error.status_code, HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
-        content = {"error": {"code": code, "message": f"{error.detail}: GET /docs describes every address"}}
+        message = f"{error.detail}: GET /docs describes every address"
     elif isinstance(error, RequestValidationError):
-        wrong = "; ".join(f"{'.'.join(str(p) for p in e['loc'])}: {e['msg']}" for e in error.errors())
-        status, content = 400, {"error": {"code": "bad_request", "message": wrong}}
+        message = "; ".join(f"{'.'.join(str(p) for p in e['loc'])}: {e['msg']}" for e in error.errors())
+        status, code = 400, "bad_request"
     elif isinstance(error, ClientDisconnect):
         status = 400  # nobody reads it
     else:
-        status, content = 500, {"error": {"code": "internal", "message": "the server failed; its log says why"}}
-    return JSONResponse(content, status, headers)
+        status, code, message = 500, "internal", "the server failed; its log says why"
+        headers[HEADER] = request.scope["request_id"]  # no middleware sees this response
+    return JSONResponse(error_body(request.scope, code, message), status, headers)
 
 
 def _add_routes(app: FastAPI, handler: RequestHandler, metrics: ServerMetrics) -> None:
     @app.get("/ping", summary="Whether the server is ready", response_model=Nothing, responses=failures(500))
+    @app.get("/health", summary="The same", response_model=Nothing, responses=failures(500))
+    @app.get("/v2/health/ready", summary="The same", response_model=Nothing, responses=failures(500))
     async def ping() -> Response:
         if handler.is_healthy():
             return JSONResponse({})
@@ -186,6 +203,8 @@ def _add_routes(app: FastAPI, handler: RequestHandler, metrics: ServerMetrics) -
 
 
 def _add_models(app: FastAPI, handler: RequestHandler, models: ModelStore) -> None:
+    add_cards(app, models)
+
     @app.get("/models", summary="The models that are loaded")
     async def list_models(request: Request) -> Listing:
         listed = models.listed()

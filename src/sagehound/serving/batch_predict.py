@@ -16,7 +16,8 @@ from typing import BinaryIO
 from sagehound.artifact.archive import digest, opened
 from sagehound.data.folders import LeftOut, photos_below
 from sagehound.errors import InputError
-from sagehound.inference.formats import JSON, Probabilities, ResponseFormat, failure, photo_result
+from sagehound.inference.formats import Probabilities, ResponseFormat, failure, photo_result
+from sagehound.inference.request_body import JSON
 from sagehound.serving.batcher import Batcher
 from sagehound.serving.prediction_lines import CSV_HEADER, csv_line, in_words, json_line
 from sagehound.serving.predictor import Predictor

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from fastapi import Request
 
 from sagehound.errors import InputError
-from sagehound.inference.formats import UnsupportedContentType
+from sagehound.inference.request_body import UnsupportedContentType
 from sagehound.serving.slots import Busy
 
 _MOST = 2048  # bodies that are read at a time; one needs about 20 KB beside its content

@@ -102,7 +102,7 @@ class ModelStore:
                 model.resources = stack.pop_all()
                 self._models[name] = model
 
-    def get(self, name: str | None) -> Predictor | None:
+    def get(self, name: str | None, *, is_use: bool = True) -> Predictor | None:
         """The model of that name; None if it is evicted: call ``reopen``. Without a name, the default or the only one.
 
         Raises:
@@ -111,11 +111,11 @@ class ModelStore:
             InputError: there are several and no name was given.
         """
         with self._lock:
-            name = self.name_of(name)
-            model = self._find(name)
+            model = self._find(name := self.name_of(name))
             if model.is_out:
                 raise ModelHung(f"model {name} did not return: it is out of service until it is loaded again")
-            self._models.move_to_end(name)
+            if is_use:
+                self._models.move_to_end(name)
             return model.predictor
 
     def name_of(self, name: str | None) -> str:
@@ -246,9 +246,8 @@ class ModelStore:
             UnknownModel: there is none of that name.
         """
         with self._lock:
-            self._find(name)
+            self._evict(self._find(name))
             model = self._models.pop(name)
-            self._evict(model)
         model.resources.close()
 
     def describe(self, name: str) -> dict[str, Any]:
@@ -257,13 +256,16 @@ class ModelStore:
         Raises:
             UnknownModel: there is none of that name.
         """
-        with self._lock:
-            model = self._find(name)
+        model = self._find(name)
         return {**_entry(name, model), "card": model.about}
 
     def count(self) -> int:
         """Number of models, whether or not they are in memory."""
         return len(self._models)
+
+    def folder(self, name: str | None) -> Path:
+        """The folder of an unpacked model. It raises UnknownModel and InputError as ``get`` does."""
+        return self._find(self.name_of(name)).folder
 
     def listed(self) -> list[dict[str, Any]]:
         """Every model's modelName, modelUrl, and whether it is in memory, by name."""

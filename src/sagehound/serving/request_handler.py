@@ -1,10 +1,10 @@
 """Reads requests within limits and returns responses."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from anyio import CapacityLimiter, to_thread
 from fastapi import Request, Response
@@ -15,12 +15,16 @@ from starlette.requests import ClientDisconnect
 
 from sagehound.errors import InputError
 from sagehound.inference import formats
-from sagehound.inference.formats import PhotoResult, ResponseFormat, UnsupportedContentType
+from sagehound.inference.formats import PhotoResult, ResponseFormat
+from sagehound.inference.input_errors import in_file
+from sagehound.inference.preprocessing import Pixels
+from sagehound.inference.request_body import JSON, UnsupportedContentType, media_of
 from sagehound.serving.access import Access
 from sagehound.serving.batcher import Batcher
 from sagehound.serving.body_reader import BodyReader, Held
 from sagehound.serving.model_store import ModelStore
 from sagehound.serving.predictor import Predictor
+from sagehound.serving.protocols import Asked, Given, InferenceProtocol, Invocation
 from sagehound.serving.request_capture import CapturedCall, RequestCapture
 from sagehound.serving.server_metrics import ServerMetrics
 from sagehound.serving.slots import Slot, Slots, Unavailable
@@ -28,7 +32,6 @@ from sagehound.serving.slots import Slot, Slots, Unavailable
 _T = TypeVar("_T")
 _AT_ONCE = 16  # photos of one request that are processed at a time
 _LOAD_BYTES = 2**16  # bytes of a request to load a model
-_LONG = 2**18  # bytes of JSON; larger bodies are parsed in a thread
 
 
 @dataclass(frozen=True)
@@ -57,15 +60,6 @@ class Load(BaseModel):
     url: str = Field(min_length=1, max_length=4096, description="a run's folder, a model.tar.gz, or an unpacked one")
 
 
-class Asked(NamedTuple):
-    """What the address of a request asks for; None where it does not say."""
-
-    top_k: int | None = None
-    all: bool | None = None
-    unknown: bool | None = None
-    coverage: float | None = None
-
-
 class RequestHandler:
     """Handles requests; successful ones are captured."""
 
@@ -84,48 +78,49 @@ class RequestHandler:
         self._slots = Slots(limits.requests)
         self._loaders = CapacityLimiter(limits.requests)
 
-    async def respond(self, request: Request, name: str | None, asked: Asked) -> Response:
+    async def respond(
+        self, request: Request, name: str | None, asked: Asked, protocol: InferenceProtocol | None = None
+    ) -> Response:
         """The response to the photo or photos of a request.
 
         Raises:
             InputError: the request cannot be handled; app.py has the statuses of its kinds.
         """
         with self._taken_on() as held:
-            content_type = request.headers.get("content-type", "")
-            want = formats.response_format(request.headers.get("accept"), content_type, *asked)
+            protocol = protocol or Invocation()
+            want = protocol.response_format(request, asked)
             self._models.get(name)  # check the model before the body is read
             body = await self._bodies.read(request, held, self._limits.body_bytes)
             with self._slots.taken(self._models.name_of(name), self._models.count()) as slot:
                 try:
                     async with asyncio.timeout(self._limits.seconds):
-                        return await self._answered(request, name, want, body, slot)
+                        return await self._answered(request, name, want, body, protocol, slot)
                 except TimeoutError as error:
                     seconds = f"{self._limits.seconds:g} s"
                     raise TimedOut(f"no response within {seconds}: the server or its model is too slow") from error
 
     async def _answered(
-        self, request: Request, name: str | None, want: ResponseFormat, body: bytes, slot: Slot
+        self,
+        request: Request,
+        name: str | None,
+        want: ResponseFormat,
+        body: bytes,
+        protocol: InferenceProtocol,
+        slot: Slot,
     ) -> Response:
-        content_type = request.headers.get("content-type", "")
         predictor, model = self._models.get(name), self._models.name_of(name)
         if predictor is None:
             predictor = await self._in_thread(self._models.reopen, name)
-        predictor.card.thresholds.check(unknown=want.unknown, coverage=want.coverage)
-        if formats.is_photo(content_type):
-            answers = [await self._one(predictor, body, want, slot)]
-        else:
-            photos = await self._unpacked(body, content_type)
-            if self._capture is None:
-                body = b""  # free the memory
-            room = asyncio.Semaphore(_AT_ONCE)
-            tasks = [asyncio.ensure_future(self._of_many(request, predictor, p, want, room, slot)) for p in photos]
-            try:
-                answers = await asyncio.gather(*tasks)
-            finally:
-                while tasks:
-                    tasks.pop().cancel()  # the others, if one failed
-        content = formats.encode(answers, want, single=formats.is_photo(content_type))
-        if self._capture is not None:
+        want = protocol.completed(want, predictor.card)
+        given = await self._unpacked(body, protocol)
+        is_captured = self._capture is not None and protocol.is_captured
+        if not is_captured:
+            body = b""  # free the memory
+        room = asyncio.Semaphore(_AT_ONCE)
+        each = [self._of_many(request, predictor, given, i, want, room, slot) for i in range(len(given.photos))]
+        content = protocol.encode(await _all(each), want, given)
+        if self._capture is not None and is_captured:
+            content_type = request.headers.get("content-type", "")
             self._capture.add(CapturedCall(model, content_type, body, want.media, content))
         return Response(content, media_type=want.media)
 
@@ -136,9 +131,9 @@ class RequestHandler:
             InputError: the request is malformed, or the model cannot be loaded.
         """
         with self._taken_on() as held:
-            media = formats.media_of(request.headers.get("content-type", ""))
-            if media != formats.JSON:  # pages of other sites cannot send this type without permission
-                raise UnsupportedContentType(f"content type {media!r}: send {formats.JSON}")
+            media = media_of(request.headers.get("content-type", ""))
+            if media != JSON:  # pages of other sites cannot send this type without permission
+                raise UnsupportedContentType(f"content type {media!r}: send {JSON}")
             body = await self._bodies.read(request, held, _LOAD_BYTES)
             try:
                 wanted = Load.model_validate_json(body)
@@ -175,23 +170,23 @@ class RequestHandler:
         finally:
             self._metrics.in_flight.dec()
 
-    async def _unpacked(self, body: bytes, content_type: str) -> list[bytes | InputError]:
-        if len(body) < _LONG:
-            return formats.photos_in(body, content_type)
-        return await run_in_threadpool(formats.photos_in, body, content_type)
+    async def _unpacked(self, body: bytes, protocol: InferenceProtocol) -> Given:
+        return await run_in_threadpool(protocol.photos, body) if protocol.is_slow(body) else protocol.photos(body)
 
     async def _of_many(
         self,
         request: Request,
         predictor: Predictor,
-        photo: bytes | InputError,
+        given: Given,
+        i: int,
         want: ResponseFormat,
         room: asyncio.Semaphore,
         slot: Slot,
     ) -> PhotoResult:
-        """The response to one photo of several; an error concerns only this photo."""
+        """The response to photo ``i`` of a request; an error concerns only this photo, unless it is a single one."""
+        photo, name = given.photos[i], given.names[i]
         async with room:
-            if await request.is_disconnected():
+            if not given.single and await request.is_disconnected():
                 raise ClientDisconnect
             try:
                 if isinstance(photo, InputError):
@@ -201,9 +196,11 @@ class RequestHandler:
             except Unavailable:
                 raise  # the request can be sent again
             except InputError as error:
-                return formats.failure(error)
+                if given.single:
+                    raise in_file(error, name) from error
+                return formats.failure(in_file(error, name))
 
-    async def _one(self, predictor: Predictor, photo: bytes, want: ResponseFormat, slot: Slot) -> PhotoResult:
+    async def _one(self, predictor: Predictor, photo: bytes | Pixels, want: ResponseFormat, slot: Slot) -> PhotoResult:
         try:
             # the future has no name here: an error's frame would hold it, and it the error, and both the model
             row = await asyncio.wrap_future(
@@ -216,3 +213,13 @@ class RequestHandler:
         classes = predictor.card.classes
         unknown = float(row[-1]) if want.unknown else None
         return formats.photo_result(classes, row[: len(classes)], want, predictor.card.thresholds, unknown)
+
+
+async def _all(photos: Sequence[Coroutine[None, None, PhotoResult]]) -> list[PhotoResult]:
+    """The results in order. After an error, the others are cancelled."""
+    tasks = [asyncio.ensure_future(photo) for photo in photos]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        while tasks:  # an error's frame would hold them, and they the error
+            tasks.pop().cancel()

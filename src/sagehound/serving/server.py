@@ -47,6 +47,8 @@ def serve(
     model_bytes: int | None = None,
     capture: RequestCapture | None = None,
     access: Access | None = None,
+    *,
+    log_json: bool = False,
 ) -> None:
     """Serve until SIGTERM or Ctrl-C, then finish the requests in progress.
 
@@ -57,6 +59,7 @@ def serve(
         model_bytes: memory for open models; None: half of the machine's.
         capture: of requests and responses.
         access: who may do what; None: everybody everything, as in a SageMaker container.
+        log_json: whether to print a line of JSON for each request.
 
     Raises:
         ConfigError: the port is in use, or the certificate cannot be read.
@@ -72,7 +75,7 @@ def serve(
     try:
         for name, url in models.items():
             held.load(name, url)
-        app = make_app(held, limits, capture, access)
+        app = make_app(held, limits, capture, access, log_json=log_json)
         listening = _listen(address.host, address.port)
         _announce(models, address, listening.getsockname()[1], access)
         _Server(_settings(app, address)).run(sockets=[listening])

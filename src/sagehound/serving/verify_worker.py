@@ -115,6 +115,7 @@ def _through_functions(model: str, requests: list[Request]) -> list[Answers]:
     from sagehound.errors import InputError
     from sagehound.inference import formats
     from sagehound.inference.preprocessing import prepare
+    from sagehound.inference.request_body import photos_in
     from sagehound.serving.predictor import Predictor
 
     responses = []
@@ -125,14 +126,15 @@ def _through_functions(model: str, requests: list[Request]) -> list[Answers]:
             content_type = request["content_type"]
             want = formats.response_format(_accept(content_type), content_type)
             answers = []
-            for photo in formats.photos_in(_body(request), content_type):
+            given = photos_in(_body(request), content_type)
+            for photo in given.photos:
                 if isinstance(photo, InputError):
                     raise photo
                 *probabilities, unknown = predictor.scored([prepare(photo, preprocessing)])[0]
                 thresholds = predictor.card.thresholds
                 row = np.array(probabilities, np.float32)
                 answers.append(formats.photo_result(classes, row, want, thresholds, float(unknown)))
-            content = formats.encode(answers, want, single=formats.is_photo(content_type))
+            content = formats.encode(answers, want, single=given.single)
             responses.append(_read(content, content_type))
     return responses
 

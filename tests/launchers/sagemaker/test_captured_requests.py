@@ -10,7 +10,7 @@ import pytest
 from emulator_helpers import client
 from helpers import ROOT, Command
 
-from sagehound.inference.formats import JSON
+from sagehound.inference.request_body import JSON
 from sagehound.monitoring.photo_sources import of_captures
 from sagehound.serving.request_capture import CapturedCall
 from sagehound_launchers.config import Aws

@@ -25,6 +25,7 @@ async function start() {
 
 async function showCard() {
   const { card } = await read(await fetch(`/models/${encodeURIComponent(models.value)}`));
+  at("model-card").href = `/models/${encodeURIComponent(models.value)}/card`;
   const test = card.metrics?.test ?? {};
   const interval = test.top1_interval ? `, 95 % interval ${test.top1_interval.map(percent).join(" to ")}` : "";
   const rows = {
