@@ -199,3 +199,28 @@ def test_models_in_memory_stay_below_their_limit(run: Path, tmp_path: Path, phot
     answered_soon(server, photo)
     assert sum(m["inMemory"] for m in server.request("GET", "/models").json()["models"]) == 1
     assert server.stop() == (143, "")
+
+
+SHORT_STOP = """
+import sys
+from sagehound.serving.request_handler import Limits
+from sagehound.serving.server import Address, serve
+serve({"hung": sys.argv[1]}, Address("127.0.0.1", 0), Limits(stop_seconds=1))
+"""
+
+
+@pytest.mark.slow
+def test_sigterm_refuses_what_does_not_end_in_time(tmp_path: Path, photo: bytes) -> None:
+    command = [sys.executable, "-c", SHORT_STOP, str(looping(tmp_path / "hung"))]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    url = process.stdout.readline().split(" at ")[1].split()[0]
+    with ThreadPoolExecutor(1) as other:
+        headers = {"Content-Type": "image/jpeg"}
+        attack = other.submit(urllib3.request, "POST", f"{url}/invocations", body=photo, headers=headers, retries=False)
+        time.sleep(0.5)
+        process.terminate()
+        errors = process.communicate(timeout=20)[1]
+        assert (process.returncode, errors) == (143, "")
+        assert code(attack.result()) == "timed_out"
+        assert "the server is stopping" in attack.result().json()["error"]["message"]

@@ -168,6 +168,8 @@ def _refused(request: Request, error: Exception) -> Response:
 
 
 def _add_routes(app: FastAPI, handler: RequestHandler, metrics: ServerMetrics) -> None:
+    app.state.handler = handler  # for the server, which sets is_stopping
+
     @app.get("/ping", summary="Whether the server is ready", response_model=Nothing, responses=failures(500))
     @app.get("/health", summary="The same", response_model=Nothing, responses=failures(500))
     @app.get("/v2/health/ready", summary="The same", response_model=Nothing, responses=failures(500))

@@ -103,7 +103,8 @@ class BodyReader:
         del self._coming[held]
         self._bytes -= held.bytes
         held.bytes, held.refused = 0, True
-        held.limit.reschedule(asyncio.get_running_loop().time())
+        if not held.limit.expired():
+            held.limit.reschedule(asyncio.get_running_loop().time())
 
 
 def _too_large(most: int) -> TooLarge:

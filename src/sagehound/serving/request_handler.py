@@ -1,8 +1,9 @@
 """Reads requests within limits and returns responses."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator, Sequence
-from contextlib import contextmanager
+import math
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -46,6 +47,7 @@ class Limits:
     # seconds from a whole body to its response, or to load a model: SageMaker waits 60 s for a response (AWS's
     # reference, InvokeEndpoint), which must be on its way before
     seconds: float = 55.0
+    stop_seconds: float = 20.0  # seconds from SIGTERM to the last response; less than the grace of a stop
 
 
 class TimedOut(Unavailable):
@@ -77,6 +79,8 @@ class RequestHandler:
         self._bodies = BodyReader(limits.body_seconds, limits.bodies_bytes)
         self._slots = Slots(limits.requests)
         self._loaders = CapacityLimiter(limits.requests)
+        self._deadlines: set[asyncio.Timeout] = set()  # of the requests in progress
+        self.is_stopping: Callable[[], bool] = lambda: False
 
     async def respond(
         self, request: Request, name: str | None, asked: Asked, protocol: InferenceProtocol | None = None
@@ -92,12 +96,23 @@ class RequestHandler:
             self._models.get(name)  # check the model before the body is read
             body = await self._bodies.read(request, held, self._limits.body_bytes)
             with self._slots.taken(self._models.name_of(name), self._models.count()) as slot:
-                try:
-                    async with asyncio.timeout(self._limits.seconds):
-                        return await self._answered(request, name, want, body, protocol, slot)
-                except TimeoutError as error:
-                    seconds = f"{self._limits.seconds:g} s"
-                    raise TimedOut(f"no response within {seconds}: the server or its model is too slow") from error
+                async with self._deadline():
+                    return await self._answered(request, name, want, body, protocol, slot)
+
+    @asynccontextmanager
+    async def _deadline(self) -> AsyncIterator[None]:
+        seconds = self._limits.seconds
+        deadline = asyncio.timeout(seconds)
+        self._deadlines.add(deadline)
+        try:
+            async with deadline:
+                yield
+        except TimeoutError as error:
+            if self.is_stopping():
+                raise TimedOut("the server is stopping; send the request again") from error
+            raise TimedOut(f"no response within {seconds:g} s: the server or its model is too slow") from error
+        finally:
+            self._deadlines.discard(deadline)
 
     async def _answered(
         self,
@@ -149,11 +164,18 @@ class RequestHandler:
         return self._engine.is_healthy(self._limits.seconds) and self._models.is_healthy()
 
     async def watch(self) -> None:
-        """Take models that do not return out of service, until this task is cancelled."""
+        """Take models that do not return out of service, and end requests before the server stops, until cancelled."""
+        loop = asyncio.get_running_loop()
+        last = math.inf  # when the last request must end
         while True:
             await asyncio.sleep(min(1.0, self._limits.seconds / 4))
             for stop, thread in self._engine.abandon_hung(self._limits.seconds):
                 self._models.take_out(stop, thread)
+            if self.is_stopping():
+                last = min(last, loop.time() + self._limits.stop_seconds)
+                for deadline in self._deadlines:
+                    if not deadline.expired() and (deadline.when() or math.inf) > last:
+                        deadline.reschedule(last)
 
     async def _in_thread(self, call: Callable[..., _T], *arguments: object) -> _T:
         """Call what loads a model. A request that has waited too long leaves; the others' threads are not used."""
@@ -217,6 +239,8 @@ class RequestHandler:
 
 async def _all(photos: Sequence[Coroutine[None, None, PhotoResult]]) -> list[PhotoResult]:
     """The results in order. After an error, the others are cancelled."""
+    if len(photos) == 1:
+        return [await photos[0]]
     tasks = [asyncio.ensure_future(photo) for photo in photos]
     try:
         return await asyncio.gather(*tasks)
