@@ -1,5 +1,6 @@
 """Attacks on a real server: other clients are still answered, and SIGTERM ends it."""
 
+import base64
 import io
 import json
 import subprocess
@@ -25,6 +26,13 @@ def answered_soon(server: Server, photo: bytes) -> None:
     start = time.monotonic()
     assert server.invoke(photo).status == 200
     assert time.monotonic() - start < SOON
+
+
+def large_photo() -> bytes:
+    """49 megapixels in 6 KB."""
+    file = io.BytesIO()
+    Image.new("1", (7000, 7000)).save(file, "PNG")
+    return file.getvalue()
 
 
 @contextmanager
@@ -58,9 +66,7 @@ def test_large_bodies_that_do_not_end_make_room(server: Server, photo: bytes) ->
 @pytest.mark.slow
 def test_large_photos_do_not_hold_up_small_ones(server: Server, photo: bytes) -> None:
     """16 photos of 49 megapixels, in 6 KB each, take 6 seconds and more to decode."""
-    file = io.BytesIO()
-    Image.new("1", (7000, 7000)).save(file, "PNG")
-    large = file.getvalue()
+    large = large_photo()
     with ThreadPoolExecutor(16) as attackers, ThreadPoolExecutor(8) as clients:
         attack = [attackers.submit(server.invoke, large, "image/png") for _ in range(16)]
         time.sleep(0.5)
@@ -68,6 +74,18 @@ def test_large_photos_do_not_hold_up_small_ones(server: Server, photo: bytes) ->
         assert sum(a.done() for a in attack) < 16, "the attack still runs"
         assert {a.result().status for a in attack} == {200}
     answered_soon(server, photo)
+
+
+@pytest.mark.slow
+def test_large_photos_leave_slots_for_others(run: Path, tmp_path: Path, photo: bytes) -> None:
+    server = Server(tmp_path, f"model={run}", "deploy.max_requests=4")
+    with ThreadPoolExecutor(4) as attackers:
+        attack = [attackers.submit(server.invoke, large_photo(), "image/png") for _ in range(4)]
+        time.sleep(0.3)
+        answered_soon(server, photo)
+        assert sorted(a.result().status for a in attack) == [200, 200, 503, 503]
+    answered_soon(server, photo)
+    assert server.stop() == (143, "")
 
 
 def code(answer: urllib3.BaseHTTPResponse) -> str:
@@ -85,11 +103,14 @@ def test_a_model_that_does_not_return_is_out_of_service(
     """One whose loop ONNX Runtime can stop, and one that it cannot stop."""
     server = Server(tmp_path, f"model=[{run},{hung(tmp_path / 'hung')}]", "deploy.timeout=2", "deploy.max_requests=8")
 
-    def invoke(model: str) -> urllib3.BaseHTTPResponse:
-        return server.request("POST", f"/models/{model}/invoke", photo, Content_Type="image/jpeg")
+    several = json.dumps({"instances": [base64.b64encode(photo).decode()] * 3}).encode()
+
+    def invoke(model: str, body: bytes = photo, content_type: str = "image/jpeg") -> urllib3.BaseHTTPResponse:
+        return server.request("POST", f"/models/{model}/invoke", body, Content_Type=content_type)
 
     with ThreadPoolExecutor(8) as clients:
-        attack = [clients.submit(invoke, "hung") for _ in range(8)]
+        attack = [clients.submit(invoke, "hung", several, "application/json")]
+        attack += [clients.submit(invoke, "hung") for _ in range(7)]
         time.sleep(0.5)
         assert invoke("run").status == 200, "it has slots"
         assert {code(a.result()) for a in attack} <= {"timed_out", "model_hung", "busy"}
@@ -178,3 +199,28 @@ def test_models_in_memory_stay_below_their_limit(run: Path, tmp_path: Path, phot
     answered_soon(server, photo)
     assert sum(m["inMemory"] for m in server.request("GET", "/models").json()["models"]) == 1
     assert server.stop() == (143, "")
+
+
+SHORT_STOP = """
+import sys
+from sagehound.serving.request_handler import Limits
+from sagehound.serving.server import Address, serve
+serve({"hung": sys.argv[1]}, Address("127.0.0.1", 0), Limits(stop_seconds=1))
+"""
+
+
+@pytest.mark.slow
+def test_sigterm_refuses_what_does_not_end_in_time(tmp_path: Path, photo: bytes) -> None:
+    command = [sys.executable, "-c", SHORT_STOP, str(looping(tmp_path / "hung"))]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    url = process.stdout.readline().split(" at ")[1].split()[0]
+    with ThreadPoolExecutor(1) as other:
+        headers = {"Content-Type": "image/jpeg"}
+        attack = other.submit(urllib3.request, "POST", f"{url}/invocations", body=photo, headers=headers, retries=False)
+        time.sleep(0.5)
+        process.terminate()
+        errors = process.communicate(timeout=20)[1]
+        assert (process.returncode, errors) == (143, "")
+        assert code(attack.result()) == "timed_out"
+        assert "the server is stopping" in attack.result().json()["error"]["message"]

@@ -36,7 +36,7 @@ from sagehound.serving.api_description import (
     failures,
 )
 from sagehound.serving.batcher import Batcher, ModelHung
-from sagehound.serving.body_reader import Busy, TooLarge, TooSlow
+from sagehound.serving.body_reader import TooLarge, TooSlow
 from sagehound.serving.card_routes import NoCard, add_cards
 from sagehound.serving.decoders import Decoders
 from sagehound.serving.feedback import Feedback, NoFeedback, NotKept, add_feedback
@@ -44,9 +44,10 @@ from sagehound.serving.guard import Guard, HeadAsGet
 from sagehound.serving.model_store import AlreadyLoaded, ModelStore, NoMemory, UnknownModel
 from sagehound.serving.occlusion import add_explanations
 from sagehound.serving.request_capture import RequestCapture
-from sagehound.serving.request_handler import Limits, RequestHandler, TimedOut
+from sagehound.serving.request_handler import Limits, RequestHandler
 from sagehound.serving.request_log import HEADER, RequestLog, error_body
 from sagehound.serving.server_metrics import Measured, ServerMetrics
+from sagehound.serving.slots import Unavailable
 from sagehound.serving.v2_routes import add_v2
 
 _PAGE = Path(__file__).parent / "page"
@@ -59,9 +60,7 @@ _STATUS: list[tuple[type[InputError], int]] = [
     (NoDecoder, 415),
     (UnsupportedContentType, 415),
     (NotAcceptable, 406),
-    (Busy, 503),
-    (TimedOut, 503),
-    (ModelHung, 503),
+    (Unavailable, 503),
     (Forbidden, 403),
     (UnknownModel, 404),
     (NoCard, 404),
@@ -182,6 +181,8 @@ def _refused(request: Request, error: Exception) -> Response:
 
 
 def _add_routes(app: FastAPI, handler: RequestHandler, metrics: ServerMetrics) -> None:
+    app.state.handler = handler  # for the server, which sets is_stopping
+
     @app.get("/ping", summary="Whether the server is ready", response_model=Nothing, responses=failures(500))
     @app.get("/health", summary="The same", response_model=Nothing, responses=failures(500))
     @app.get("/v2/health/ready", summary="The same", response_model=Nothing, responses=failures(500))

@@ -17,6 +17,7 @@ from sagehound.inference.formats import Probabilities
 from sagehound.inference.preprocessing import Pixels
 from sagehound.serving.decoders import Decoders
 from sagehound.serving.predictor import Predictor, ScoredPredictor, Stop
+from sagehound.serving.slots import Unavailable
 from sagehound.system.machine import cores
 
 MAX_BATCH = 8  # photos; on two cores a photo costs 4.0 ms in a batch of eight, 5.0 alone, 4.1 in sixteen
@@ -27,7 +28,7 @@ _Answer = Future[Probabilities]
 _Item = tuple[Predictor | ScoredPredictor, Pixels, _Answer]
 
 
-class ModelHung(InputError):
+class ModelHung(Unavailable):
     """The model does not return."""
 
 
@@ -45,11 +46,21 @@ class Batcher:
         self._lanes: weakref.WeakKeyDictionary[Stop, _Lane] = weakref.WeakKeyDictionary()  # until a model is freed
         self._lock = threading.Lock()
 
-    def submit(self, predictor: Predictor | ScoredPredictor, photo: Path | bytes | Pixels) -> _Answer:
+    def submit(
+        self,
+        predictor: Predictor | ScoredPredictor,
+        photo: Path | bytes | Pixels,
+        on_slow: Callable[[], object] = lambda: None,
+    ) -> _Answer:
         """Submit a photo's file, or its pixels as the model sees them.
 
         Returns a future of its row, c or c + 1, that raises BadPhoto or TooManyPixels, or InputError for pixels of
         another size.
+
+        Args:
+            predictor: the model.
+            photo: the file, its content, or pixels.
+            on_slow: called in a thread if the photo takes long to decode; its error is the photo's.
         """
         answer: _Answer = Future()
         if isinstance(photo, np.ndarray):
@@ -58,7 +69,7 @@ class Batcher:
             self._put((predictor, photo, answer))
             return answer
         self._decoders.submit(
-            predictor.card.preprocessing, photo, answer, lambda pixels: self._put((predictor, pixels, answer))
+            predictor.card.preprocessing, photo, answer, lambda pixels: self._put((predictor, pixels, answer)), on_slow
         )
         return answer
 
@@ -116,7 +127,7 @@ class _Lane:
     def put(self, item: _Item) -> None:
         """Add a photo."""
         if self._refusal:
-            item[2].set_exception(self._refusal)
+            _fail(item, self._refusal)
         else:
             self._waiting.put(item)
 
@@ -136,13 +147,12 @@ class _Lane:
     def abandon(self, seconds: float) -> None:
         """Refuse the photos in progress, those that wait, and those to come."""
         self._begun, self._refusal = math.inf, ModelHung(f"the model did not return within {seconds:g} s")
-        for _, _, answer in self._batch:
-            with suppress(InvalidStateError):  # it has just returned
-                answer.set_exception(self._refusal)
+        for item in self._batch:
+            _fail(item, self._refusal)
         with suppress(queue.Empty):
             while True:
-                if item := self._waiting.get_nowait():
-                    item[2].set_exception(self._refusal)
+                if waiting := self._waiting.get_nowait():
+                    _fail(waiting, self._refusal)
         self.end()
 
     def _work(self) -> None:
@@ -174,10 +184,15 @@ class _Lane:
             if len(probabilities) != len(batch) or not np.isfinite(probabilities).all():
                 raise ValueError(f"the model gave {len(probabilities)} answers to {len(batch)} photos, or no numbers")
         except Exception as error:
-            for _, _, answer in batch:
-                with suppress(InvalidStateError):
-                    answer.set_exception(error)
+            for item in batch:
+                _fail(item, error)
             return
         for (_, _, answer), row in zip(batch, probabilities, strict=True):
             with suppress(InvalidStateError):  # it was refused meanwhile
                 answer.set_result(row)
+
+
+def _fail(item: _Item, error: Exception) -> None:
+    """Refuse a photo, unless it was answered or its client has left."""
+    with suppress(InvalidStateError):
+        item[2].set_exception(error)

@@ -9,13 +9,10 @@ from fastapi import Request
 
 from sagehound.errors import InputError
 from sagehound.inference.request_body import UnsupportedContentType
+from sagehound.serving.slots import Busy
 
 _MOST = 2048  # bodies that are read at a time; one needs about 20 KB beside its content
 _SHARE = 2**20  # bytes; below, refusing a body frees too little memory
-
-
-class Busy(InputError):
-    """The server has too many requests."""
 
 
 class TooLarge(InputError):
@@ -106,7 +103,8 @@ class BodyReader:
         del self._coming[held]
         self._bytes -= held.bytes
         held.bytes, held.refused = 0, True
-        held.limit.reschedule(asyncio.get_running_loop().time())
+        if not held.limit.expired():
+            held.limit.reschedule(asyncio.get_running_loop().time())
 
 
 def _too_large(most: int) -> TooLarge:

@@ -43,8 +43,12 @@ class Decoders:
         photo: Path | bytes,
         answer: Future[Probabilities],
         then: Callable[[Pixels], object],
+        on_slow: Callable[[], object],
     ) -> None:
-        """Decode a photo's file and pass its pixels to ``then``; ``answer`` gets the error if it cannot be read."""
+        """Decode a photo's file and pass its pixels to ``then``; ``answer`` gets the error if it cannot be read.
+
+        ``on_slow`` is called before the decoding of a photo that takes long.
+        """
 
         def begin() -> None:
             if answer.cancelled():
@@ -53,6 +57,8 @@ class Decoders:
                 content = photo if isinstance(photo, bytes) else file_bytes(photo)
                 needed = cost(content)
                 is_slow = needed.work > _SLOW or len(content) > _SLOW_BYTES
+                if is_slow:
+                    on_slow()
             except BaseException as error:
                 _fail(answer, error)
                 return

@@ -18,7 +18,7 @@ from sagehound.serving.predictor import Predictor, Stop, needed
 
 _PAUSE = 10.0  # seconds until a model that hung is loaded again; twice as many after each time
 _LONGEST_PAUSE = 3600.0
-_COLLECT_EVERY = 2.0  # seconds
+_COLLECT = 1.0  # seconds until garbage is collected, which takes a tenth of a second
 _END = 1.0  # seconds that a model may still be loaded when the server ends
 _MOST_STUCK = 4  # threads that do not return; with more, nothing is loaded
 
@@ -70,7 +70,6 @@ class ModelStore:
         self._models: OrderedDict[str, _Model] = OrderedDict()  # least recently used first
         self._footprints: list[Footprint] = []
         self._stuck: list[threading.Thread] = []
-        self._collected = time.monotonic()
         self._lock = threading.RLock()
         self._closed = threading.Event()
 
@@ -148,12 +147,15 @@ class ModelStore:
             raise
 
     def _open(self, model: _Model) -> Predictor:
-        until = time.monotonic() + self._seconds
+        start, is_collected = time.monotonic(), False
         while (opening := self._begin(model)) is None:
-            if time.monotonic() > until:
+            waited = time.monotonic() - start
+            if waited > self._seconds:
                 raise NoMemory("the models in use leave no memory for another one; try again in a second")
+            if waited > _COLLECT and not is_collected:
+                gc.collect()  # a cycle, such as an error and its frames, may hold an evicted model
+                is_collected = True
             time.sleep(0.01)
-            self._collect()
         try:
             return opening.result(self._seconds)
         except BaseException as error:
@@ -184,13 +186,6 @@ class ModelStore:
                 self._footprints.append(model.opening.footprint)
             return model.opening
 
-    def _collect(self) -> None:
-        """Free evicted models that a cycle holds, such as an error and its frames; it takes a tenth of a second."""
-        with self._lock:
-            if time.monotonic() - self._collected > _COLLECT_EVERY:
-                gc.collect()
-                self._collected = time.monotonic()
-
     def _make_room(self, wanted: int) -> bool:
         """Evict models, least recently used first, until more bytes will fit. Returns whether they fit now.
 
@@ -215,7 +210,7 @@ class ModelStore:
     def take_out(self, stop: Stop, thread: threading.Thread) -> None:
         """Take the model with this stop out of service, because its thread does not return."""
         with self._lock:
-            self._stuck.append(thread)
+            self._stuck = [t for t in self._stuck if t.is_alive()] + [thread]
             for model in self._models.values():
                 if model.stop is not None and model.stop() is stop:
                     self._evict(model)
@@ -236,14 +231,13 @@ class ModelStore:
                 return
 
     def _stuck_threads(self) -> int:
-        self._stuck = [thread for thread in self._stuck if thread.is_alive()]
-        return len(self._stuck)
+        return sum(thread.is_alive() for thread in self._stuck)
 
     def is_healthy(self) -> bool:
         """Whether models can be loaded, and one of them at least is in service, if there are any."""
         with self._lock:
-            models = list(self._models.values())
-            return self._stuck_threads() < _MOST_STUCK and (not models or not all(m.is_out for m in models))
+            in_service = not self._models or not all(m.is_out for m in self._models.values())
+            return in_service and self._stuck_threads() < _MOST_STUCK
 
     def unload(self, name: str) -> None:
         """Unload a model.
@@ -264,6 +258,10 @@ class ModelStore:
         """
         model = self._find(name)
         return {**_entry(name, model), "card": model.about}
+
+    def count(self) -> int:
+        """Number of models, whether or not they are in memory."""
+        return len(self._models)
 
     def folder(self, name: str | None) -> Path:
         """The folder of an unpacked model. It raises UnknownModel and InputError as ``get`` does."""

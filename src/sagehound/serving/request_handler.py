@@ -1,9 +1,9 @@
 """Reads requests within limits and returns responses."""
 
 import asyncio
-from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator, Sequence
-from contextlib import contextmanager
+import math
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -22,12 +22,13 @@ from sagehound.inference.preprocessing import Pixels
 from sagehound.inference.request_body import JSON, UnsupportedContentType, media_of
 from sagehound.serving.access import Access
 from sagehound.serving.batcher import Batcher
-from sagehound.serving.body_reader import BodyReader, Busy, Held
+from sagehound.serving.body_reader import BodyReader, Held
 from sagehound.serving.model_store import ModelStore
 from sagehound.serving.predictor import Predictor
 from sagehound.serving.protocols import Asked, Given, InferenceProtocol, Invocation
 from sagehound.serving.request_capture import CapturedCall, RequestCapture
 from sagehound.serving.server_metrics import ServerMetrics
+from sagehound.serving.slots import Slot, Slots, Unavailable
 
 _T = TypeVar("_T")
 _AT_ONCE = 16  # photos of one request that are processed at a time
@@ -46,9 +47,10 @@ class Limits:
     # seconds from a whole body to its response, or to load a model: SageMaker waits 60 s for a response (AWS's
     # reference, InvokeEndpoint), which must be on its way before
     seconds: float = 55.0
+    stop_seconds: float = 20.0  # seconds from SIGTERM to the last response; less than the grace of a stop
 
 
-class TimedOut(InputError):
+class TimedOut(Unavailable):
     """A request whose response took too long."""
 
 
@@ -75,8 +77,10 @@ class RequestHandler:
         self._models, self._engine, self._limits, self._metrics = models, engine, limits, metrics
         self._capture, self._access = capture, access
         self._bodies = BodyReader(limits.body_seconds, limits.bodies_bytes)
-        self._requests, self._by_model = 0, Counter[str]()
+        self._slots = Slots(limits.requests)
         self._loaders = CapacityLimiter(limits.requests)
+        self._deadlines: set[asyncio.Timeout] = set()  # of the requests in progress
+        self.is_stopping: Callable[[], bool] = lambda: False
 
     async def respond(
         self, request: Request, name: str | None, asked: Asked, protocol: InferenceProtocol | None = None
@@ -91,16 +95,33 @@ class RequestHandler:
             want = protocol.response_format(request, asked)
             self._models.get(name)  # check the model before the body is read
             body = await self._bodies.read(request, held, self._limits.body_bytes)
-            with self._slot(self._models.name_of(name)):
-                try:
-                    async with asyncio.timeout(self._limits.seconds):
-                        return await self._answered(request, name, want, body, protocol)
-                except TimeoutError as error:
-                    seconds = f"{self._limits.seconds:g} s"
-                    raise TimedOut(f"no response within {seconds}: the server or its model is too slow") from error
+            with self._slots.taken(self._models.name_of(name), self._models.count()) as slot:
+                async with self._deadline():
+                    return await self._answered(request, name, want, body, protocol, slot)
+
+    @asynccontextmanager
+    async def _deadline(self) -> AsyncIterator[None]:
+        seconds = self._limits.seconds
+        deadline = asyncio.timeout(seconds)
+        self._deadlines.add(deadline)
+        try:
+            async with deadline:
+                yield
+        except TimeoutError as error:
+            if self.is_stopping():
+                raise TimedOut("the server is stopping; send the request again") from error
+            raise TimedOut(f"no response within {seconds:g} s: the server or its model is too slow") from error
+        finally:
+            self._deadlines.discard(deadline)
 
     async def _answered(
-        self, request: Request, name: str | None, want: ResponseFormat, body: bytes, protocol: InferenceProtocol
+        self,
+        request: Request,
+        name: str | None,
+        want: ResponseFormat,
+        body: bytes,
+        protocol: InferenceProtocol,
+        slot: Slot,
     ) -> Response:
         predictor, model = self._models.get(name), self._models.name_of(name)
         if predictor is None:
@@ -111,7 +132,7 @@ class RequestHandler:
         if not is_captured:
             body = b""  # free the memory
         room = asyncio.Semaphore(_AT_ONCE)
-        each = [self._of_many(request, predictor, given, i, want, room) for i in range(len(given.photos))]
+        each = [self._of_many(request, predictor, given, i, want, room, slot) for i in range(len(given.photos))]
         content = protocol.encode(await _all(each), want, given)
         if self._capture is not None and is_captured:
             content_type = request.headers.get("content-type", "")
@@ -134,7 +155,7 @@ class RequestHandler:
             except ValidationError as error:
                 raise RequestValidationError(error.errors()) from error
             self._access.check_path(wanted.url)
-            with self._slot(wanted.model_name):
+            with self._slots.taken(wanted.model_name, self._models.count()):
                 await self._in_thread(self._models.load, wanted.model_name, wanted.url)
             return wanted
 
@@ -143,11 +164,18 @@ class RequestHandler:
         return self._engine.is_healthy(self._limits.seconds) and self._models.is_healthy()
 
     async def watch(self) -> None:
-        """Take models that do not return out of service, until this task is cancelled."""
+        """Take models that do not return out of service, and end requests before the server stops, until cancelled."""
+        loop = asyncio.get_running_loop()
+        last = math.inf  # when the last request must end
         while True:
             await asyncio.sleep(min(1.0, self._limits.seconds / 4))
             for stop, thread in self._engine.abandon_hung(self._limits.seconds):
                 self._models.take_out(stop, thread)
+            if self.is_stopping():
+                last = min(last, loop.time() + self._limits.stop_seconds)
+                for deadline in self._deadlines:
+                    if not deadline.expired() and (deadline.when() or math.inf) > last:
+                        deadline.reschedule(last)
 
     async def _in_thread(self, call: Callable[..., _T], *arguments: object) -> _T:
         """Call what loads a model. A request that has waited too long leaves; the others' threads are not used."""
@@ -156,33 +184,13 @@ class RequestHandler:
     @contextmanager
     def _taken_on(self) -> Iterator[Held]:
         """Count a request while it is in progress, and its bytes."""
-        self._check_room()  # before the body is read
+        self._slots.check()  # before the body is read
         self._metrics.in_flight.inc()
         try:
             with self._bodies.held() as held:
                 yield held
         finally:
             self._metrics.in_flight.dec()
-
-    @contextmanager
-    def _slot(self, model: str) -> Iterator[None]:
-        """Count a request whose body was read. One model of several has three quarters of the slots at most."""
-        self._check_room()
-        if 4 * (self._by_model[model] + 1) > 3 * self._limits.requests and len(self._models.listed()) > 1:
-            raise Busy(f"{self._by_model[model]} requests of this model are being answered; try again in a second")
-        self._requests += 1
-        self._by_model[model] += 1
-        try:
-            yield
-        finally:
-            self._requests -= 1
-            self._by_model[model] -= 1
-            if not self._by_model[model]:
-                del self._by_model[model]
-
-    def _check_room(self) -> None:
-        if self._requests >= self._limits.requests:
-            raise Busy(f"{self._requests} requests are being answered; try again in a second")
 
     async def _unpacked(self, body: bytes, protocol: InferenceProtocol) -> Given:
         return await run_in_threadpool(protocol.photos, body) if protocol.is_slow(body) else protocol.photos(body)
@@ -195,6 +203,7 @@ class RequestHandler:
         i: int,
         want: ResponseFormat,
         room: asyncio.Semaphore,
+        slot: Slot,
     ) -> PhotoResult:
         """The response to photo ``i`` of a request; an error concerns only this photo, unless it is a single one."""
         photo, name = given.photos[i], given.names[i]
@@ -205,16 +214,20 @@ class RequestHandler:
                 if isinstance(photo, InputError):
                     self._metrics.photos.labels("refused").inc()
                     raise photo
-                return await self._one(predictor, photo, want)
+                return await self._one(predictor, photo, want, slot)
+            except Unavailable:
+                raise  # the request can be sent again
             except InputError as error:
                 if given.single:
                     raise in_file(error, name) from error
                 return formats.failure(in_file(error, name))
 
-    async def _one(self, predictor: Predictor, photo: bytes | Pixels, want: ResponseFormat) -> PhotoResult:
+    async def _one(self, predictor: Predictor, photo: bytes | Pixels, want: ResponseFormat, slot: Slot) -> PhotoResult:
         try:
             # the future has no name here: an error's frame would hold it, and it the error, and both the model
-            row = await asyncio.wrap_future(self._engine.submit(predictor.scored if want.unknown else predictor, photo))
+            row = await asyncio.wrap_future(
+                self._engine.submit(predictor.scored if want.unknown else predictor, photo, slot.slow)
+            )
         except InputError:
             self._metrics.photos.labels("refused").inc()
             raise
@@ -226,9 +239,11 @@ class RequestHandler:
 
 async def _all(photos: Sequence[Coroutine[None, None, PhotoResult]]) -> list[PhotoResult]:
     """The results in order. After an error, the others are cancelled."""
+    if len(photos) == 1:
+        return [await photos[0]]
     tasks = [asyncio.ensure_future(photo) for photo in photos]
     try:
         return await asyncio.gather(*tasks)
     finally:
-        for task in tasks:
-            task.cancel()
+        while tasks:  # an error's frame would hold them, and they the error
+            tasks.pop().cancel()

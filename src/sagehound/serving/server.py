@@ -81,7 +81,7 @@ def serve(
         app = make_app(held, limits, capture, access, feedback=feedback, log_json=log_json)
         listening = _listen(address.host, address.port)
         _announce(models, address, listening.getsockname()[1], access)
-        _Server(_settings(app, address)).run(sockets=[listening])
+        _Server(app, address).run(sockets=[listening])
     except SystemExit as ended:
         if not held.close():  # Python's own end aborts while ONNX Runtime computes
             sys.stdout.flush()
@@ -110,6 +110,10 @@ def _settings(app: FastAPI, address: Address) -> LimitedConfig:
 
 class _Server(uvicorn.Server):
     """uvicorn's server, which always ends after a signal."""
+
+    def __init__(self, app: FastAPI, address: Address) -> None:
+        super().__init__(_settings(app, address))
+        app.state.handler.is_stopping = lambda: self.should_exit
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Finish the requests in progress; end the process at the limit, whatever still runs."""
