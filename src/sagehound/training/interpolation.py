@@ -16,7 +16,7 @@ from sagehound.data.duplicates import Pair
 from sagehound.data.photo_set import PhotoSet
 from sagehound.errors import InputError
 from sagehound.evaluation import bootstrap, evaluate
-from sagehound.evaluation.tables import Predictions
+from sagehound.evaluation.tables import Predictions, describe_weights
 from sagehound.metrics import direction
 from sagehound.models.classifier import Classifier
 from sagehound.storage.atomic import replacing
@@ -85,7 +85,8 @@ def choose(
         checkpoint.load_weights(model, mixed(start, trained["state_dict"], alpha))
         predictions[alpha] = evaluate.predict_split(model, data, "valid", device)
     chosen = decide(predictions, data.photos.scenes_of("valid"), cfg.trainer.monitor)
-    _tell(chosen, int(trained["epoch"]) + 1)
+    chosen["epoch"] = int(trained["epoch"]) + 1
+    _tell(chosen)
     _write(checkpoints, start, trained, chosen)
     return chosen
 
@@ -127,11 +128,11 @@ def decide(predictions: dict[float, Predictions], scenes: list[int], monitor: st
     }
 
 
-def _tell(chosen: dict[str, Any], epoch: int) -> None:
+def _tell(chosen: dict[str, Any]) -> None:
     name = chosen["by"].split(".")[1]
     score = {one["alpha"]: f"{one[name]:.4g}" for one in chosen["candidates"]}
     best, kept = chosen["best"], chosen["kept"]
-    what = f"epoch {epoch}" if best == 1 else f"{best:.0%} of the way from it to epoch {epoch}"
+    what = describe_weights(best, chosen["epoch"])
     measured = f"{chosen['by']} {score[best]}, better in {chosen['certainty']:.1%} of the bootstrap's draws"
     if kept:
         console.info(f"fine-tuning: kept {what} ({measured}) instead of the solved head ({score[0.0]})")
