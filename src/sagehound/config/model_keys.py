@@ -46,7 +46,12 @@ class Finetune:
         choices=("head", "gradual", "full"),
     )
     head_epochs: int = key("epochs before the backbone is unfrozen; for finetune=gradual", 0, at_least=0)
-    backbone_lr: float = key("learning rate of the backbone's last layer, as a multiple of optimizer.lr", 0.1, above=0)
+    backbone_lr: float | None = key(
+        "learning rate of the backbone's last layer, and of a head that was solved before, as a multiple of "
+        "optimizer.lr; null: 0.03 if the head was solved, otherwise 0.1",
+        None,
+        above=0,
+    )
     layer_decay: float = key(
         "factor by which the learning rate falls from each layer to the one before it", 0.8, above=0, at_most=1
     )

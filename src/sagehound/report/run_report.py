@@ -149,8 +149,8 @@ def _curves(run: Contents) -> Section:
     if choice := run.metrics.get("finetune_choice"):
         kept, winner = (tables.describe_weights(choice[name], choice["epoch"]) for name in ("kept", "best"))
         section.text(
-            f"The weights that were kept: {kept}. The best {choice['by']} of the others has {winner}; it is better than "
-            f"the solved head in {choice['certainty']:.1%} of the bootstrap's draws of valid photos."
+            f"The weights that were kept: {kept}. The best {choice['by']} of the others has {winner}; it is better "
+            f"than the solved head in {choice['certainty']:.1%} of the bootstrap's draws of valid photos."
         )
         rows = [
             [tables.describe_weights(one["alpha"], choice["epoch"]), f"{one['loss']:.4g}", f"{one['top1']:.1%}"]
