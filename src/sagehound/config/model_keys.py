@@ -46,10 +46,10 @@ class Finetune:
         choices=("head", "gradual", "full"),
     )
     head_epochs: int = key("epochs before the backbone is unfrozen; for finetune=gradual", 0, at_least=0)
-    backbone_lr: float | None = key(
+    backbone_lr: float = key(
         "learning rate of the backbone's last layer, and of a head that was solved before, as a multiple of "
-        "optimizer.lr; null: 0.03 if the head was solved, otherwise 0.1",
-        None,
+        "optimizer.lr",
+        0.1,
         above=0,
     )
     layer_decay: float = key(

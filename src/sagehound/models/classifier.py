@@ -35,7 +35,7 @@ class Classifier(Steps, Optimization):
         hidden: widths of the head's hidden layers; none is one linear layer.
         dropout: share of inputs that are dropped before each layer of the head.
         head_epochs: gradual: epochs before the backbone is unfrozen.
-        backbone_lr: learning rate of the backbone's last layer, as a share of ``lr``; None: 0.1.
+        backbone_lr: learning rate of the backbone's last layer, as a share of ``lr``.
         layer_decay: learning rate of each layer, as a share of that of the next layer towards the head.
         freeze_norm: keep the pretrained BatchNorm statistics while the backbone is trained.
         loss: cross_entropy, focal, or a module of your own: logits, b x c, and targets to losses, b, or to their mean.
@@ -78,7 +78,7 @@ class Classifier(Steps, Optimization):
         hidden: Sequence[int] = (),
         dropout: float = 0.0,
         head_epochs: int = 0,
-        backbone_lr: float | None = None,
+        backbone_lr: float = 0.1,
         layer_decay: float = 0.8,
         freeze_norm: bool = True,
         loss: str | nn.Module = "cross_entropy",

@@ -7,7 +7,6 @@ from torch import nn
 
 from sagehound.config import Finetune, Optimizer
 
-_BACKBONE_LR = {True: 0.03, False: 0.1}  # by whether the head was solved; see benchmarks/results.md
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
 
 
@@ -48,8 +47,7 @@ def parameter_groups(
     A head that is solved already has the rate of the backbone's last layer (Kumar et al. 2022, LP-FT).
     """
     decay, lr = optimizer.weight_decay, optimizer.lr
-    backbone_lr = _BACKBONE_LR[solved] if finetune.backbone_lr is None else finetune.backbone_lr
-    slower, layer_decay = (backbone_lr, finetune.layer_decay) if pretrained else (1, 1)
+    slower, layer_decay = (finetune.backbone_lr, finetune.layer_decay) if pretrained else (1, 1)
     of_head = lr * slower if solved else lr
     plain = [p for p in head.parameters() if p.ndim <= 1]
     groups = [

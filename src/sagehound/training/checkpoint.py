@@ -30,8 +30,8 @@ _FIXED = (
     "trainer.ema",
     "features.views",
 )
-# earlier versions stored these defaults, which are null today
-_OWN_DEFAULTS = {"optimizer.eps": 1e-8, "optimizer.betas": [0.9, 0.999], "finetune.backbone_lr": 0.1}
+# earlier versions stored the optimizers' defaults, which are null today
+_OWN_DEFAULTS = {"optimizer.eps": 1e-8, "optimizer.betas": [0.9, 0.999]}
 _NEW = {"finetune.start"}  # keys that earlier versions did not have
 _KEYS = {"state_dict", "optimizer_states", "epoch", "callbacks", "config", "classes"}
 
