@@ -144,3 +144,19 @@ def command(tmp_path: Path) -> Command:
     """Run `python train.py ...` in an empty folder, as a user would."""
 
     return lambda *arguments, timeout=300: forked.run(ROOT / "train.py", tmp_path, arguments, timeout)
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Path:
+    """The script `sagehound` as an installer writes it."""
+    path = tmp_path / "bin/sagehound"
+    path.parent.mkdir()
+    path.write_text(f"#!{sys.executable}\nfrom sagehound.cli.main import main\nmain()\n")
+    path.chmod(0o755)
+    return path
+
+
+@pytest.fixture
+def sagehound(program: Path, tmp_path: Path) -> Command:
+    """Run `sagehound ...` in an empty folder, as a user would."""
+    return lambda *arguments, timeout=300: forked.run(program, tmp_path, arguments, timeout)

@@ -35,6 +35,11 @@ _READ_LATER = (
     "OMP_",
     "GOMP_",
     "TORCHINDUCTOR_",
+    "SMDEBUG_",
+    "PYTORCH_NVML_",
+    "PYTHONPATH",
+    "PATH",
+    "COMP_",
 )  # not when a package is imported
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(_IMPORTED)
@@ -45,12 +50,13 @@ def run(script: Path, folder: Path, arguments: Sequence[str], timeout: float) ->
     """Run a script to its end, with ``folder`` as the current one and the environment of the test.
 
     Raises:
+        AssertionError: a test has changed a variable that may be read when a package is imported.
         subprocess.TimeoutExpired: it took longer than ``timeout`` seconds.
     """
     command = [sys.executable, str(script), *arguments]
     changed = {name for name in {*os.environ, *_environment} if os.environ.get(name) != _environment.get(name)}
-    if any(not name.startswith(_READ_LATER) for name in changed):
-        return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=timeout, check=False)
+    read_early = sorted(name for name in changed if not name.startswith(_READ_LATER))
+    assert not read_early, f"{read_early} may be read when a package is imported: add it to _READ_LATER if it is not"
     with tempfile.TemporaryDirectory() as streams:
         outputs = [Path(streams, name) for name in ("stdout", "stderr")]
         process = _context.Process(target=_main, args=(command[1:], folder, dict(os.environ), outputs))
@@ -73,7 +79,8 @@ def _main(arguments: list[str], folder: Path, environment: dict[str, str], outpu
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
         setattr(sys, name, open(number, "w", buffering=1 if number == 2 else -1, closefd=False))  # noqa: SIM115
     sys.argv[:] = arguments
-    sys.path.insert(0, str(Path(arguments[0]).parent))
+    own = environment.get("PYTHONPATH", "").split(os.pathsep)
+    sys.path[:0] = [str(Path(arguments[0]).parent), *(path for path in own if path and path not in sys.path)]
     try:
         runpy.run_path(arguments[0], run_name="__main__")
     finally:

@@ -16,28 +16,6 @@ from sagehound.storage.atomic import read_csv
 from sagehound.system.project import checkout, conf_folder
 
 
-@pytest.fixture
-def program(tmp_path: Path) -> Path:
-    """The script `sagehound` as an installer writes it."""
-    path = tmp_path / "bin/sagehound"
-    path.parent.mkdir()
-    path.write_text(f"#!{sys.executable}\nfrom sagehound.cli.main import main\nmain()\n")
-    path.chmod(0o755)
-    return path
-
-
-@pytest.fixture
-def sagehound(program: Path, tmp_path: Path) -> Command:
-    """Run `sagehound ...` in an empty folder, as a user would."""
-
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [program, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
-        )
-
-    return run
-
-
 def test_help_lists_the_commands(sagehound: Command) -> None:
     shown = sagehound("--help").stdout
     assert sagehound().stdout == shown

@@ -2,14 +2,12 @@
 
 import importlib
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from helpers import ROOT, Command, Compose, small
+from helpers import Command, Compose, small
 from run_helpers import curves, same
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -213,7 +211,7 @@ def test_the_archive_is_the_one_without_it(config: Compose, tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-def test_the_command_evaluates_saved_tensors(config: Compose, tmp_path: Path) -> None:
+def test_the_command_evaluates_saved_tensors(config: Compose, sagehound: Command, tmp_path: Path) -> None:
     given = [*LOCAL, *RISING, "debugger.preflight=false", "debugger.save=true"]
     run = train(config(*given), tmp_path / "run")
     done = sagehound("debugger", str(run.folder), "--rule", "LearningRateTooHigh", "ratio=1.2")
@@ -232,11 +230,6 @@ def test_the_command_evaluates_saved_tensors(config: Compose, tmp_path: Path) ->
         assert done.returncode in (2, 3)
         assert message in done.stderr
         assert len(done.stderr.splitlines()) == 1
-
-
-def sagehound(*arguments: str) -> subprocess.CompletedProcess[str]:
-    call = [sys.executable, "-m", "sagehound.cli", *arguments]
-    return subprocess.run(call, capture_output=True, text=True, check=False, cwd=ROOT)
 
 
 def test_a_rule_of_your_own_live_and_afterwards(

@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from docs_commands import ALL, PAGES, commands
 from helpers import ROOT
 from hydra import compose, initialize_config_dir
 
@@ -18,10 +19,6 @@ from sagehound.config import Train, register, typed
 from sagehound_launchers.config.schema import register as register_launch
 from sagehound_launchers.search.space import parse
 from sagehound_launchers.workflow import plan
-
-FILES = [ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("docs/guides/*.md")]
-PAGES = {path.relative_to(ROOT).as_posix(): path.read_text() for path in FILES}
-ALL = "\n".join(PAGES.values())
 
 
 @pytest.mark.parametrize("name", ["configuration", "rules"])
@@ -40,17 +37,7 @@ def test_every_option_is_listed(group: str) -> None:
         assert f"`{group}={option.stem}`" in PAGES["docs/configuration.md"]
 
 
-FOUND = re.findall(r"(?:python|sagehound) (train|launch)(?:\.py)? ([^`\n|]*=[^`\n|]*)", ALL)
-UNKNOWN = (
-    "resume",
-    "_target_",
-    "best=",
-    "submitit",
-    "joblib",
-    "experiment=NAME",
-    "...",
-)  # need a run, a file, a plugin
-COMMANDS = sorted({(program, given.strip()) for program, given in FOUND if not any(word in given for word in UNKNOWN)})
+COMMANDS = commands()
 
 
 @pytest.mark.parametrize(("program", "given"), COMMANDS)

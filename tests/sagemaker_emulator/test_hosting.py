@@ -94,7 +94,7 @@ def test_an_endpoint_answers_with_its_model(emulator: Emulator, sm: Client) -> N
 def test_an_endpoint_whose_container_is_not_ready_fails(
     tmp_path: Path, environment: dict[str, str], last: list[str]
 ) -> None:
-    with hosting(tmp_path / "emulator", startup=1.0) as emulator:
+    with hosting(tmp_path / "emulator", startup=2.0) as emulator:  # long enough for its first line on a busy machine
         make_model(emulator, "bad", **environment)
         found = make_endpoint(emulator, "bad", variant("bad"))
         assert found["EndpointStatus"] == "Failed"

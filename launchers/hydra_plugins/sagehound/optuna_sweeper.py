@@ -50,6 +50,11 @@ class OptunaSweeper(Sweeper):
 
         assert self.config is not None
         hpo: Hpo = OmegaConf.to_object(self.config.hpo)  # type: ignore[assignment]
+        if self.config.dry_run:
+            raise ConfigError(
+                "dry_run=true cannot show the requests of hpo=optuna, which chooses values by the results before: "
+                "drop hpo=optuna to see the request of one trial"
+            )
         needs("hpo=optuna", "hpo", "optuna", *(["scipy"] if hpo.sampler == "qmc" else []))
         from sagehound.config import refuse_overlap
         from sagehound_launchers.search.loop import tune

@@ -22,7 +22,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from sagehound.cli import hints, previous_runs
+from sagehound.cli import composition, hints, previous_runs
 from sagehound.cli.help import help_text
 from sagehound.cli.hydra_errors import explain, not_chosen
 from sagehound.config import (
@@ -68,7 +68,8 @@ def run(app: Callable[[], Any], usage: str) -> None:
             print(help_text(program.named(usage), folders, config.getvalue()))
             return
         try:
-            app()
+            with composition.once():
+                app()
         finally:
             run_folder.remove_empty()
             sys.stdout.flush()  # here, where a closed pipe is handled, not at Python's exit

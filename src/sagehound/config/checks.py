@@ -46,7 +46,8 @@ def registered() -> type:
     """The schema that Hydra uses; that of `train.py` if none is registered."""
     if not is_registered():
         return Train
-    return OmegaConf.get_type(ConfigStore.instance().load("schema.yaml").node) or Train
+    node = ConfigStore.instance().repo["schema.yaml"].node  # ConfigStore.load would copy all of it
+    return OmegaConf.get_type(node) or Train
 
 
 def typed(cfg: DictConfig) -> Any:  # noqa: ANN401 - Train, or a larger schema

@@ -57,6 +57,10 @@ def rows(folder: Path) -> list[dict[str, str]]:
             "=magic: choose from tpe, qmc, random, grid",
         ),
         (["-m", "hpo=optuna", "optimizer.lr=1,2", "transform=local"], "leave no model.tar.gz, which transform needs"),
+        (
+            ["hpo=optuna", "trainer=sagemaker", "aws.role=NAME", "dry_run=true"],
+            "drop hpo=optuna to see the request of one trial",
+        ),
         (["hpo=optna"], "hpo=optna: no such option (did you mean optuna?)"),
     ],
 )
