@@ -93,6 +93,8 @@ def measure(arguments: list[str] | None = None) -> list[list[str]]:
                 for method, result in results.items():
                     place = folder / f"{name}-{method}-{run}"
                     how = [*METHODS[method], "results=tables", "artifact=false"]
+                    if method == "gradual":  # 3 of 10 by default
+                        how.append(f"finetune.head_epochs={max(1, round(0.3 * a.epochs))}")
                     train(root, folder / "cache", place, *given, *how)
                     result.add(place, run)
                     print(

@@ -131,6 +131,13 @@ def test_the_solution_replaces_the_head_epochs_of_gradual(config: Compose, tmp_p
     assert not unchanged, "all layers are trained"
 
 
+def test_a_trial_chooses_too_and_keeps_no_checkpoint(config: Compose, tmp_path: Path) -> None:
+    run = train(config("finetune=full", "results=scores", "trainer.max_epochs=1", "trainer.ema=0.5"), tmp_path / "run")
+    kept = {one["alpha"]: one["loss"] for one in run.metrics["finetune_choice"]["candidates"]}
+    assert run.metrics["valid"]["loss"] == pytest.approx(kept[run.metrics["finetune_choice"]["kept"]], abs=1e-5)
+    assert not (run.folder / "checkpoints").exists()
+
+
 @pytest.mark.parametrize(
     ("setting", "why"),
     [

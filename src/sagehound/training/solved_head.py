@@ -66,7 +66,8 @@ def _start(model: Classifier, data: PhotoDataModule, cfg: Train, checkpoints: Pa
     if is_new and data.features and starts(cfg):
         _solve(model, data, cfg)
         model.start_solved()
-        interpolation.write_start(model, data.photos, checkpoints)
+        if hardware.writes_results():
+            interpolation.write_start(model, data.photos, checkpoints)
     elif is_new and _wants_start(cfg):
         why = cfg.finetune.no_start(cfg) or "features that cannot be cached"
         console.info(f"head: it starts from random weights, because it cannot be solved with {why}")
