@@ -78,6 +78,18 @@ def test_copies_are_no_evidence() -> None:
     assert interpolation.decide(of_alpha, labels.tolist(), "valid.loss")["kept"] == 0
 
 
+def test_a_lower_loss_with_more_mistakes_is_not_kept() -> None:
+    labels, n = np.zeros(200, np.int64), np.arange(200)
+    start = np.where(n < 20, -9.0, 2.0)  # 20 mistakes, each with a large loss
+    other = np.where(n < 24, -0.5, 2.0)
+    of_alpha = {
+        alpha: Predictions([], labels, np.stack([first, 0 * first], 1).astype(np.float32))
+        for alpha, first in ((0.0, start), (1.0, other))
+    }
+    by_loss = interpolation.decide(of_alpha, n.tolist(), "valid.loss")
+    assert (by_loss["kept"], by_loss["certainty"]) == (0, 1)
+
+
 def test_weights_and_statistics_are_interpolated() -> None:
     start = {"head.0.weight": torch.tensor([1.0]), "backbone.bn1.num_batches_tracked": torch.tensor(3)}
     trained = {"head.0.weight": torch.tensor([5.0]), "backbone.bn1.num_batches_tracked": torch.tensor(9)}

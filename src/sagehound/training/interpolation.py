@@ -68,7 +68,9 @@ def choose(
 
     The candidate with the best ``trainer.monitor`` of the valid photos (their loss, if a score of train photos is
     monitored) is kept if it is better than the start in ``CERTAIN`` of the bootstrap's draws of scenes; otherwise the
-    start is kept. Every candidate is evaluated by a pass of its own, as the final weights are.
+    start is kept. If the loss decides, candidates that predict fewer valid photos right than the start are left out: a
+    lower loss may come from the confidence of the predictions alone. Every candidate is evaluated by a pass of its own,
+    as the final weights are.
 
     Returns what metrics.json holds as finetune_choice, or None if there is no start.
 
@@ -111,18 +113,21 @@ def decide(predictions: dict[float, Predictions], scenes: list[int], monitor: st
         scenes: the number of each photo's scene.
         monitor: the score that decides, such as valid.loss.
 
-    Returns a dict with ``kept``, an alpha; ``by``, the score; ``best``, the alpha with the best one; ``certainty``, the
-    share of the draws in which it is better than the start; and ``candidates``, each with alpha, loss, top1, macro_f1.
+    Returns a dict with ``kept``, an alpha; ``by``, the score; ``best``, the alpha with the best one, of those that may
+    be kept if there are any; ``certainty``, the share of the draws in which it is better than the start; and
+    ``candidates``, each with alpha, loss, top1 and macro_f1.
     """
     split, name = monitor.split(".")
     monitor, name = (monitor, name) if split == "valid" else ("valid.loss", "loss")
     sign = -1 if direction(monitor) == "minimize" else 1
     scores = {alpha: bootstrap.scores(p) for alpha, p in predictions.items()}
-    best = max((alpha for alpha in scores if alpha), key=lambda alpha: sign * scores[alpha][name])
+    others = [alpha for alpha in scores if alpha]
+    allowed = [alpha for alpha in others if name != "loss" or scores[alpha]["top1"] >= scores[0]["top1"]]
+    best = max(allowed or others, key=lambda alpha: sign * scores[alpha][name])
     better = sign * bootstrap.differences(predictions[0], predictions[best], name, scenes) > 0
     certainty = float(better.mean())
     return {
-        "kept": best if certainty >= CERTAIN else 0.0,
+        "kept": best if allowed and certainty >= CERTAIN else 0.0,
         "by": monitor,
         "best": best,
         "certainty": round(certainty, 4),
@@ -136,12 +141,14 @@ def _tell(chosen: dict[str, Any]) -> None:
     best, kept = chosen["best"], chosen["kept"]
     what = describe_weights(best, chosen["epoch"])
     measured = f"{chosen['by']} {score[best]}, better in {chosen['certainty']:.1%} of the bootstrap's draws"
+    head = f"the solved head ({chosen['by']} {score[0.0]})"
     if kept:
-        console.info(f"fine-tuning: kept {what} ({measured}) instead of the solved head ({score[0.0]})")
+        console.info(f"fine-tuning: kept {what} ({measured}) instead of {head}")
+    elif chosen["certainty"] >= CERTAIN:
+        console.info(f"fine-tuning: kept {head}: it predicts more valid photos right than all others")
     else:
         console.info(
-            f"fine-tuning: kept the solved head ({chosen['by']} {score[0.0]}): it is not certain that {what} is better "
-            f"({measured}; {CERTAIN:.0%} are needed)"
+            f"fine-tuning: kept {head}: it is not certain that {what} is better ({measured}; {CERTAIN:.0%} are needed)"
         )
 
 
