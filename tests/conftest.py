@@ -103,6 +103,7 @@ def run(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
                 *small(photos, weights),
                 "artifact=true",
                 "finetune=full",
+                "finetune.start=random",
                 "optimizer.lr=0.01",
                 "trainer.max_epochs=4",
             ]

@@ -56,3 +56,11 @@ def test_sending_photos_beside_a_loop() -> None:
     rows = run("upload.py", "--photos", 60, "--rounds", 1)
     assert len(rows) == 5
     assert rows[-1][1].startswith("0 objects, 0 bytes")
+
+
+def test_ways_to_fine_tune_beside_the_head(photos: Path, weights: Path) -> None:
+    given = ["--data", photos, "--weights", weights, "--backbone", "test_resnet", "--sets", "woof10"]
+    head, full = run("accuracy.py", *given, "--methods", "head", "full", "--epochs", 1, "--seeds", 1, "--folds", 1)
+    assert [head[1], full[1]] == ["head", "full"]
+    assert full[4].count(",") == 2
+    assert full[5], "the weights that were kept"

@@ -84,7 +84,7 @@ def test_tensors_are_written_and_the_run_is_the_one_without(
     "given",
     [
         ["finetune=head", "head.hidden=[8]"],
-        ["finetune=gradual", "finetune.head_epochs=1"],
+        ["finetune=gradual", "finetune.start=random", "finetune.head_epochs=1"],
         ["finetune=full", "trainer.ema=0.9", "trainer.precision=bf16-mixed", "augment=strong", "head.dropout=0.3"],
         ["finetune=head", "features.cache=false", "data.batch_size=20", "trainer.accumulate=2"],
     ],

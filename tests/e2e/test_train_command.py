@@ -141,10 +141,11 @@ def test_a_signal_before_the_first_step(photos: Path, weights: Path, tmp_path: P
 @pytest.mark.parametrize(
     "variant",
     [
-        ["finetune=gradual", "finetune.head_epochs=1", "augment=none"],
+        ["finetune=gradual", "finetune.start=random", "finetune.head_epochs=1", "augment=none"],
         ["finetune=head", "augment=light", "features.views=1"],
+        pytest.param(["finetune=full", "augment=none"], marks=pytest.mark.slow),
     ],
-    ids=["gradual", "head"],
+    ids=["gradual", "head", "full"],
 )
 def test_two_processes_train_like_one(command: Command, weights: Path, tmp_path: Path, variant: list[str]) -> None:
     """Two half batches are one batch: the same photos, so the same mean gradient."""
@@ -160,6 +161,7 @@ def test_two_processes_train_like_one(command: Command, weights: Path, tmp_path:
         metrics[name] = json.loads((tmp_path / name / "metrics.json").read_text())
     for split in ("train", "valid", "test"):
         assert metrics["two"][split]["loss"] == pytest.approx(metrics["one"][split]["loss"], rel=1e-3)
+    assert ("finetune_choice" in metrics["two"]) == ("finetune=full" in variant)
 
 
 @pytest.mark.parametrize(

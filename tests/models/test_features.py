@@ -186,7 +186,7 @@ def test_random_augmentation_without_views_is_new_in_every_epoch(
 def test_gradual_fine_tuning_uses_features_until_the_backbone_learns(
     config: Compose, tmp_path: Path, read: list[str]
 ) -> None:
-    gradual = ("finetune=gradual", "finetune.head_epochs=2", "trainer.max_epochs=3", EXACT)
+    gradual = ("finetune=gradual", "finetune.start=random", "finetune.head_epochs=2", "trainer.max_epochs=3", EXACT)
     kept = curves(train(config(*gradual), tmp_path / "a").folder)
     assert len(read) == 45 + (24 + 9) + 45, "one pass, one epoch, one evaluation"
     passed = curves(train(config(*gradual, "features.cache=false"), tmp_path / "b").folder)
@@ -267,7 +267,7 @@ def test_a_resume_beside_averaged_weights_finds_its_features(config: Compose, tm
 def test_a_resume_at_the_end_of_the_head_phase_learns_what_an_uninterrupted_run_learns(
     config: Compose, tmp_path: Path
 ) -> None:
-    gradual = ("finetune=gradual", "finetune.head_epochs=1", "schedule=constant", EXACT)
+    gradual = ("finetune=gradual", "finetune.start=random", "finetune.head_epochs=1", "schedule=constant", EXACT)
     whole = train(config(*gradual, "trainer.max_epochs=3"), tmp_path / "whole")
     first = stopped_after_the_first_epoch(config(*gradual, "trainer.max_epochs=3"), tmp_path / "stopped")
     train(config(*gradual, "trainer.max_epochs=3", f"resume={first}/checkpoints/last.ckpt"), first)

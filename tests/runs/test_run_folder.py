@@ -51,7 +51,13 @@ def test_a_refused_resume_changes_no_file(
     other = make_photos(tmp_path / "other", train=8, valid=3, test=4)
     for split in other.iterdir():
         (split / "001.Amber").rename(split / "001.Zebra")
-    given = ["finetune=full", "optimizer.lr=0.01", "trainer.max_epochs=4", f"resume={mine}/checkpoints/last.ckpt"]
+    given = [
+        "finetune=full",
+        "finetune.start=random",
+        "optimizer.lr=0.01",
+        "trainer.max_epochs=4",
+        f"resume={mine}/checkpoints/last.ckpt",
+    ]
     before = digest(mine)
     with pytest.raises(SagehoundError) as refused:
         train(config(*given, *changed), mine, overrides=["new=1"])
@@ -82,7 +88,7 @@ def test_a_refused_command_changes_no_file(
 def test_a_resume_without_artifact_removes_the_old_model(
     config: Compose, mine: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given = ["finetune=full", "optimizer.lr=0.01", "trainer.max_epochs=5", "schedule=cosine"]
+    given = ["finetune=full", "finetune.start=random", "optimizer.lr=0.01", "trainer.max_epochs=5", "schedule=cosine"]
     (mine / "bias.json").write_text("{}")  # of the predictions of older weights
     train(config(*given, "results=all", f"resume={mine}/checkpoints/last.ckpt"), mine)
     assert "removed model.tar.gz, bias.json" in capsys.readouterr().out
@@ -99,7 +105,14 @@ def test_a_resume_without_artifact_removes_the_old_model(
 def test_a_resume_without_plots_removes_the_old_ones(
     config: Compose, mine: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given = ["finetune=full", "optimizer.lr=0.01", "trainer.max_epochs=5", "schedule=cosine", "results=tables"]
+    given = [
+        "finetune=full",
+        "finetune.start=random",
+        "optimizer.lr=0.01",
+        "trainer.max_epochs=5",
+        "schedule=cosine",
+        "results=tables",
+    ]
     train(config(*given, f"resume={mine}/checkpoints/last.ckpt"), mine)
     assert "curves.png, reliability.png, made with older weights: results=tables writes no new files" in (
         capsys.readouterr().out

@@ -56,6 +56,8 @@ def test_two_processes_of_torchrun_train_one_model(photos: Path, weights: Path, 
     (folder,) = tmp_path.glob("outputs/*/*")
     assert results(folder) == {"train": 24, "valid": 9, "test": 12}
     assert (folder / "checkpoints/best.ckpt").is_file()
+    choice = json.loads((folder / "metrics.json").read_text())["finetune_choice"]
+    assert [one["alpha"] for one in choice["candidates"]] == [0, 0.25, 0.5, 0.75, 1], "one process chooses, for both"
 
 
 @pytest.mark.slow

@@ -65,6 +65,7 @@ def test_a_run_learns_and_leaves_what_is_promised(
         "report.html",
     } <= left
     assert not [p for p in left if p.endswith(".tmp")]
+    assert "The weights that were kept: " in (run.folder / "report.html").read_text()
 
     metrics = json.loads((run.folder / "metrics.json").read_text())
     assert metrics == run.metrics
@@ -154,7 +155,11 @@ VARIANTS = {
         "schedule=plateau",
         "schedule.patience=0",
     ],
-    "gradual": ["finetune=gradual", "finetune.head_epochs=2", "optimizer=sgd", "finetune.freeze_norm=false"],
+    "gradual": [
+        *("finetune=gradual", "finetune.start=random", "finetune.head_epochs=2"),
+        *("optimizer=sgd", "finetune.freeze_norm=false"),
+    ],
+    "solved": ["finetune=gradual", "finetune.head_epochs=1", "optimizer=sgd", "finetune.freeze_norm=false"],
     "full": ["finetune=full", "augment=strong", "trainer.ema=0.5", "trainer.accumulate=2", "optimizer=adam"],
 }
 
@@ -167,6 +172,7 @@ VARIANTS = {
         ("head", "in validation"),
         ("gradual", "inside an epoch"),
         ("gradual", "at the end of an epoch"),
+        ("solved", "inside an epoch"),
         ("full", "inside an epoch"),
         ("full", "at the end of an epoch"),
     ],
@@ -389,7 +395,8 @@ def test_gradual_fine_tuning_teaches_the_backbone_after_the_head(
 ) -> None:
     from safetensors.torch import load_file
 
-    overrides = ["finetune=gradual", "finetune.head_epochs=1", "finetune.backbone_lr=1", "schedule=constant"]
+    overrides = ["finetune=gradual", "finetune.start=random", "finetune.head_epochs=1", "finetune.backbone_lr=1"]
+    overrides.append("schedule=constant")
     run = train(config(*overrides, "trainer.max_epochs=2", "trainer.patience=1"), tmp_path / "run")
     assert run.metrics["best_epoch"] in (1, 2)
     before, after = load_file(weights), weights_of(run.folder)

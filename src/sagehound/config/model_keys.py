@@ -46,12 +46,23 @@ class Finetune:
         choices=("head", "gradual", "full"),
     )
     head_epochs: int = key("epochs before the backbone is unfrozen; for finetune=gradual", 0, at_least=0)
-    backbone_lr: float = key("learning rate of the backbone's last layer, as a multiple of optimizer.lr", 0.1, above=0)
+    backbone_lr: float = key(
+        "learning rate of the backbone's last layer, and of a head that was solved before, as a multiple of "
+        "optimizer.lr",
+        0.1,
+        above=0,
+    )
     layer_decay: float = key(
         "factor by which the learning rate falls from each layer to the one before it", 0.8, above=0, at_most=1
     )
     freeze_norm: bool = key(
         "keep the pretrained BatchNorm statistics while the backbone is fine-tuned; better with few photos", True
+    )
+    start: str = key(
+        "head from which gradual and full start; solved: on cached features, as with solver=auto, and at the end the "
+        "weights are interpolated with it (see training.md); random: an untrained head",
+        "solved",
+        choices=("solved", "random"),
     )
     solver: str | None = key(
         "auto: for finetune=head, solve the head on cached features, without a learning rate and epochs; null: the "
@@ -78,18 +89,30 @@ class Finetune:
         if self.name != "gradual" and self.head_epochs:
             yield f"finetune.head_epochs works only with finetune=gradual, not finetune={self.name}: drop it"
 
+    def no_start(self, cfg: "Train") -> str | None:
+        """The first setting with which the head that fine-tuning starts from cannot be solved."""
+        loss = cfg.loss._target_ or cfg.loss.name
+        return _first_set(
+            {
+                f"head.hidden={cfg.head.hidden}": cfg.head.hidden,
+                f"loss={loss}": loss != "cross_entropy",
+                f"features.views={cfg.features.views}": cfg.features.views,
+                "features.cache=false": not cfg.features.cache,
+            }
+        )
+
     def _unsolvable(self, cfg: "Train") -> str | None:
         """The first setting with which the head is no convex problem on one feature vector per photo."""
-        augment, loss = cfg.augment, cfg.loss._target_ or cfg.loss.name
-        refused = {
+        augment = cfg.augment
+        refused: dict[str, object] = {
             f"finetune={self.name}": self.name != "head",
-            f"head.hidden={cfg.head.hidden}": cfg.head.hidden,
             f"head.dropout={cfg.head.dropout:g}": cfg.head.dropout,
-            f"loss={loss}": loss != "cross_entropy",
             f"augment.mixup={augment.mixup:g}": augment.mixup,
             f"augment.cutmix={augment.cutmix:g}": augment.cutmix,
-            f"features.views={cfg.features.views}": cfg.features.views,
             "photos that are augmented in every epoch (augment=none turns it off)": augment.changes_photos,
-            "features.cache=false": not cfg.features.cache,
         }
-        return next((setting for setting, is_set in refused.items() if is_set), None)
+        return _first_set(refused) or self.no_start(cfg)
+
+
+def _first_set(settings: dict[str, object]) -> str | None:
+    return next((setting for setting, is_set in settings.items() if is_set), None)

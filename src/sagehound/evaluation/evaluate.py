@@ -54,6 +54,18 @@ def predict(model: Classifier, photos: PhotoDataModule, device: torch.device) ->
     return predictions
 
 
+@torch.inference_mode()
+def predict_split(model: Classifier, photos: PhotoDataModule, split: str, device: torch.device) -> Predictions:
+    """Predict every photo of one split, as ``predict`` does, without scores of unknown photos."""
+    model = model.to(device).eval()
+    logits, labels = [], []
+    with without_tf32():
+        for x, y in photos.evaluation_dataloader(split):
+            logits.append(model.head(model.embed(x.to(device, non_blocking=True)).float()).float().cpu())
+            labels.append(y)
+    return Predictions(photos.photos.split(split), torch.cat(labels).numpy(), torch.cat(logits).numpy())
+
+
 def calibrated(predictions: dict[str, Predictions]) -> dict[str, Predictions]:
     """The predictions of every split with the temperature that fits the valid photos."""
     valid = predictions["valid"]

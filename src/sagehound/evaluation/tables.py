@@ -54,6 +54,18 @@ def softmax(logits: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return np.asarray(e / e.sum(1, keepdims=True))
 
 
+def describe_weights(alpha: float, epoch: int) -> str:
+    """The weights of a fine-tuned model in words.
+
+    Args:
+        alpha: share of the fine-tuned weights; the rest are those of the solved head at the start.
+        epoch: of the fine-tuned weights.
+    """
+    if alpha in (0, 1):
+        return f"epoch {epoch}" if alpha else "the solved head"
+    return f"{alpha:.0%} of the way from the solved head to epoch {epoch}"
+
+
 def write_predictions(path: Path, classes: list[str], predictions: dict[str, Predictions]) -> None:
     """Write predictions.csv: file, split, label, prediction, probability, top5 (class:probability)."""
     rows = []

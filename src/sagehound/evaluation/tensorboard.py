@@ -16,7 +16,7 @@ from torch.utils.tensorboard.summary import hparams
 
 from sagehound.config import Train, as_dict
 from sagehound.data.folders import SPLITS
-from sagehound.evaluation.tables import describe_interval
+from sagehound.evaluation.tables import describe_interval, describe_weights
 from sagehound.metrics import EACH_EPOCH, METRICS
 from sagehound.system import console
 
@@ -109,7 +109,9 @@ def summarise(scores: dict[str, Any], folder: Path, *, is_trial: bool) -> None:
         numbers = [f"{s[m.name]:{m.format}}" if m.name in s else "" for m in shown]
         rows.append([split, f"{s['top1']:.1%}", describe_interval(s["top1_interval"]), *numbers, f"{s['photos']:,}"])
     columns = ["split", "top-1", "95 % interval", *(m.label for m in shown), "photos"]
-    console.table(f"Best epoch: {scores['best_epoch']}", columns, rows)
+    choice = scores.get("finetune_choice")
+    kept = f"Weights: {describe_weights(choice['kept'], choice['epoch'])}" if choice else None
+    console.table(kept or f"Best epoch: {scores['best_epoch']}", columns, rows)
     last = "valid" if is_trial else "test"
     interval = describe_interval(scores[last]["top1_interval"])
     console.info(f"{last} accuracy: {scores[last]['top1']:.1%} (95 % interval {interval})")

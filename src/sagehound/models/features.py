@@ -41,9 +41,9 @@ Floats = npt.NDArray[np.float32]
 
 
 def usable(cfg: Train) -> bool:
-    """Whether features can be cached: in some epochs, photos and backbone do not change between epochs."""
+    """Whether features of the frozen backbone can be cached: photos do not change between epochs."""
     a = cfg.augment
-    if not cfg.features.cache or cfg.finetune.name == "full":
+    if not cfg.features.cache:
         return False
     if cfg.finetune.name == "head" and not cfg.features.views and (a.changes_photos or a.mixup or a.cutmix):
         console.info(

@@ -31,20 +31,28 @@ def set_modes(backbone: nn.Module, frozen: bool, freeze_norm: bool) -> None:
 
 
 def parameter_groups(
-    backbone: nn.Module, head: nn.Module, finetune: Finetune, optimizer: Optimizer, *, pretrained: bool = True
+    backbone: nn.Module,
+    head: nn.Module,
+    finetune: Finetune,
+    optimizer: Optimizer,
+    *,
+    pretrained: bool = True,
+    solved: bool = False,
 ) -> list[dict[str, Any]]:
     """Groups for an optimizer with ``lr`` and ``weight_decay``.
 
     The head learns at ``optimizer.lr``, the backbone's last layer at ``finetune.backbone_lr`` of it, and each layer
     further from the head at ``finetune.layer_decay`` of the next (Howard and Ruder 2018, discriminative fine-tuning).
     Biases and normalisation layers are not decayed. A backbone without pretrained weights has the head's learning rate.
+    A head that is solved already has the rate of the backbone's last layer (Kumar et al. 2022, LP-FT).
     """
     decay, lr = optimizer.weight_decay, optimizer.lr
     slower, layer_decay = (finetune.backbone_lr, finetune.layer_decay) if pretrained else (1, 1)
+    of_head = lr * slower if solved else lr
     plain = [p for p in head.parameters() if p.ndim <= 1]
     groups = [
-        {"params": [p for p in head.parameters() if p.ndim > 1], "lr": lr, "weight_decay": decay},
-        {"params": plain, "lr": lr, "weight_decay": 0.0},
+        {"params": [p for p in head.parameters() if p.ndim > 1], "lr": of_head, "weight_decay": decay},
+        {"params": plain, "lr": of_head, "weight_decay": 0.0},
     ]
     if finetune.name == "head":
         return groups

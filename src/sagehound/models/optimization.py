@@ -1,6 +1,7 @@
 """The optimizer and the schedule of a classifier."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import lightning.pytorch as pl
@@ -22,6 +23,7 @@ class Optimization(pl.LightningModule):
     finetune: Finetune
     schedule: Schedule
     pretrained: bool
+    has_solved_head = False  # when training starts
     plateau: ReduceLROnPlateau | None = None
     _plateau_state: dict[str, Any] | None = None
 
@@ -49,6 +51,11 @@ class Optimization(pl.LightningModule):
     def _optimizer_arguments(self) -> dict[str, Any]:
         return {"lr": self.optimizer.lr, "weight_decay": self.optimizer.weight_decay} | self.optimizer_args
 
+    def start_solved(self) -> None:
+        """Train a head that is solved already: at the backbone's learning rate, and without a phase of its own."""
+        self.has_solved_head = True
+        self.finetune = replace(self.finetune, head_epochs=0)
+
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimizer, and a schedule for every step.
 
@@ -56,7 +63,12 @@ class Optimization(pl.LightningModule):
             ConfigError: the schedule needs a number of epochs, and the trainer has none.
         """
         groups = finetuning.parameter_groups(
-            self.backbone, self.head, self.finetune, self.optimizer, pretrained=self.pretrained
+            self.backbone,
+            self.head,
+            self.finetune,
+            self.optimizer,
+            pretrained=self.pretrained,
+            solved=self.has_solved_head,
         )
         optimizer = optimizers.build(self.optimizer.name, self._optimizer_class(), groups, self._optimizer_arguments())
         if self.schedule.name == "plateau":
@@ -66,10 +78,13 @@ class Optimization(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the plateau's state, which Lightning would write too early."""
+        """Add whether the head was solved, and the plateau's state, which Lightning would write too early."""
+        checkpoint["has_solved_head"] = self.has_solved_head
         if self.plateau is not None:
             checkpoint["plateau"] = self.plateau.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the plateau's state; the schedule is made later."""
+        """Restore what ``on_save_checkpoint`` adds; the schedule is made later."""
+        if checkpoint.get("has_solved_head"):
+            self.start_solved()
         self._plateau_state = checkpoint.get("plateau")

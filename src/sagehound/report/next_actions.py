@@ -122,7 +122,7 @@ def _fine_tuning(run: Contents) -> Iterator[Action]:
     if run.setting("finetune.name") == "head" and valid < 0.9:
         why = (
             f"The backbone was frozen, and {valid:.1%} of the valid photos are right. Photos unlike ImageNet's need a "
-            "backbone that is trained as well; it takes longer, and compare the valid accuracy of both runs."
+            "backbone that is trained as well. It takes longer; the head is kept if that is not better on valid photos."
         )
         epochs = run.setting("trainer.max_epochs") or 10
         few = [f"trainer.max_epochs={max(epochs, 2)}", "finetune.head_epochs=1"] if epochs <= _HEAD_EPOCHS else []

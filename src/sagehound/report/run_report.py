@@ -141,11 +141,23 @@ def _curves(run: Contents) -> Section:
     if run.history:
         best = int(run.metrics["best_epoch"])
         last = run.history[-1]
+        which = f"; epoch {best} was the best" if best else ""
         alt = (
-            f"Loss and accuracy over {len(run.history)} epochs; epoch {best} was the best. Last valid loss "
+            f"Loss and accuracy over {len(run.history)} epochs{which}. Last valid loss "
             f"{last.get('valid_loss', float('nan')):.3g}, last train loss {last.get('train_loss', float('nan')):.3g}"
         )
         section.picture(charts.vector(plots.curves(run.history, best), alt))
+    if choice := run.metrics.get("finetune_choice"):
+        kept, winner = (tables.describe_weights(choice[name], choice["epoch"]) for name in ("kept", "best"))
+        section.text(
+            f"The weights that were kept: {kept}. The best {choice['by']} of the others has {winner}; it is better "
+            f"than the solved head in {choice['certainty']:.1%} of the bootstrap's draws of valid photos."
+        )
+        rows = [
+            [tables.describe_weights(one["alpha"], choice["epoch"]), f"{one['loss']:.4g}", f"{one['top1']:.1%}"]
+            for one in choice["candidates"]
+        ]
+        section.table("Scores of the valid photos", ["weights", "loss", "top-1"], rows)
     return section
 
 

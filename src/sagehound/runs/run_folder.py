@@ -44,7 +44,7 @@ _WRITTEN = (
         *_OF_ALL,
         *_OF_PREDICTIONS,
     ),
-    *("checkpoints/best.ckpt", "checkpoints/last.ckpt"),
+    *(f"checkpoints/{name}.ckpt" for name in ("best", "last", "start", "best_epoch")),
     *("checkpoints/*/*.ckpt",),  # of the user's callbacks
     *("tensorboard/events.out.tfevents.*", "tensorboard/hparams.yaml"),
     *("loggers.json", "csv/metrics.csv", "csv/hparams.yaml", "*-profile.txt"),

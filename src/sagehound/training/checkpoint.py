@@ -13,6 +13,7 @@ from sagehound.errors import ConfigError, InputError
 from sagehound.models.classifier import Classifier
 from sagehound.storage.atomic import replacing
 
+INTERPOLATED = "interpolated"  # in best.ckpt, if its weights are not those of an epoch
 # keys that weights, optimizer and the order of photos depend on: a resume must not change them
 _FIXED = (
     "backbone.name",
@@ -31,6 +32,7 @@ _FIXED = (
 )
 # earlier versions stored the optimizers' defaults, which are null today
 _OWN_DEFAULTS = {"optimizer.eps": 1e-8, "optimizer.betas": [0.9, 0.999]}
+_NEW = {"finetune.start"}  # keys that earlier versions did not have
 _KEYS = {"state_dict", "optimizer_states", "epoch", "callbacks", "config", "classes"}
 
 
@@ -56,15 +58,23 @@ def read(cfg: Train) -> dict[str, Any]:
         for leaf in [name] if name else {**old, **new} if isinstance(new, dict) else [""]:
             was, now = (old.get(leaf), new.get(leaf)) if leaf else (old, new)
             full = f"{group}.{leaf}".rstrip(".")
+            if full in _NEW and leaf not in old:
+                continue
             if was != now and not (now is None and was == _OWN_DEFAULTS.get(full, now)):
                 was, now = ("null" if value is None else value for value in (was, now))
                 raise ConfigError(
                     f"{full}={now}: the run that is resumed has {full}={was}; keep it, or start a new run"
                 )
-    if checkpoint["epoch"] >= cfg.trainer.max_epochs:
+    if INTERPOLATED in checkpoint:
+        raise InputError(
+            f"resume={cfg.resume}: its weights were interpolated after the training: give the run's "
+            "checkpoints/last.ckpt"
+        )
+    solved = cfg.finetune.head_epochs if checkpoint.get("has_solved_head") else 0  # epochs that the solution replaces
+    if checkpoint["epoch"] >= cfg.trainer.max_epochs - solved:
         raise ConfigError(
             f"trainer.max_epochs={cfg.trainer.max_epochs}: the run that is resumed is in epoch "
-            f"{checkpoint['epoch'] + 1}; give that many or more"
+            f"{checkpoint['epoch'] + solved + 1}; give that many or more"
         )
     return dict(checkpoint)
 
@@ -105,9 +115,11 @@ def ended_early(checkpoint: dict[str, Any], patience: int | None) -> bool:
 
 def restore(model: Classifier, checkpoint: dict[str, Any]) -> int:
     """Load a checkpoint's weights into the model; returns its epoch, from 0."""
-    _load_weights(
+    load_weights(
         model, checkpoint.get("current_model_state", checkpoint["state_dict"])
     )  # with EMA, these are the weights that are trained
+    if checkpoint.get("has_solved_head"):
+        model.start_solved()
     return int(checkpoint["epoch"])
 
 
@@ -120,7 +132,7 @@ def load_best(model: Classifier, best: Path) -> int:
     if not best.exists():
         raise InputError(f"{best} is missing: copy it there from the folder of the run that is resumed")
     checkpoint = torch.load(best, map_location="cpu", weights_only=True)
-    _load_weights(model, checkpoint["state_dict"])
+    load_weights(model, checkpoint["state_dict"])
     return int(checkpoint["epoch"]) + 1
 
 
@@ -143,6 +155,7 @@ def save(checkpoint: dict[str, Any], path: Path) -> None:
         temporary.write_bytes(content.getbuffer())
 
 
-def _load_weights(model: Classifier, state: dict[str, Any]) -> None:
+def load_weights(model: Classifier, state: dict[str, Any]) -> None:
+    """Load the weights and buffers of the backbone and the head."""
     weights = {k: v for k, v in state.items() if k.startswith(("backbone.", "head."))}
     model.load_state_dict(weights, strict=False)

@@ -18,13 +18,22 @@ def write_metrics(
     photos: PhotoSet,
     predictions: dict[str, Predictions],
     scores: dict[str, dict[str, Any]],
-    best_epoch: int,
+    about: dict[str, Any],
     seconds: dict[str, float],
 ) -> dict[str, Any]:
-    """Write metrics.json; returns its content."""
+    """Write metrics.json; returns its content.
+
+    Args:
+        folder: of the run.
+        cfg: its config.
+        photos: all of them.
+        predictions: of each split.
+        scores: of each split.
+        about: best_epoch, and finetune_choice if there was one.
+        seconds: of each phase.
+    """
     valid, test = predictions["valid"], predictions["test"]
-    about: dict[str, Any] = {
-        "best_epoch": best_epoch,
+    about = about | {
         "temperature": test.temperature,
         "classes": len(photos.classes),
         "backbone": cfg.backbone.name,

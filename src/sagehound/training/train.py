@@ -30,7 +30,15 @@ from sagehound.runs import run_folder
 from sagehound.runs.run import Run
 from sagehound.system import console, hardware, process_group
 from sagehound.system.machine import tune_allocator
-from sagehound.training import checkpoint, drift_baseline, extensions, from_config, results, solved_head
+from sagehound.training import (
+    checkpoint,
+    drift_baseline,
+    extensions,
+    from_config,
+    interpolation,
+    results,
+    solved_head,
+)
 from sagehound.training.callbacks import EpochEnd
 from sagehound.training.stop import signals_stop
 from sagehound.training.trainer import fit
@@ -106,14 +114,14 @@ def _train(
             if with_artifact:
                 fresh.start()
             with times.phase("evaluate"), hardware.threads(_threads(ready, data, cfg)):
-                predictions, scores, best_epoch = _evaluate(ready, data, log, cfg, opened, times)
+                predictions, scores, about = _evaluate(ready, data, log, cfg, opened, times)
         try:
             if with_artifact:
                 with times.phase("artifact"), report.insights_beside(cfg, folder, data):
-                    about = scores | {"best_epoch": best_epoch}
-                    _write_artifact(ready.model, data, cfg, about, predictions, folder / archive.NAME, fresh)
+                    measured = scores | {"best_epoch": about["best_epoch"]}
+                    _write_artifact(ready.model, data, cfg, measured, predictions, folder / archive.NAME, fresh)
         finally:  # whether the artifact is kept or not
-            metrics = results.write_metrics(folder, cfg, data.photos, predictions, scores, best_epoch, times.seconds)
+            metrics = results.write_metrics(folder, cfg, data.photos, predictions, scores, about, times.seconds)
         _write_profile_and_report(times, cfg, ready, data, folder)
     results.tell(metrics, scores, folder, is_trial=cfg.results == "scores")
     return Run(folder, metrics)
@@ -166,7 +174,7 @@ def _fit(
 ) -> None:
     """Train, unless the run that is resumed had ended early."""
     with times.phase("train"), hardware.threads(_threads(ready, data, cfg)):
-        cfg = solved_head.solve(ready.model, data, cfg, ready.stopped_at)
+        cfg = solved_head.solve(ready.model, data, cfg, ready.stopped_at, folder / "checkpoints")
         if ready.stopped_at is None or not checkpoint.ended_early(ready.stopped_at, cfg.trainer.patience):
             evaluator = monitor.prepare(cfg, ready.model, data) if cfg.debugger else None
             fit(ready.model, data, ready.machine, log.all, cfg, folder, each_epoch, given, evaluator, times)
@@ -215,10 +223,14 @@ def _prepare(cfg: Train, times: Times) -> _Ready:
 def _with_features(ready: _Ready, cfg: Train, folder: Path) -> PhotoDataModule:
     """The data module, with cached features if the backbone is frozen. Features show more near-duplicates."""
     photos, cached, model = ready.photos, None, ready.model
-    if model.is_frozen(ready.epoch) and features.usable(cfg):
+    is_frozen = model.is_frozen(ready.epoch) or (not ready.stopped_at and solved_head.starts(cfg))
+    if is_frozen and features.usable(cfg):
         cached = features.prepare(model.backbone, photos, model.preprocessing, ready.machine, cfg)
     if cached:
         photos = features.near_duplicates(photos, cached)
+    elif model.has_solved_head:
+        photos = interpolation.restore(photos, folder / "checkpoints", Path(str(cfg.resume)).parent)
+    if photos is not ready.photos:
         photos.write(folder)
     data = from_config.data_module(cfg, photos, model)
     data.features = cached
@@ -227,11 +239,15 @@ def _with_features(ready: _Ready, cfg: Train, folder: Path) -> PhotoDataModule:
 
 def _evaluate(
     ready: _Ready, data: PhotoDataModule, log: loggers.Loggers, cfg: Train, opened: run_folder.RunFolder, times: Times
-) -> tuple[dict[str, Predictions], dict[str, dict[str, Any]], int]:
-    """Predict all photos with the best weights and write the results; returns predictions, scores, best epoch."""
-    best = opened.path / "checkpoints" / "best.ckpt"
-    best_epoch = checkpoint.load_best(ready.model, best)
-    predictions = evaluate.predict(ready.model, data, torch.device(ready.machine.accelerator))
+) -> tuple[dict[str, Predictions], dict[str, dict[str, Any]], dict[str, Any]]:
+    """Predict all photos with the best weights and write the results.
+
+    Returns predictions, scores, and for metrics.json best_epoch (0: the solved head was kept) and finetune_choice.
+    """
+    checkpoints, device = opened.path / "checkpoints", torch.device(ready.machine.accelerator)
+    choice = interpolation.choose(ready.model, data, cfg, checkpoints, device) if ready.model.has_solved_head else None
+    best_epoch = checkpoint.load_best(ready.model, best := checkpoints / "best.ckpt")
+    predictions = evaluate.predict(ready.model, data, device)
     if cfg.calibrate:
         predictions = evaluate.calibrated(predictions)
     ready.model.temperature = predictions["valid"].temperature
@@ -246,7 +262,7 @@ def _evaluate(
         results.write_tables(opened.path, data.photos, predictions)
     if cfg.results not in ("tables", "scores"):
         log.figures(results.draw(opened.path, data.photos, predictions, best_epoch), cfg)
-    return predictions, scores, best_epoch
+    return predictions, scores, {"best_epoch": best_epoch} | ({"finetune_choice": choice} if choice else {})
 
 
 def _is_small(head: nn.Module, cfg: Train) -> bool:
