@@ -17,7 +17,7 @@ import pytest
 from helpers import ROOT, Command, Compose, Server, make_photos, small
 from hydra import compose, initialize_config_dir
 
-from sagehound.config import Train, register, typed
+from sagehound.config import Train, register, registered, typed
 from sagehound.storage.atomic import locked
 
 if TYPE_CHECKING:
@@ -27,9 +27,13 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a
 
 
 @pytest.fixture(autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+def _isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A cache of the test's own, and afterwards the schema of train.py for the next one."""
     forked.begin_test()
     monkeypatch.setenv("SAGEHOUND_CACHE", str(tmp_path_factory.mktemp("cache")))
+    yield
+    if registered() is not Train:
+        register()
 
 
 @pytest.fixture(scope="session")
