@@ -92,7 +92,10 @@ FAULTS = (
     ),
 )
 
-FULL = ("finetune=full", "trainer.max_epochs=2", "data.batch_size=16", "trainer.precision=32-true")
+FULL = (
+    *("finetune=full", "trainer.max_epochs=2", "data.batch_size=16", "trainer.precision=32-true"),
+    "finetune.start=random",  # as measured
+)
 FULL_FAULTS = (
     Case("full, learning rate x 1000", (*FULL, "optimizer.lr=2"), ("LearningRateTooHigh", "ExplodingTensor"), "tiny"),
     Case("full, learning rate / 1000", (*FULL, "optimizer.lr=2e-6"), ("LearningRateTooLow",), "tiny"),

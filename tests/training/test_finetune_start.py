@@ -97,7 +97,10 @@ def test_weights_and_statistics_are_interpolated() -> None:
     assert [float(value) for value in between.values()] == [2, 9]
 
 
-@pytest.mark.parametrize("training", [["optimizer.lr=0.02"], HARMFUL], ids=["useful", "harmful"])
+@pytest.mark.parametrize(
+    "training",
+    [pytest.param(["optimizer.lr=0.02"], marks=pytest.mark.slow, id="useful"), pytest.param(HARMFUL, id="harmful")],
+)
 def test_a_run_that_gets_more_epochs_is_the_one_that_had_them(
     config: Compose, tmp_path: Path, training: list[str]
 ) -> None:
