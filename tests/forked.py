@@ -16,11 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 _IMPORTED = [
-    "sagehound.training.train",
-    "sagehound.artifact.export",
-    "sagehound.cli.train_command",
-    "sagehound.cli.launch_command",
-    "sagehound_launchers.search.loop",
+    "forked_imports",
     "boto3",
     "optuna",
     "tensorboard.backend.event_processing.event_accumulator",
@@ -38,6 +34,9 @@ _READ_LATER = (
     "PYTHONPATH",
     "PATH",
     "COMP_",
+    "MLFLOW_",
+    "WANDB_",
+    "NETRC",
 )  # not when a package is imported
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(_IMPORTED)

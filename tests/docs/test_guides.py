@@ -14,7 +14,7 @@ import pytest
 from helpers import ROOT
 
 GUIDES = sorted((ROOT / "docs/guides").glob("*.md"))
-BLOCK = re.compile(r"(<!-- not run: .+ -->\n)?```(\w*)\n(.*?)```", re.DOTALL)
+BLOCK = re.compile(r"(<!-- not run: [^\n]+ -->\n)?```(\w*)\n(.*?)```", re.DOTALL)
 PRINTED = {  # what the pages say that their commands print
     "own_photos": ["test accuracy:", "photos/test/001.Amber_hound"],
     "search": ["best trial:", "test accuracy:"],
