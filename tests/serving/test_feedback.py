@@ -1,11 +1,14 @@
 """POST /models/NAME/feedback: photos are kept with their right class, to train with."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from helpers import Server
+
+from sagehound.serving.feedback import Feedback, NotKept
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +40,44 @@ def test_the_kept_photos_are_a_folder_to_train_with(listening: Server, kept: Pat
     assert (line["model"], line["label"], line["right"], line["file"]) == ("run", "Slate", "Amber", said["file"])
     assert 0 < line["probability"] <= 1
     assert json.loads(listening.request("GET", "/models").data)["feedback"] is True
+
+
+def test_the_last_class_that_is_told_counts(listening: Server, kept: Path, run_photos: Path) -> None:
+    photo = sorted((run_photos / "test/001.Amber").iterdir())[1].read_bytes()
+    _, first = told(listening, photo, "?right=Moss")
+    lines = len((kept / "feedback.jsonl").read_text().splitlines())
+    _, second = told(listening, photo, "?right=Slate")
+    assert not (kept / str(first["file"])).exists()
+    assert (kept / str(second["file"])).read_bytes() == photo
+    told(listening, photo, "?right=Slate")
+    assert len((kept / "feedback.jsonl").read_text().splitlines()) == lines + 1, "nothing new, no line"
+
+
+def test_a_later_server_knows_what_was_kept(tmp_path: Path, photo: bytes) -> None:
+    said = {"label": "Moss", "probability": 0.5}
+    first = Feedback(tmp_path).add(photo, "run", said, "Moss")
+    with (tmp_path / "feedback.jsonl").open("a") as lines:
+        lines.write('{"time": "2026-')  # the disk was full
+    second = Feedback(tmp_path).add(photo, "run", said, None)
+    assert not (tmp_path / first).exists()
+    assert (tmp_path / second).exists()
+    assert json.loads((tmp_path / "feedback.jsonl").read_text().splitlines()[-1])["right"] is None
+
+
+def test_a_full_disk_is_one_message(tmp_path: Path, photo: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    feedback = Feedback(tmp_path)
+    free = shutil.disk_usage(tmp_path)._replace(free=10**6)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: free)
+    with pytest.raises(NotKept, match="less than 1 GB of the disk are free"):
+        feedback.add(photo, "run", {"label": "Moss", "probability": 0.5}, "Moss")
+    assert not any(path.is_file() for path in tmp_path.rglob("*"))
+
+
+def test_a_folder_that_cannot_be_written_is_one_message(tmp_path: Path, photo: bytes) -> None:
+    feedback = Feedback(tmp_path)
+    (tmp_path / "photos").write_text("a file in the way")
+    with pytest.raises(NotKept, match="the feedback cannot be written"):
+        feedback.add(photo, "run", {"label": "Moss", "probability": 0.5}, "Moss")
 
 
 def test_a_photo_of_no_class_is_kept_beside(listening: Server, kept: Path, photo: bytes) -> None:

@@ -2,13 +2,22 @@
 
 import io
 import json
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 from helpers import Server
 from PIL import Image
 
+from sagehound.artifact.archive import opened
+from sagehound.inference.formats import Probabilities
+from sagehound.inference.preprocessing import Pixels, prepare
+from sagehound.serving.batcher import Batcher
 from sagehound.serving.occlusion import covered
+from sagehound.serving.predictor import Predictor
 
 
 def explained(server: Server, photo: bytes, query: str = "") -> tuple[int, dict[str, object]]:
@@ -54,6 +63,45 @@ def test_what_cannot_be_explained_is_one_message(server: Server, body: bytes, qu
     status, said = explained(server, body, query)
     assert status == 400
     assert said["error"]["message"] == message  # type: ignore[index]
+
+
+def test_many_explanations_stall_nobody(server: Server, photo: bytes) -> None:
+    with ThreadPoolExecutor(60) as pool:
+        attacks = [pool.submit(explained, server, photo) for _ in range(60)]
+        time.sleep(0.2)
+        begun = time.monotonic()
+        assert server.invoke(photo).status == 200
+        assert time.monotonic() - begun < 5, "0.1 s on a quiet machine"
+        statuses = [attack.result()[0] for attack in attacks]
+    assert set(statuses) <= {200, 503}
+    assert statuses.count(200) >= 32, "as many as may wait"
+
+
+def test_photos_that_nobody_waits_for_are_not_computed(run: Path, photo: bytes) -> None:
+    seen: list[int] = []
+    begun, may_end = threading.Event(), threading.Event()
+    with opened(run) as folder:
+        predictor = Predictor(folder)
+        pixels = prepare(photo, predictor.card.preprocessing)
+
+        class Slow(Predictor):
+            def __call__(self, photos: list[Pixels]) -> Probabilities:
+                begun.set()
+                assert may_end.wait(30)
+                seen.append(len(photos))
+                return super().__call__(photos)
+
+        engine = Batcher(lambda _: None)
+        predictor.__class__ = Slow
+        first = engine.submit(predictor, pixels)
+        assert begun.wait(30)
+        waiting = [engine.submit(predictor, pixels) for _ in range(20)]
+        for answer in waiting[:19]:
+            answer.cancel()
+        may_end.set()
+        assert waiting[19].result(30).shape == first.result(30).shape
+        engine.close()
+    assert sum(seen) == 2
 
 
 def test_each_place_is_covered_once_and_all_of_the_photo_with_them() -> None:

@@ -311,6 +311,7 @@ def test_users_tell_the_right_class(browser: Browser, run: Path, slate: Path, tm
         answer = page.locator("#answers > li").first
         if choice:
             answer.get_by_label("No, it is").select_option(label=choice)
+            answer.get_by_role("button", name="Save").click()
         else:
             answer.get_by_role("button", name="This is right").click()
         expect(answer.get_by_text("Thank you: saved as")).to_be_visible()

@@ -141,6 +141,8 @@ def test_tensors_may_follow_the_json(server: Server, photo: bytes, pixels: Pixel
         ({"inputs": [tensor([[1.0], []], [1, 2, 2, 3], "FP32")]}, "not numbers"),
         ({"inputs": [tensor(None, [1, 2, 2, 3], "FP32")]}, "not numbers"),
         ({"inputs": [tensor(["aGk="], [1])], "outputs": [7]}, "outputs must be a list"),
+        ({"inputs": [tensor(["aGk="], [1])], "outputs": [{"name": "label"}] * 2}, "outputs names one of them twice"),
+        ({"inputs": [tensor(["aGk="], [2**31 - 1] * 20_000)]}, "shape has 20,000 numbers: 1 to 4 are possible"),
         ({"inputs": [tensor([1] * 2**18, [1, 2, 2, 3], "FP32")]}, "more than 262,144 values"),
         ({"inputs": [tensor(["aGk="], [1], parameters={"binary_data_size": 7})]}, "0 bytes follow"),
     ],

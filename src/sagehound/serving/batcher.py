@@ -178,7 +178,10 @@ class _Lane:
             yield following
 
     def _answer(self, predictor: Predictor | ScoredPredictor, batch: list[_Item]) -> None:
-        """Compute a batch. Errors belong to the batch; the thread continues."""
+        """Compute a batch, without what nobody waits for. Errors belong to the batch; the thread continues."""
+        batch = [item for item in batch if not item[2].cancelled()]
+        if not batch:
+            return
         try:
             probabilities = predictor([pixels for _, pixels, _ in batch])
             if len(probabilities) != len(batch) or not np.isfinite(probabilities).all():

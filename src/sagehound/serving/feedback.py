@@ -1,29 +1,37 @@
 """Keeps photos that were classified wrongly or rightly, as users say: deploy.feedback=FOLDER."""
 
+import asyncio
 import hashlib
 import json
 import re
+import shutil
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
+from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI, Query, Request
 from pydantic import BaseModel
-from starlette.concurrency import run_in_threadpool
 
 from sagehound.artifact.archive import Card
-from sagehound.errors import ConfigError, InputError
+from sagehound.errors import ConfigError, InputError, SagehoundError
 from sagehound.inference.formats import PhotoResult, ResponseFormat
 from sagehound.inference.headers import kind_of
 from sagehound.inference.request_body import JSON
 from sagehound.serving.api_description import BODY, Name, failures
 from sagehound.serving.protocols import Asked, Given, Invocation
 from sagehound.serving.request_handler import RequestHandler
+from sagehound.serving.slots import Busy
 from sagehound.storage.atomic import replacing
 
-_UNSAFE = re.compile(r"^\.|[/\\\0]")  # a name that is no folder inside of another
+_UNSAFE = re.compile(r"^\.|[/\\\0-\x1f]")  # a name that is no folder inside of another
+_LINES = "feedback.jsonl"
+_LEAST_FREE = 10**9  # bytes of the disk that are left to others
+_SECONDS = 10.0  # for writing
 
 
 class NoFeedback(InputError):
@@ -53,9 +61,10 @@ class Feedback:
         except OSError as error:
             raise ConfigError(f"deploy.feedback={folder} cannot be made: {error.strerror}; give a folder") from error
         self._folder, self._lock = folder, threading.Lock()
+        self._kept = dict(_read(folder / _LINES))  # the path of each photo, by its name
 
     def add(self, photo: bytes, model: str, said: PhotoResult, right: str | None) -> str:
-        """Keep a photo; returns its path below the folder. The same photo of the same class is kept once.
+        """Keep a photo; returns its path below the folder. It is kept once; the last class that is told counts.
 
         Args:
             photo: its file.
@@ -79,17 +88,39 @@ class Feedback:
         }
         try:
             with self._lock:
-                self._write(path, photo, json.dumps(line, ensure_ascii=False) + "\n")
-        except OSError as error:
-            raise NotKept(f"the feedback cannot be written: {error.strerror}") from error
+                self._write(path, photo, json.dumps(line, ensure_ascii=False))
+        except (OSError, SagehoundError) as error:
+            raise NotKept(f"the feedback cannot be written: {error}") from error
         return path.as_posix()
 
     def _write(self, path: Path, photo: bytes, line: str) -> None:
+        before = self._kept.get(path.name)
+        if before == path.as_posix():
+            return
+        if shutil.disk_usage(self._folder).free < _LEAST_FREE:
+            raise NotKept(
+                f"the feedback is not kept, because less than {_LEAST_FREE / 1e9:.0f} GB of the disk are free"
+            )
         (self._folder / path).parent.mkdir(parents=True, exist_ok=True)
         with replacing(self._folder / path) as temporary:
             temporary.write_bytes(photo)
-        with (self._folder / "feedback.jsonl").open("a", encoding="utf-8") as lines:
-            lines.write(line)
+        with (self._folder / _LINES).open("a", encoding="utf-8") as lines:
+            lines.write(("" if _ends_with_a_line(self._folder / _LINES) else "\n") + line + "\n")
+        self._kept[path.name] = path.as_posix()
+        if before is not None:  # it was told to be of another class
+            (self._folder / before).unlink(missing_ok=True)
+
+
+def _read(lines: Path) -> Iterator[tuple[str, str]]:
+    """Name and path of each photo, oldest first; half a line, of a full disk, is left out."""
+    for line in lines.read_text(encoding="utf-8").splitlines() if lines.exists() else ():
+        with suppress(ValueError, KeyError, TypeError):
+            file = str(json.loads(line)["file"])
+            yield Path(file).name, file
+
+
+def _ends_with_a_line(path: Path) -> bool:
+    return not path.exists() or path.stat().st_size == 0 or path.read_bytes().endswith(b"\n")
 
 
 class Correction(Invocation):
@@ -125,9 +156,12 @@ class Correction(Invocation):
             InputError: the body is not one photo.
         """
         given = super().photos(body)
-        if len(given.photos) != 1 or not isinstance(given.photos[0], bytes):
+        photo, *others = given.photos
+        if isinstance(photo, InputError):
+            raise photo
+        if others or not isinstance(photo, bytes):
             raise InputError("send one photo")
-        self.photo = given.photos[0]
+        self.photo = photo
         return Given(given.photos, single=True, names=given.names)
 
     def encode(self, answers: Sequence[PhotoResult], want: ResponseFormat, given: Given) -> bytes:
@@ -145,7 +179,8 @@ Right = Annotated[str | None, Query(max_length=256, description="the right class
 
 
 def add_feedback(app: FastAPI, handler: RequestHandler, feedback: Feedback | None) -> None:
-    """Add the address for feedback."""
+    """Add the address for feedback. One thread writes, so that a slow disk does not stop what else the server does."""
+    writer = CapacityLimiter(1)
 
     @app.post("/models/{name}/feedback", responses=failures(400, 404, 408, 413, 415, 503), openapi_extra=BODY)
     async def keep(name: Name, request: Request, right: Right = None) -> Kept:
@@ -155,4 +190,9 @@ def add_feedback(app: FastAPI, handler: RequestHandler, feedback: Feedback | Non
         correction = Correction(right)
         response = await handler.respond(request, name, Asked(), correction)
         said: dict[str, Any] = json.loads(bytes(response.body))
-        return Kept(file=await run_in_threadpool(feedback.add, correction.photo, name, said, right))
+        try:
+            async with asyncio.timeout(_SECONDS):
+                add = partial(feedback.add, correction.photo, name, said, right)
+                return Kept(file=await to_thread.run_sync(add, abandon_on_cancel=True, limiter=writer))
+        except TimeoutError as error:
+            raise Busy(f"the feedback could not be written within {_SECONDS:g} s; try again in a second") from error

@@ -24,6 +24,7 @@ from sagehound.inference.request_body import JSON, MAX_INSTANCES, decoded
 from sagehound.serving.protocols import Asked, Given
 
 _LONG = 2**16  # bytes of a body; longer ones are parsed in a thread
+_DIMENSIONS = 4  # of pixels: photos, height, width, colours
 _VALUES = 2**18  # of pixels in JSON, a photo of 295 x 295; nothing else runs while Python parses them, 0.03 s
 _MARKS = 10 * MAX_INSTANCES  # commas and brackets of other requests
 _ALONE = threading.Lock()  # large JSON is parsed one after the other, so that memory is bounded
@@ -131,9 +132,14 @@ class Inference:
 
 def _names(outputs: Any) -> list[str]:  # noqa: ANN401 - whatever JSON holds
     """The outputs that the client wants."""
-    if isinstance(outputs, list) and all(isinstance(o, dict) and isinstance(o.get("name"), str) for o in outputs):
-        return [o["name"] for o in outputs]
-    raise InputError('outputs must be a list: [{"name": "label"}]')
+    if not isinstance(outputs, list) or not all(
+        isinstance(o, dict) and isinstance(o.get("name"), str) for o in outputs
+    ):
+        raise InputError('outputs must be a list: [{"name": "label"}]')
+    names = [o["name"] for o in outputs]
+    if len(set(names)) < len(names):
+        raise InputError("outputs names one of them twice")
+    return names
 
 
 def _parsed(head: bytes) -> dict[str, Any]:
@@ -173,8 +179,10 @@ def _array(data: Any) -> npt.NDArray[np.float32]:  # noqa: ANN401 - whatever JSO
 
 def _photos(tensor: Mapping[str, Any], rest: bytes) -> list[bytes | Pixels | InputError]:
     shape, kind = tensor.get("shape"), tensor.get("datatype")
-    if not isinstance(shape, list) or not all(type(n) is int and 0 <= n < 2**31 for n in shape) or not shape:
+    if not isinstance(shape, list) or not all(type(n) is int and 0 <= n < 2**31 for n in shape):
         raise InputError("shape must be a list of whole numbers")
+    if not 0 < len(shape) <= _DIMENSIONS:
+        raise InputError(f"shape has {len(shape):,} numbers: 1 to {_DIMENSIONS} are possible")
     parameters = tensor.get("parameters")
     size = parameters.get("binary_data_size") if isinstance(parameters, dict) else None
     if size is not None and (type(size) is not int or size != len(rest)):

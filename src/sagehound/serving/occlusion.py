@@ -1,7 +1,7 @@
 """What the model looked at: a part of the photo after the other is covered, and the probability measured again."""
 
+import asyncio
 import json
-import threading
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
@@ -16,11 +16,13 @@ from sagehound.inference.request_body import JSON
 from sagehound.serving.api_description import BODY, Name, failures
 from sagehound.serving.protocols import Asked, Given, Invocation
 from sagehound.serving.request_handler import RequestHandler
+from sagehound.serving.slots import Busy
 
 _PLACES = 7  # of each side; 49 photos, 0.25 s with mobilenetv2 on two cores
 _SHARE = 2 / 7  # of each side that is covered; a seventh changes the probability of clear photos too little
 _GREY = 128
-_decoding = threading.Lock()  # one photo at a time, which may need hundreds of megabytes
+_AT_ONCE = 2  # explanations, each of which decodes a photo and has 50 copies of its pixels
+_MOST = 32  # that are computed or wait
 
 _IMPORTANCE: dict[str, Any] = {
     "type": "object",
@@ -79,8 +81,7 @@ class Explanation(Invocation):
             raise InputError("send one photo")
         if not isinstance(photo, bytes):
             raise photo if isinstance(photo, InputError) else InputError("send a photo's file")
-        with _decoding:
-            pixels = prepare(photo, self._preprocessing, self._max_pixels)
+        pixels = prepare(photo, self._preprocessing, self._max_pixels)
         variants = [pixels, *covered(pixels)]
         return Given(variants, single=True, names=[names[0]] * len(variants))
 
@@ -112,6 +113,7 @@ Label = Annotated[str | None, Query(max_length=256, description="the class to ex
 
 def add_explanations(app: FastAPI, handler: RequestHandler, max_pixels: int) -> None:
     """Add the address of explanations."""
+    room, asked = asyncio.Semaphore(_AT_ONCE), 0
 
     @app.post(
         "/models/{name}/explain",
@@ -127,4 +129,12 @@ def add_explanations(app: FastAPI, handler: RequestHandler, max_pixels: int) -> 
         The places divide the part of the photo that the model sees. A value below 0 says that the place speaks against
         the class.
         """
-        return await handler.respond(request, name, Asked(), Explanation(label, max_pixels))
+        nonlocal asked
+        if asked >= _MOST:
+            raise Busy(f"{asked} explanations are computed or wait; try again in a second")
+        asked += 1
+        try:
+            async with room:
+                return await handler.respond(request, name, Asked(), Explanation(label, max_pixels))
+        finally:
+            asked -= 1

@@ -208,7 +208,7 @@ class RequestHandler:
         """The response to photo ``i`` of a request; an error concerns only this photo, unless it is a single one."""
         photo, name = given.photos[i], given.names[i]
         async with room:
-            if not given.single and await request.is_disconnected():
+            if len(given.photos) > 1 and await request.is_disconnected():
                 raise ClientDisconnect
             try:
                 if isinstance(photo, InputError):

@@ -3,6 +3,7 @@
 Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022 (WiSE-FT).
 """
 
+import math
 import pickle
 from pathlib import Path
 from typing import Any
@@ -121,7 +122,7 @@ def decide(predictions: dict[float, Predictions], scenes: list[int], monitor: st
     monitor, name = (monitor, name) if split == "valid" else ("valid.loss", "loss")
     sign = -1 if direction(monitor) == "minimize" else 1
     scores = {alpha: bootstrap.scores(p) for alpha, p in predictions.items()}
-    others = [alpha for alpha in scores if alpha]
+    others = [alpha for alpha, of_alpha in scores.items() if alpha and math.isfinite(of_alpha[name])] or [1.0]
     allowed = [alpha for alpha in others if name != "loss" or scores[alpha]["top1"] >= scores[0]["top1"]]
     best = max(allowed or others, key=lambda alpha: sign * scores[alpha][name])
     better = sign * bootstrap.differences(predictions[0], predictions[best], name, scenes) > 0

@@ -11,10 +11,14 @@ export function askForFeedback(item, address, file, said, classes) {
   form.hidden = false;
   form.addEventListener("submit", (event) => event.preventDefault());
   form.querySelector(".right").addEventListener("click", () => send(said.label));
-  choice.addEventListener("change", () => send(choice.selectedOptions[0] === none ? null : choice.value));
+  const wrong = form.querySelector(".wrong"); // a button, because arrow keys change the choice one by one
+  choice.addEventListener("change", () => (wrong.disabled = choice.selectedIndex === 0));
+  wrong.addEventListener("click", () => send(choice.selectedOptions[0] === none ? null : choice.value));
 
   async function send(right) {
     const thanks = item.querySelector(".thanks");
+    const controls = [...form.querySelectorAll("button, select")];
+    for (const control of controls) control.disabled = true;
     try {
       const asked = right === null ? "" : `?${new URLSearchParams({ right })}`;
       const call = { method: "POST", headers: { "Content-Type": typeOf(file) }, body: file };
@@ -23,6 +27,7 @@ export function askForFeedback(item, address, file, said, classes) {
       thanks.textContent = `Thank you: saved as ${right === null ? "none of the classes" : shown(right)}.`;
     } catch (error) {
       thanks.textContent = `Not saved: ${error.message}`;
+      for (const control of controls) control.disabled = false;
     }
   }
 }

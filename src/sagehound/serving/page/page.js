@@ -24,7 +24,10 @@ async function start() {
 }
 
 async function showCard() {
-  ({ card } = await read(await fetch(address())));
+  const chosen = models.value;
+  const described = await read(await fetch(address()));
+  if (chosen !== models.value) return; // another model was chosen meanwhile
+  card = described.card;
   at("model-card").href = `${address()}/card`;
   const test = card.metrics?.test ?? {};
   const interval = test.top1_interval ? `, 95 % interval ${test.top1_interval.map(percent).join(" to ")}` : "";
@@ -68,13 +71,13 @@ async function classify(files) {
 
 async function show(file) {
   const item = at("answer").content.cloneNode(true).firstElementChild;
-  const title = item.querySelector("h3");
+  const [title, url, own] = [item.querySelector("h3"), address(), card]; // of the model that is chosen now
   title.textContent = file.name || "pasted photo";
-  preview(item, file, card);
+  preview(item, file, own);
   try {
     const begun = performance.now();
     const said = await read(
-      await fetch(`${address()}/invoke?${question()}`, {
+      await fetch(`${url}/invoke?${question(own)}`, {
         method: "POST",
         headers: { "Content-Type": typeOf(file) },
         body: file,
@@ -83,8 +86,8 @@ async function show(file) {
     const milliseconds = Math.round(performance.now() - begun);
     item.querySelector("caption").textContent = `${milliseconds} ms`;
     fill(item, said);
-    offerExplanation(item, address(), file, said);
-    if (takesFeedback) askForFeedback(item, address(), file, said, card.classes);
+    offerExplanation(item, url, file, said);
+    if (takesFeedback) askForFeedback(item, url, file, said, own.classes);
     results.push({ file: title.textContent, said });
     at("save").hidden = false;
     say(`${title.textContent}: ${shown(said.label)}, ${percent(said.probability)}, in ${milliseconds} ms`);
@@ -99,7 +102,7 @@ async function show(file) {
 }
 
 // What the model knows beside probabilities: whether a photo is like those it was trained on, and sets of classes.
-function question() {
+function question(card) {
   const asked = new URLSearchParams({ top_k: 5 });
   if (card.unknown) asked.set("unknown", 1);
   if (card.sets?.["0.9"]) asked.set("coverage", 0.9);
@@ -159,7 +162,7 @@ document.addEventListener("drop", (event) => {
 document.addEventListener("paste", (event) => {
   if (event.clipboardData.files.length) classify(event.clipboardData.files);
 });
-models.addEventListener("change", showCard);
+models.addEventListener("change", () => showCard().catch((error) => say(`The model cannot be shown: ${error.message}`)));
 at("save").addEventListener("click", saveResults);
 offerCamera((photo) => classify([photo]), say);
 const listed = start();

@@ -43,8 +43,8 @@ export function saveResults() {
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
 }
 
-// A spreadsheet would run a text that begins like a formula; a ' keeps it a text.
+// A spreadsheet would run a text that begins like a formula; a ' keeps it a text. The rules are those of spreadsheet.py.
 function field(value) {
-  const text = typeof value === "string" && /^[=+\-@\t\r]/.test(value) ? `'${value}` : String(value);
-  return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+  const text = typeof value === "string" && /^'*[=+\-@\t\r\n]/.test(value) ? `'${value}` : String(value);
+  return /[",;\t\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }
