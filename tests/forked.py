@@ -34,6 +34,7 @@ _READ_LATER = (
     "PYTHONPATH",
     "PATH",
     "COMP_",
+    "KMP_",
     "MLFLOW_",
     "WANDB_",
     "NETRC",
