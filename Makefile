@@ -1,6 +1,9 @@
 # A machine with Python >= 3.11 and make is enough: every target sets .venv up first, once.
 PYTHON ?= python3
 BIN := .venv/bin
+# one test process more than cores, because many tests wait for other processes; each needs 3 GB of memory
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print(min((os.cpu_count() or 1) + 1, 9))')
+PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 INSTALLED := .venv/.installed
 
 .PHONY: demo test coverage slow soak check wheel docs pictures bench lock clean
@@ -11,13 +14,13 @@ demo: $(INSTALLED)
 		trainer.max_epochs=5 optimizer.lr=0.01
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest --numprocesses auto -m "not slow and not soak"
+	$(PYTEST) -m "not slow and not soak"
 
 coverage: $(INSTALLED) # a report only; it takes 1.6 times as long as make test, so it is not part of it
-	$(BIN)/python -m pytest --numprocesses auto -m "not slow and not soak" --cov --cov-report=term:skip-covered
+	$(PYTEST) -m "not slow and not soak" --cov --cov-report=term:skip-covered
 
 slow: $(INSTALLED)
-	$(BIN)/python -m pytest --numprocesses auto -m "slow and not soak"
+	$(PYTEST) -m "slow and not soak"
 
 soak: $(INSTALLED)
 	$(BIN)/python -m pytest -m soak
