@@ -1,8 +1,7 @@
 # A machine with Python >= 3.11 and make is enough: every target sets .venv up first, once.
 PYTHON ?= python3
 BIN := .venv/bin
-# one test process more than cores, because many tests wait for other processes; each needs 3 GB of memory
-WORKERS ?= $(shell $(PYTHON) -c 'import os; print(min((os.cpu_count() or 1) + 1, 9))')
+WORKERS ?= auto
 PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 INSTALLED := .venv/.installed
 

@@ -75,7 +75,7 @@ def ended(sm: Client, name: str) -> dict[str, Any]:
     return until(lambda: sm.describe_training_job(TrainingJobName=name), lambda d: d["TrainingJobStatus"] in ENDED)
 
 
-def until(ask: Callable[[], T], fits: Callable[[T], bool], seconds: float = 30) -> T:
+def until(ask: Callable[[], T], fits: Callable[[T], bool], seconds: float = 120) -> T:
     """What ``ask`` returns, once it fits."""
     end = time.monotonic() + seconds
     while not fits(found := ask()):
