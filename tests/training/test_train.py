@@ -564,7 +564,7 @@ def test_a_size_of_photos_is_part_of_the_model_file(config: Compose, photos: Pat
     with tarfile.open(run.folder / "model.tar.gz") as tar:
         tar.extractall(tmp_path / "unpacked", filter="data")
     model = handler.model_fn(str(tmp_path / "unpacked"))
-    ((served, _),) = handler.predict_fn(([photo.read_bytes()], True), model).results
+    ((served, _),) = handler.predict_fn(handler.input_fn(photo.read_bytes(), "image/jpeg"), model).results
     assert list(served) == pytest.approx(list(expected.values()), abs=1e-4)
     with pytest.raises(ConfigError, match=r"data\.image_size=112: the run that is resumed has data\.image_size=96"):
         train(
