@@ -4,10 +4,12 @@ import csv
 import json
 import os
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from helpers import Command, small
+from helpers import ROOT, Command, small
 from omegaconf import OmegaConf
 
 from sagehound.errors import Stopped
@@ -82,13 +84,13 @@ def test_a_job_that_dies_is_one_line(
 
 
 @pytest.mark.slow
-def test_a_grid_through_joblib_with_a_trial_that_fails(
-    command: Command, photos: Path, weights: Path, tmp_path: Path
-) -> None:
+def test_a_grid_through_joblib_with_a_trial_that_fails(photos: Path, weights: Path, tmp_path: Path) -> None:
+    """In a process of its own: joblib's workers do not start in a fork of the tests."""
     pytest.importorskip("joblib")
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     given = [*small(photos, weights), f"backbone.weights={weights},missing.safetensors"]
-    done = command("-m", *given, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", SWEEP)
+    program = [sys.executable, str(ROOT / "train.py"), "-m", *given, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    done = subprocess.run([*program, SWEEP], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 3, done.stderr
     assert "1 of 2 trials failed; the first, trial 1: backbone.weights=missing.safetensors" in done.stderr
     assert [t["state"] for t in trials(tmp_path / "sweep")] == ["complete", "failed"]
