@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from helpers import Server
 
-from sagehound.serving.feedback import Feedback, NotKept
+from sagehound.serving.feedback import Feedback, NotSaved
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def test_a_full_disk_is_one_message(tmp_path: Path, photo: bytes, monkeypatch: p
     feedback = Feedback(tmp_path)
     free = shutil.disk_usage(tmp_path)._replace(free=10**6)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: free)
-    with pytest.raises(NotKept, match="less than 1 GB of the disk are free"):
+    with pytest.raises(NotSaved, match="less than 1 GB of the disk are free"):
         feedback.add(photo, "run", {"label": "Moss", "probability": 0.5}, "Moss")
     assert not any(path.is_file() for path in tmp_path.rglob("*"))
 
@@ -76,7 +76,7 @@ def test_a_full_disk_is_one_message(tmp_path: Path, photo: bytes, monkeypatch: p
 def test_a_folder_that_cannot_be_written_is_one_message(tmp_path: Path, photo: bytes) -> None:
     feedback = Feedback(tmp_path)
     (tmp_path / "photos").write_text("a file in the way")
-    with pytest.raises(NotKept, match="the feedback cannot be written"):
+    with pytest.raises(NotSaved, match="the feedback cannot be written"):
         feedback.add(photo, "run", {"label": "Moss", "probability": 0.5}, "Moss")
 
 

@@ -19,7 +19,7 @@ def once() -> Iterator[None]:
     overrides; both are done here. If the first one fails, Hydra composes as usual.
     """
     compose = ConfigLoaderImpl.load_configuration
-    kept: list[tuple[str | None, list[str], DictConfig]] = []
+    composed: list[tuple[str | None, list[str], DictConfig]] = []
 
     def load(
         loader: ConfigLoaderImpl,
@@ -34,10 +34,10 @@ def once() -> Iterator[None]:
                 config = compose(loader, config_name, overrides, RunMode.RUN, from_shell, False)
             except Exception:
                 return compose(loader, config_name, overrides, run_mode, from_shell, False)
-            kept[:] = [(config_name, list(overrides), config)]
+            composed[:] = [(config_name, list(overrides), config)]
             return config
-        if kept:
-            name, before, config = kept.pop()
+        if composed:
+            name, before, config = composed.pop()
             added = overrides[len(before) :]
             if (name, before) == (config_name, overrides[: len(before)]) and all(o.startswith(_MODE) for o in added):
                 parsed = OverridesParser.create(config_loader=loader).parse_overrides(overrides)

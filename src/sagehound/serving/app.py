@@ -39,7 +39,7 @@ from sagehound.serving.batcher import Batcher, ModelHung
 from sagehound.serving.body_reader import TooLarge, TooSlow
 from sagehound.serving.card_routes import NoCard, add_cards
 from sagehound.serving.decoders import Decoders
-from sagehound.serving.feedback import Feedback, NoFeedback, NotKept, add_feedback
+from sagehound.serving.feedback import Feedback, NoFeedback, NotSaved, add_feedback
 from sagehound.serving.guard import Guard, HeadAsGet
 from sagehound.serving.model_store import AlreadyLoaded, ModelStore, NoMemory, UnknownModel
 from sagehound.serving.occlusion import add_explanations
@@ -67,7 +67,7 @@ _STATUS: list[tuple[type[InputError], int]] = [
     (NoFeedback, 404),
     (AlreadyLoaded, 409),
     (NoMemory, 507),
-    (NotKept, 507),
+    (NotSaved, 507),
     (InputError, 400),
 ]
 

@@ -38,7 +38,7 @@ class NoFeedback(InputError):
     """The server keeps no feedback."""
 
 
-class NotKept(InputError):
+class NotSaved(InputError):
     """The feedback cannot be written."""
 
 
@@ -61,19 +61,19 @@ class Feedback:
         except OSError as error:
             raise ConfigError(f"deploy.feedback={folder} cannot be made: {error.strerror}; give a folder") from error
         self._folder, self._lock = folder, threading.Lock()
-        self._kept = dict(_read(folder / _LINES))  # the path of each photo, by its name
+        self._paths = dict(_read(folder / _LINES))  # the path of each photo, by its name
 
-    def add(self, photo: bytes, model: str, said: PhotoResult, right: str | None) -> str:
+    def add(self, photo: bytes, model: str, prediction: PhotoResult, right: str | None) -> str:
         """Keep a photo; returns its path below the folder. It is kept once; the last class that is told counts.
 
         Args:
             photo: its file.
             model: the model's name.
-            said: what the model said.
+            prediction: what the model said.
             right: the class as the user says; None: none of them.
 
         Raises:
-            NotKept: the disk is full, or the folder cannot be written.
+            NotSaved: the disk is full, or the folder cannot be written.
         """
         kind = (kind_of(photo) or "jpeg").lower()
         name = f"{hashlib.sha256(photo).hexdigest()[:16]}.{'jp2' if kind == 'jpeg2000' else kind}"
@@ -82,23 +82,23 @@ class Feedback:
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
             "model": model,
             "file": path.as_posix(),
-            "label": said["label"],
-            "probability": said["probability"],
+            "label": prediction["label"],
+            "probability": prediction["probability"],
             "right": right,
         }
         try:
             with self._lock:
                 self._write(path, photo, json.dumps(line, ensure_ascii=False))
         except (OSError, SagehoundError) as error:
-            raise NotKept(f"the feedback cannot be written: {error}") from error
+            raise NotSaved(f"the feedback cannot be written: {error}") from error
         return path.as_posix()
 
     def _write(self, path: Path, photo: bytes, line: str) -> None:
-        before = self._kept.get(path.name)
+        before = self._paths.get(path.name)
         if before == path.as_posix():
             return
         if shutil.disk_usage(self._folder).free < _LEAST_FREE:
-            raise NotKept(
+            raise NotSaved(
                 f"the feedback is not kept, because less than {_LEAST_FREE / 1e9:.0f} GB of the disk are free"
             )
         (self._folder / path).parent.mkdir(parents=True, exist_ok=True)
@@ -106,7 +106,7 @@ class Feedback:
             temporary.write_bytes(photo)
         with (self._folder / _LINES).open("a", encoding="utf-8") as lines:
             lines.write(("" if _ends_with_a_line(self._folder / _LINES) else "\n") + line + "\n")
-        self._kept[path.name] = path.as_posix()
+        self._paths[path.name] = path.as_posix()
         if before is not None:  # it was told to be of another class
             (self._folder / before).unlink(missing_ok=True)
 
@@ -169,7 +169,7 @@ class Correction(Invocation):
         return json.dumps(answers[0]).encode()
 
 
-class Kept(BaseModel):
+class Saved(BaseModel):
     """Where a photo was kept, below the folder of feedback."""
 
     file: str
@@ -183,16 +183,16 @@ def add_feedback(app: FastAPI, handler: RequestHandler, feedback: Feedback | Non
     writer = CapacityLimiter(1)
 
     @app.post("/models/{name}/feedback", responses=failures(400, 404, 408, 413, 415, 503), openapi_extra=BODY)
-    async def keep(name: Name, request: Request, right: Right = None) -> Kept:
+    async def keep(name: Name, request: Request, right: Right = None) -> Saved:
         """Keep a photo with its right class, to train with; the server needs deploy.feedback=FOLDER."""
         if feedback is None:
             raise NoFeedback("this server keeps no feedback: start it with deploy.feedback=FOLDER")
         correction = Correction(right)
         response = await handler.respond(request, name, Asked(), correction)
-        said: dict[str, Any] = json.loads(bytes(response.body))
+        prediction: dict[str, Any] = json.loads(bytes(response.body))
         try:
             async with asyncio.timeout(_SECONDS):
-                add = partial(feedback.add, correction.photo, name, said, right)
-                return Kept(file=await to_thread.run_sync(add, abandon_on_cancel=True, limiter=writer))
+                add = partial(feedback.add, correction.photo, name, prediction, right)
+                return Saved(file=await to_thread.run_sync(add, abandon_on_cancel=True, limiter=writer))
         except TimeoutError as error:
             raise Busy(f"the feedback could not be written within {_SECONDS:g} s; try again in a second") from error
