@@ -7,6 +7,7 @@ streams and exit code. Tests of the start-up itself, and everything in tests/e2e
 import atexit
 import gc
 import multiprocessing
+import multiprocessing.forkserver
 import os
 import runpy
 import subprocess
@@ -15,12 +16,9 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-_IMPORTED = [
-    "forked_imports",
-    "boto3",
-    "optuna",
-    "tensorboard.backend.event_processing.event_accumulator",
-]
+import pytest
+
+_IMPORTS = "forked_imports"
 _READ_LATER = (
     "SAGEHOUND_",
     "AWS_",
@@ -40,7 +38,7 @@ _READ_LATER = (
     "NETRC",
 )  # not when a package is imported
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(_IMPORTED)
+_context.set_forkserver_preload([_IMPORTS])
 _before: dict[str, str] = {}  # the environment before the test; imports and trainings of others have changed it, too
 
 
@@ -61,6 +59,7 @@ def run(script: Path, folder: Path, arguments: Sequence[str], timeout: float) ->
     changed = {name for name in {*os.environ, *_before} if os.environ.get(name) != _before.get(name)}
     read_early = sorted(name for name in changed if not name.startswith(_READ_LATER))
     assert not read_early, f"{read_early} may be read when a package is imported: add it to _READ_LATER if it is not"
+    _start_server()
     with tempfile.TemporaryDirectory() as streams:
         outputs = [Path(streams, name) for name in ("stdout", "stderr")]
         process = _context.Process(target=_main, args=(command[1:], folder, dict(os.environ), outputs))
@@ -74,7 +73,15 @@ def run(script: Path, folder: Path, arguments: Sequence[str], timeout: float) ->
     return subprocess.CompletedProcess(command, process.exitcode, stdout, stderr)
 
 
+def _start_server() -> None:
+    """Start the process that is forked; Python 3.11 does not tell it the paths of pytest, and it skips what is missing."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
+        multiprocessing.forkserver.ensure_running()
+
+
 def _main(arguments: list[str], folder: Path, environment: dict[str, str], outputs: list[Path]) -> None:
+    assert _IMPORTS in sys.modules, "the imports of the fork server failed"
     gc.freeze()  # otherwise each garbage collection visits the million objects of the imported packages
     os.chdir(folder)
     os.environ.clear()
