@@ -17,7 +17,7 @@ import pytest
 from helpers import ROOT, Command, Compose, Server, make_photos, small
 from hydra import compose, initialize_config_dir
 
-from sagehound.config import Train, register, registered, typed
+from sagehound.config import Train, is_registered, register, registered, typed
 from sagehound.storage.atomic import locked
 
 if TYPE_CHECKING:
@@ -27,13 +27,12 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a
 
 
 @pytest.fixture(autouse=True)
-def _isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A cache of the test's own, and afterwards the schema of train.py for the next one."""
+def _isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache of the test's own, and the schema of train.py, whatever the last test registered."""
+    if not is_registered() or registered() is not Train:
+        register()
     forked.begin_test()
     monkeypatch.setenv("SAGEHOUND_CACHE", str(tmp_path_factory.mktemp("cache")))
-    yield
-    if registered() is not Train:
-        register()
 
 
 @pytest.fixture(scope="session")
@@ -87,7 +86,6 @@ def config(photos: Path, weights: Path) -> Compose:
     """Compose the real config for a run that takes seconds; overrides may change any key."""
 
     def composed(*overrides: str) -> Train:
-        register()
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
             config: Train = typed(compose("train", overrides=[*small(photos, weights), "results=tables", *overrides]))
             return config

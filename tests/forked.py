@@ -74,7 +74,7 @@ def run(script: Path, folder: Path, arguments: Sequence[str], timeout: float) ->
 
 
 def _start_server() -> None:
-    """Start the process that is forked; Python 3.11 does not tell it the paths of pytest, and it skips what is missing."""
+    """Start the process that is forked. Python 3.11 does not tell it pytest's paths, and it skips what is missing."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
         multiprocessing.forkserver.ensure_running()

@@ -5,11 +5,9 @@ import os
 from typing import Any
 
 from helpers import ROOT
-from hydra import compose, initialize_config_dir
 
-import sagehound_launchers.config.schema
-from sagehound.config import register, typed
 from sagehound_launchers.config import Launch
+from sagehound_launchers.config.schema import composed
 from sagehound_launchers.sagemaker.requests import Account
 
 ACCOUNT = Account(
@@ -23,13 +21,7 @@ GOLDEN = ROOT / "tests/launchers/sagemaker/golden"
 
 
 def config(*overrides: str) -> Launch:
-    sagehound_launchers.config.schema.register()
-    try:
-        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-            cfg: Launch = typed(compose("launch", overrides=["data=demo", *overrides]))
-            return cfg
-    finally:
-        register()  # the schema of train.py, for the tests beside these
+    return composed(["data=demo", *overrides])
 
 
 def held(name: str, request: dict[str, Any]) -> None:

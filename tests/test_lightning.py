@@ -108,9 +108,6 @@ def test_command_and_classes_have_the_same_defaults() -> None:
     from helpers import ROOT
     from hydra import compose, initialize_config_dir
 
-    from sagehound.config import register
-
-    register()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = typed(compose("train", overrides=["data=folder", "data.root=photos"]))
     given = {k: p.default for k, p in inspect.signature(Classifier).parameters.items()}

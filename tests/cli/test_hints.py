@@ -12,7 +12,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from sagehound.cli import hints
-from sagehound.config import register, typed
+from sagehound.config import typed
 from sagehound.config.overrides import override
 from sagehound.errors import ConfigError
 from sagehound.system import program
@@ -69,7 +69,6 @@ PLAIN = [
 
 
 def hint(argv: list[str], monkeypatch: pytest.MonkeyPatch) -> str:
-    register()
     monkeypatch.setattr("sys.argv", ["train.py", *argv])
     with pytest.raises(ConfigError) as refused:
         hints.check(argv, ROOT / "conf")
@@ -178,7 +177,6 @@ def test_the_command_lines_of_launch_compose() -> None:
     ],
 )
 def test_valid_overrides_and_those_that_hydra_rejects_pass(argv: list[str]) -> None:
-    register()
     hints.check(argv, ROOT / "conf")
 
 

@@ -6,7 +6,7 @@ import pytest
 from helpers import ROOT
 from hydra import compose, initialize_config_dir
 
-from sagehound.config import Debugger, register, typed
+from sagehound.config import Debugger, typed
 from sagehound.errors import ConfigError
 from sagehound_launchers.sagemaker.debugger_request import notice, request_parts, rule_image
 from sagemaker_emulator.request_validation import problems
@@ -25,8 +25,6 @@ SELDOM = {"train.save_interval": "100", "eval.save_interval": "100"}
 
 
 def debugger(*overrides: str) -> Debugger:
-    register()
-
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = typed(compose("train", overrides=["debugger=sagemaker", "data=folder", "data.root=x", *overrides]))
     group: Debugger = cfg.debugger

@@ -4,12 +4,9 @@ from pathlib import Path
 
 import pytest
 from emulator_helpers import client
-from helpers import ROOT
-from hydra import compose, initialize_config_dir
 
-import sagehound_launchers.config.schema
-from sagehound.config import register, typed
 from sagehound_launchers.config import Launch
+from sagehound_launchers.config.schema import composed
 from sagehound_launchers.sagemaker.account import Cloud
 from sagehound_launchers.sagemaker.aws_errors import RemoteError
 from sagehound_launchers.sagemaker.job_results import collect
@@ -22,14 +19,7 @@ TENSORS = "sagehound/jobs/j/debug-output/"
 
 @pytest.fixture
 def cfg() -> Launch:
-    sagehound_launchers.config.schema.register()
-    try:
-        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-            overrides = ["data=demo", "trainer=sagemaker", "debugger=sagemaker"]
-            launch: Launch = typed(compose("launch", overrides=overrides))
-            return launch
-    finally:
-        register()
+    return composed(["data=demo", "trainer=sagemaker", "debugger=sagemaker"])
 
 
 def download(emulator: Emulator, cfg: Launch, folder: Path, *keys: str) -> None:

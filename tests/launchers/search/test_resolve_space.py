@@ -8,12 +8,9 @@ from pathlib import Path
 import optuna
 import pytest
 from helpers import ROOT
-from hydra import compose, initialize_config_dir
 
-import sagehound_launchers.config.schema
-from sagehound.config import register, typed
 from sagehound.errors import ConfigError
-from sagehound_launchers.config import Launch
+from sagehound_launchers.config import Launch, schema
 from sagehound_launchers.search.isolation import isolate
 from sagehound_launchers.search.resolve_space import find_space, refuse_others
 from sagehound_launchers.search.results import write
@@ -26,13 +23,7 @@ ADAMW = ["optimizer.lr", "optimizer.weight_decay", "optimizer.eps", "data.batch_
 
 
 def composed(overrides: Sequence[str]) -> Launch:
-    sagehound_launchers.config.schema.register()
-    try:
-        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-            cfg: Launch = typed(compose("launch", overrides=["data=folder", "data.root=x", *overrides]))
-    finally:
-        register()
-    return cfg
+    return schema.composed(["data=folder", "data.root=x", *overrides])
 
 
 def space_of(hpo: str, *arguments: str) -> tuple[SearchSpace, list[str]]:

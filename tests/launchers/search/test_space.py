@@ -17,7 +17,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.samplers import RandomSampler
 
 from sagehound.cli.hyperparameters import values as hyperparameters
-from sagehound.config import register, typed
+from sagehound.config import typed
 from sagehound.errors import ConfigError
 from sagehound_launchers.sagemaker.tuning import point
 from sagehound_launchers.search.space import Choice, Interval, overrides, parse, to_optuna, to_sagemaker
@@ -149,7 +149,6 @@ def test_a_tuning_jobs_limits(given: list[str], grid: bool, message: str) -> Non
 
 
 def composed(given: list[str]) -> Any:  # noqa: ANN401 - OmegaConf's
-    register()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = compose("train", overrides=["data=folder", "data.root=x", "augment=light", *given])
     typed(cfg)
