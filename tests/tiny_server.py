@@ -110,4 +110,5 @@ if os.environ.get("EXIT"):
 if os.environ.get("DEAF"):
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 print("serving", flush=True)
+ThreadingHTTPServer.request_queue_size = 128  # Python's five are fewer than the clients at once: some would be reset
 ThreadingHTTPServer(("127.0.0.1", int(os.environ["SAGEMAKER_BIND_TO_PORT"])), Handler).serve_forever()

@@ -49,7 +49,7 @@ def run(folder: Path, python: Path, program: str) -> str:
     done = subprocess.run(
         ["bash", "-c", f'eval "$({setup})"; exec {program_line}'],
         cwd=folder,
-        env=environment | {"MARKER": str(folder), "HOME": str(folder)},
+        env=environment | {"MARKER": str(folder), "HOME": str(folder), "PYTHONPATH": str(PROGRAMS / "quick")},
         capture_output=True,
         text=True,
         timeout=400,
