@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import json
+import os
 import re
 import shutil
 import threading
@@ -120,7 +121,12 @@ def _read(lines: Path) -> Iterator[tuple[str, str]]:
 
 
 def _ends_with_a_line(path: Path) -> bool:
-    return not path.exists() or path.stat().st_size == 0 or path.read_bytes().endswith(b"\n")
+    """Whether a file is empty or missing, or ends with a line end; only its last byte is read."""
+    if not path.exists() or path.stat().st_size == 0:
+        return True
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) == b"\n"
 
 
 class Correction(Invocation):
