@@ -1,14 +1,11 @@
 """GET /metrics: counters and times by model, in Prometheus' format."""
 
 import base64
-import io
 import json
 import time
-from pathlib import Path
 
 import pytest
 from helpers import Server
-from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
 from sagehound.serving.model_store import ModelStore
@@ -47,8 +44,6 @@ def test_photos_and_the_seconds_of_their_steps_are_counted_by_model(server: Serv
 def test_requests_of_unknown_models_make_no_series(server: Server, photo: bytes) -> None:
     for name in ("nobody", "somebody"):
         assert server.request("POST", f"/models/{name}/invoke", photo, Content_Type="image/jpeg").status == 404
-    models = {labels[1] for name, *labels in ((n, *rest) for n, *rest in samples(server)) if name == "x"}
-    assert not models
     named = {key[1] for key in samples(server) if key[0] == "sagehound_requests_total"}
     assert named <= {"", "run"}
 
@@ -74,20 +69,3 @@ def test_models_beyond_fifty_share_a_series() -> None:
     assert (counts["model-0"], counts["other"]) == (1, 950)
     queued = {s.labels["model"]: s.value for s in families["sagehound_photo_queue_seconds"].samples if "_sum" in s.name}
     assert queued["model-7"] == pytest.approx(0.01 + 1e-9)
-
-
-@pytest.mark.slow
-def test_photos_of_clients_that_left_are_not_decoded(server: Server) -> None:
-    large = io.BytesIO()
-    Image.new("1", (7000, 7000)).save(large, "PNG")  # decoded one at a time, half a second each
-    before, sent = samples(server), 12
-    head = f"POST /invocations HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nContent-Length: {large.tell()}"
-    for _ in range(sent):
-        with server.connect() as client:
-            client.sendall(head.encode() + b"\r\n\r\n" + large.getvalue())
-    until = time.monotonic() + 30
-    time.sleep(1)
-    while samples(server)["sagehound_requests_in_flight",] > 0 and time.monotonic() < until:
-        time.sleep(0.1)
-    answered = change(before, samples(server), "sagehound_photos_total", "run", "answered")
-    assert answered < sent / 2

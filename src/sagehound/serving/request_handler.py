@@ -89,7 +89,7 @@ class RequestHandler:
         self._bodies = BodyReader(limits.body_seconds, limits.bodies_bytes)
         self._slots = Slots(limits.requests)
         self._loaders = CapacityLimiter(limits.requests)
-        self._deadlines: dict[asyncio.Timeout, Request] = {}  # of the requests in progress
+        self._deadlines: set[asyncio.Timeout] = set()  # of the requests in progress
         self.is_stopping: Callable[[], bool] = lambda: False
 
     async def respond(
@@ -110,7 +110,7 @@ class RequestHandler:
             body = await self._bodies.read(request, held, self._limits.body_bytes)
             self._trace("read", Span(begin, time.perf_counter_ns()), None)
             with self._slots.taken(model, self._models.count()) as slot, self._counted(protocol, model):
-                async with self._deadline(request):
+                async with self._deadline():
                     return await self._answered(request, name, want, body, protocol, slot)
 
     @contextmanager
@@ -126,21 +126,19 @@ class RequestHandler:
             self._metrics.count_explanation(model, "answered")
 
     @asynccontextmanager
-    async def _deadline(self, request: Request) -> AsyncIterator[None]:
+    async def _deadline(self) -> AsyncIterator[None]:
         seconds = self._limits.seconds
         deadline = asyncio.timeout(seconds)
-        self._deadlines[deadline] = request
+        self._deadlines.add(deadline)
         try:
             async with deadline:
                 yield
         except TimeoutError as error:
-            if await request.is_disconnected():
-                raise ClientDisconnect from error
             if self.is_stopping():
                 raise TimedOut("the server is stopping; send the request again") from error
             raise TimedOut(f"no response within {seconds:g} s: the server or its model is too slow") from error
         finally:
-            del self._deadlines[deadline]
+            self._deadlines.discard(deadline)
 
     async def _answered(
         self,
@@ -192,10 +190,7 @@ class RequestHandler:
         return self._engine.is_healthy(self._limits.seconds) and self._models.is_healthy()
 
     async def watch(self) -> None:
-        """Take models that do not return out of service, and end requests, until cancelled.
-
-        Requests end when their client has left, and before the server stops.
-        """
+        """Take models that do not return out of service, and end requests before the server stops, until cancelled."""
         loop = asyncio.get_running_loop()
         last = math.inf  # when the last request must end
         while True:
@@ -204,11 +199,9 @@ class RequestHandler:
                 self._models.take_out(stop, thread)
             if self.is_stopping():
                 last = min(last, loop.time() + self._limits.stop_seconds)
-            for deadline, request in list(self._deadlines.items()):
-                until = loop.time() if await request.is_disconnected() else last
-                # while this waited, the request may have ended
-                if deadline in self._deadlines and not deadline.expired() and (deadline.when() or math.inf) > until:
-                    deadline.reschedule(until)
+                for deadline in self._deadlines:
+                    if not deadline.expired() and (deadline.when() or math.inf) > last:
+                        deadline.reschedule(last)
 
     async def _in_thread(self, call: Callable[..., _T], *arguments: object) -> _T:
         """Call what loads a model. A request that has waited too long leaves; the others' threads are not used."""

@@ -63,16 +63,15 @@ class ServerMetrics:
         return model
 
     def count_photo(self, model: str, outcome: str, times: PhotoTimes | None) -> None:
-        """Count a photo of a loaded model, and observe the time of each step that it had."""
+        """Count a photo of a loaded model, and observe the times of one that was classified."""
         label = self.label(model)
         self._photos.labels(outcome, label).inc()
-        if times is None:
+        if times is None or times.inference is None:  # it was refused
             return
         if times.decode:
             self._decode.labels(label).observe(times.decode.seconds)
-        if times.inference:
-            self._queue.labels(label).observe(sum(span.seconds for span in times.queues()))
-            self._inference.labels(label).observe(times.inference.seconds)
+        self._queue.labels(label).observe(sum(span.seconds for span in times.queues()))
+        self._inference.labels(label).observe(times.inference.seconds)
 
     def count_explanation(self, model: str, outcome: str) -> None:
         """Count an explanation by a loaded model."""
