@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from sagehound import inference
-from sagehound.artifact import archive, model_card, verify
+from sagehound.artifact import archive, model_card, triton, verify
 from sagehound.artifact.verify import FreshProcesses
 from sagehound.config import Backbone, Train, as_dict
 from sagehound.data.photo_set import PhotoSet
@@ -47,7 +47,7 @@ _MARK = '"""Of Sagehound, what a model needs to classify photos."""\n'
 _NEEDED = f"timm=={importlib.metadata.version('timm')}\nsafetensors>=0.5\npillow>=11.3\n"
 if importlib.util.find_spec("pillow_heif"):  # formats of the training can be classified too
     _NEEDED += "pillow-heif>=1.1\n"
-_FILES = ("model.json", "model.onnx", "model.safetensors", archive.MODEL_CARD)
+_FILES = ("model.json", "model.onnx", "model.safetensors", archive.MODEL_CARD, triton.CONFIG, triton.LABELS)
 _RECORDED = ("sagehound", "torch", "timm", "onnx", "onnxruntime", "pillow", "numpy")
 
 
@@ -127,6 +127,7 @@ def _code(folder: Path) -> dict[str, Path]:
 def _further(contents: Mapping[str, bytes], folder: Path) -> dict[str, Path]:
     """Write files into ``folder``; returns them by name."""
     for name, content in contents.items():
+        (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(content)
     return {name: folder / name for name in contents}
 
@@ -202,7 +203,9 @@ def _revision() -> dict[str, Any] | None:
 
 
 def _write_network(model: Classifier, card: dict[str, Any], folder: Path) -> None:
-    """Write model.safetensors and model.onnx with the same weights; model.onnx also has the classes of model.json.
+    """Write model.safetensors and model.onnx with the same weights, and what Triton needs beside it.
+
+    model.onnx also has the classes of model.json.
 
     Raises:
         SagehoundError: the disk is full, or the backbone cannot be expressed in ONNX.
@@ -237,10 +240,15 @@ def _write_network(model: Classifier, card: dict[str, Any], folder: Path) -> Non
 
 
 def _describe_network(card: dict[str, Any], path: Path) -> None:
-    """Add classes and preprocessing, each as JSON, to model.onnx, for programs that have only this file."""
+    """Add classes and preprocessing, each as JSON, to model.onnx, for programs that have only this file.
+
+    Also writes Triton's files, which describe it.
+    """
     import onnx  # imported here: it takes a tenth of a second
 
     network = onnx.load(path)
     described = {name: json.dumps(card[name]) for name in ("classes", "preprocessing")}
     onnx.helper.set_model_props(network, {"backbone": card["backbone"], **described})
     onnx.save(network, path)
+    path.with_name(triton.CONFIG).write_text(triton.config(network), encoding="utf-8")
+    path.with_name(triton.LABELS).write_bytes(triton.labels(card["classes"]).encode(errors="backslashreplace"))

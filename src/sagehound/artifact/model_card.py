@@ -113,6 +113,10 @@ def _data(card: Mapping[str, Any], photos: PhotoSet) -> Iterator[str]:
     yield "## Photos"
     yield ""
     yield from _table(["split", "photos"], [[s, f"{n:,}"] for s, n in card["data"]["photos"].items()])
+    if number := card.get("samples"):
+        split = "test" if card["data"]["photos"]["test"] else "valid"
+        yield ""
+        yield f"`samples/` in this archive has small copies of {number} {split} photos, which the server's page shows."
     ratio = photos.audit.get("imbalance_ratio")
     if ratio and ratio > 1:
         yield ""

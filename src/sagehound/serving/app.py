@@ -46,6 +46,7 @@ from sagehound.serving.occlusion import add_explanations
 from sagehound.serving.request_capture import RequestCapture
 from sagehound.serving.request_handler import Limits, RequestHandler, no_trace
 from sagehound.serving.request_log import HEADER, RequestLog, error_body
+from sagehound.serving.sample_routes import NoSample, add_samples
 from sagehound.serving.server_metrics import Measured, ServerMetrics
 from sagehound.serving.sessions import Execution
 from sagehound.serving.shared import OneProcess, Shared
@@ -67,6 +68,7 @@ _STATUS: list[tuple[type[InputError], int]] = [
     (Forbidden, 403),
     (UnknownModel, 404),
     (NoCard, 404),
+    (NoSample, 404),
     (NoFeedback, 404),
     (AlreadyLoaded, 409),
     (NoMemory, 507),
@@ -250,6 +252,7 @@ def _add_models(
     app: FastAPI, handler: RequestHandler, models: ModelStore, shared: Shared | None, *, takes_feedback: bool
 ) -> None:
     add_cards(app, models)
+    add_samples(app, models)
 
     @app.get("/models", summary="The models that are loaded")
     async def list_models(request: Request) -> Listing:

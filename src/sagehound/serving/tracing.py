@@ -5,6 +5,7 @@ Where they go is told by OpenTelemetry's own variables, such as OTEL_EXPORTER_OT
 
 import importlib.metadata
 import os
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -100,7 +101,7 @@ def _exporter(to: str) -> "SpanExporter":
     if to == CONSOLE:
         from opentelemetry.sdk.trace.export import ConsoleSpanExporter
 
-        return ConsoleSpanExporter(formatter=lambda span: span.to_json(indent=None) + "\n")
+        return ConsoleSpanExporter(out=sys.stdout, formatter=lambda span: span.to_json(indent=None) + "\n")
     from opentelemetry.exporter.otlp.json.http.trace_exporter import OTLPSpanExporter
 
     exporter: SpanExporter = OTLPSpanExporter()

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from sagehound import config, debugger, report
-from sagehound.artifact import archive, export
+from sagehound.artifact import archive, export, samples
 from sagehound.artifact.verify import FreshProcesses
 from sagehound.config import Train
 from sagehound.data import splits
@@ -136,9 +136,10 @@ def _write_artifact(
     path: Path,
     fresh: FreshProcesses,
 ) -> None:
-    more = drift_baseline.files(model, data, predictions["valid"])
-    thresholds, test = thresholds_fit.fit(predictions["valid"]), predictions["test"]
-    export.make(model, data.preprocessing, cfg, data.photos, about, test, path, fresh, more, thresholds)
+    copies = samples.files(data.photos, cfg.data.samples)
+    more = drift_baseline.files(model, data, predictions["valid"]) | copies
+    entries = thresholds_fit.fit(predictions["valid"]) | ({"samples": len(copies)} if copies else {})
+    export.make(model, data.preprocessing, cfg, data.photos, about, predictions["test"], path, fresh, more, entries)
 
 
 def _write_profile_and_report(times: Times, cfg: Train, ready: "_Ready", data: PhotoDataModule, folder: Path) -> None:
