@@ -38,7 +38,7 @@ def test_the_documented_lines_make_a_model_repository(repository: Path, run: Pat
 
 
 def test_tritons_own_schema_reads_it_as_the_network_is(repository: Path) -> None:
-    schema: Any = pytest.importorskip(  # the newest wants a newer protobuf than smdebug: 2.49 or older
+    schema: Any = pytest.importorskip(  # 2.41 reads protobuf as old as smdebug wants, the newest does not
         "tritonclient.grpc.model_config_pb2", reason="needs tritonclient[grpc]", exc_type=ImportError
     )
     from google.protobuf import text_format
