@@ -22,6 +22,7 @@ from sagehound.inference import formats
 from sagehound.inference.decode import NoDecoder, TooManyPixels
 from sagehound.inference.formats import NotAcceptable
 from sagehound.inference.request_body import UnsupportedContentType
+from sagehound.serving import api_examples
 from sagehound.serving.access import Access, Forbidden, RateLimit
 from sagehound.serving.api_description import (
     ANSWERED,
@@ -145,10 +146,11 @@ async def _lifespan(
 
 
 def _describe(app: FastAPI) -> None:
-    """Correct the description of the addresses."""
+    """Correct the description of the addresses, and add examples."""
     for path in app.openapi()["paths"].values():
         for operation in path.values():
             operation["responses"].pop("422", None)  # FastAPI's status; here it is 400
+    api_examples.add(app.openapi())
 
 
 def _add_middleware(
