@@ -29,12 +29,12 @@ def show_classes(report: dict[str, Any]) -> None:
     console.table("Photos of each class", ["class", *SPLITS], rows)
 
 
-def report_findings(report: dict[str, Any]) -> None:
-    """Print the number of photos, and a line for each finding of audit.json."""
-    photos = report["photos"]
+def report_findings(report: dict[str, Any], photos: Sequence[Photo]) -> None:
+    """Print the number of photos, a line for each finding of audit.json, and a warning of names."""
+    counts = report["photos"]
     console.info(
         f"data: {report['classes']} classes, "
-        + " / ".join(f"{photos[s]:,} {s}" for s in SPLITS)
+        + " / ".join(f"{counts[s]:,} {s}" for s in SPLITS)
         + f" photos in {report['root']}"
     )
     for split, count in report["taken_from_train"].items():
@@ -61,6 +61,7 @@ def report_findings(report: dict[str, Any]) -> None:
     if report["ignored_files"]:
         console.warn(f"{ignored_files({s: f['files'] for s, f in report['ignored_files'].items()})}: see audit.json")
     report_near_duplicates(report)
+    report_names(photos)
 
 
 def report_names(photos: Sequence[Photo]) -> None:

@@ -10,7 +10,7 @@ from sagehound.config import Data, targets
 from sagehound.data import audit, corrections, demo, dogimages, photo_archives, photo_table, splits
 from sagehound.data.duplicates import MOST_PHOTOS, Fingerprints, Pair, by_hash, components
 from sagehound.data.folders import SPLITS, LeftOut, Photo, Tree, photos_below, scan
-from sagehound.data.photo_report import refuse_unusable, report_bad, report_changes, report_findings, report_names
+from sagehound.data.photo_report import refuse_unusable, report_bad, report_changes, report_findings
 from sagehound.data.photo_set import PhotoSet, of_different_files, same_content
 from sagehound.errors import ConfigError
 from sagehound.system import console
@@ -80,8 +80,7 @@ def find_photos(
     pairs = _renumbered(pairs, good, photos)
     report = audit.report(tree, photos, facts, pairs) | _more_findings(data, tree, photos, missing) | corrected
     refuse_unusable(tree, photos, missing, pairs)
-    report_findings(report)
-    report_names(photos)
+    report_findings(report, photos)
     if missing or resumed is not None:
         report_changes(set(digests.values()), set(trained) if resumed is not None else memory.last)
     if missing:

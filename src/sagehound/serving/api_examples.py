@@ -18,7 +18,7 @@ _ONE = {
     "probability": 0.92,
     "top": [{"label": "Beagle", "probability": 0.92}, {"label": "Dingo", "probability": 0.05}],
 }
-_MODEL = {"modelName": "dogs", "modelUrl": "/models/dogs/model.tar.gz", "inMemory": True, "device": "cpu"}
+_MODEL = {"modelName": "dogs", "modelUrl": "/models/dogs/model.tar.gz", "inMemory": True}
 _INVOKE_REQUEST: dict[str, Any] = {JSON: {"instances": [PHOTO, {"b64": PHOTO}]}, LINES: json.dumps(PHOTO) + "\n"}
 _INVOKE_RESPONSE: dict[str, Any] = {
     JSON: {"predictions": [_ONE, {"error": {"code": "bad_photo", "message": "not an image file"}}]},
@@ -49,7 +49,9 @@ _RESPONSES: dict[tuple[str, str], dict[str, Any]] = {
     ("get", "/models/{name}/card"): {TEXT: _CARD},
     ("get", "/models"): {JSON: {"models": [_MODEL], "feedback": False}},
     ("post", "/models"): {JSON: _MODEL},
-    ("get", "/models/{name}"): {JSON: _MODEL | {"card": {"format": 2, "classes": ["Beagle", "Dingo"]}}},
+    ("get", "/models/{name}"): {
+        JSON: _MODEL | {"device": "cpu", "card": {"format": 2, "classes": ["Beagle", "Dingo"]}}
+    },
     ("delete", "/models/{name}"): {JSON: {}},
     ("post", "/models/{name}/explain"): {
         JSON: {"label": "Beagle", "probability": 0.92, "importance": [[0.01] * 7] * 6 + [[0.2] * 7]}
