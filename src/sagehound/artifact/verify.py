@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -120,7 +120,14 @@ class Expected:
         return _margins(self.probabilities) > _TIE
 
 
-def verify(model: Path, photos: PhotoSet, test: Predictions, table: Path, fresh: FreshProcesses) -> str:
+def verify(
+    model: Path,
+    photos: PhotoSet,
+    test: Predictions,
+    table: Path,
+    fresh: FreshProcesses,
+    quantized: Predictions | None = None,
+) -> str:
     """Compare an archive's predictions with the trained model's and with the labels; returns a line about it.
 
     Args:
@@ -129,6 +136,7 @@ def verify(model: Path, photos: PhotoSet, test: Predictions, table: Path, fresh:
         test: the model's predictions of the test photos.
         table: predictions.csv of the run.
         fresh: the started processes.
+        quantized: the predictions of model.onnx, if it is in int8: the server is compared with them.
 
     Raises:
         SagehoundError: a prediction differs, or a process fails.
@@ -143,6 +151,7 @@ def verify(model: Path, photos: PhotoSet, test: Predictions, table: Path, fresh:
         test.probabilities[chosen],
         None if test.unknown is None else test.unknown[chosen],
     )
+    of_server = expected if quantized is None or not chosen else _of_network(quantized, chosen, expected)
     with tempfile.TemporaryDirectory(prefix="sagehound-") as folder, ThreadPoolExecutor(len(_WAYS)) as pool:
         requests = make_requests([photos.root / file for file in expected.files])
         sent = [{"content_type": r.content_type, "photos": [str(p) for p in r.photos]} for r in requests]
@@ -154,11 +163,21 @@ def verify(model: Path, photos: PhotoSet, test: Predictions, table: Path, fresh:
         off, called = 0.0, []
         for way, answers in pending.items():
             through, responses = answers.result()
-            off = max(off, compare(way, requests, responses, expected))
+            off = max(off, compare(way, requests, responses, of_server if way == "server" else expected))
             called.append(through)
-    return (
-        f"in fresh processes {' and '.join(called)} classify {len(chosen)} test photos as the trained model does; "
-        f"probabilities differ from the trained model's by {off:.0e} at most"
+    what = f"in fresh processes {' and '.join(called)} classify {len(chosen)} test photos as the"
+    if quantized is not None:
+        return f"{what} int8 network and the trained model did in the run; probabilities differ by {off:.0e} at most"
+    return f"{what} trained model does; probabilities differ from the trained model's by {off:.0e} at most"
+
+
+def _of_network(quantized: Predictions, chosen: list[int], expected: Expected) -> Expected:
+    """What the server must respond with a network in int8: what this network computed in the run."""
+    return replace(
+        expected,
+        predictions=[expected.classes[i] for i in quantized.predicted[chosen]],
+        probabilities=quantized.probabilities[chosen],
+        unknown=None if quantized.unknown is None else quantized.unknown[chosen],
     )
 
 
