@@ -20,7 +20,7 @@ from torch import nn
 
 from sagehound import inference
 from sagehound.artifact import archive, model_card, quantize, verify
-from sagehound.artifact.verify import FreshProcesses
+from sagehound.artifact.fresh_processes import FreshProcesses
 from sagehound.config import Backbone, Train, as_dict
 from sagehound.data.photo_set import PhotoSet
 from sagehound.errors import SagehoundError

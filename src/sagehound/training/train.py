@@ -13,7 +13,7 @@ from torch import nn
 
 from sagehound import config, debugger, report
 from sagehound.artifact import archive, export, quantize
-from sagehound.artifact.verify import FreshProcesses
+from sagehound.artifact.fresh_processes import FreshProcesses
 from sagehound.config import Train
 from sagehound.data import splits
 from sagehound.data.datamodule import PhotoDataModule, reading_threads
