@@ -87,12 +87,7 @@ def make(
     Raises:
         SagehoundError: a prediction differs, or a process fails; ``path`` is removed.
     """
-    path.unlink(missing_ok=True)  # left by an earlier end of the same run, with other weights
-    for left in (
-        *path.parent.glob(".artifact-*"),
-        *path.parent.glob(f".{path.name}.*.tmp"),
-    ):  # left by a killed process
-        shutil.rmtree(left) if left.is_dir() else left.unlink()
+    _remove_left(path)
     fresh.start()
     with replacing(path) as candidate:
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".artifact-") as temporary:
@@ -110,6 +105,16 @@ def make(
             archive.pack(files, candidate)
         proven = verify.verify(candidate, photos, test, path.with_name("predictions.csv"), fresh, served)
     console.info(f"artifact: {path.name}, {path.stat().st_size / 1e6:.1f} MB; {proven}")
+
+
+def _remove_left(path: Path) -> None:
+    """Remove what an earlier end of the same run, or a killed process, has left."""
+    path.unlink(missing_ok=True)  # left by an earlier end of the same run, with other weights
+    for left in (
+        *path.parent.glob(".artifact-*"),
+        *path.parent.glob(f".{path.name}.*.tmp"),
+    ):  # left by a killed process
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
 def _write_cards(card: dict[str, Any], photos: PhotoSet, test: Predictions, folder: Path) -> None:
