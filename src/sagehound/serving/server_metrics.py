@@ -48,6 +48,7 @@ class ServerMetrics:
             values.ValueClass = values.MultiProcessValue()  # type: ignore[no-untyped-call]
         r = CollectorRegistry()
         self._names: set[str] = set()
+        self._steps: dict[str, tuple[Histogram, Histogram, Histogram]] = {}
         self.requests = Counter("sagehound_requests", "Requests answered", ["route", "status", "model"], registry=r)
         self.seconds = Histogram(
             "sagehound_request_seconds",
@@ -96,10 +97,13 @@ class ServerMetrics:
         self._photos.labels(outcome, label).inc()
         if times is None or times.inference is None:  # it was refused
             return
+        if label not in self._steps:  # looked up once for each model
+            self._steps[label] = (self._queue.labels(label), self._decode.labels(label), self._inference.labels(label))
+        queue, decode, inference = self._steps[label]
+        queue.observe(sum(span.seconds for span in times.queues()))
+        inference.observe(times.inference.seconds)
         if times.decode:
-            self._decode.labels(label).observe(times.decode.seconds)
-        self._queue.labels(label).observe(sum(span.seconds for span in times.queues()))
-        self._inference.labels(label).observe(times.inference.seconds)
+            decode.observe(times.decode.seconds)
 
     def count_explanation(self, model: str, outcome: str) -> None:
         """Count an explanation by a loaded model."""
