@@ -84,7 +84,7 @@ def is_alive(pid: int) -> bool:
 
 def counted(metrics: str, route: str) -> float:
     """The number of requests of a route."""
-    (found,) = re.findall(rf'sagehound_requests_total{{route="{route}",status="200"}} (\S+)', metrics)
+    (found,) = re.findall(rf'sagehound_requests_total{{model="(?:run)?",route="{route}",status="200"}} (\S+)', metrics)
     return float(found)
 
 
@@ -109,7 +109,8 @@ def test_both_processes_respond_and_their_counters_add_up(together: Together, ph
     assert counted(first, "/ping") == counted(before, "/ping")
     assert "sagehound_requests_in_flight 0.0" in first
     assert 'sagehound_models{in_memory="true"} 1.0' in first
-    assert 'sagehound_photos_total{outcome="answered"} 6.0' in first
+    assert 'sagehound_photos_total{model="run",outcome="answered"} 6.0' in first
+    assert 'sagehound_photo_inference_seconds_count{model="run"} 6.0' in first
     assert re.search(r"process_resident_memory_bytes [\d.]+e\+0[89]", first), "of both processes"
 
 
