@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import pytest
@@ -56,14 +57,9 @@ def run(script: Path, folder: Path, arguments: Sequence[str], timeout: float) ->
         subprocess.TimeoutExpired: it took longer than ``timeout`` seconds.
     """
     command = [sys.executable, str(script), *arguments]
-    changed = {name for name in {*os.environ, *_before} if os.environ.get(name) != _before.get(name)}
-    read_early = sorted(name for name in changed if not name.startswith(_READ_LATER))
-    assert not read_early, f"{read_early} may be read when a package is imported: add it to _READ_LATER if it is not"
-    _start_server()
     with tempfile.TemporaryDirectory() as streams:
         outputs = [Path(streams, name) for name in ("stdout", "stderr")]
-        process = _context.Process(target=_main, args=(command[1:], folder, dict(os.environ), outputs))
-        process.start()
+        process = start(script, folder, arguments, outputs)
         process.join(timeout)
         if process.exitcode is None:
             process.kill()
@@ -78,6 +74,27 @@ def _start_server() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
         multiprocessing.forkserver.ensure_running()
+
+
+def start(script: Path, folder: Path, arguments: Sequence[str], outputs: list[Path]) -> ForkServerProcess:
+    """Start a script as ``run`` does; returns its process.
+
+    Args:
+        script: to run.
+        folder: the current one.
+        arguments: of the script.
+        outputs: files for stdout and stderr.
+
+    Raises:
+        AssertionError: a test has changed a variable that may be read when a package is imported.
+    """
+    changed = {name for name in {*os.environ, *_before} if os.environ.get(name) != _before.get(name)}
+    read_early = sorted(name for name in changed if not name.startswith(_READ_LATER))
+    assert not read_early, f"{read_early} may be read when a package is imported: add it to _READ_LATER if it is not"
+    _start_server()
+    process = _context.Process(target=_main, args=([str(script), *arguments], folder, dict(os.environ), outputs))
+    process.start()
+    return process
 
 
 def _main(arguments: list[str], folder: Path, environment: dict[str, str], outputs: list[Path]) -> None:

@@ -145,12 +145,17 @@ def test_inference_py_needs_nothing_but_the_files_beside_it(run: Path, run_photo
 @pytest.mark.slow
 def test_the_same_run_gives_the_same_bytes(config: Compose, tmp_path: Path) -> None:
     for name, report in (("a", "report=false"), ("b", "report=true")):
-        train(config("artifact=true", "head.hidden=[8]", "head.dropout=0.3", "results=all", report), tmp_path / name)
+        given = ["artifact=true", "head.hidden=[8]", "head.dropout=0.3", "data.samples=2", "results=all", report]
+        train(config(*given), tmp_path / name)
     curve = json.loads((tmp_path / "b/insights.json").read_text())["learning_curve"]  # written beside the archive
     assert [point["photos"] for point in curve] == [12, 24]
     assert curve[-1]["top1"] > 0.5
     assert not (tmp_path / "a/insights.json").exists()
     assert filecmp.cmp(tmp_path / "a/model.tar.gz", tmp_path / "b/model.tar.gz", shallow=False)
+    with opened(tmp_path / "a") as folder:
+        assert sorted(file.name for file in (folder / "samples").iterdir()) == ["00.jpg", "01.jpg"]
+        assert Card.read(folder).about["samples"] == 2
+        assert "small copies of 2 test photos" in (folder / "MODEL_CARD.md").read_text()
 
 
 Change = Callable[[str], str]

@@ -180,7 +180,7 @@ def test_ping_metrics_and_descriptions(server: Server, photo: bytes) -> None:
     assert server.request("GET", "/ping").status == 200
     server.invoke(photo)
     metrics = server.request("GET", "/metrics").data.decode()
-    assert 'sagehound_requests_total{route="/invocations",status="200"}' in metrics
+    assert 'sagehound_requests_total{model="run",route="/invocations",status="200"}' in metrics
     assert "process_resident_memory_bytes" in metrics
     description = server.request("GET", "/openapi.json").json()
     assert {"/ping", "/invocations", "/models", "/models/{name}", "/models/{name}/invoke", "/metrics"} <= set(

@@ -122,7 +122,7 @@ def test_a_model_that_fails_does_not_stop_the_others(run: Path, run_photos: Path
     assert good is not None
 
     class Short:
-        card, stop = good.card, good.stop
+        card, stop, batch = good.card, good.stop, good.batch
 
         def __call__(self, photos: list[object]) -> list[object]:
             return []

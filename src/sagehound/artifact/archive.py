@@ -27,6 +27,7 @@ MAX_BYTES = 8 * 10**9  # of all files, unpacked
 _CARD_BYTES = 4 * 2**20  # of model.json
 _RATIO = 20  # of the unpacked files to the archive; weights hardly shrink
 LIMITS = Limits((".tar.gz",), MAX_ENTRIES, MAX_BYTES, max_ratio=_RATIO)
+MOST_SAMPLES = 24  # photos to try the model with
 HINT = "give a model.tar.gz that a run left"  # what to do about a bad file
 
 
@@ -75,6 +76,11 @@ def _shallow(value: Any, levels: int) -> Any:  # noqa: ANN401 - whatever JSON ho
     for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
         _shallow(inner, levels - 1)
     return value
+
+
+def sample_name(number: int) -> str:
+    """The name in the archive of sample photo ``number``, from 0."""
+    return f"samples/{number:02}.jpg"
 
 
 def pack(files: Mapping[str, Path], path: Path) -> None:

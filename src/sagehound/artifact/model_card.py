@@ -87,10 +87,25 @@ def _head(card: Mapping[str, Any]) -> Iterator[str]:
             ["input", f"one RGB photo; the model sees {height} x {width} pixels of it"],
             ["output", "a probability for each class"],
             ["top-1 accuracy, %", f"{_with_interval(test, 'top1')}, of {test['photos']:,} test photos"],
+            *_precision(card.get("precision")),
             ["fingerprint of the photos", f"`{card['data']['fingerprint']}`"],
             ["Sagehound", card["versions"]["sagehound"]],
         ],
     )
+
+
+def _precision(precision: Mapping[str, Any] | None) -> Iterator[list[str]]:
+    """A row about the network that is served, if a precision was asked for."""
+    if precision is None:
+        return
+    own = precision["int8"]
+    same = f"{100 * own['agreement']:.4g} % of {own['photos']:,} {own['split']} photos get the trained model's class"
+    figures = f"{same}, top-1 {100 * own['top1']:.1f} %, {own['speedup']:.2f} times as fast where it was trained"
+    if precision["served"] == "fp32":
+        yield ["precision", f"fp32; int8 was not good enough: {figures}"]
+        return
+    yield ["precision", f"`model.onnx` is in int8, `model.safetensors` in fp32; int8: {figures}"]
+    yield ["all other figures", "of the trained model in fp32"]
 
 
 def _use(card: Mapping[str, Any]) -> Iterator[str]:
@@ -113,6 +128,10 @@ def _data(card: Mapping[str, Any], photos: PhotoSet) -> Iterator[str]:
     yield "## Photos"
     yield ""
     yield from _table(["split", "photos"], [[s, f"{n:,}"] for s, n in card["data"]["photos"].items()])
+    if number := card.get("samples"):
+        split = "test" if card["data"]["photos"]["test"] else "valid"
+        yield ""
+        yield f"`samples/` in this archive has small copies of {number} {split} photos, which the server's page shows."
     ratio = photos.audit.get("imbalance_ratio")
     if ratio and ratio > 1:
         yield ""

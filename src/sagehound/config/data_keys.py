@@ -74,6 +74,13 @@ class Data:
         "none",
         choices=("none", "jpeg", "memmap"),
     )
+    samples: int = key(
+        "test photos of which model.tar.gz has a small copy, which everybody who opens the server's page sees and can "
+        "try; 0: none, as photos may be private",
+        0,
+        at_least=0,
+        at_most=24,
+    )
     valid_fraction: float = key("share of train that becomes valid if there is no valid folder", 0.15, above=0, below=1)
     test_fraction: float = key("share of train that becomes test if there is no test folder", 0.15, above=0, below=1)
     split_seed: int = key(

@@ -1,6 +1,8 @@
 """What a run prints about its photos, and the sets that it refuses."""
 
 import os
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,12 @@ from sagehound.data.duplicates import Pair
 from sagehound.data.folders import SPLITS, Photo, Tree, ignored_files
 from sagehound.errors import InputError
 from sagehound.system import console
+
+# Microsoft, "Naming Files, Paths, and Namespaces": reserved names, characters, and dots and
+# spaces at the end
+_NOT_ON_WINDOWS = re.compile(
+    r"^(con|prn|aux|nul|(com|lpt)[1-9\u00b9\u00b2\u00b3])\s*(\.|$)|[<>:\"|?*\\\x00-\x1f]|[. ]$", re.IGNORECASE
+)
 
 
 def show_classes(report: dict[str, Any]) -> None:
@@ -21,12 +29,12 @@ def show_classes(report: dict[str, Any]) -> None:
     console.table("Photos of each class", ["class", *SPLITS], rows)
 
 
-def report_findings(report: dict[str, Any]) -> None:
-    """Print the number of photos, and a line for each finding of audit.json."""
-    photos = report["photos"]
+def report_findings(report: dict[str, Any], photos: Sequence[Photo]) -> None:
+    """Print the number of photos, a line for each finding of audit.json, and a warning of names."""
+    counts = report["photos"]
     console.info(
         f"data: {report['classes']} classes, "
-        + " / ".join(f"{photos[s]:,} {s}" for s in SPLITS)
+        + " / ".join(f"{counts[s]:,} {s}" for s in SPLITS)
         + f" photos in {report['root']}"
     )
     for split, count in report["taken_from_train"].items():
@@ -53,6 +61,18 @@ def report_findings(report: dict[str, Any]) -> None:
     if report["ignored_files"]:
         console.warn(f"{ignored_files({s: f['files'] for s, f in report['ignored_files'].items()})}: see audit.json")
     report_near_duplicates(report)
+    report_names(photos)
+
+
+def report_names(photos: Sequence[Photo]) -> None:
+    """Warn of names that Windows cannot have: feedback and copies of the set would break there."""
+    parts = {part for photo in photos for part in (photo.label, *photo.file.split("/"))}
+    if names := sorted(part for part in parts if _NOT_ON_WINDOWS.search(part)):
+        few = ", ".join(map(repr, names[:5])) + (", ..." if names[5:] else "")
+        console.warn(
+            f"{len(names)} names of folders or photos cannot exist on Windows: {few}; rename them if photos or a "
+            "server's feedback will be copied there"
+        )
 
 
 def report_near_duplicates(report: dict[str, Any], known: set[str] | None = None) -> None:

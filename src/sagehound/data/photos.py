@@ -80,7 +80,7 @@ def find_photos(
     pairs = _renumbered(pairs, good, photos)
     report = audit.report(tree, photos, facts, pairs) | _more_findings(data, tree, photos, missing) | corrected
     refuse_unusable(tree, photos, missing, pairs)
-    report_findings(report)
+    report_findings(report, photos)
     if missing or resumed is not None:
         report_changes(set(digests.values()), set(trained) if resumed is not None else memory.last)
     if missing:

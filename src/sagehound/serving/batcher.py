@@ -16,16 +16,16 @@ from sagehound.errors import InputError
 from sagehound.inference.formats import Probabilities
 from sagehound.inference.preprocessing import Pixels
 from sagehound.serving.decoders import Decoders
+from sagehound.serving.photo_times import PhotoTimes, Span
 from sagehound.serving.predictor import Predictor, ScoredPredictor, Stop
 from sagehound.serving.slots import Unavailable
 from sagehound.system.machine import cores
 
-MAX_BATCH = 8  # photos; on two cores a photo costs 4.0 ms in a batch of eight, 5.0 alone, 4.1 in sixteen
 _END = 2.0  # seconds that a batch may still take when the server ends
 _STOP = 0.5  # seconds from its stop to its end
 
 _Answer = Future[Probabilities]
-_Item = tuple[Predictor | ScoredPredictor, Pixels, _Answer]
+_Item = tuple[Predictor | ScoredPredictor, Pixels, _Answer, PhotoTimes]
 
 
 class ModelHung(Unavailable):
@@ -51,6 +51,7 @@ class Batcher:
         predictor: Predictor | ScoredPredictor,
         photo: Path | bytes | Pixels,
         on_slow: Callable[[], object] = lambda: None,
+        times: PhotoTimes | None = None,
     ) -> _Answer:
         """Submit a photo's file, or its pixels as the model sees them.
 
@@ -61,15 +62,22 @@ class Batcher:
             predictor: the model.
             photo: the file, its content, or pixels.
             on_slow: called in a thread if the photo takes long to decode; its error is the photo's.
+            times: gets the times of the photo's steps.
         """
         answer: _Answer = Future()
+        times = times or PhotoTimes()
         if isinstance(photo, np.ndarray):
             if photo.shape != (*predictor.card.preprocessing.size, 3):
                 raise InputError(f"pixels of {photo.shape}: this model sees {(*predictor.card.preprocessing.size, 3)}")
-            self._put((predictor, photo, answer))
+            self._put((predictor, photo, answer, times))
             return answer
         self._decoders.submit(
-            predictor.card.preprocessing, photo, answer, lambda pixels: self._put((predictor, pixels, answer)), on_slow
+            predictor.card.preprocessing,
+            photo,
+            answer,
+            lambda pixels: self._put((predictor, pixels, answer, times)),
+            on_slow,
+            times,
         )
         return answer
 
@@ -167,7 +175,7 @@ class _Lane:
 
     def _following(self, first: _Item, ahead: list[_Item | None]) -> Iterator[_Item]:
         """Yield the photos that wait for the same outputs, up to a batch, without waiting for more."""
-        for _ in range(MAX_BATCH - 1):
+        for _ in range(first[0].batch - 1):
             try:
                 following = self._waiting.get_nowait()
             except queue.Empty:
@@ -182,15 +190,18 @@ class _Lane:
         batch = [item for item in batch if not item[2].cancelled()]
         if not batch:
             return
+        begin = time.perf_counter_ns()
         try:
-            probabilities = predictor([pixels for _, pixels, _ in batch])
+            probabilities = predictor([item[1] for item in batch])
             if len(probabilities) != len(batch) or not np.isfinite(probabilities).all():
                 raise ValueError(f"the model gave {len(probabilities)} answers to {len(batch)} photos, or no numbers")
         except Exception as error:
             for item in batch:
                 _fail(item, error)
             return
-        for (_, _, answer), row in zip(batch, probabilities, strict=True):
+        span = Span(begin, time.perf_counter_ns())
+        for (_, _, answer, times), row in zip(batch, probabilities, strict=True):
+            times.inference = span
             with suppress(InvalidStateError):  # it was refused meanwhile
                 answer.set_result(row)
 

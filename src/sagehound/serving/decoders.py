@@ -12,6 +12,7 @@ from sagehound.errors import InputError
 from sagehound.inference.decode import cost, file_bytes
 from sagehound.inference.formats import Probabilities
 from sagehound.inference.preprocessing import Pixels, Preprocessing, prepare
+from sagehound.serving.photo_times import PhotoTimes, Span
 from sagehound.system.machine import cores
 
 _SLOW = 4_000_000  # pixels of a PNG; they take 0.1 to 0.15 s, a photo of a phone in JPEG 0.03 s
@@ -20,20 +21,21 @@ _LARGE = 12_000_000  # pixels, whose copies need hundreds of megabytes; most cam
 
 
 class Decoders:
-    """Threads that decode and preprocess photos, one for each core.
+    """Threads that decode and preprocess photos.
 
     Photos over 4 megapixels (a plain JPEG: over 40) have threads of their own, half as many. Those over 12 megapixels
     that are held in memory whole are decoded one at a time.
 
     Args:
         max_pixels: largest width x height that is decoded.
-        slow: threads for photos that take long; None: half as many as cores.
+        slow: threads for photos that take long; None: half as many as ``threads``.
+        threads: for the others; None: one for each core.
     """
 
-    def __init__(self, max_pixels: int | None = None, slow: int | None = None) -> None:
-        self._max_pixels = max_pixels
-        self._quick = ThreadPoolExecutor(cores(), "decode")
-        self._slow = ThreadPoolExecutor(slow or max(1, cores() // 2), "decode-slow")
+    def __init__(self, max_pixels: int | None = None, slow: int | None = None, threads: int | None = None) -> None:
+        self._max_pixels, threads = max_pixels, threads or cores()
+        self._quick = ThreadPoolExecutor(threads, "decode")
+        self._slow = ThreadPoolExecutor(slow or max(1, threads // 2), "decode-slow")
         self._alone = threading.Lock()
         self._begun: dict[int, float] = {}  # when each thread began its photo
 
@@ -44,10 +46,11 @@ class Decoders:
         answer: Future[Probabilities],
         then: Callable[[Pixels], object],
         on_slow: Callable[[], object],
+        times: PhotoTimes,
     ) -> None:
         """Decode a photo's file and pass its pixels to ``then``; ``answer`` gets the error if it cannot be read.
 
-        ``on_slow`` is called before the decoding of a photo that takes long.
+        ``on_slow`` is called before the decoding of a photo that takes long; ``times`` gets when it was decoded.
         """
 
         def begin() -> None:
@@ -72,26 +75,28 @@ class Decoders:
                 answer.cancel()
 
         def decode(source: Path | bytes, is_large: bool = False) -> None:
-            if not answer.set_running_or_notify_cancel():
-                return
-            try:
-                with self._alone if is_large else nullcontext(), self._timed():
-                    pixels = prepare(source, preprocessing, self._max_pixels)
-            except BaseException as error:
-                answer.set_exception(_light(error))
-                return
+            with self._alone if is_large else nullcontext():
+                if not answer.set_running_or_notify_cancel():
+                    return
+                try:
+                    with self._timed(times):
+                        pixels = prepare(source, preprocessing, self._max_pixels)
+                except BaseException as error:
+                    answer.set_exception(_light(error))
+                    return
             then(pixels)
 
         self._quick.submit(begin)
 
     @contextmanager
-    def _timed(self) -> Iterator[None]:
-        thread = threading.get_ident()
+    def _timed(self, times: PhotoTimes) -> Iterator[None]:
+        thread, begin = threading.get_ident(), time.perf_counter_ns()
         self._begun[thread] = time.monotonic()
         try:
             yield
         finally:
             del self._begun[thread]
+            times.decode = Span(begin, time.perf_counter_ns())
 
     def longest(self) -> float:
         """For how many seconds the slowest photo is being decoded."""

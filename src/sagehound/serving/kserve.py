@@ -59,6 +59,7 @@ class Inference:
     """
 
     is_captured = False
+    is_explanation = False
 
     def __init__(self, name: str) -> None:
         self._name = name

@@ -46,6 +46,7 @@ class Explanation(Invocation):
     """
 
     is_captured = False
+    is_explanation = True
 
     def __init__(self, label: str | None, max_pixels: int) -> None:
         self._label, self._max_pixels = label, max_pixels

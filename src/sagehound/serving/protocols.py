@@ -36,6 +36,7 @@ class InferenceProtocol(Protocol):
     """The protocol of one request."""
 
     is_captured: bool  # by deploy.capture, whose files have photos and responses as SageMaker's contract has them
+    is_explanation: bool  # its photos are variants of one
 
     def response_format(self, request: Request, asked: Asked) -> ResponseFormat:
         """What the headers and the address ask for."""
@@ -57,6 +58,7 @@ class Invocation:
     """SageMaker's contract, with Sagehound's formats."""
 
     is_captured = True
+    is_explanation = False
 
     def response_format(self, request: Request, asked: Asked) -> ResponseFormat:
         """By the header Accept and the query."""

@@ -2,9 +2,10 @@
 
 import asyncio
 import math
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from anyio import CapacityLimiter, to_thread
@@ -24,6 +25,7 @@ from sagehound.serving.access import Access
 from sagehound.serving.batcher import Batcher
 from sagehound.serving.body_reader import BodyReader, Held
 from sagehound.serving.model_store import ModelStore
+from sagehound.serving.photo_times import PhotoTimes, Span
 from sagehound.serving.predictor import Predictor
 from sagehound.serving.protocols import Asked, Given, InferenceProtocol, Invocation
 from sagehound.serving.request_capture import CapturedCall, RequestCapture
@@ -33,6 +35,13 @@ from sagehound.serving.slots import Slot, Slots, Unavailable
 _T = TypeVar("_T")
 _AT_ONCE = 16  # photos of one request that are processed at a time
 _LOAD_BYTES = 2**16  # bytes of a request to load a model
+_TRACED = 32  # photos of one request whose steps are traced
+
+Trace = Callable[[str, Span, int | None], None]  # the name of a step, when it was, and the photo of several
+
+
+def no_trace(step: str, span: Span, photo: int | None) -> None:
+    """Trace nothing."""
 
 
 @dataclass(frozen=True)
@@ -73,9 +82,10 @@ class RequestHandler:
         metrics: ServerMetrics,
         capture: RequestCapture | None,
         access: Access,
+        trace: Trace = no_trace,
     ) -> None:
         self._models, self._engine, self._limits, self._metrics = models, engine, limits, metrics
-        self._capture, self._access = capture, access
+        self._capture, self._access, self._trace = capture, access, trace
         self._bodies = BodyReader(limits.body_seconds, limits.bodies_bytes)
         self._slots = Slots(limits.requests)
         self._loaders = CapacityLimiter(limits.requests)
@@ -94,10 +104,26 @@ class RequestHandler:
             protocol = protocol or Invocation()
             want = protocol.response_format(request, asked)
             self._models.get(name)  # check the model before the body is read
+            model = self._models.name_of(name)
+            request.scope["model"] = self._metrics.label(model)
+            begin = time.perf_counter_ns()
             body = await self._bodies.read(request, held, self._limits.body_bytes)
-            with self._slots.taken(self._models.name_of(name), self._models.count()) as slot:
+            self._trace("read", Span(begin, time.perf_counter_ns()), None)
+            with self._slots.taken(model, self._models.count()) as slot, self._counted(protocol, model):
                 async with self._deadline():
                     return await self._answered(request, name, want, body, protocol, slot)
+
+    @contextmanager
+    def _counted(self, protocol: InferenceProtocol, model: str) -> Iterator[None]:
+        """Count an explanation; other photos are counted one by one."""
+        try:
+            yield
+        except InputError:
+            if protocol.is_explanation:
+                self._metrics.count_explanation(model, "refused")
+            raise
+        if protocol.is_explanation:
+            self._metrics.count_explanation(model, "answered")
 
     @asynccontextmanager
     async def _deadline(self) -> AsyncIterator[None]:
@@ -131,8 +157,8 @@ class RequestHandler:
         is_captured = self._capture is not None and protocol.is_captured
         if not is_captured:
             body = b""  # free the memory
-        room = asyncio.Semaphore(_AT_ONCE)
-        each = [self._of_many(request, predictor, given, i, want, room, slot) for i in range(len(given.photos))]
+        call = _Call(request, predictor, model, given, want, slot, is_counted=not protocol.is_explanation)
+        each = [self._of_many(call, i) for i in range(len(given.photos))]
         content = protocol.encode(await _all(each), want, given)
         if self._capture is not None and is_captured:
             content_type = request.headers.get("content-type", "")
@@ -195,46 +221,62 @@ class RequestHandler:
     async def _unpacked(self, body: bytes, protocol: InferenceProtocol) -> Given:
         return await run_in_threadpool(protocol.photos, body) if protocol.is_slow(body) else protocol.photos(body)
 
-    async def _of_many(
-        self,
-        request: Request,
-        predictor: Predictor,
-        given: Given,
-        i: int,
-        want: ResponseFormat,
-        room: asyncio.Semaphore,
-        slot: Slot,
-    ) -> PhotoResult:
+    async def _of_many(self, call: "_Call", i: int) -> PhotoResult:
         """The response to photo ``i`` of a request; an error concerns only this photo, unless it is a single one."""
-        photo, name = given.photos[i], given.names[i]
-        async with room:
-            if len(given.photos) > 1 and await request.is_disconnected():
+        photo, name = call.given.photos[i], call.given.names[i]
+        async with call.room:
+            if len(call.given.photos) > 1 and await call.request.is_disconnected():
                 raise ClientDisconnect
             try:
                 if isinstance(photo, InputError):
-                    self._metrics.photos.labels("refused").inc()
+                    self._count(call, i, "refused", None)
                     raise photo
-                return await self._one(predictor, photo, want, slot)
+                return await self._one(call, i, photo)
             except Unavailable:
                 raise  # the request can be sent again
             except InputError as error:
-                if given.single:
+                if call.given.single:
                     raise in_file(error, name) from error
                 return formats.failure(in_file(error, name))
 
-    async def _one(self, predictor: Predictor, photo: bytes | Pixels, want: ResponseFormat, slot: Slot) -> PhotoResult:
+    async def _one(self, call: "_Call", i: int, photo: bytes | Pixels) -> PhotoResult:
+        want, card, times = call.want, call.predictor.card, PhotoTimes()
+        predictor = call.predictor.scored if want.unknown else call.predictor
         try:
             # the future has no name here: an error's frame would hold it, and it the error, and both the model
-            row = await asyncio.wrap_future(
-                self._engine.submit(predictor.scored if want.unknown else predictor, photo, slot.slow)
-            )
+            row = await asyncio.wrap_future(self._engine.submit(predictor, photo, call.slot.slow, times))
         except InputError:
-            self._metrics.photos.labels("refused").inc()
+            self._count(call, i, "refused", times)
             raise
-        self._metrics.photos.labels("answered").inc()
-        classes = predictor.card.classes
+        self._count(call, i, "answered", times)
         unknown = float(row[-1]) if want.unknown else None
-        return formats.photo_result(classes, row[: len(classes)], want, predictor.card.thresholds, unknown)
+        return formats.photo_result(card.classes, row[: len(card.classes)], want, card.thresholds, unknown)
+
+    def _count(self, call: "_Call", i: int, outcome: str, times: PhotoTimes | None) -> None:
+        if not call.is_counted:
+            return
+        self._metrics.count_photo(call.model, outcome, times)
+        if times is not None and i < _TRACED:
+            number = i if len(call.given.photos) > 1 else None
+            for span in times.queues():
+                self._trace("queue", span, number)
+            for step, done in (("decode", times.decode), ("inference", times.inference)):
+                if done:
+                    self._trace(step, done, number)
+
+
+@dataclass(frozen=True)
+class _Call:
+    """What the photos of one request share."""
+
+    request: Request
+    predictor: Predictor
+    model: str
+    given: Given
+    want: ResponseFormat
+    slot: Slot
+    is_counted: bool  # its photos are counted one by one
+    room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_AT_ONCE))
 
 
 async def _all(photos: Sequence[Coroutine[None, None, PhotoResult]]) -> list[PhotoResult]:

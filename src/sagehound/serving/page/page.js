@@ -4,6 +4,7 @@ import { offerCamera } from "./camera.js";
 import { askForFeedback } from "./feedback.js";
 import { markSeen, offerExplanation } from "./looking.js";
 import { results, saveResults, showPrograms } from "./programs.js";
+import { offerSamples } from "./samples.js";
 import { at, element, percent, read, shown, typeOf } from "./common.js";
 
 const models = at("models");
@@ -50,6 +51,7 @@ async function showCard() {
   at("classes-title").textContent = `${card.classes.length} classes`;
   at("classes").replaceChildren(...card.classes.map((name) => element("li", shown(name))));
   showPrograms(models.value);
+  offerSamples(address(), card, classify);
 }
 
 function address() {
