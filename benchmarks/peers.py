@@ -6,7 +6,7 @@ Each recipe has the defaults of its library. Its train photos are read as the li
 read and predicted by the same code for all, as Sagehound does. Needed are an installed fastai for `fastai`, and nothing
 beside Sagehound for the others. OUT gets predictions.csv and metrics.json, as a run of Sagehound has them.
 
-fastai: `vision_learner` and `fine_tune(epochs)` with all defaults. One more epoch with a frozen backbone comes first, as
+fastai: `vision_learner` and `fine_tune(epochs)` with all defaults. One epoch with a frozen backbone comes before, as
 the solved head of Sagehound has a pass of its own. Photos: `Resize(460)` and `aug_transforms(size=224,
 min_scale=0.75)`, the presizing of its book.
 
