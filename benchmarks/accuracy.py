@@ -126,7 +126,8 @@ def measure(arguments: list[str] | None = None) -> list[list[str]]:
     p.add_argument("--folds", type=int, default=0)
     p.add_argument("--peers-python", default=sys.executable, help="a Python that has fastai too")
     p.add_argument("--results", type=Path, help="a file of JSON lines, one for each run")
-    a, a.overrides = p.parse_known_args(arguments)
+    a, overrides = p.parse_known_args(arguments)
+    a.overrides = overrides
     if a.folds and set(a.methods) & set(PEERS):
         p.error("--folds: peers cannot leave out a fold")
     results = (
