@@ -12,9 +12,9 @@ min_scale=0.75)`, the presizing of its book.
 
 timm: its train.py is not part of the package, so its loop is written here with timm's optimizer, schedule, transforms
 and loss. Kept are the script's defaults: SGD with Nesterov momentum 0.9, weight decay 2e-5, cosine schedule, label
-smoothing 0.1, random crop from 8 % on, mirror, colour jitter 0.4, the epoch with the best valid top-1. Changed are those
-for ImageNet from random weights: learning rate 0.001, batches of 64 in place of 128, one epoch of warmup in place of
-five, and the schedule is updated at every step (--sched-on-updates).
+smoothing 0.1, random crop from 8 % on, mirror, colour jitter 0.4, the epoch with the best valid top-1. Changed are
+those for ImageNet from random weights: learning rate 0.001, batches of 64 in place of 128, one epoch of warmup in place
+of five, and the schedule is updated at every step (--sched-on-updates).
 
 torchvision: references/classification/train.py is no part of the package either. Kept are its defaults: SGD with
 momentum 0.9, weight decay 1e-4, batches of 32, random crop and mirror, no decay before epoch 30, the last epoch.
@@ -66,7 +66,7 @@ def make_model(a: argparse.Namespace, classes: int) -> nn.Module:
     model: nn.Module = timm.create_model(
         a.backbone, pretrained=True, num_classes=classes, pretrained_cfg_overlay={"file": a.file}
     )
-    head: Any = model.get_classifier()
+    head: Any = model.get_classifier()  # type: ignore[operator]
     nn.init.normal_(head.weight, 0, 0.01)
     nn.init.zeros_(head.bias)
     return model
