@@ -6,8 +6,15 @@ import lightning.pytorch as pl
 from torch import nn
 
 from sagehound.models.classifier import Classifier
+from sagehound.models.relu6 import SmallReLU6
 
-_KINDS: dict[type[nn.Module], str] = {nn.ReLU: "relu", nn.ReLU6: "relu", nn.Tanh: "tanh", nn.Sigmoid: "sigmoid"}
+_KINDS: dict[type[nn.Module], str] = {
+    nn.ReLU: "relu",
+    nn.ReLU6: "relu",
+    SmallReLU6: "relu",
+    nn.Tanh: "tanh",
+    nn.Sigmoid: "sigmoid",
+}
 
 
 def trained(model: pl.LightningModule) -> Iterator[tuple[str, nn.Parameter]]:

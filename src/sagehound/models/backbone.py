@@ -21,6 +21,7 @@ from sagehound.config import Backbone
 from sagehound.errors import ConfigError, InputError
 from sagehound.inference.network import set_input_size
 from sagehound.models import weights_file
+from sagehound.models.relu6 import SmallReLU6
 from sagehound.system.internet import SECONDS, unreachable
 
 # photos per pass on a CPU: mobilenetv2 with 16 is as fast as with 64 and needs 0.9 GB less
@@ -234,6 +235,7 @@ def _fold(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
 _WITH_CONVOLUTION: dict[type[nn.Module], tuple[str, list[float]]] = {
     nn.ReLU: ("relu", []),
     nn.ReLU6: ("hardtanh", [0.0, 6.0]),
+    SmallReLU6: ("hardtanh", [0.0, 6.0]),
     nn.SiLU: ("swish", []),
     nn.Hardswish: ("hardswish", []),
 }

@@ -17,6 +17,7 @@ from sagehound.models import backbone as backbones
 from sagehound.models import finetune as finetuning
 from sagehound.models import losses, optimizers, schedules
 from sagehound.models.optimization import Optimization
+from sagehound.models.relu6 import use_small
 from sagehound.models.steps import Steps
 from sagehound.system.hardware import seeded
 from sagehound.system.machine import tune_allocator
@@ -154,6 +155,7 @@ class Classifier(Steps, Optimization):
         self.normalise = Normalise(self.preprocessing, channels_last=channels_last)
         if channels_last:
             backbones.to_channels_last(self.backbone)
+        use_small(self.backbone)
         if self.finetune.name == "head":
             self.backbone.requires_grad_(False)
 
