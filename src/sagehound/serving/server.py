@@ -1,6 +1,7 @@
 """The server process: loads models, binds a socket, and runs uvicorn until a signal."""
 
 import errno
+import gc
 import os
 import signal
 import socket
@@ -75,6 +76,7 @@ def serve(
     limits = limits or Limits()
     default = next(iter(models)) if len(models) == 1 else None
     held = ModelStore(model_bytes or memory() // 2, default, limits.seconds)
+    gc.freeze()  # the imported objects stay: collections that visit them took 2 to 4 % of the processor time
     try:
         for name, url in models.items():
             held.load(name, url)
