@@ -143,4 +143,5 @@ def rows(measured: dict[tuple[str, int], dict[str, list[Round]]], sizes: dict[st
 
 
 def _median(rounds: list[Round], key: str) -> float:
-    return statistics.median(getattr(r.load, key) for r in rounds)
+    values: list[float] = [getattr(r.load, key) for r in rounds]
+    return statistics.median(values)

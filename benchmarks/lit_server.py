@@ -19,7 +19,7 @@ async def body(request: Request) -> bytes:
     return await request.body()
 
 
-class Classifier(litserve.LitAPI):
+class Classifier(litserve.LitAPI):  # type: ignore[misc] # not installed where types are checked
     """Photos to classes."""
 
     def __init__(self, folder: Path, threads: int, batch: int) -> None:

@@ -37,7 +37,7 @@ class PlainModel:
         upright = ImageOps.exif_transpose(image).convert("RGB")
         scale = self._side / min(upright.size)
         resized = upright.resize([round(scale * side) for side in upright.size], self._resampling)
-        left, top = (resized.width - self._width) // 2, (resized.height - self._height) // 2
+        left, top = round((resized.width - self._width) / 2), round((resized.height - self._height) / 2)
         return np.asarray(resized.crop((left, top, left + self._width, top + self._height)))
 
     def classify(self, photos: list[npt.NDArray[np.uint8]]) -> list[dict[str, Any]]:

@@ -79,9 +79,8 @@ def peer(name: str, setting: Sequence[int], model: Path, python: str) -> Iterato
         port = free.getsockname()[1]
     command = [python if name == "LitServe" else sys.executable, str(HERE / script), str(model), str(port)]
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-    output = tempfile.TemporaryFile("w+")  # LitServe prints a traceback for each client that leaves
     with (
-        output,
+        tempfile.TemporaryFile("w+") as output,  # LitServe prints a traceback for each client that leaves
         subprocess.Popen(
             [*command, *map(str, setting)], env=environment, start_new_session=True, stdout=output, stderr=output
         ) as process,
