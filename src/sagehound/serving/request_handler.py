@@ -76,7 +76,7 @@ class RequestHandler:
     ) -> None:
         self._models, self._engine, self._limits, self._metrics = models, engine, limits, metrics
         self._capture, self._access = capture, access
-        self._bodies = BodyReader(limits.body_seconds, limits.bodies_bytes)
+        self._bodies = BodyReader(limits.body_seconds, limits.bodies_bytes, limits.requests)
         self._slots = Slots(limits.requests)
         self._loaders = CapacityLimiter(limits.requests)
         self._deadlines: set[asyncio.Timeout] = set()  # of the requests in progress
@@ -94,6 +94,7 @@ class RequestHandler:
             protocol = protocol or Invocation()
             want = protocol.response_format(request, asked)
             self._models.get(name)  # check the model before the body is read
+            await self._bodies.wait(request, held, self._limits.body_bytes, self._deadline)
             body = await self._bodies.read(request, held, self._limits.body_bytes)
             with self._slots.taken(self._models.name_of(name), self._models.count()) as slot:
                 async with self._deadline():
