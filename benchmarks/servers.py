@@ -19,7 +19,7 @@ from common import ROOT
 HERE = Path(__file__).parent
 START = 60  # seconds until a server must listen
 IDLE = 60  # seconds until a server has nothing left to do
-# each peer in two settings, of which the faster one is compared; see the last lines of its script for the arguments
+# each peer in two settings; the faster one is compared. The end of its script names the arguments
 SETTINGS: dict[str, tuple[str, list[tuple[int, ...]]]] = {
     "FastAPI": ("plain_server.py", [(1, 1), (1, 2)]),  # workers, threads of ONNX Runtime
     "FastAPI, 2 workers": ("plain_server.py", [(2, 1), (2, 2)]),

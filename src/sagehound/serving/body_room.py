@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from sagehound.serving.slots import Busy
 
 LARGE = 2**20  # bytes of a body that may have to wait
-_EVERY, _PROGRESS = 0.1, 2**18  # a body that comes more slowly, bytes in so many seconds, makes nobody wait
+_PROGRESS = 2**16  # bytes; a body of which fewer come within ``_QUIET`` seconds makes nobody wait
+_QUIET = 0.2
+_LOADED = 1.0  # the same while bodies that are being answered have a quarter of the memory: then all come more slowly
 
 
 @dataclass(eq=False)
@@ -80,14 +82,19 @@ class BodyRoom:
     def _admit(self, place: Place, length: int) -> None:
         place.announced = length
         self._announced += length
-        asyncio.get_running_loop().call_later(_EVERY, self._check, place, 0)
+        self._check_later(place)
 
-    def _check(self, place: Place, before: int) -> None:
-        """Whether a body still comes fast."""
-        if place.announced and place.received - before >= _PROGRESS:
-            asyncio.get_running_loop().call_later(_EVERY, self._check, place, place.received)
-        else:
-            self._forget(place)
+    def _check_later(self, place: Place) -> None:
+        """Check later whether the body still comes fast."""
+        before, seconds = place.received, _LOADED if 4 * self._answered > self._most else _QUIET
+
+        def check() -> None:
+            if place.announced and place.received - before >= _PROGRESS:
+                self._check_later(place)
+            else:
+                self._forget(place)
+
+        asyncio.get_running_loop().call_later(seconds, check)
 
     def _forget(self, place: Place) -> None:
         """Give back the bytes that a body has to itself, and admit those that wait."""
