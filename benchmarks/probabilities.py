@@ -32,6 +32,7 @@ from sagehound.inference.preprocessing import prepare
 from sagehound.inference.thresholds import Thresholds
 from sagehound.monitoring.feature_network import FeatureNetwork
 from sagehound.serving.predictor import Predictor
+from sagehound.serving.sessions import Execution
 from sagehound.storage.atomic import read_csv
 
 Doubles = npt.NDArray[np.float64]
@@ -152,7 +153,7 @@ def share_of_time(folder: Path, photo: Path, rounds: int = 200) -> tuple[float, 
 
     Medians of calls in turn, on one thread.
     """
-    predictor = Predictor(folder, threads=1)
+    predictor = Predictor(folder, Execution(threads=1))
     graph = onnx.load(folder / "model.onnx")
     del graph.graph.output[1:]
     options = onnxruntime.SessionOptions()

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 _IMPORTED = [
@@ -58,13 +59,9 @@ def run(script: Path, folder: Path, arguments: Sequence[str], timeout: float) ->
         subprocess.TimeoutExpired: it took longer than ``timeout`` seconds.
     """
     command = [sys.executable, str(script), *arguments]
-    changed = {name for name in {*os.environ, *_before} if os.environ.get(name) != _before.get(name)}
-    read_early = sorted(name for name in changed if not name.startswith(_READ_LATER))
-    assert not read_early, f"{read_early} may be read when a package is imported: add it to _READ_LATER if it is not"
     with tempfile.TemporaryDirectory() as streams:
         outputs = [Path(streams, name) for name in ("stdout", "stderr")]
-        process = _context.Process(target=_main, args=(command[1:], folder, dict(os.environ), outputs))
-        process.start()
+        process = start(script, folder, arguments, outputs)
         process.join(timeout)
         if process.exitcode is None:
             process.kill()
@@ -72,6 +69,26 @@ def run(script: Path, folder: Path, arguments: Sequence[str], timeout: float) ->
             raise subprocess.TimeoutExpired(command, timeout)
         stdout, stderr = (file.read_text() if file.exists() else "" for file in outputs)
     return subprocess.CompletedProcess(command, process.exitcode, stdout, stderr)
+
+
+def start(script: Path, folder: Path, arguments: Sequence[str], outputs: list[Path]) -> ForkServerProcess:
+    """Start a script as ``run`` does; returns its process.
+
+    Args:
+        script: to run.
+        folder: the current one.
+        arguments: of the script.
+        outputs: files for stdout and stderr.
+
+    Raises:
+        AssertionError: a test has changed a variable that may be read when a package is imported.
+    """
+    changed = {name for name in {*os.environ, *_before} if os.environ.get(name) != _before.get(name)}
+    read_early = sorted(name for name in changed if not name.startswith(_READ_LATER))
+    assert not read_early, f"{read_early} may be read when a package is imported: add it to _READ_LATER if it is not"
+    process = _context.Process(target=_main, args=([str(script), *arguments], folder, dict(os.environ), outputs))
+    process.start()
+    return process
 
 
 def _main(arguments: list[str], folder: Path, environment: dict[str, str], outputs: list[Path]) -> None:

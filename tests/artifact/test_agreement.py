@@ -22,6 +22,7 @@ from sagehound.data.audit import inspect
 from sagehound.inference.decode import BadPhoto
 from sagehound.inference.preprocessing import prepare
 from sagehound.serving.predictor import Predictor
+from sagehound.serving.sessions import Execution
 
 pillow_heif.register_heif_opener()
 
@@ -117,7 +118,7 @@ class Readers:
         self.unpacked = folder / "model"
         self.root.mkdir()
         unpack(run / "model.tar.gz", self.unpacked)
-        self.predictor = Predictor(self.unpacked, 1)
+        self.predictor = Predictor(self.unpacked, Execution(threads=1))
         self.responses: dict[str, dict[str, float] | None] = {}  # by file; None where it was refused
 
     def at_once(self, file: File) -> None:

@@ -16,11 +16,11 @@ from PIL import Image
 
 import sagehound
 from sagehound.artifact import archive
+from sagehound.artifact.fresh_processes import FreshProcesses
 from sagehound.artifact.verify import (
     MOST,
     PHOTOS,
     Expected,
-    FreshProcesses,
     Request,
     choose,
     compare,

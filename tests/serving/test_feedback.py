@@ -70,7 +70,7 @@ def test_a_full_disk_is_one_message(tmp_path: Path, photo: bytes, monkeypatch: p
     monkeypatch.setattr(shutil, "disk_usage", lambda _: free)
     with pytest.raises(NotSaved, match="less than 1 GB of the disk are free"):
         feedback.add(photo, "run", {"label": "Moss", "probability": 0.5}, "Moss")
-    assert not any(path.is_file() for path in tmp_path.rglob("*"))
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == [".lock"]
 
 
 def test_a_folder_that_cannot_be_written_is_one_message(tmp_path: Path, photo: bytes) -> None:

@@ -1,5 +1,6 @@
 """`deploy=sagemaker`, `serverless`, `async` and `multi_model`: endpoints on SageMaker, created or updated in place."""
 
+import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,6 +24,16 @@ if TYPE_CHECKING:
     from sagehound_launchers.stages.deploy import Deploy
 
 _BUSY = ("Creating", "Updating", "SystemUpdating", "RollingBack", "Deleting")
+_GPUS = re.compile(r"ml\.[gp]\d")  # instance types
+
+
+def _warn_of_gpu(cfg: Launch, own: "Deploy") -> None:
+    """Warn of a GPU that costs money and is idle, because the project's image computes on the CPU."""
+    if own.name != "serverless" and _GPUS.match(own.instance_type) and cfg.aws.image is None:
+        console.warn(
+            f"deploy.instance_type={own.instance_type}: the image sagehound:latest computes on the CPU, and leaves the "
+            "GPU idle: choose an instance without one, or give an image that uses it by aws.image (docs: Endpoints)"
+        )
 
 
 def deploy(cfg: Launch, own: "Deploy", models: Mapping[str, str], folder: Path) -> None:
@@ -43,6 +54,7 @@ def deploy(cfg: Launch, own: "Deploy", models: Mapping[str, str], folder: Path) 
     kind = "" if own.name == "sagemaker" else f"-{own.name.replace('_', '-')}"
     name = own.endpoint or endpoint_name(f"{next(iter(models))}{kind}")
     refuse_secrets(cfg.aws.environment, "a model's environment")
+    _warn_of_gpu(cfg, own)
     requests = _requests(cloud, cfg, own, name, models)
     config = requests["config"][1]["EndpointConfigName"]
     check("CreateEndpoint", hosting_requests.endpoint(name, config, cfg.aws))

@@ -23,6 +23,7 @@ _KEYS = {  # the keys of each option
     "local": {
         *("host", "port", "allowed_hosts", "token", "token_file", "cert", "key", "rate", "keep_alive", "model_root"),
         *("model_gb", "max_requests", "timeout", "max_megapixels", "capture", "capture_percent", "feedback", "log"),
+        *("workers", "device"),
     },
     "sagemaker": {"endpoint", "wait_minutes", "capture_percent", "shadow", *_MACHINES, *_SCALED, *_UPDATED},
     "multi_model": {"endpoint", "wait_minutes", "capture_percent", *_MACHINES, *_SCALED, *_UPDATED},
@@ -54,6 +55,14 @@ class Deploy:
     max_requests: int = key("local: requests in progress, most of which wait; others get 503", 512, at_least=1)
     max_megapixels: float = key("local: largest size of a photo, 10^6 pixels", 50.0, above=0)
     log: str | None = key("local: json prints a line of JSON for each request; null: none", None, choices=("json",))
+    workers: str = key(
+        "local: server processes, among which cores, memory and max_requests are divided; auto: one for each core", "1"
+    )
+    device: str = key(
+        "local: what computes the model; cuda: a GPU of NVIDIA; auto: one if it works",
+        "auto",
+        choices=("auto", "cpu", "cuda"),
+    )
     timeout: float = key("local: seconds for a response, or to load a model; SageMaker waits 60", 55.0, at_least=0.1)
     endpoint: str | None = key("the endpoint's name; null: sagehound-<the model's name>", None)
     instance_type: str = key("the kind of machine", "ml.m5.large")
@@ -141,14 +150,22 @@ def _serve(own: Deploy, models: Mapping[str, str]) -> None:
     from sagehound.serving.request_capture import RequestCapture
     from sagehound.serving.request_handler import Limits
     from sagehound.serving.server import Address, serve
+    from sagehound.serving.workers import number
 
+    workers = number(own.workers)
     access = access_of(own.host, own.allowed_hosts, own.token, own.token_file, own.model_root, own.rate)
     address = Address(own.host, own.port, own.cert, own.key, own.keep_alive)
     capture = RequestCapture(Path(own.capture).expanduser(), own.capture_percent or 100) if own.capture else None
     limits = Limits(own.max_requests, round(own.max_megapixels * 1e6), seconds=own.timeout)
     memory = None if own.model_gb is None else round(own.model_gb * 1e9)
     feedback = Feedback(Path(own.feedback).expanduser()) if own.feedback else None
-    serve(models, address, limits, memory, capture, access, feedback=feedback, log_json=own.log == "json")
+    serve(
+        *(models, address, limits, memory, capture, access),
+        feedback=feedback,
+        log_json=own.log == "json",
+        device=own.device,
+        workers=workers,
+    )
 
 
 def instance_types() -> list[str]:

@@ -19,8 +19,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from sagehound import inference
-from sagehound.artifact import archive, model_card, verify
-from sagehound.artifact.verify import FreshProcesses
+from sagehound.artifact import archive, model_card, quantize, verify
+from sagehound.artifact.fresh_processes import FreshProcesses
 from sagehound.config import Backbone, Train, as_dict
 from sagehound.data.photo_set import PhotoSet
 from sagehound.errors import SagehoundError
@@ -67,6 +67,7 @@ def make(
     fresh: FreshProcesses,
     more: Mapping[str, bytes] | None = None,
     thresholds: Mapping[str, Any] | None = None,
+    judged: Predictions | None = None,
 ) -> None:
     """Write ``path``, a model.tar.gz, if fresh processes predict with it what the trained model predicts.
 
@@ -81,30 +82,39 @@ def make(
         fresh: the processes that verify it; started here if needed.
         more: content of further files, by their names in the archive.
         thresholds: further entries of model.json, see ``evaluation.thresholds_fit``.
+        judged: the model's predictions of the photos that decide whether int8 is kept; None: ``test``.
 
     Raises:
         SagehoundError: a prediction differs, or a process fails; ``path`` is removed.
     """
+    _remove_left(path)
+    fresh.start()
+    with replacing(path) as candidate:
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".artifact-") as temporary:
+            made = Path(temporary)
+            card = describe(model, preprocessing, cfg, photos, metrics) | dict(thresholds or {})
+            served = None
+            with hardware.threads(
+                max(torch.get_num_threads() - len(fresh.ways), 1)
+            ):  # the fresh processes use the other cores
+                _write_network(model, card, made)
+                if cfg.artifact_precision == "int8":
+                    served = _quantize(card, photos, preprocessing, judged or test, made)
+            _write_cards(card, photos, test, made)
+            files = {name: made / name for name in _FILES} | _code(made) | _further(more or {}, made)
+            archive.pack(files, candidate)
+        proven = verify.verify(candidate, photos, test, path.with_name("predictions.csv"), fresh, served)
+    console.info(f"artifact: {path.name}, {path.stat().st_size / 1e6:.1f} MB; {proven}")
+
+
+def _remove_left(path: Path) -> None:
+    """Remove what an earlier end of the same run, or a killed process, has left."""
     path.unlink(missing_ok=True)  # left by an earlier end of the same run, with other weights
     for left in (
         *path.parent.glob(".artifact-*"),
         *path.parent.glob(f".{path.name}.*.tmp"),
     ):  # left by a killed process
         shutil.rmtree(left) if left.is_dir() else left.unlink()
-    fresh.start()
-    with replacing(path) as candidate:
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".artifact-") as temporary:
-            made = Path(temporary)
-            card = describe(model, preprocessing, cfg, photos, metrics) | dict(thresholds or {})
-            _write_cards(card, photos, test, made)
-            with hardware.threads(
-                max(torch.get_num_threads() - len(fresh.ways), 1)
-            ):  # the fresh processes use the other cores
-                _write_network(model, card, made)
-            files = {name: made / name for name in _FILES} | _code(made) | _further(more or {}, made)
-            archive.pack(files, candidate)
-        proven = verify.verify(candidate, photos, test, path.with_name("predictions.csv"), fresh)
-    console.info(f"artifact: {path.name}, {path.stat().st_size / 1e6:.1f} MB; {proven}")
 
 
 def _write_cards(card: dict[str, Any], photos: PhotoSet, test: Predictions, folder: Path) -> None:
@@ -234,6 +244,37 @@ def _write_network(model: Classifier, card: dict[str, Any], folder: Path) -> Non
             "kept; free some space or choose another backbone.name, then resume=RUN tries again without training"
         ) from error
     model.eval()  # the exporter changes it
+
+
+def _quantize(
+    card: dict[str, Any], photos: PhotoSet, preprocessing: Preprocessing, judged: Predictions, folder: Path
+) -> Predictions | None:
+    """Replace model.onnx by one in int8 if that is as good and faster, and add the figures to ``card``.
+
+    Returns its predictions of the judged photos; None if fp32 is kept.
+
+    Raises:
+        SagehoundError: the disk is full, or ONNX Runtime cannot quantize the backbone.
+    """
+    network, int8 = folder / "model.onnx", folder / "int8.onnx"
+    try:
+        calibrated = quantize.write(network, int8, photos, preprocessing)
+        _describe_network(card, int8)
+        trial, predictions = quantize.compare(network, int8, judged, photos, preprocessing, calibrated)
+    except Exception as error:  # ONNX Runtime raises many kinds of errors, also for a full disk
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise SagehoundError(
+            f"the model was trained, but not quantized: {reason}. checkpoints/best.ckpt was kept; "
+            "resume=RUN artifact_precision=fp32 writes the model file without training"
+        ) from error
+    card["precision"] = trial.about()
+    if not trial.is_kept:
+        int8.unlink()
+        console.warn(trial.describe())
+        return None
+    int8.replace(network)
+    console.info(f"artifact: {trial.describe()}")
+    return predictions
 
 
 def _describe_network(card: dict[str, Any], path: Path) -> None:

@@ -87,10 +87,25 @@ def _head(card: Mapping[str, Any]) -> Iterator[str]:
             ["input", f"one RGB photo; the model sees {height} x {width} pixels of it"],
             ["output", "a probability for each class"],
             ["top-1 accuracy, %", f"{_with_interval(test, 'top1')}, of {test['photos']:,} test photos"],
+            *_precision(card.get("precision")),
             ["fingerprint of the photos", f"`{card['data']['fingerprint']}`"],
             ["Sagehound", card["versions"]["sagehound"]],
         ],
     )
+
+
+def _precision(precision: Mapping[str, Any] | None) -> Iterator[list[str]]:
+    """A row about the network that is served, if a precision was asked for."""
+    if precision is None:
+        return
+    own = precision["int8"]
+    same = f"{100 * own['agreement']:.4g} % of {own['photos']:,} {own['split']} photos get the trained model's class"
+    figures = f"{same}, top-1 {100 * own['top1']:.1f} %, {own['speedup']:.2f} times as fast where it was trained"
+    if precision["served"] == "fp32":
+        yield ["precision", f"fp32; int8 was not good enough: {figures}"]
+        return
+    yield ["precision", f"`model.onnx` is in int8, `model.safetensors` in fp32; int8: {figures}"]
+    yield ["all other figures", "of the trained model in fp32"]
 
 
 def _use(card: Mapping[str, Any]) -> Iterator[str]:

@@ -1,29 +1,20 @@
 """Verifies in fresh processes that a model.tar.gz predicts what the trained model predicts."""
 
-import json
 import math
-import os
-import subprocess
-import sys
 import tempfile
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from sagehound.artifact import archive
-from sagehound.config import Train
+from sagehound.artifact.fresh_processes import WAYS, FreshProcesses, unfit
 from sagehound.data.photo_set import PhotoSet
-from sagehound.errors import SagehoundError
 from sagehound.evaluation.tables import Floats, Predictions
 from sagehound.storage.atomic import read_csv
-from sagehound.system.machine import cores
 
 TOLERANCE = 1e-3  # largest allowed difference of a probability
 _TIE = 2 * TOLERANCE  # if two probabilities are this close, rounding may change their order
@@ -32,75 +23,6 @@ MOST = 64  # photos that are sent if there are more classes than PHOTOS
 OTHERS = 4  # photos that are sent again with each other content type
 _JPEG, _PNG, _WEBP, _ANY = "image/jpeg", "image/png", "image/webp", "application/x-image"
 _JSON, _LINES = "application/json", "application/jsonlines"
-_WAYS = {"server": "model.onnx", "inference": "code/inference.py"}  # how photos are sent, and what computes then
-
-
-class FreshProcesses:
-    """Processes that import their packages and wait for an artifact. They end with the block, also after an error.
-
-    Args:
-        ways: how photos are sent: server (its application on model.onnx), inference (the artifact's inference.py).
-    """
-
-    def __init__(self, ways: Sequence[str] = tuple(_WAYS)) -> None:
-        self.ways = ways
-        self._stack = ExitStack()
-        self._processes: dict[str, subprocess.Popen[str]] = {}
-
-    def start(self) -> None:
-        """Start those that are not running. Each needs seconds for its imports, and up to 400 MB."""
-        threads = str(max(cores() // len(_WAYS), 1))  # they run at the same time
-        # glibc keeps freed memory, as in the run (see tune_allocator); no GPU
-        memory = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1)}
-        environment = {"OMP_NUM_THREADS": threads} | memory | os.environ | {"CUDA_VISIBLE_DEVICES": ""}
-        for way in set(self.ways) - self._processes.keys():
-            process = self._stack.enter_context(
-                subprocess.Popen(
-                    [sys.executable, "-P", str(Path(__file__).parents[1] / "serving" / "verify_worker.py"), way],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.PIPE,
-                    text=True,
-                    env=environment,
-                    start_new_session=True,  # Ctrl-C goes to the run, which ends this process
-                )
-            )
-            self._stack.callback(process.kill)
-            self._processes[way] = process
-
-    def ask(self, way: str, model: Path, requests: list[dict[str, Any]]) -> tuple[str, list[list[Any]]]:
-        """Send requests; returns what was called, and the response for each photo of each request.
-
-        Raises:
-            SagehoundError: the process failed, or took more than ten minutes.
-        """
-        process = self._processes.pop(way)
-        try:
-            line = json.dumps({"model": str(model), "requests": requests}) + "\n"
-            output, complaint = process.communicate(line, timeout=600)
-        except subprocess.TimeoutExpired as error:
-            raise _unfit(way, "it did not respond within ten minutes") from error
-        if process.returncode:
-            raise _unfit(way, complaint.strip().splitlines()[-1] if complaint.strip() else f"exit {process.returncode}")
-        response = json.loads(output.splitlines()[-1])
-        if "error" in response:
-            raise _unfit(way, response["error"])
-        return response["through"], response["responses"]
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._stack.close()
-
-
-def are_wanted_early(cfg: Train) -> bool:
-    """Whether to start the fresh processes with the run, so that they import in parallel.
-
-    Only a head on cached features trains so fast that their memory can be held meanwhile.
-    """
-    with_artifact = cfg.artifact and cfg.results != "scores" and not int(os.environ.get("NODE_RANK", "0"))
-    return bool(with_artifact and cfg.finetune.name == "head" and cfg.features.cache)
 
 
 @dataclass(frozen=True)
@@ -120,7 +42,14 @@ class Expected:
         return _margins(self.probabilities) > _TIE
 
 
-def verify(model: Path, photos: PhotoSet, test: Predictions, table: Path, fresh: FreshProcesses) -> str:
+def verify(
+    model: Path,
+    photos: PhotoSet,
+    test: Predictions,
+    table: Path,
+    fresh: FreshProcesses,
+    quantized: Predictions | None = None,
+) -> str:
     """Compare an archive's predictions with the trained model's and with the labels; returns a line about it.
 
     Args:
@@ -129,6 +58,7 @@ def verify(model: Path, photos: PhotoSet, test: Predictions, table: Path, fresh:
         test: the model's predictions of the test photos.
         table: predictions.csv of the run.
         fresh: the started processes.
+        quantized: the predictions of model.onnx, if it is in int8: the server is compared with them.
 
     Raises:
         SagehoundError: a prediction differs, or a process fails.
@@ -143,7 +73,8 @@ def verify(model: Path, photos: PhotoSet, test: Predictions, table: Path, fresh:
         test.probabilities[chosen],
         None if test.unknown is None else test.unknown[chosen],
     )
-    with tempfile.TemporaryDirectory(prefix="sagehound-") as folder, ThreadPoolExecutor(len(_WAYS)) as pool:
+    of_server = expected if quantized is None or not chosen else _of_network(quantized, chosen, expected)
+    with tempfile.TemporaryDirectory(prefix="sagehound-") as folder, ThreadPoolExecutor(len(WAYS)) as pool:
         requests = make_requests([photos.root / file for file in expected.files])
         sent = [{"content_type": r.content_type, "photos": [str(p) for p in r.photos]} for r in requests]
         unpacked = Path(folder, "model")
@@ -154,11 +85,21 @@ def verify(model: Path, photos: PhotoSet, test: Predictions, table: Path, fresh:
         off, called = 0.0, []
         for way, answers in pending.items():
             through, responses = answers.result()
-            off = max(off, compare(way, requests, responses, expected))
+            off = max(off, compare(way, requests, responses, of_server if way == "server" else expected))
             called.append(through)
-    return (
-        f"in fresh processes {' and '.join(called)} classify {len(chosen)} test photos as the trained model does; "
-        f"probabilities differ from the trained model's by {off:.0e} at most"
+    what = f"in fresh processes {' and '.join(called)} classify {len(chosen)} test photos as the"
+    if quantized is not None:
+        return f"{what} int8 network and the trained model did in the run; probabilities differ by {off:.0e} at most"
+    return f"{what} trained model does; probabilities differ from the trained model's by {off:.0e} at most"
+
+
+def _of_network(quantized: Predictions, chosen: list[int], expected: Expected) -> Expected:
+    """What the server must respond with a network in int8: what this network computed in the run."""
+    return replace(
+        expected,
+        predictions=[expected.classes[i] for i in quantized.predicted[chosen]],
+        probabilities=quantized.probabilities[chosen],
+        unknown=None if quantized.unknown is None else quantized.unknown[chosen],
     )
 
 
@@ -236,9 +177,9 @@ def compare(way: str, requests: list[Request], responses: list[list[Any]], expec
     for request, answers in zip(requests, responses, strict=True):
         for number, answer in zip(request.numbers, answers, strict=True):
             if "error" in answer:
-                raise _unfit(way, f"{request.content_type}: {answer['error']['message']}")
+                raise unfit(way, f"{request.content_type}: {answer['error']['message']}")
             if (names := list(answer["probabilities"])) != expected.classes:
-                raise _unfit(way, f"its classes are {_first_difference(names, expected.classes)}")
+                raise unfit(way, f"its classes are {_first_difference(names, expected.classes)}")
             probabilities = np.array(list(answer["probabilities"].values()), np.float32)
             off = max(off, float(np.abs(probabilities - expected.probabilities[number]).max()))
             if expected.unknown is not None:
@@ -249,21 +190,21 @@ def compare(way: str, requests: list[Request], responses: list[list[Any]], expec
                 right.add(number)
     if not off <= TOLERANCE or others:
         example = f": {others[0]}" if others else ""
-        raise _unfit(
+        raise unfit(
             way,
             f"probabilities differ by up to {off:.2g} ({TOLERANCE:g} is allowed), "
             f"{len(others)} of {sum(len(r.numbers) for r in requests)} answers are others{example}",
         )
     was_right = {i for i in np.flatnonzero(expected.is_clear) if expected.predictions[i] == expected.labels[i]}
     if len(was_right - right):
-        raise _unfit(way, f"{len(was_right - right)} photos that the trained model classifies right are wrong")
+        raise unfit(way, f"{len(was_right - right)} photos that the trained model classifies right are wrong")
     return off
 
 
 def _check_unknown(way: str, answer: dict[str, Any], expected: float) -> None:
     score = answer.get("unknown_score", math.nan)
     if not abs(score - expected) <= TOLERANCE:
-        raise _unfit(way, f"the score of an unknown photo is {score:.3f} instead of {expected:.3f}")
+        raise unfit(way, f"the score of an unknown photo is {score:.3f} instead of {expected:.3f}")
 
 
 def _is_label(answer: dict[str, Any], expected: Expected, number: int) -> bool:
@@ -283,10 +224,3 @@ def _first_difference(names: list[str], classes: list[str]) -> str:
         return f"{len(names)} instead of {len(classes)}"
     k = next(k for k, (a, b) in enumerate(zip(names, classes, strict=True)) if a != b)
     return f"others or in another order: number {k + 1} is {names[k]} instead of {classes[k]}"
-
-
-def _unfit(way: str, reason: str) -> SagehoundError:
-    return SagehoundError(
-        f"the model was trained, but {_WAYS[way]} in a fresh process does not answer as it does: {reason}. No "
-        "model.tar.gz was kept; checkpoints/best.ckpt was. resume=RUN tries again without training"
-    )

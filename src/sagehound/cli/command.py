@@ -109,7 +109,7 @@ def run_training(cfg: Train, folder: Path, overrides: Sequence[str], *, is_trial
         interrupts.restore_keyboard_interrupt()
         audit(cfg, folder, overrides)
         return {}
-    from sagehound.artifact.verify import FreshProcesses, are_wanted_early
+    from sagehound.artifact.fresh_processes import FreshProcesses, are_wanted_early
 
     with FreshProcesses() as fresh:
         if are_wanted_early(cfg) and not process_group.is_follower():

@@ -88,7 +88,7 @@ def serve() -> None:
         if not port.isdecimal() or int(port) > 65535:
             raise ConfigError(f"SAGEMAKER_BIND_TO_PORT={port}: give a number up to 65535")
         address = Address("0.0.0.0", int(port))  # SageMaker decides who reaches it
-        serve({} if several else {"model": str(model)}, address)
+        serve({} if several else {"model": str(model)}, address, device="auto")
 
 
 def _read(base: Path) -> dict[str, Any]:

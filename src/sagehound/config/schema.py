@@ -43,6 +43,12 @@ class Train:
     artifact: bool = key(
         "write model.tar.gz, the file for serving, which takes some seconds; not written with results=scores", True
     )
+    artifact_precision: str = key(
+        "numbers of the network that is served; int8 is kept if it gives 99.5 % of the test photos the same class and "
+        "is 1.3 times as fast here, otherwise fp32 is",
+        "fp32",
+        choices=("fp32", "int8"),
+    )
     report: bool = key(
         "write report.html, which shows the run in one page, in two seconds; only with results=all", True
     )

@@ -169,6 +169,24 @@ def _is_ip(name: str) -> bool:
     return True
 
 
+def client_of(address: str) -> str:
+    """The client that an address belongs to: an IPv6 address to its network of 64 bits, which one machine may own."""
+    if ":" in address and _is_ip(address):
+        return str(ipaddress.ip_network((address, 64), strict=False))
+    return address
+
+
+def refilled(rate: float, left: float | None, seconds: float) -> float:
+    """The requests that a client has left: ``left`` some seconds ago (None: a new client), twice the rate at most."""
+    burst = max(1.0, 2 * rate)
+    return burst if left is None else min(burst, left + seconds * rate)
+
+
+def seconds_until(rate: float, left: float) -> int:
+    """After how many seconds a client with so many requests left may send one; 0 is now."""
+    return 0 if left >= 1 else math.ceil((1 - left) / rate)
+
+
 class RateLimit:
     """A token bucket for each client: ``rate`` requests a second, and twice as many at once.
 
@@ -176,18 +194,15 @@ class RateLimit:
     """
 
     def __init__(self, rate: float) -> None:
-        self._rate, self._burst = rate, max(1.0, 2 * rate)
+        self._rate = rate
         self._clients: OrderedDict[str, tuple[float, float]] = OrderedDict()  # requests left, at which time
 
     def wait(self, address: str) -> int:
         """Count a request; returns 0, or after how many seconds the client may send the next one."""
-        client = address
-        if ":" in address and _is_ip(address):
-            client = str(ipaddress.ip_network((address, 64), strict=False))
-        now = time.monotonic()
-        left, at = self._clients.pop(client, (self._burst, now))
-        left = min(self._burst, left + (now - at) * self._rate)
+        client, now = client_of(address), time.monotonic()
+        before, at = self._clients.pop(client, (None, now))
+        left = refilled(self._rate, before, now - at)
         self._clients[client] = (left - 1 if left >= 1 else left, now)
         if len(self._clients) > _CLIENTS:
             self._clients.popitem(last=False)
-        return 0 if left >= 1 else math.ceil((1 - left) / self._rate)
+        return seconds_until(self._rate, left)

@@ -45,6 +45,7 @@ class Model(BaseModel):
 class ModelWithCard(Model):
     """A model, and its model.json."""
 
+    device: str | None  # cpu or cuda; null: it is not in memory
     card: dict[str, Any]
 
 

@@ -22,7 +22,7 @@ from sagehound.inference import formats
 from sagehound.inference.decode import NoDecoder, TooManyPixels
 from sagehound.inference.formats import NotAcceptable
 from sagehound.inference.request_body import UnsupportedContentType
-from sagehound.serving.access import Access, Forbidden
+from sagehound.serving.access import Access, Forbidden, RateLimit
 from sagehound.serving.api_description import (
     ANSWERED,
     BODY,
@@ -47,6 +47,8 @@ from sagehound.serving.request_capture import RequestCapture
 from sagehound.serving.request_handler import Limits, RequestHandler
 from sagehound.serving.request_log import HEADER, RequestLog, error_body
 from sagehound.serving.server_metrics import Measured, ServerMetrics
+from sagehound.serving.sessions import Execution
+from sagehound.serving.shared import OneProcess, Shared
 from sagehound.serving.slots import Unavailable
 from sagehound.serving.v2_routes import add_v2
 
@@ -68,6 +70,7 @@ _STATUS: list[tuple[type[InputError], int]] = [
     (AlreadyLoaded, 409),
     (NoMemory, 507),
     (NotSaved, 507),
+    (OneProcess, 501),
     (InputError, 400),
 ]
 
@@ -80,6 +83,8 @@ def make_app(
     *,
     feedback: Feedback | None = None,
     log_json: bool = False,
+    execution: Execution | None = None,
+    shared: Shared | None = None,
 ) -> FastAPI:
     """Make the application. At its end, it finishes the requests that it has begun and closes models and capture.
 
@@ -90,38 +95,43 @@ def make_app(
         access: who may do what; None: everybody everything, as in a SageMaker container.
         feedback: writes users' corrections; None: the server takes none.
         log_json: whether to print a line of JSON for each request.
+        execution: threads that decode photos.
+        shared: what it shares with other processes of the same server.
     """
-    limits, access = limits or Limits(), access or Access()
-    metrics = ServerMetrics(models)
-    engine = Batcher(metrics.batches.observe, Decoders(limits.pixels))
-
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        watching = asyncio.create_task(handler.watch())
-        yield
-        watching.cancel()
-        engine.close()
-        models.close()
-        if capture is not None:
-            await run_in_threadpool(capture.close)
+    limits, access, execution = limits or Limits(), access or Access(), execution or Execution()
+    metrics = ServerMetrics(models, shared.metrics if shared else None)
+    engine = Batcher(metrics.batches.observe, Decoders(limits.pixels, threads=execution.threads))
 
     app = FastAPIOffline(
         title="Sagehound",
         version=importlib.metadata.version("sagehound"),
         description="Classifies photos, by SageMaker's HTTP contract.",
-        lifespan=lifespan,
+        lifespan=lambda app: _lifespan(app, engine, models, capture),
         redoc_url=None,
         redirect_slashes=False,  # whatever host the client names
     )
-    _add_middleware(app, access, metrics, log_json=log_json)
+    _add_middleware(app, access, metrics, shared, log_json=log_json)
     handler = RequestHandler(models, engine, limits, metrics, capture, access)
     _add_routes(app, handler, metrics)
-    _add_models(app, handler, models, takes_feedback=feedback is not None)
+    _add_models(app, handler, models, shared, takes_feedback=feedback is not None)
     add_explanations(app, handler, limits.pixels)
     add_feedback(app, handler, feedback)
     add_v2(app, handler, models)
     _describe(app)
     return app
+
+
+@asynccontextmanager
+async def _lifespan(
+    app: FastAPI, engine: Batcher, models: ModelStore, capture: RequestCapture | None
+) -> AsyncIterator[None]:
+    watching = asyncio.create_task(app.state.handler.watch())
+    yield
+    watching.cancel()
+    engine.close()
+    models.close()
+    if capture is not None:
+        await run_in_threadpool(capture.close)
 
 
 def _describe(app: FastAPI) -> None:
@@ -131,13 +141,18 @@ def _describe(app: FastAPI) -> None:
             operation["responses"].pop("422", None)  # FastAPI's status; here it is 400
 
 
-def _add_middleware(app: FastAPI, access: Access, metrics: ServerMetrics, *, log_json: bool) -> None:
+def _add_middleware(
+    app: FastAPI, access: Access, metrics: ServerMetrics, shared: Shared | None, *, log_json: bool
+) -> None:
+    limit = shared.rate if shared else RateLimit(access.rate) if access.rate else None
     for kind in (InputError, HTTPException, RequestValidationError, ClientDisconnect, Exception):
         app.add_exception_handler(kind, _refused)
-    app.add_middleware(Guard, access=access, docs=_docs(app))
+    app.add_middleware(Guard, access=access, docs=_docs(app), limit=limit)
     app.add_middleware(Measured, metrics=metrics)
     app.add_middleware(HeadAsGet)
-    app.add_middleware(RequestLog, as_json=log_json)  # the last one that is added is the first to handle a request
+    app.add_middleware(
+        RequestLog, as_json=log_json, with_process=shared is not None
+    )  # the last one that is added is the first to handle a request
 
 
 def _docs(app: FastAPI) -> bytes:
@@ -147,15 +162,21 @@ def _docs(app: FastAPI) -> bytes:
     return bytes(page.body)
 
 
-def _administer(request: Request) -> None:
-    """Check that the client may load and delete models.
+def _administer(request: Request, shared: Shared | None) -> None:
+    """Check that the client may load and delete models, and that this server can.
 
     Raises:
         Forbidden: it may not.
+        OneProcess: the server has several processes.
     """
     if not request.scope["is_admin"]:
         raise Forbidden(
             "models are loaded and deleted from the server's own machine, or with its token: set deploy.token"
+        )
+    if shared is not None:
+        raise OneProcess(
+            "a server with several processes keeps the models that it started with: start it with deploy.workers=1, or "
+            "with the models that you need (model=[RUN,RUN])"
         )
 
 
@@ -217,7 +238,9 @@ def _add_routes(app: FastAPI, handler: RequestHandler, metrics: ServerMetrics) -
     app.mount("/page", StaticFiles(directory=_PAGE), name="page")
 
 
-def _add_models(app: FastAPI, handler: RequestHandler, models: ModelStore, *, takes_feedback: bool) -> None:
+def _add_models(
+    app: FastAPI, handler: RequestHandler, models: ModelStore, shared: Shared | None, *, takes_feedback: bool
+) -> None:
     add_cards(app, models)
 
     @app.get("/models", summary="The models that are loaded")
@@ -227,10 +250,10 @@ def _add_models(app: FastAPI, handler: RequestHandler, models: ModelStore, *, ta
             listed = [model | {"modelUrl": Path(model["modelUrl"]).name} for model in listed]
         return Listing.model_validate({"models": listed, "feedback": takes_feedback})
 
-    @app.post("/models", responses=failures(400, 403, 408, 409, 413, 415, 503, 507), openapi_extra=LOAD)
+    @app.post("/models", responses=failures(400, 403, 408, 409, 413, 415, 501, 503, 507), openapi_extra=LOAD)
     async def load(request: Request) -> Model:
         """Load a model under a name."""
-        _administer(request)
+        _administer(request, shared)
         wanted = await handler.load(request)
         return Model(modelName=wanted.model_name, modelUrl=wanted.url, inMemory=True)
 
@@ -243,8 +266,8 @@ def _add_models(app: FastAPI, handler: RequestHandler, models: ModelStore, *, ta
             described["modelUrl"] = Path(described["modelUrl"]).name  # the path is nobody else's business
         return JSONResponse(described)
 
-    @app.delete("/models/{name}", responses=failures(400, 403, 404), summary="Forget a model")
+    @app.delete("/models/{name}", responses=failures(400, 403, 404, 501), summary="Forget a model")
     async def unload(name: Name, request: Request) -> Nothing:
-        _administer(request)
+        _administer(request, shared)
         await run_in_threadpool(models.unload, name)
         return Nothing()

@@ -20,7 +20,6 @@ from sagehound.serving.predictor import Predictor, ScoredPredictor, Stop
 from sagehound.serving.slots import Unavailable
 from sagehound.system.machine import cores
 
-MAX_BATCH = 8  # photos; on two cores a photo costs 4.0 ms in a batch of eight, 5.0 alone, 4.1 in sixteen
 _END = 2.0  # seconds that a batch may still take when the server ends
 _STOP = 0.5  # seconds from its stop to its end
 
@@ -167,7 +166,7 @@ class _Lane:
 
     def _following(self, first: _Item, ahead: list[_Item | None]) -> Iterator[_Item]:
         """Yield the photos that wait for the same outputs, up to a batch, without waiting for more."""
-        for _ in range(MAX_BATCH - 1):
+        for _ in range(first[0].batch - 1):
             try:
                 following = self._waiting.get_nowait()
             except queue.Empty:

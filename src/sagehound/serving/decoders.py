@@ -21,20 +21,21 @@ _LARGE = 12_000_000  # pixels, whose copies need hundreds of megabytes; most cam
 
 
 class Decoders:
-    """Threads that decode and preprocess photos, one for each core.
+    """Threads that decode and preprocess photos.
 
     Photos over 4 megapixels (a plain JPEG: over 40) have threads of their own, half as many. Those over 12 megapixels
     that are held in memory whole are decoded one at a time.
 
     Args:
         max_pixels: largest width x height that is decoded.
-        slow: threads for photos that take long; None: half as many as cores.
+        slow: threads for photos that take long; None: half as many as ``threads``.
+        threads: for the others; None: one for each core.
     """
 
-    def __init__(self, max_pixels: int | None = None, slow: int | None = None) -> None:
-        self._max_pixels = max_pixels
-        self._quick = ThreadPoolExecutor(cores(), "decode")
-        self._slow = ThreadPoolExecutor(slow or max(1, cores() // 2), "decode-slow")
+    def __init__(self, max_pixels: int | None = None, slow: int | None = None, threads: int | None = None) -> None:
+        self._max_pixels, threads = max_pixels, threads or cores()
+        self._quick = ThreadPoolExecutor(threads, "decode")
+        self._slow = ThreadPoolExecutor(slow or max(1, threads // 2), "decode-slow")
         self._alone = threading.Lock()
         self._begun: dict[int, float] = {}  # when each thread began its photo
 

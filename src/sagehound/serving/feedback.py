@@ -6,7 +6,7 @@ import json
 import re
 import shutil
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -26,10 +26,11 @@ from sagehound.serving.api_description import BODY, Name, failures
 from sagehound.serving.protocols import Asked, Given, Invocation
 from sagehound.serving.request_handler import RequestHandler
 from sagehound.serving.slots import Busy
-from sagehound.storage.atomic import replacing
+from sagehound.storage.atomic import locked, replacing
 
 _UNSAFE = re.compile(r"^\.|[/\\\0-\x1f]")  # a name that is no folder inside of another
 _LINES = "feedback.jsonl"
+_LOCK = ".lock"  # of the processes that write
 _LEAST_FREE = 10**9  # bytes of the disk that are left to others
 _SECONDS = 10.0  # for writing
 
@@ -61,7 +62,8 @@ class Feedback:
         except OSError as error:
             raise ConfigError(f"deploy.feedback={folder} cannot be made: {error.strerror}; give a folder") from error
         self._folder, self._lock = folder, threading.Lock()
-        self._paths = dict(_read(folder / _LINES))  # the path of each photo, by its name
+        self._paths: dict[str, str] = {}  # the path of each photo, by its name
+        self._known = 0  # bytes of the lines that are known; other processes add lines, too
 
     def add(self, photo: bytes, model: str, prediction: PhotoResult, right: str | None) -> str:
         """Keep a photo; returns its path below the folder. It is kept once; the last class that is told counts.
@@ -87,13 +89,14 @@ class Feedback:
             "right": right,
         }
         try:
-            with self._lock:
+            with self._lock, locked(self._folder / _LOCK):
                 self._write(path, photo, json.dumps(line, ensure_ascii=False))
         except (OSError, SagehoundError) as error:
             raise NotSaved(f"the feedback cannot be written: {error}") from error
         return path.as_posix()
 
     def _write(self, path: Path, photo: bytes, line: str) -> None:
+        self._read()
         before = self._paths.get(path.name)
         if before == path.as_posix():
             return
@@ -110,17 +113,33 @@ class Feedback:
         if before is not None:  # it was told to be of another class
             (self._folder / before).unlink(missing_ok=True)
 
+    def _read(self) -> None:
+        """Read name and path of each photo of the lines that were added, oldest first.
 
-def _read(lines: Path) -> Iterator[tuple[str, str]]:
-    """Name and path of each photo, oldest first; half a line, of a full disk, is left out."""
-    for line in lines.read_text(encoding="utf-8").splitlines() if lines.exists() else ():
-        with suppress(ValueError, KeyError, TypeError):
-            file = str(json.loads(line)["file"])
-            yield Path(file).name, file
+        Half a line, of a full disk, is left out. The file may be another one, or gone.
+        """
+        file = self._folder / _LINES
+        size = file.stat().st_size if file.exists() else 0
+        if size < self._known:
+            self._paths.clear()
+            self._known = 0
+        if size == self._known:
+            return
+        with file.open("rb") as lines:
+            lines.seek(self._known)
+            for line in lines.read().splitlines():
+                with suppress(ValueError, KeyError, TypeError):
+                    path = str(json.loads(line)["file"])
+                    self._paths[Path(path).name] = path
+        self._known = size
 
 
 def _ends_with_a_line(path: Path) -> bool:
-    return not path.exists() or path.stat().st_size == 0 or path.read_bytes().endswith(b"\n")
+    if not path.exists() or path.stat().st_size == 0:
+        return True
+    with path.open("rb") as content:
+        content.seek(-1, 2)
+        return content.read() == b"\n"
 
 
 class Correction(Invocation):

@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sagehound.serving.access import Access, RateLimit
 from sagehound.serving.request_log import error_body
+from sagehound.serving.shared import SharedRateLimit
 
 _NEVER = "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 _NOTHING = f"default-src 'none'; {_NEVER}"
@@ -26,11 +27,11 @@ class Guard:
         app: the application.
         access: the rules.
         docs: the page at /docs, whose inline script is allowed by its hash.
+        limit: of the requests of each client.
     """
 
-    def __init__(self, app: ASGIApp, access: Access, docs: bytes) -> None:
-        self._app, self._access = app, access
-        self._limit = RateLimit(access.rate) if access.rate else None
+    def __init__(self, app: ASGIApp, access: Access, docs: bytes, limit: RateLimit | SharedRateLimit | None) -> None:
+        self._app, self._access, self._limit = app, access, limit
         hashes = [base64.b64encode(hashlib.sha256(s).digest()).decode() for s in _SCRIPT.findall(docs)]
         scripts = " ".join(f"'sha256-{h}'" for h in hashes)
         self._policies = {

@@ -5,18 +5,17 @@ import threading
 import time
 import weakref
 from collections import OrderedDict
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from contextlib import ExitStack, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 from sagehound.artifact import archive
 from sagehound.errors import InputError
 from sagehound.serving.batcher import ModelHung
-from sagehound.serving.opening import Footprint, Opening
+from sagehound.serving.opening import Footprint, Opening, StoredModel
 from sagehound.serving.predictor import Predictor, Stop, needed
+from sagehound.serving.sessions import Execution
 
-_PAUSE = 10.0  # seconds until a model that hung is loaded again; twice as many after each time
 _LONGEST_PAUSE = 3600.0
 _COLLECT = 1.0  # seconds until garbage is collected, which takes a tenth of a second
 _END = 1.0  # seconds that a model may still be loaded when the server ends
@@ -35,24 +34,6 @@ class NoMemory(InputError):
     """The model does not fit, even alone."""
 
 
-@dataclass(eq=False)
-class _Model:
-    url: str
-    folder: Path
-    bytes: int  # memory that it needs while it is open
-    resources: ExitStack  # folder of the unpacked model
-    about: dict[str, Any]  # its model.json
-    opening: Opening | None = None  # None: evicted
-    stop: weakref.ref[Stop] | None = None  # of the last opening, which an evicted model may still compute with
-    is_out: bool = False  # it hung, and was not loaded again since
-    pause: float = _PAUSE
-
-    @property
-    def predictor(self) -> Predictor | None:
-        """The model, if it is in memory."""
-        return self.opening.predictor if self.opening is not None else None
-
-
 class ModelStore:
     """Models by name, for many threads.
 
@@ -63,18 +44,26 @@ class ModelStore:
         max_bytes: memory for all open models.
         default: the model of a request without a name; None: the only model.
         seconds: after which a model that is being loaded is given up.
+        execution: what computes; None: the CPU, a thread for each core.
     """
 
-    def __init__(self, max_bytes: int, default: str | None = None, seconds: float = 600.0) -> None:
+    def __init__(
+        self,
+        max_bytes: int,
+        default: str | None = None,
+        seconds: float = 600.0,
+        execution: Execution | None = None,
+    ) -> None:
         self.max_bytes, self._default, self._seconds = max_bytes, default, seconds
-        self._models: OrderedDict[str, _Model] = OrderedDict()  # least recently used first
+        self._execution = execution or Execution()
+        self._models: OrderedDict[str, StoredModel] = OrderedDict()  # least recently used first
         self._footprints: list[Footprint] = []
         self._stuck: list[threading.Thread] = []
         self._lock = threading.RLock()
         self._closed = threading.Event()
 
-    def load(self, name: str, url: str) -> None:
-        """Open a run, a model.tar.gz or an unpacked one under a name.
+    def load(self, name: str, url: str, unpacked: Path | None = None) -> None:
+        """Open a run, a model.tar.gz or an unpacked one under a name; ``unpacked`` is its folder, if there is one.
 
         Raises:
             AlreadyLoaded: the name is in use.
@@ -85,14 +74,16 @@ class ModelStore:
         if name in self._models:
             raise AlreadyLoaded(f"model {name} is loaded: delete it first, or load this one under another name")
         with ExitStack() as stack:
-            folder = stack.enter_context(archive.opened(url.removeprefix("file://")))
+            folder = stack.enter_context(
+                nullcontext(unpacked) if unpacked else archive.opened(url.removeprefix("file://"))
+            )
             size = needed(folder)
             if size > self.max_bytes:
                 raise NoMemory(
                     f"model {name} needs {size / 1e6:.0f} MB of memory, models may hold {self.max_bytes / 1e6:.0f} MB: "
                     "give the server more (deploy.model_gb), or a smaller model"
                 )
-            model = _Model(url, folder, size, ExitStack(), archive.Card.read(folder).about)
+            model = StoredModel(url, folder, size, ExitStack(), archive.Card.read(folder).about)
             self._open(model)
             with self._lock:
                 if name in self._models:
@@ -146,7 +137,7 @@ class ModelStore:
                     raise UnknownModel("the model was deleted meanwhile") from error
             raise
 
-    def _open(self, model: _Model) -> Predictor:
+    def _open(self, model: StoredModel) -> Predictor:
         start, is_collected = time.monotonic(), False
         while (opening := self._begin(model)) is None:
             waited = time.monotonic() - start
@@ -169,7 +160,7 @@ class ModelStore:
                     self._begin_outage(model)
             raise
 
-    def _begin(self, model: _Model) -> Opening | None:
+    def _begin(self, model: StoredModel) -> Opening | None:
         """Begin to load a model, if it is not in memory; None while others must be freed first.
 
         Raises:
@@ -181,7 +172,7 @@ class ModelStore:
                     raise ModelHung(f"{_MOST_STUCK} models do not return, so no other is loaded: restart the server")
                 if not self._make_room(model.bytes):
                     return None
-                model.opening = Opening(model.folder, model.bytes)
+                model.opening = Opening(model.folder, model.bytes, self._execution)
                 model.stop = weakref.ref(model.opening.footprint.stop)
                 self._footprints.append(model.opening.footprint)
             return model.opening
@@ -202,7 +193,7 @@ class ModelStore:
         self._footprints = [f for f in self._footprints if f.is_resident()]
         return self._footprints
 
-    def _evict(self, model: _Model) -> None:
+    def _evict(self, model: StoredModel) -> None:
         if model.opening is not None:
             model.opening.footprint.is_evicted = True
             model.opening = None
@@ -216,12 +207,12 @@ class ModelStore:
                     self._evict(model)
                     self._begin_outage(model)
 
-    def _begin_outage(self, model: _Model) -> None:
+    def _begin_outage(self, model: StoredModel) -> None:
         if model in self._models.values() and not model.is_out:
             model.is_out = True
             threading.Thread(target=self._retry, args=(model,), name="retry", daemon=True).start()
 
-    def _retry(self, model: _Model) -> None:
+    def _retry(self, model: StoredModel) -> None:
         """Load a model that hung after a pause; it is in service again if that works."""
         while not self._closed.wait(model.pause) and model in self._models.values():
             model.pause = min(2 * model.pause, _LONGEST_PAUSE)
@@ -251,13 +242,14 @@ class ModelStore:
         model.resources.close()
 
     def describe(self, name: str) -> dict[str, Any]:
-        """A description of a model: SageMaker's modelName and modelUrl, whether it is in memory, and its model.json.
+        """A model: modelName, modelUrl, whether it is in memory, its device if it is, and its model.json.
 
         Raises:
             UnknownModel: there is none of that name.
         """
         model = self._find(name)
-        return {**_entry(name, model), "card": model.about}
+        predictor = model.predictor
+        return {**_entry(name, model), "device": predictor and predictor.device, "card": model.about}
 
     def count(self) -> int:
         """Number of models, whether or not they are in memory."""
@@ -287,12 +279,12 @@ class ModelStore:
             thread.join(max(0.0, until - time.monotonic()))
         return not any(thread.is_alive() for thread in threads)
 
-    def _find(self, name: str) -> _Model:
+    def _find(self, name: str) -> StoredModel:
         if name not in self._models:
             there = f"; loaded: {', '.join(sorted(self._models))}" if self._models else ""
             raise UnknownModel(f"no model {name!r} is loaded{there}")
         return self._models[name]
 
 
-def _entry(name: str, model: _Model) -> dict[str, Any]:
+def _entry(name: str, model: StoredModel) -> dict[str, Any]:
     return {"modelName": name, "modelUrl": model.url, "inMemory": model.predictor is not None}

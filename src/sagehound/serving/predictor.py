@@ -9,7 +9,7 @@ from sagehound.artifact.archive import Card
 from sagehound.errors import InputError
 from sagehound.inference.formats import Probabilities
 from sagehound.inference.preprocessing import Pixels
-from sagehound.system.machine import cores
+from sagehound.serving.sessions import Execution, batch, open_session
 
 # the sessions of all models share one arena, so that a second model costs little more than its weights
 onnxruntime.create_and_register_allocator(
@@ -52,24 +52,25 @@ class Predictor:
 
     Args:
         folder: an unpacked artifact.
-        threads: of one call; None: one per core.
+        execution: device, and threads of one call; None: the CPU, a thread for each core.
         stop: ends its calls; loading, too.
 
     Raises:
         InputError: the folder holds no model, or a broken one.
     """
 
-    def __init__(self, folder: Path, threads: int | None = None, stop: Stop | None = None) -> None:
+    def __init__(self, folder: Path, execution: Execution | None = None, stop: Stop | None = None) -> None:
         self.card = Card.read(folder)
         self.stop = stop or Stop()
-        path = folder / "model.onnx"
+        path, execution = folder / "model.onnx", execution or Execution()
         options = self.stop.loading
-        options.intra_op_num_threads = threads or cores()
+        options.intra_op_num_threads = execution.cores
         # spinning threads would take the cores from decoding
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.use_env_allocators", "1")
         try:
-            self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+            self._session, self.device = open_session(path, options, execution)
+            self.batch = batch(self.device)  # photos of one call
             (given,), (made, *others) = self._session.get_inputs(), self._session.get_outputs()
             self._name, actual = given.name, (given.type, given.shape[1:], made.type, made.shape[1:])
             expected = ("tensor(uint8)", [*self.card.preprocessing.size, 3], "tensor(float)", [len(self.card.classes)])
@@ -81,8 +82,10 @@ class Predictor:
                 probabilities.sum(1), 1, atol=0.01
             ):
                 raise ValueError("its output is not probabilities")
-            self.scored = ScoredPredictor(self.card, self._session, given.name, self.stop)
+            self.scored = ScoredPredictor(self.card, self._session, given.name, self.stop, self.batch)
             self.scored.check(others, empty)
+        except InputError:  # of the device
+            raise
         except Exception as error:  # ONNX Runtime's errors have no common base class
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise InputError(f"{path} cannot be used ({reason}); pack the model again") from error
@@ -96,8 +99,8 @@ class Predictor:
 class ScoredPredictor:
     """Like its ``Predictor``, but the last column of its rows, b x (c + 1), is the score of unknown photos."""
 
-    def __init__(self, card: Card, session: onnxruntime.InferenceSession, name: str, stop: Stop) -> None:
-        self.card, self._session, self._name, self.stop = card, session, name, stop
+    def __init__(self, card: Card, session: onnxruntime.InferenceSession, name: str, stop: Stop, batch: int) -> None:
+        self.card, self._session, self._name, self.stop, self.batch = card, session, name, stop, batch
 
     def __call__(self, photos: list[Pixels]) -> Probabilities:
         """Probabilities and the score of b photos, each uint8, h x w x 3."""

@@ -78,8 +78,7 @@ class RequestCapture:
         self.folder, self.percent = folder, percent
         self._waiting: queue.SimpleQueue[CapturedCall | None] = queue.SimpleQueue()
         self._lock, self._bytes, self._lost = threading.Lock(), 0, 0
-        self._worker = threading.Thread(target=self._work, name="capture", daemon=True)
-        self._worker.start()
+        self._worker: threading.Thread | None = None  # begun by the first call, in the process that captures
 
     def add(self, call: CapturedCall) -> None:
         """Capture a call, if it is sampled; returns at once."""
@@ -90,12 +89,16 @@ class RequestCapture:
                 self._lose(1, "the disk is too slow")
                 return
             self._bytes += call.bytes
+            if self._worker is None:
+                self._worker = threading.Thread(target=self._work, name="capture", daemon=True)
+                self._worker.start()
         self._waiting.put(call)
 
     def close(self) -> None:
         """Write what is waiting, and end the thread."""
-        self._waiting.put(None)
-        self._worker.join()
+        if self._worker is not None:
+            self._waiting.put(None)
+            self._worker.join()
 
     def _work(self) -> None:
         while (first := self._waiting.get()) is not None:

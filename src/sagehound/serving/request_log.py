@@ -1,6 +1,7 @@
 """The identifier of each request, the bodies of errors, and the access log."""
 
 import json
+import os
 import re
 import sys
 import time
@@ -31,10 +32,12 @@ class RequestLog:
     Args:
         app: the application.
         as_json: whether to print a line of JSON to stdout for each request.
+        with_process: whether the line has the process, of a server with several.
     """
 
-    def __init__(self, app: ASGIApp, *, as_json: bool) -> None:
+    def __init__(self, app: ASGIApp, *, as_json: bool, with_process: bool = False) -> None:
         self._app, self._as_json = app, as_json
+        self._more = {"process": os.getpid()} if with_process else {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
@@ -80,4 +83,4 @@ class RequestLog:
                     "bytes_in": received,
                     "bytes_out": sent,
                 }
-                print(json.dumps(line | ({"error": failure} if failure else {})), flush=True)
+                print(json.dumps(line | self._more | ({"error": failure} if failure else {})), flush=True)

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from sagehound import config, debugger, report
-from sagehound.artifact import archive, export
-from sagehound.artifact.verify import FreshProcesses
+from sagehound.artifact import archive, export, quantize
+from sagehound.artifact.fresh_processes import FreshProcesses
 from sagehound.config import Train
 from sagehound.data import splits
 from sagehound.data.datamodule import PhotoDataModule, reading_threads
@@ -138,7 +138,8 @@ def _write_artifact(
 ) -> None:
     more = drift_baseline.files(model, data, predictions["valid"])
     thresholds, test = thresholds_fit.fit(predictions["valid"]), predictions["test"]
-    export.make(model, data.preprocessing, cfg, data.photos, about, test, path, fresh, more, thresholds)
+    judged = test if test.photos else predictions["valid"]
+    export.make(model, data.preprocessing, cfg, data.photos, about, test, path, fresh, more, thresholds, judged)
 
 
 def _write_profile_and_report(times: Times, cfg: Train, ready: "_Ready", data: PhotoDataModule, folder: Path) -> None:
@@ -158,6 +159,8 @@ def _write_profile_and_report(times: Times, cfg: Train, ready: "_Ready", data: P
 def _check(cfg: Train) -> None:
     """Check the config, before any photo is read."""
     config.check(cfg)
+    if cfg.artifact and cfg.artifact_precision == "int8":
+        quantize.check()
     if cfg.debugger:
         debugger.check(cfg.debugger)
 
