@@ -11,7 +11,7 @@ RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-de
 # the versions of requirements.lock, but of what a container needs alone
 RUN pip install --no-cache-dir "$(sed -n 's/^\(uv==[^ ]*\).*/\1/p' requirements.lock)" \
     && uv pip install --system --no-cache --compile-bytecode --constraint requirements.lock \
-        --editable '.[serve,debugger,demo,heif]' \
+        --editable '.[serve,debugger,demo,heif,int8]' \
     && pip uninstall --yes uv
 RUN for name in train serve; do \
         printf '#!/usr/bin/env python\nfrom sagehound.cli.sagemaker_container import %s\n\n%s()\n' $name $name > /usr/local/bin/$name \
