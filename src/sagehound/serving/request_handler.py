@@ -170,8 +170,8 @@ class RequestHandler:
         last = math.inf  # when the last request must end
         while True:
             await asyncio.sleep(min(1.0, self._limits.seconds / 4))
-            for stop, thread in self._engine.abandon_hung(self._limits.seconds):
-                self._models.take_out(stop, thread)
+            for stop, threads in self._engine.abandon_hung(self._limits.seconds):
+                self._models.take_out(stop, threads)
             if self.is_stopping():
                 last = min(last, loop.time() + self._limits.stop_seconds)
                 for deadline in self._deadlines:
