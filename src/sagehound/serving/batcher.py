@@ -91,7 +91,7 @@ class Batcher:
     def abandon_hung(self, seconds: float) -> list[tuple[Stop, list[threading.Thread]]]:
         """Give up each model whose batch has taken longer, and refuse its photos.
 
-        Returns what stopped it, and its threads, which may never end. Then the model's memory is not freed.
+        Returns what stopped it, and the threads that compute, which may never end. Then its memory is not freed.
         """
         with self._lock:
             hung = [(stop, lane) for stop, lane in self._lanes.items() if lane.busy_seconds() > seconds]
