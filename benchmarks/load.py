@@ -1,46 +1,64 @@
-"""Clients that send photos to a server, one after the other each, and how long every answer took.
-
-python benchmarks/load.py HOST:PORT CLIENTS REQUESTS PHOTO...
-
-Prints {"seconds": of all, "latencies": [seconds of each], "statuses": {status: how many}}.
-"""
+"""Sends photos to a server with wrk, as fast as it answers."""
 
 import http.client
-import itertools
 import json
+import shutil
+import subprocess
 import sys
-import threading
-import time
-from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+SCRIPT = Path(__file__).with_name("wrk.lua")
+TIMEOUT = 120  # seconds that a client waits for an answer
 
 
-def main() -> None:
-    """Send and measure."""
-    address, clients, requests, *photos = sys.argv[1:]
-    bodies = [Path(p).read_bytes() for p in photos]
-    left = itertools.count()
-    latencies: list[float] = []
-    statuses: Counter[int] = Counter()
+@dataclass(frozen=True)
+class Load:
+    """What a server did under a load."""
 
-    def client() -> None:
-        connection = http.client.HTTPConnection(address, timeout=60)
-        while (i := next(left)) < int(requests):
-            start = time.perf_counter()
-            connection.request("POST", "/invocations", bodies[i % len(bodies)], {"Content-Type": "image/jpeg"})
-            response = connection.getresponse()
-            response.read()
-            latencies.append(time.perf_counter() - start)
-            statuses[response.status] += 1
+    rate: float  # photos classified a second
+    p50: float  # ms
+    p99: float
+    answered: int
+    failed: dict[str, int]  # how many, by status, and "broken" connections and "timeouts"
 
-    threads = [threading.Thread(target=client) for _ in range(int(clients))]
-    start = time.perf_counter()
-    for t in threads:
-        t.start()
-    for t in threads:
-        t.join()
-    print(json.dumps({"seconds": time.perf_counter() - start, "latencies": latencies, "statuses": statuses}))
+    @property
+    def failures(self) -> str:
+        """For the table."""
+        return ", ".join(f"{n} {kind}" for kind, n in self.failed.items()) or "none"
 
 
-if __name__ == "__main__":
-    main()
+def check_wrk() -> None:
+    """End with a clear error if wrk is missing."""
+    if shutil.which("wrk") is None:
+        sys.exit("the load comes from wrk, which is not installed: apt-get install wrk, or brew install wrk")
+
+
+def load(address: str, clients: int, seconds: float, photos: list[Path]) -> Load:
+    """Let so many clients post the photos in turn, each the next one as soon as it has an answer."""
+    command = ["wrk", "-t1", f"-c{clients}", f"-d{seconds:.0f}s", "--timeout", f"{TIMEOUT}s", "-s", str(SCRIPT)]
+    command += [f"http://{address}/invocations", "--", *map(str, photos)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    lines = done.stdout.splitlines()
+    if done.returncode or not lines or not lines[-1].startswith("{"):
+        sys.exit(f"wrk failed:\n{done.stdout}{done.stderr}")
+    said = json.loads(lines[-1])
+    answered = said["statuses"].pop("200", 0)
+    failed = said["statuses"] | {kind: said[kind] for kind in ("broken", "timeouts") if said[kind]}
+    return Load(answered / said["seconds"], said["p50"], said["p99"], answered, failed)
+
+
+def classify(address: str, photo: Path) -> dict[str, Any]:
+    """The answer for one photo, outside of any load."""
+    connection = http.client.HTTPConnection(address, timeout=TIMEOUT)
+    try:
+        connection.request("POST", "/invocations", photo.read_bytes(), {"Content-Type": "image/jpeg"})
+        response = connection.getresponse()
+        body = response.read()
+    finally:
+        connection.close()
+    if response.status != 200:
+        sys.exit(f"{address} answered {photo.name} with {response.status} {body[:200]!r}")
+    found: dict[str, Any] = json.loads(body)
+    return found

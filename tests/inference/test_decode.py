@@ -87,7 +87,7 @@ def test_a_jpeg_of_a_million_segments_is_refused_at_once() -> None:
     """Four bytes each, and a microsecond."""
     content = b"\xff\xd8" + b"\xff\xe1\x00\x02" * 5_000_000
     start = time.thread_time()
-    assert cost(content) == (0, 0)
+    assert cost(content)[:2] == (0, 0)
     with pytest.raises(BadPhoto, match="too many segments"):
         open_photo(content)
     assert time.thread_time() - start < 1
@@ -101,7 +101,7 @@ def test_photos_that_take_much_memory_are_known_by_their_head(kind: str, options
         assert (cost(file.getvalue()).held > 12e6) == large
     file = io.BytesIO()
     Image.new("L", (4000, 4000)).save(file, "JPEG")
-    assert cost(file.getvalue()) == (0, 1_600_000), "it is decoded smaller"
+    assert cost(file.getvalue())[:2] == (0, 1_600_000), "it is decoded smaller"
 
 
 def test_other_programs_formats_are_not_opened(tmp_path: Path) -> None:

@@ -63,6 +63,14 @@ def test_large_bodies_that_do_not_end_make_room(server: Server, photo: bytes) ->
     answered_soon(server, photo)
 
 
+def test_large_bodies_wait_for_memory(server: Server, photo: bytes) -> None:
+    """40 bodies of 15 MB have twice the memory that all bodies may have."""
+    body = photo + bytes(15_000_000)
+    with ThreadPoolExecutor(40) as clients:
+        assert {answer.status for answer in clients.map(server.invoke, [body] * 40)} == {200}
+    answered_soon(server, photo)
+
+
 @pytest.mark.slow
 def test_large_photos_do_not_hold_up_small_ones(server: Server, photo: bytes) -> None:
     """16 photos of 49 megapixels, in 6 KB each, take 6 seconds and more to decode."""

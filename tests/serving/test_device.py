@@ -40,8 +40,8 @@ class Gpu:
 def devices(run: Path, device: str) -> list[str | int]:
     """Device and largest batch of a model that is opened."""
     with opened(run) as folder:
-        predictor = Predictor(folder, Execution(device))
-    return [predictor.device, predictor.batch, predictor.scored.batch]
+        predictor = Predictor(folder, Execution(device, threads=1))
+    return [predictor.device, predictor.sessions.batch, predictor.scored.sessions.batch]
 
 
 def test_a_gpu_is_used_if_there_is_one(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

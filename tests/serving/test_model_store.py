@@ -122,9 +122,9 @@ def test_a_model_that_fails_does_not_stop_the_others(run: Path, run_photos: Path
     assert good is not None
 
     class Short:
-        card, stop, batch = good.card, good.stop, good.batch
+        card, stop, batch, sessions = good.card, good.stop, good.batch, good.sessions
 
-        def __call__(self, photos: list[object]) -> list[object]:
+        def __call__(self, photos: list[object], *, is_alone: bool) -> list[object]:
             return []
 
     engine = Batcher(on_batch=lambda _: None)

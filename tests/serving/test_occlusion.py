@@ -85,7 +85,7 @@ def test_photos_that_nobody_waits_for_are_not_computed(run: Path, photo: bytes) 
         pixels = prepare(photo, predictor.card.preprocessing)
 
         class Slow(Predictor):
-            def __call__(self, photos: list[Pixels]) -> Probabilities:
+            def __call__(self, photos: list[Pixels], *, is_alone: bool = True) -> Probabilities:
                 begun.set()
                 assert may_end.wait(30)
                 seen.append(len(photos))
@@ -93,6 +93,7 @@ def test_photos_that_nobody_waits_for_are_not_computed(run: Path, photo: bytes) 
 
         engine = Batcher(lambda _: None)
         predictor.__class__ = Slow
+        predictor.sessions.calls = 1
         first = engine.submit(predictor, pixels)
         assert begun.wait(30)
         waiting = [engine.submit(predictor, pixels) for _ in range(20)]

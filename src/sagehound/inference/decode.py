@@ -18,6 +18,7 @@ from PIL import ExifTags, Image, ImageFile, features
 
 from sagehound.inference import headers
 from sagehound.inference.boxes import is_heif
+from sagehound.inference.headers import JpegScans
 from sagehound.inference.input_errors import InputError
 
 # Pillow warns from this size on, and refuses twice as many pixels (a decompression bomb).
@@ -69,7 +70,9 @@ class TooManyPixels(BadPhoto):
     """A photo larger than the caller wants to decode."""
 
 
-def open_photo(content: bytes, short_side: int | None = None, max_pixels: int | None = None) -> Image.Image:
+def open_photo(
+    content: bytes, short_side: int | None = None, max_pixels: int | None = None, scans: JpegScans | None = None
+) -> Image.Image:
     """Decode a photo as it is stored: its own mode, not rotated. info["sixteen_bit"] marks 16-bit colours.
 
     Args:
@@ -77,6 +80,7 @@ def open_photo(content: bytes, short_side: int | None = None, max_pixels: int | 
         short_side: pixels that are enough. A large JPEG is then decoded at 1/2, 1/4 or 1/8 of its size, which is
             several times faster; every byte of the file is still read.
         max_pixels: largest width x height, for photos of unknown origin.
+        scans: of this JPEG, if they were counted already.
 
     Raises:
         BadPhoto: it is not a photo, ends too early, or has more than 179 megapixels.
@@ -85,7 +89,7 @@ def open_photo(content: bytes, short_side: int | None = None, max_pixels: int | 
     if not content:
         raise BadPhoto("empty file")
     if content.startswith(b"\xff\xd8"):
-        scans = headers.jpeg_scans(content)
+        scans = scans or headers.jpeg_scans(content)
         if scans.scans > _MOST_SCANS:
             raise BadPhoto(f"more than {_MOST_SCANS} scans")  # a scan costs milliseconds but only ten bytes
         if not scans.complete:
@@ -100,6 +104,7 @@ def open_photo(content: bytes, short_side: int | None = None, max_pixels: int | 
         image.info["sixteen_bit"] = _sixteen_bit(image)
         if short_side and content.startswith(b"\xff\xd8"):  # a draft of a HEIC would be its thumbnail
             image.draft(None, (short_side, short_side))
+            image.decodermaxblock = len(content)  # in one call, not in one for each 64 KB
         image.load()
     return image
 
@@ -158,13 +163,15 @@ class Cost(NamedTuple):
 
     held: int  # pixels in memory at once; 0 for a plain JPEG, which is decoded smaller
     work: int  # the pixels of a PNG that takes as long
+    scans: JpegScans | None = None  # of a JPEG
 
 
 def cost(content: bytes) -> Cost:
     """What decoding a photo needs, by its header."""
     if content.startswith(b"\xff\xd8"):
         scans = headers.jpeg_scans(content)
-        return Cost(scans.pixels, scans.pixels) if scans.progressive else Cost(0, scans.pixels // _JPEG_SPEED)
+        held, work = (scans.pixels, scans.pixels) if scans.progressive else (0, scans.pixels // _JPEG_SPEED)
+        return Cost(held, work, scans)
     with suppress(Exception), Image.open(io.BytesIO(content), formats=_formats(content)) as image:
         pixels = max(image.width * image.height, headers.decoded_pixels(content))
         return Cost(pixels, pixels * (_JPEG2000_SLOWNESS if image.format == "JPEG2000" else 1))
@@ -247,7 +254,12 @@ def file_bytes(path: Path) -> bytes:
         raise BadPhoto(error.strerror or str(error)) from error
 
 
-def read_photo(source: Path | bytes, short_side: int | None = None, max_pixels: int | None = None) -> Image.Image:
+def read_photo(
+    source: Path | bytes,
+    short_side: int | None = None,
+    max_pixels: int | None = None,
+    scans: JpegScans | None = None,
+) -> Image.Image:
     """Read a file or its bytes as an upright 8-bit RGB photo with at least ``short_side`` pixels, if it has them.
 
     Raises:
@@ -255,4 +267,4 @@ def read_photo(source: Path | bytes, short_side: int | None = None, max_pixels: 
         TooManyPixels: it has more than ``max_pixels``.
     """
     content = source if isinstance(source, bytes) else file_bytes(source)
-    return to_rgb(open_photo(content, short_side, max_pixels))
+    return to_rgb(open_photo(content, short_side, max_pixels, scans))

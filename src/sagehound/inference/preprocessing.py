@@ -11,6 +11,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from sagehound.inference.decode import read_photo
+from sagehound.inference.headers import JpegScans
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -107,11 +108,18 @@ def to_pixels(image: Image.Image) -> Pixels:
     return np.asarray(image)
 
 
-def prepare(source: Path | bytes, preprocessing: Preprocessing, max_pixels: int | None = None) -> Pixels:
+def prepare(
+    source: Path | bytes,
+    preprocessing: Preprocessing,
+    max_pixels: int | None = None,
+    scans: JpegScans | None = None,
+) -> Pixels:
     """Read a photo's file or bytes, and preprocess it; uint8, height x width x channel.
+
+    ``scans`` are those of a JPEG, if they were counted already.
 
     Raises:
         BadPhoto: it cannot be read completely.
         TooManyPixels: it has more than ``max_pixels``.
     """
-    return to_pixels(centre(read_photo(source, preprocessing.short_side, max_pixels), preprocessing))
+    return to_pixels(centre(read_photo(source, preprocessing.short_side, max_pixels, scans), preprocessing))

@@ -143,7 +143,7 @@ Coverage = Annotated[
 ]
 
 
-def _asked(
+async def _asked(  # a plain function would run in another thread
     top_k: TopK = None, probabilities: Every = None, unknown: Unknown = None, coverage: Coverage = None
 ) -> Asked:
     return Asked(top_k, probabilities and True, unknown, coverage)

@@ -33,7 +33,7 @@ class ModelHung(Unavailable):
 
 
 class Batcher:
-    """Batches photos for all models of a server. Each model has a thread, so that a slow one delays no other.
+    """Batches photos for all models of a server. Each model has threads of its own, so that a slow one delays no other.
 
     Args:
         on_batch: called with the size of each batch.
@@ -45,6 +45,7 @@ class Batcher:
         self._decoders = decoders or Decoders(slow=cores())
         self._lanes: weakref.WeakKeyDictionary[Stop, _Lane] = weakref.WeakKeyDictionary()  # until a model is freed
         self._lock = threading.Lock()
+        self._pending: set[_Answer] = set()
 
     def submit(
         self,
@@ -66,6 +67,8 @@ class Batcher:
         """
         answer: _Answer = Future()
         times = times or PhotoTimes()
+        self._pending.add(answer)
+        answer.add_done_callback(self._pending.discard)
         if isinstance(photo, np.ndarray):
             if photo.shape != (*predictor.card.preprocessing.size, 3):
                 raise InputError(f"pixels of {photo.shape}: this model sees {(*predictor.card.preprocessing.size, 3)}")
@@ -86,21 +89,25 @@ class Batcher:
         with self._lock:
             lane = self._lanes.get(stop)
             if lane is None:
-                lane = self._lanes[stop] = _Lane(self._on_batch)
+                lane = self._lanes[stop] = _Lane(self._on_batch, item[0].sessions.calls, self._is_alone)
                 weakref.finalize(stop, lane.end).atexit = False
             lane.put(item)
 
-    def abandon_hung(self, seconds: float) -> list[tuple[Stop, threading.Thread]]:
+    def _is_alone(self) -> bool:
+        """Whether a single photo is being processed."""
+        return len(self._pending) <= 1
+
+    def abandon_hung(self, seconds: float) -> list[tuple[Stop, list[threading.Thread]]]:
         """Give up each model whose batch has taken longer, and refuse its photos.
 
-        Returns what stopped it, and its thread, which may never end. Then the model's memory is not freed.
+        Returns what stopped it, and the threads that compute, which may never end. Then its memory is not freed.
         """
         with self._lock:
             hung = [(stop, lane) for stop, lane in self._lanes.items() if lane.busy_seconds() > seconds]
             for stop, lane in hung:
                 stop()
                 lane.abandon(seconds)
-        return [(stop, lane.thread) for stop, lane in hung]
+        return [(stop, lane.threads) for stop, lane in hung]
 
     def close(self) -> None:
         """Finish the photos that were begun, cancel the others, and end the threads, unless a model does not return."""
@@ -110,10 +117,10 @@ class Batcher:
             lane.end()
         until = time.monotonic() + _END
         for stop, lane in lanes:
-            lane.thread.join(max(0.0, until - time.monotonic()))
-            if lane.thread.is_alive():
+            lane.join(until - time.monotonic())
+            if any(thread.is_alive() for thread in lane.threads):
                 stop()
-                lane.thread.join(_STOP)
+                lane.join(_STOP)
 
     def is_healthy(self, seconds: float) -> bool:
         """Whether no photo is being decoded for longer."""
@@ -121,16 +128,16 @@ class Batcher:
 
 
 class _Lane:
-    """The photos that wait for one model, and the thread that computes them."""
+    """The photos that wait for one model, and the threads that compute them."""
 
-    def __init__(self, on_batch: Callable[[int], object]) -> None:
-        self._on_batch = on_batch
+    def __init__(self, on_batch: Callable[[int], object], calls: int, is_alone: Callable[[], bool]) -> None:
+        self._on_batch, self._is_alone = on_batch, is_alone
         self._waiting: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
-        self._batch: list[_Item] = []  # in progress
-        self._begun = math.inf  # when it began
+        self._running: dict[int, tuple[list[_Item], float]] = {}  # by thread: the batch in progress, when it began
         self._refusal: ModelHung | None = None
-        self.thread = threading.Thread(target=self._work, name="predict", daemon=True)
-        self.thread.start()
+        self.threads = [threading.Thread(target=self._work, name="predict", daemon=True) for _ in range(calls)]
+        for thread in self.threads:
+            thread.start()
 
     def put(self, item: _Item) -> None:
         """Add a photo."""
@@ -145,17 +152,26 @@ class _Lane:
         return self._refusal is not None
 
     def busy_seconds(self) -> float:
-        """How long the batch in progress has taken."""
-        return time.monotonic() - self._begun
+        """How long the slowest batch in progress has taken."""
+        return time.monotonic() - min((begun for _, begun in list(self._running.values())), default=math.inf)
 
     def end(self) -> None:
-        """End the thread after the photos that wait."""
-        self._waiting.put(None)
+        """End the threads after the photos that wait."""
+        for _ in self.threads:
+            self._waiting.put(None)
+
+    def join(self, seconds: float) -> None:
+        """Wait until the threads have ended, but no longer."""
+        until = time.monotonic() + seconds
+        for thread in self.threads:
+            thread.join(max(0.0, until - time.monotonic()))
 
     def abandon(self, seconds: float) -> None:
         """Refuse the photos in progress, those that wait, and those to come."""
-        self._begun, self._refusal = math.inf, ModelHung(f"the model did not return within {seconds:g} s")
-        for item in self._batch:
+        self._refusal = ModelHung(f"the model did not return within {seconds:g} s")
+        running = list(self._running.values())
+        self._running.clear()
+        for item in (item for batch, _ in running for item in batch):
             _fail(item, self._refusal)
         with suppress(queue.Empty):
             while True:
@@ -164,18 +180,19 @@ class _Lane:
         self.end()
 
     def _work(self) -> None:
+        thread = threading.get_ident()
         ahead: list[_Item | None] = []  # the next photo, which wants other outputs
         while (first := ahead.pop() if ahead else self._waiting.get()) is not None:
-            self._batch = [first, *self._following(first, ahead)]
-            self._on_batch(len(self._batch))
-            self._begun = time.monotonic()
-            self._answer(first[0], self._batch)
-            self._begun, self._batch = math.inf, []
-            del first  # an evicted model frees its memory now
+            batch = [first, *self._following(first, ahead)]
+            self._on_batch(len(batch))
+            self._running[thread] = batch, time.monotonic()
+            self._answer(first[0], batch)
+            self._running.pop(thread, None)
+            del first, batch  # an evicted model frees its memory now
 
     def _following(self, first: _Item, ahead: list[_Item | None]) -> Iterator[_Item]:
         """Yield the photos that wait for the same outputs, up to a batch, without waiting for more."""
-        for _ in range(first[0].batch - 1):
+        for _ in range(first[0].sessions.batch - 1):
             try:
                 following = self._waiting.get_nowait()
             except queue.Empty:
@@ -192,7 +209,7 @@ class _Lane:
             return
         begin = time.perf_counter_ns()
         try:
-            probabilities = predictor([item[1] for item in batch])
+            probabilities = predictor([item[1] for item in batch], is_alone=self._is_alone())
             if len(probabilities) != len(batch) or not np.isfinite(probabilities).all():
                 raise ValueError(f"the model gave {len(probabilities)} answers to {len(batch)} photos, or no numbers")
         except Exception as error:

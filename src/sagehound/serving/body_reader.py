@@ -1,18 +1,21 @@
 """Reads the bodies of requests within limits. Slow clients do not keep out the others."""
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass, field
 
 from fastapi import Request
 
 from sagehound.errors import InputError
 from sagehound.inference.request_body import UnsupportedContentType
+from sagehound.serving.body_room import BodyRoom, Place
 from sagehound.serving.slots import Busy
 
 _MOST = 2048  # bodies that are read at a time; one needs about 20 KB beside its content
 _SHARE = 2**20  # bytes; below, refusing a body frees too little memory
+
+Deadline = Callable[[], AbstractAsyncContextManager[None]]
 
 
 class TooLarge(InputError):
@@ -30,6 +33,7 @@ class Held:
     bytes: int = 0
     limit: asyncio.Timeout = field(default_factory=lambda: asyncio.Timeout(None))
     refused: bool = False
+    place: Place = field(default_factory=Place)
 
 
 class BodyReader:
@@ -38,10 +42,12 @@ class BodyReader:
     Args:
         seconds: to send a body.
         most_bytes: of all requests that are read or answered.
+        most_waiting: requests that wait until bodies are answered.
     """
 
-    def __init__(self, seconds: float, most_bytes: int) -> None:
+    def __init__(self, seconds: float, most_bytes: int, most_waiting: int) -> None:
         self._seconds, self._most_bytes = seconds, most_bytes
+        self._room = BodyRoom(most_bytes, most_waiting)
         self._bytes = 0
         self._coming: dict[Held, None] = {}  # oldest first
 
@@ -53,6 +59,19 @@ class BodyReader:
             yield held
         finally:
             self._bytes -= held.bytes
+            self._room.leave(held.place)
+
+    async def wait(self, request: Request, held: Held, most: int, deadline: Deadline) -> None:
+        """Before ``read``: wait, within ``deadline``, while bodies that are being answered fill the memory.
+
+        Raises:
+            TooLarge: the body has more than ``most`` bytes.
+            Busy: too many requests wait.
+        """
+        length = _length(request, most)
+        if not self._room.take(held.place, length):
+            async with deadline():
+                await self._room.wait(held.place, length)
 
     async def read(self, request: Request, held: Held, most: int) -> bytes:
         """The body of a request, of ``most`` bytes.
@@ -63,9 +82,7 @@ class BodyReader:
             Busy: the bodies of all requests are too large together.
             UnsupportedContentType: it is compressed.
         """
-        length = request.headers.get("content-length", "").lstrip("0")
-        if len(length) > 18 or (length.isdecimal() and int(length) > most):
-            raise _too_large(most)
+        _length(request, most)
         if request.headers.get("content-encoding", "identity") != "identity":
             raise UnsupportedContentType("content encodings are not read: send the body as it is")
         chunks = []
@@ -83,12 +100,14 @@ class BodyReader:
             raise TooSlow(f"the body did not come within {self._seconds:g} s") from error
         finally:
             self._coming.pop(held, None)
+        self._room.complete(held.place, held.bytes)
         return b"".join(chunks)
 
     def _count(self, held: Held, received: int, most: int) -> None:
         if held.refused:
             raise _busy()
         held.bytes += received
+        held.place.received += received
         self._bytes += received
         if held.bytes > most:
             raise _too_large(most)
@@ -105,6 +124,18 @@ class BodyReader:
         held.bytes, held.refused = 0, True
         if not held.limit.expired():
             held.limit.reschedule(asyncio.get_running_loop().time())
+
+
+def _length(request: Request, most: int) -> int:
+    """The bytes that a body says it has; ``most`` if it does not say.
+
+    Raises:
+        TooLarge: more than ``most``.
+    """
+    length = request.headers.get("content-length", "").lstrip("0") or "0"
+    if len(length) > 18 or (length.isdecimal() and int(length) > most):
+        raise _too_large(most)
+    return int(length) if length.isdecimal() and "content-length" in request.headers else most
 
 
 def _too_large(most: int) -> TooLarge:

@@ -11,6 +11,7 @@ from pathlib import Path
 from sagehound.errors import InputError
 from sagehound.inference.decode import cost, file_bytes
 from sagehound.inference.formats import Probabilities
+from sagehound.inference.headers import JpegScans
 from sagehound.inference.preprocessing import Pixels, Preprocessing, prepare
 from sagehound.serving.photo_times import PhotoTimes, Span
 from sagehound.system.machine import cores
@@ -66,7 +67,7 @@ class Decoders:
                 _fail(answer, error)
                 return
             if not is_slow:
-                decode(content)
+                decode(content, scans=needed.scans)
                 return
             try:
                 # a file is read again, so that those that wait need no memory
@@ -74,13 +75,13 @@ class Decoders:
             except RuntimeError:  # the server ends
                 answer.cancel()
 
-        def decode(source: Path | bytes, is_large: bool = False) -> None:
+        def decode(source: Path | bytes, is_large: bool = False, scans: JpegScans | None = None) -> None:
             with self._alone if is_large else nullcontext():
                 if not answer.set_running_or_notify_cancel():
                     return
                 try:
                     with self._timed(times):
-                        pixels = prepare(source, preprocessing, self._max_pixels)
+                        pixels = prepare(source, preprocessing, self._max_pixels, scans)
                 except BaseException as error:
                     answer.set_exception(_light(error))
                     return

@@ -198,10 +198,10 @@ class ModelStore:
             model.opening.footprint.is_evicted = True
             model.opening = None
 
-    def take_out(self, stop: Stop, thread: threading.Thread) -> None:
-        """Take the model with this stop out of service, because its thread does not return."""
+    def take_out(self, stop: Stop, threads: list[threading.Thread]) -> None:
+        """Take the model with this stop out of service, because a thread of it does not return."""
         with self._lock:
-            self._stuck = [t for t in self._stuck if t.is_alive()] + [thread]
+            self._stuck = [t for t in (*self._stuck, *threads) if t.is_alive()]
             for model in self._models.values():
                 if model.stop is not None and model.stop() is stop:
                     self._evict(model)

@@ -9,7 +9,8 @@ from sagehound.artifact.archive import Card
 from sagehound.errors import InputError
 from sagehound.inference.formats import Probabilities
 from sagehound.inference.preprocessing import Pixels
-from sagehound.serving.sessions import Execution, batch, open_session
+from sagehound.serving.parallel_sessions import Sessions, is_parallel
+from sagehound.serving.sessions import Execution
 
 # the sessions of all models share one arena, so that a second model costs little more than its weights
 onnxruntime.create_and_register_allocator(
@@ -31,7 +32,7 @@ def needed(folder: Path) -> int:
         (folder / "model.onnx").stat()
     except OSError as error:
         raise InputError(f"{folder / 'model.onnx'} cannot be read ({error.strerror}); pack the model again") from error
-    return 2 * sum(beside) + 16 * 2**20
+    return (3 if is_parallel(folder / "model.onnx") else 2) * sum(beside) + 16 * 2**20
 
 
 class Stop:
@@ -64,14 +65,13 @@ class Predictor:
         self.stop = stop or Stop()
         path, execution = folder / "model.onnx", execution or Execution()
         options = self.stop.loading
-        options.intra_op_num_threads = execution.cores
         # spinning threads would take the cores from decoding
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.use_env_allocators", "1")
         try:
-            self._session, self.device = open_session(path, options, execution)
-            self.batch = batch(self.device)  # photos of one call
-            (given,), (made, *others) = self._session.get_inputs(), self._session.get_outputs()
+            self.sessions = Sessions(path, options, execution)
+            self.device = self.sessions.device
+            (given,), (made, *others) = self.sessions.all.get_inputs(), self.sessions.all.get_outputs()
             self._name, actual = given.name, (given.type, given.shape[1:], made.type, made.shape[1:])
             expected = ("tensor(uint8)", [*self.card.preprocessing.size, 3], "tensor(float)", [len(self.card.classes)])
             if actual != expected:
@@ -82,7 +82,7 @@ class Predictor:
                 probabilities.sum(1), 1, atol=0.01
             ):
                 raise ValueError("its output is not probabilities")
-            self.scored = ScoredPredictor(self.card, self._session, given.name, self.stop, self.batch)
+            self.scored = ScoredPredictor(self.card, self.sessions, given.name, self.stop)
             self.scored.check(others, empty)
         except InputError:  # of the device
             raise
@@ -90,21 +90,20 @@ class Predictor:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise InputError(f"{path} cannot be used ({reason}); pack the model again") from error
 
-    def __call__(self, photos: list[Pixels]) -> Probabilities:
-        """Probabilities, b x c, of b photos, each uint8, h x w x 3."""
-        outputs: list[Probabilities] = self._session.run(None, {self._name: np.stack(photos)}, self.stop.running)
-        return outputs[0]
+    def __call__(self, photos: list[Pixels], *, is_alone: bool = True) -> Probabilities:
+        """Probabilities, b x c, of b photos, each uint8, h x w x 3; ``is_alone``: no other call runs."""
+        return self.sessions.run(self._name, photos, self.stop.running, is_alone=is_alone)[0]
 
 
 class ScoredPredictor:
     """Like its ``Predictor``, but the last column of its rows, b x (c + 1), is the score of unknown photos."""
 
-    def __init__(self, card: Card, session: onnxruntime.InferenceSession, name: str, stop: Stop, batch: int) -> None:
-        self.card, self._session, self._name, self.stop, self.batch = card, session, name, stop, batch
+    def __init__(self, card: Card, sessions: Sessions, name: str, stop: Stop) -> None:
+        self.card, self.sessions, self._name, self.stop = card, sessions, name, stop
 
-    def __call__(self, photos: list[Pixels]) -> Probabilities:
-        """Probabilities and the score of b photos, each uint8, h x w x 3."""
-        probabilities, unknown = self._session.run(None, {self._name: np.stack(photos)}, self.stop.running)
+    def __call__(self, photos: list[Pixels], *, is_alone: bool = True) -> Probabilities:
+        """Probabilities and the score of b photos, each uint8, h x w x 3; ``is_alone``: no other call runs."""
+        probabilities, unknown = self.sessions.run(self._name, photos, self.stop.running, is_alone=is_alone)
         return np.column_stack([probabilities, unknown])
 
     def check(self, others: list[onnxruntime.NodeArg], photos: list[Pixels]) -> None:

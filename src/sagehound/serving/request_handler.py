@@ -86,7 +86,7 @@ class RequestHandler:
     ) -> None:
         self._models, self._engine, self._limits, self._metrics = models, engine, limits, metrics
         self._capture, self._access, self._trace = capture, access, trace
-        self._bodies = BodyReader(limits.body_seconds, limits.bodies_bytes)
+        self._bodies = BodyReader(limits.body_seconds, limits.bodies_bytes, limits.requests)
         self._slots = Slots(limits.requests)
         self._loaders = CapacityLimiter(limits.requests)
         self._deadlines: set[asyncio.Timeout] = set()  # of the requests in progress
@@ -107,6 +107,7 @@ class RequestHandler:
             model = self._models.name_of(name)
             request.scope["model"] = self._metrics.label(model)
             begin = time.perf_counter_ns()
+            await self._bodies.wait(request, held, self._limits.body_bytes, self._deadline)
             body = await self._bodies.read(request, held, self._limits.body_bytes)
             self._trace("read", Span(begin, time.perf_counter_ns()), None)
             with self._slots.taken(model, self._models.count()) as slot, self._counted(protocol, model):
@@ -195,8 +196,8 @@ class RequestHandler:
         last = math.inf  # when the last request must end
         while True:
             await asyncio.sleep(min(1.0, self._limits.seconds / 4))
-            for stop, thread in self._engine.abandon_hung(self._limits.seconds):
-                self._models.take_out(stop, thread)
+            for stop, threads in self._engine.abandon_hung(self._limits.seconds):
+                self._models.take_out(stop, threads)
             if self.is_stopping():
                 last = min(last, loop.time() + self._limits.stop_seconds)
                 for deadline in self._deadlines:

@@ -1,6 +1,7 @@
 """The server process: loads models, binds a socket, and runs uvicorn until a signal."""
 
 import errno
+import gc
 import os
 import signal
 import socket
@@ -91,6 +92,7 @@ def serve(
     if traces is not None:
         tracing.check(traces)
     remove_leftovers()
+    gc.freeze()  # the imported objects stay: collections that visit them took 2 to 4 % of the processor time
     limits, model_bytes = limits or Limits(), model_bytes or memory() // 2
     server = _Program(
         models, address, limits, model_bytes, capture, access, feedback, log_json, Execution(device), traces
