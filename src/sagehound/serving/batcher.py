@@ -135,7 +135,8 @@ class _Lane:
         self._waiting: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
         self._running: dict[int, tuple[list[_Item], float]] = {}  # by thread: the batch in progress, when it began
         self._refusal: ModelHung | None = None
-        self.threads = [threading.Thread(target=self._work, name="predict", daemon=True) for _ in range(calls)]
+        name = f"predict-{id(self)}"  # one for all of them, by which model_store.py counts models that hang
+        self.threads = [threading.Thread(target=self._work, name=name, daemon=True) for _ in range(calls)]
         for thread in self.threads:
             thread.start()
 

@@ -222,7 +222,9 @@ class ModelStore:
                 return
 
     def _stuck_threads(self) -> int:
-        return sum(thread.is_alive() for thread in self._stuck)
+        """Those that do not return; the threads of one model have one name, and count once."""
+        alive = [t for t in self._stuck if t.is_alive()]
+        return len({t.name if t.name.startswith("predict-") else t.ident for t in alive})
 
     def is_healthy(self) -> bool:
         """Whether models can be loaded, and one of them at least is in service, if there are any."""
