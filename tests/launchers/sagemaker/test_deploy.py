@@ -292,7 +292,7 @@ def test_secrets_are_refused(launch: Command, run: Path, tmp_path: Path, emulato
 def test_dry_run_sends_nothing(launch: Command, tmp_path: Path, emulator: Emulator) -> None:
     done = launch("deploy=sagemaker", "deploy.instance_type=ml.g5.xlarge", *HERE, "dry_run=true", "hydra.run.dir=dry")
     assert done.returncode == 0, done.stderr
-    assert "the image sagehound:latest computes on the CPU, and leaves the GPU idle" in done.stderr
+    assert "the image sagehound:latest computes on the CPU, and leaves the GPU idle" in done.stdout
     requests = json.loads((tmp_path / "dry/dry_run/deploy/deploy_requests.json").read_text())
     assert requests["CreateModel"]["PrimaryContainer"]["ModelDataUrl"].endswith("/models/not-trained/model.tar.gz")
     assert there(emulator) == {"endpoints": [], "configs": [], "models": []}
