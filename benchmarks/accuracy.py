@@ -92,7 +92,7 @@ def peer(a: Namespace, method: str, root: Path, model: dict[str, str], seed: int
 
 def one_run(a: Namespace, folder: Path, key: Result, root: Path, case: list[str]) -> Result:
     """Run a method on a set and read its results."""
-    model = {"backbone": a.backbone, "weights": str(a.weights)}
+    model = {"backbone": a.backbone, "weights": a.weights}
     if key["set"] == "demo":
         model = {"backbone": "tf_efficientnet_lite0", "weights": LITE0}
     cache, place = folder / "cache", folder / "run"

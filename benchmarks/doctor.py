@@ -128,7 +128,7 @@ def main() -> None:
     names, y = np.unique([f.parent.name for f in files], return_inverse=True)
     photos = [read_photo(file, 256) for file in files]
     net = timm.create_model(
-        a.backbone, pretrained=True, num_classes=0, pretrained_cfg_overlay={"file": str(a.weights)}
+        a.backbone, pretrained=True, num_classes=0, pretrained_cfg_overlay={"file": a.weights}
     ).eval()
     preprocessing = Preprocessing.of_weights(timm.data.resolve_data_config({}, model=net))
 

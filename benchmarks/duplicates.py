@@ -71,7 +71,7 @@ def main() -> None:
     files = sorted(p for p in Path(a.data).rglob("*") if p.suffix.lower() in (".jpg", ".jpeg"))
     photos = [read_photo(file, 256) for file in files]
     net = timm.create_model(
-        a.backbone, pretrained=True, num_classes=0, pretrained_cfg_overlay={"file": str(a.weights)}
+        a.backbone, pretrained=True, num_classes=0, pretrained_cfg_overlay={"file": a.weights}
     ).eval()
     preprocessing = Preprocessing.of_weights(timm.data.resolve_data_config({}, model=net))
     prints, features = [fingerprint(p) for p in photos], features_of(net, preprocessing, photos)
