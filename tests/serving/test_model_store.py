@@ -122,7 +122,7 @@ def test_a_model_that_fails_does_not_stop_the_others(run: Path, run_photos: Path
     assert good is not None
 
     class Short:
-        card, stop, batch, sessions = good.card, good.stop, good.batch, good.sessions
+        card, stop, sessions = good.card, good.stop, good.sessions
 
         def __call__(self, photos: list[object], *, is_alone: bool) -> list[object]:
             return []
