@@ -2,8 +2,6 @@
 
 import importlib
 
-from hydra.core.plugins import Plugins
-
 from sagehound.system.imports import importing
 
 _IMPORTED = """
@@ -18,4 +16,3 @@ _IMPORTED = """
 with importing():
     for _name in _IMPORTED.split():
         importlib.import_module(_name)
-    Plugins.instance()  # finds Hydra's plugins and imports them
