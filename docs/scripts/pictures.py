@@ -61,15 +61,15 @@ def train(folder: Path) -> None:
 
 
 def serving_page(browser: Browser, folder: Path, path: Path) -> None:
-    """The page of the server, after two photos were chosen, and what the model looked at in one."""
-    photos = sorted((folder / "data/demo/test").glob("*/*_0000[01].jpg"))[1:6:4]
+    """The page of the server, after a photo was chosen about which the model is in doubt, and what it looked at."""
+    (photo,) = (folder / "data/demo/test").glob("*/Freckled_harrier_00000.jpg")
     with started(["launch.py", "deploy=local", "deploy.port=0", "model=outputs/run"], folder) as url:
-        page = browser.new_page(viewport={"width": 760, "height": 700}, device_scale_factor=1.5)
+        page = browser.new_page(viewport={"width": 760, "height": 830}, device_scale_factor=1.5)
         page.goto(url)
-        page.get_by_label("Choose photos").set_input_files(photos)
-        page.locator("tbody tr").nth(5).wait_for()
+        page.get_by_label("Choose photos").set_input_files(photo)
         page.get_by_role("button", name="What did it look at?").first.click()
         page.locator("canvas:visible").wait_for()
+        page.evaluate("scrollTo(0, 0)")
         page.screenshot(path=path)
         page.close()
     shrink(path, path, 1140)
