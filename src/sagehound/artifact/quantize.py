@@ -12,10 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnxruntime
 
 from sagehound.data.folders import Photo
 from sagehound.data.photo_set import PhotoSet
@@ -23,6 +22,9 @@ from sagehound.errors import ConfigError
 from sagehound.evaluation.tables import Floats, Predictions
 from sagehound.inference.preprocessing import Pixels, Preprocessing, prepare
 from sagehound.system.machine import cores
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession  # imported late: a run in fp32 does not need it
 
 AGREEMENT = 0.995  # least share of the photos that get the same class
 SPEEDUP = 1.3  # least ratio of the times of one photo
@@ -132,6 +134,8 @@ def write(network: Path, int8: Path, photos: PhotoSet, preprocessing: Preprocess
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Leave out ONNX Runtime's advice, which the exporter has followed, and its list of unused constants."""
+    import onnxruntime
+
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     onnxruntime.set_default_logger_severity(3)  # errors
@@ -170,8 +174,10 @@ def compare(
     return trial, predictions
 
 
-def _session(path: Path) -> onnxruntime.InferenceSession:
+def _session(path: Path) -> "InferenceSession":
     """As the server opens a network."""
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = cores()
     options.log_severity_level = 4
@@ -180,7 +186,7 @@ def _session(path: Path) -> onnxruntime.InferenceSession:
 
 
 def _predict(
-    session: onnxruntime.InferenceSession, judged: Predictions, root: Path, preprocessing: Preprocessing
+    session: "InferenceSession", judged: Predictions, root: Path, preprocessing: Preprocessing
 ) -> Predictions:
     outputs = [session.run(None, {"photos": batch}) for batch in _batches(judged.photos, root, preprocessing)]
     columns = [np.concatenate(column) for column in zip(*outputs, strict=True)]
@@ -197,7 +203,7 @@ def _batches(photos: Sequence[Photo], root: Path, preprocessing: Preprocessing) 
 
 
 def _speedup(
-    fp32: onnxruntime.InferenceSession, int8: onnxruntime.InferenceSession, preprocessing: Preprocessing
+    fp32: "InferenceSession", int8: "InferenceSession", preprocessing: Preprocessing
 ) -> float:
     """The time of one photo in fp32 by that in int8: medians of calls in turn, with the same threads.
 
