@@ -74,5 +74,5 @@ def test_cuda_without_cuda_names_the_package() -> None:
     if CUDA in onnxruntime.get_available_providers():
         pytest.skip("this ONNX Runtime has CUDA")
     sessions.check("auto")
-    with pytest.raises(ConfigError, match="pip install onnxruntime-gpu"):
+    with pytest.raises(ConfigError, match=r'pip install "onnxruntime-gpu\[cuda,cudnn\]"'):
         sessions.check("cuda")

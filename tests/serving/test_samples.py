@@ -111,6 +111,22 @@ def test_the_page_classifies_a_sample_by_a_click_or_by_keyboard(browser: Browser
         page.close()
 
 
+def test_many_samples_do_not_widen_the_page_on_a_phone(
+    browser: Browser, server: Server, model: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(model, tmp_path / "many")
+    for number in range(2, 6):
+        shutil.copy(model / "samples/00.jpg", tmp_path / f"many/samples/{number:02}.jpg")
+    claim(tmp_path / "many", 6)
+    with loaded(server, tmp_path / "many") as name:
+        page = browser.new_page(viewport={"width": 360, "height": 740})
+        page.goto(server.url)
+        page.locator("#models").select_option(name)
+        expect(page.locator(".samples button")).to_have_count(6)
+        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+        page.close()
+
+
 @pytest.mark.parametrize("claimed", [10**9, -1, "2", [1], 1.5])
 def test_whatever_model_json_claims_the_page_works(
     browser: Browser, server: Server, model: Path, tmp_path: Path, claimed: object

@@ -43,7 +43,8 @@ def check(device: str) -> None:
     """
     if device == "cuda" and _CUDA not in onnxruntime.get_available_providers():
         raise ConfigError(
-            "deploy.device=cuda: this ONNX Runtime has no CUDA: pip uninstall onnxruntime; pip install onnxruntime-gpu"
+            "deploy.device=cuda: this ONNX Runtime has no CUDA: pip uninstall onnxruntime; "
+            'pip install "onnxruntime-gpu[cuda,cudnn]"'
         )
 
 
