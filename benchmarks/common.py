@@ -45,7 +45,9 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     """Arguments that every benchmark takes."""
     p = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--data", type=Path, default=SHARED / "woof10", help="a folder of train, valid and test photos")
-    p.add_argument("--weights", default=str(SHARED / "weights/mobilenetv2_100.safetensors"), help="or pkg://PACKAGE/PATH")
+    p.add_argument(
+        "--weights", default=str(SHARED / "weights/mobilenetv2_100.safetensors"), help="or pkg://PACKAGE/PATH"
+    )
     p.add_argument("--backbone", default="mobilenetv2_100", help="timm's name of what --weights belong to")
     p.add_argument("--rounds", type=int, default=3)
     return p
