@@ -209,6 +209,7 @@ def test_each_request_is_a_line_of_json(run: Path, photo: bytes, tmp_path: Path)
     answered = lines[5]
     assert (answered["request_id"], answered["method"], answered["client"]) == ("order-7", "POST", "127.0.0.1")
     assert answered["bytes_in"] == len(photo)
+    assert answered["model"] == "run"
     assert answered["bytes_out"] > 50
     assert 0 < answered["seconds"] < 60
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", answered["time"])

@@ -193,7 +193,8 @@ def _limits(card: Mapping[str, Any], scores: Sequence[ClassScore]) -> Iterator[s
         yield f"* Classified correctly in less than {_WEAK:.0%} of their test photos: {_names(weak)}."
     gap = metrics["train"]["top1"] - metrics["test"]["top1"]
     if gap > _GAP:
-        yield f"* The accuracy on the train photos is higher by {100 * gap:.1f} points: the model has memorized some."
+        more = f"The accuracy on the train photos is higher by {100 * gap:.1f} points"
+        yield f"* {more}: the model may have memorized some, or the shares of the classes differ."
     if "unknown" in card:
         known = card["unknown"]["known"]
         yield f"* `unknown=1` also marks about {1 - known:.0%} of the photos of its classes."

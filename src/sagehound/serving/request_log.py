@@ -79,6 +79,7 @@ class RequestLog:
                     "method": scope["method"],
                     "path": scope["path"][:_PATH],
                     "status": status,
+                    "model": scope.get("model"),
                     "seconds": round(time.perf_counter() - start, 4),
                     "bytes_in": received,
                     "bytes_out": sent,

@@ -124,7 +124,7 @@ function fill(item, said) {
   const note = item.querySelector(".note");
   const others = (said.set ?? []).slice(0, 5).map(shown);
   if (said.unknown) note.textContent = "Unlike the photos that the model was trained on. It may be none of its classes.";
-  else if (said.set?.length > 5) note.textContent = `Unsure: it may be any of ${said.set.length} classes.`;
+  else if (said.set?.length > 5) note.textContent = `Unsure: ${said.set.length} classes are possible; these are the most probable.`;
   else if (said.set?.length > 1) note.textContent = `Unsure: ${others.slice(0, -1).join(", ")} or ${others.at(-1)}.`;
   note.hidden = !note.textContent;
 }
