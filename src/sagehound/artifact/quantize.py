@@ -185,9 +185,7 @@ def _session(path: Path) -> "InferenceSession":
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
-def _predict(
-    session: "InferenceSession", judged: Predictions, root: Path, preprocessing: Preprocessing
-) -> Predictions:
+def _predict(session: "InferenceSession", judged: Predictions, root: Path, preprocessing: Preprocessing) -> Predictions:
     outputs = [session.run(None, {"photos": batch}) for batch in _batches(judged.photos, root, preprocessing)]
     columns = [np.concatenate(column) for column in zip(*outputs, strict=True)]
     logits: Floats = np.log(np.maximum(columns[0], _TINY))  # with a temperature of 1: it is in the network
@@ -202,9 +200,7 @@ def _batches(photos: Sequence[Photo], root: Path, preprocessing: Preprocessing) 
             yield np.stack(list(pool.map(lambda file: prepare(file, preprocessing), files)))
 
 
-def _speedup(
-    fp32: "InferenceSession", int8: "InferenceSession", preprocessing: Preprocessing
-) -> float:
+def _speedup(fp32: "InferenceSession", int8: "InferenceSession", preprocessing: Preprocessing) -> float:
     """The time of one photo in fp32 by that in int8: medians of calls in turn, with the same threads.
 
     It is the processor's time, which other programs of this machine change little.
