@@ -5,11 +5,13 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from sagehound.artifact.archive import opened
 from sagehound.errors import InputError
-from sagehound.inference.preprocessing import prepare
+from sagehound.inference.formats import Probabilities
+from sagehound.inference.preprocessing import Pixels, prepare
 from sagehound.serving.batcher import Batcher
 from sagehound.serving.model_store import AlreadyLoaded, ModelStore, NoMemory, UnknownModel
 from sagehound.serving.predictor import needed
@@ -132,6 +134,30 @@ def test_a_model_that_fails_does_not_stop_the_others(run: Path, run_photos: Path
     with pytest.raises(ValueError, match="gave 0 answers to 1 photos"):
         engine.submit(Short(), photo).result(30)  # type: ignore[arg-type]
     assert engine.submit(good, photo).result(30).shape == (3,)
+    engine.close()
+    models.close()
+
+
+def test_pixels_that_are_refused_are_no_longer_in_progress(run: Path) -> None:
+    models = ModelStore(10**9)
+    models.load("a", str(run))
+    good = models.get("a")
+    assert good is not None
+    alone: list[bool] = []
+
+    class Seen:
+        card, stop, sessions = good.card, good.stop, good.sessions
+
+        def __call__(self, photos: list[Pixels], *, is_alone: bool) -> Probabilities:
+            alone.append(is_alone)
+            return good(photos)
+
+    engine = Batcher(on_batch=lambda _: None)
+    pixels = np.zeros((*good.card.preprocessing.size, 3), np.uint8)
+    with pytest.raises(InputError, match="this model sees"):
+        engine.submit(good, pixels[:-1])
+    engine.submit(Seen(), pixels).result(30)  # type: ignore[arg-type]
+    assert alone == [True]
     engine.close()
     models.close()
 

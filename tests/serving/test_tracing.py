@@ -2,6 +2,7 @@
 
 import base64
 import json
+import logging
 import socket
 import sys
 import threading
@@ -141,6 +142,15 @@ def test_a_collector_that_does_not_respond_holds_up_nothing(monkeypatch: pytest.
         assert time.monotonic() - begin < 1
         tracing.close()
         assert time.monotonic() - begin < 5
+
+
+@pytest.mark.usefixtures("extra")
+def test_a_collector_that_does_not_respond_gives_few_warnings(capsys: pytest.CaptureFixture[str]) -> None:
+    tracing = Tracing("console")
+    for attempt in range(3):
+        logging.getLogger("opentelemetry.exporter.otlp").warning("try %s failed", attempt)
+    tracing.close()
+    assert capsys.readouterr().err == "warning: deploy.traces: try 0 failed\n"
 
 
 def test_a_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,6 +74,15 @@ def until(is_true: Callable[[], object], seconds: float = 30) -> None:
         time.sleep(0.02)
 
 
+def refuses(server: Server) -> bool:
+    """Whether new connections are refused."""
+    try:
+        server.connect().close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
 def is_alive(pid: int) -> bool:
     """Whether a process runs; one that has ended and waits for its parent does not."""
     try:
@@ -155,6 +164,7 @@ def test_a_request_in_progress_is_finished_at_the_end(run: Path, tmp_path: Path,
         until(lambda: server.request("GET", "/models").status == 429 and len(server.processes()) == 2)
         assert '"status": 200' not in server.out.read_text()
         os.kill(server.started.pid or 0, signal.SIGINT)
+        until(lambda: refuses(server))
         client.sendall(photo)
         assert client.recv(1000).startswith(b"HTTP/1.1 200 ")
     server.started.join(35)

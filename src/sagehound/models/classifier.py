@@ -144,6 +144,7 @@ class Classifier(Steps, Optimization):
             with seeded(self.seed):
                 settings = Backbone(backbone, self.pretrained, weights)
                 self.backbone = backbones.build(settings, with_weights=load_weights, image_size=image_size)
+            use_small(self.backbone)
         elif image_size:
             raise ConfigError("image_size works with a backbone's name: make a module of your own for this size")
         else:
@@ -155,7 +156,6 @@ class Classifier(Steps, Optimization):
         self.normalise = Normalise(self.preprocessing, channels_last=channels_last)
         if channels_last:
             backbones.to_channels_last(self.backbone)
-        use_small(self.backbone)
         if self.finetune.name == "head":
             self.backbone.requires_grad_(False)
 

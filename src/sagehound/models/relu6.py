@@ -2,7 +2,7 @@
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import FunctionCtx
 
 
 class _Context(FunctionCtx):
@@ -24,7 +24,6 @@ class _FromOutput(torch.autograd.Function):
         return output
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: _Context, *gradients: Tensor) -> Tensor:
         gradient: Tensor = torch.ops.aten.hardtanh_backward(gradients[0], ctx.saved_tensors[0], 0.0, 6.0)
         return gradient
@@ -42,7 +41,10 @@ class SmallReLU6(nn.ReLU6):
 
 
 def use_small(net: nn.Module) -> None:
-    """Make every nn.ReLU6 of a network a SmallReLU6."""
+    """Make every nn.ReLU6 of a network of timm a SmallReLU6.
+
+    Others may change the output in place, which then cannot serve the backward pass.
+    """
     for module in net.modules():
         if type(module) is nn.ReLU6:
             module.__class__ = SmallReLU6

@@ -65,13 +65,14 @@ class Batcher:
             on_slow: called in a thread if the photo takes long to decode; its error is the photo's.
             times: gets the times of the photo's steps.
         """
+        seen = (*predictor.card.preprocessing.size, 3)
+        if isinstance(photo, np.ndarray) and photo.shape != seen:
+            raise InputError(f"pixels of {photo.shape}: this model sees {seen}")
         answer: _Answer = Future()
         times = times or PhotoTimes()
         self._pending.add(answer)
         answer.add_done_callback(self._pending.discard)
         if isinstance(photo, np.ndarray):
-            if photo.shape != (*predictor.card.preprocessing.size, 3):
-                raise InputError(f"pixels of {photo.shape}: this model sees {(*predictor.card.preprocessing.size, 3)}")
             self._put((predictor, photo, answer, times))
             return answer
         self._decoders.submit(

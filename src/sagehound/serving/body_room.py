@@ -35,7 +35,7 @@ class BodyRoom:
 
     def __init__(self, most_bytes: int, most_waiting: int) -> None:
         self._most, self._most_waiting = most_bytes * 3 // 4, most_waiting
-        self._announced = self._answered = 0
+        self._announced = self._answered = self._large = 0  # the last: what large bodies have of ``_answered``
         self._waiting: deque[tuple[asyncio.Future[None], Place, int]] = deque()
 
     def take(self, place: Place, length: int) -> bool:
@@ -66,18 +66,23 @@ class BodyRoom:
     def complete(self, place: Place, length: int) -> None:
         """The body has come."""
         place.answered = length
-        self._answered += length
+        self._count(length)
         self._forget(place)
 
     def leave(self, place: Place) -> None:
         """The request is answered."""
-        self._answered -= place.answered
+        self._count(-place.answered)
         place.answered = 0
         self._forget(place)
 
+    def _count(self, answered: int) -> None:
+        self._answered += answered
+        self._large += answered if abs(answered) >= LARGE else 0
+
     def _fits(self, length: int) -> bool:
-        taken = self._answered + self._announced
-        return not taken or taken + length <= self._most
+        """Whether there is memory. One large body has it always: small ones would keep it waiting without end."""
+        is_first = not self._announced and not self._large
+        return is_first or self._announced + self._answered + length <= self._most
 
     def _admit(self, place: Place, length: int) -> None:
         place.announced = length

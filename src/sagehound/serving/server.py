@@ -177,13 +177,15 @@ def _serve_together(program: _Program, workers: int) -> NoReturn:
         rate = program.access.rate if program.access else None
         shared = Shared(counters, SharedRateLimit(rate) if rate else None)
         listening = stack.enter_context(_listen(program.address.host, program.address.port))
+        port = listening.getsockname()[1]
         divided = program.divided(workers, shared, unpacked)
         supervisor = Supervisor(
             lambda ready: divided.run(listening, ready),
             workers,
             _DRAIN + _END,
-            lambda: _announce(program.models, program.address, listening.getsockname()[1], program.access, workers),
+            lambda: _announce(program.models, program.address, port, program.access, workers),
             lambda pid: forget_process(pid, counters),
+            listening.close,  # otherwise connections were accepted that nobody serves
         )
         signum = supervisor.run()
     if signum == signal.SIGINT:

@@ -4,6 +4,7 @@ Where they go is told by OpenTelemetry's own variables, such as OTEL_EXPORTER_OT
 """
 
 import importlib.metadata
+import logging
 import os
 import sys
 import threading
@@ -22,6 +23,7 @@ OTLP, CONSOLE = "otlp", "console"
 _PROTOCOL = "http/json"
 _UNTRACED = "^[^?]*/(ping|health|metrics|v2/health/live|v2/health/ready)$"  # probes: many, and all alike
 _END = 2.0  # seconds to send the last spans
+_WARN_EVERY = 60.0  # seconds
 
 
 def check(to: str) -> None:
@@ -60,6 +62,7 @@ class Tracing:
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
+        _warn_seldom()
         version = importlib.metadata.version("sagehound")
         about = {SERVICE_VERSION: version} | ({} if _is_named() else {SERVICE_NAME: "sagehound"})
         self._provider = TracerProvider(resource=Resource.create(about), shutdown_on_exit=False)
@@ -91,6 +94,28 @@ class Tracing:
         ending = threading.Thread(target=self._provider.shutdown, name="traces-end", daemon=True)
         ending.start()
         ending.join(_END)
+
+
+class _Seldom(logging.Handler):
+    """Prints each warning once a minute: while a collector does not respond, each try to send spans gives one."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._next: dict[tuple[str, int], float] = {}  # by the line of code that warns: when it may do so again
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a record, unless the same line of code has warned within a minute."""
+        now, line = time.monotonic(), (record.pathname, record.lineno)
+        if now >= self._next.get(line, now):
+            self._next[line] = now + _WARN_EVERY
+            print(f"warning: deploy.traces: {record.getMessage()}", file=sys.stderr, flush=True)
+
+
+def _warn_seldom() -> None:
+    log = logging.getLogger("opentelemetry")
+    if not log.handlers:
+        log.addHandler(_Seldom())
+        log.propagate = False
 
 
 def _is_named() -> bool:

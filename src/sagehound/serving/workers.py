@@ -13,6 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -65,6 +66,7 @@ class Supervisor:
         seconds: in which each of them ends after a signal.
         on_ready: called when all of them serve for the first time.
         on_death: called with the process id of each that has ended.
+        on_stop: called at a signal.
     """
 
     def __init__(
@@ -74,9 +76,10 @@ class Supervisor:
         seconds: float,
         on_ready: Callable[[], object],
         on_death: Callable[[int], object],
+        on_stop: Callable[[], object] = lambda: None,
     ) -> None:
         self._work, self._number, self._seconds = work, workers, seconds
-        self._on_ready, self._on_death = on_ready, on_death
+        self._on_ready, self._on_death, self._on_stop = on_ready, on_death, on_stop
         self._fork = multiprocessing.get_context("fork")
         self._alive, self._lifeline = os.pipe()
         self._workers: list[_Worker] = []
@@ -196,9 +199,11 @@ class Supervisor:
         """Pass a signal on. A terminal's first Ctrl-C has reached the workers, too, whom a second one would abort."""
         number = signal.SIGINT if self._signal is not None and signum == signal.SIGINT else signal.SIGTERM
         self._signal = self._signal or signum
+        self._on_stop()
         for worker in list(self._workers):
             if worker.process.pid and worker.process.exitcode is None:
-                os.kill(worker.process.pid, number)
+                with suppress(ProcessLookupError):  # this handler may interrupt what notes the end of a worker
+                    os.kill(worker.process.pid, number)
 
     def _end(self) -> None:
         """End all workers: by a signal, and those that remain after their time by force."""
