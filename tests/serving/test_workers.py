@@ -1,12 +1,15 @@
 """deploy.workers: several processes of one server, which a supervisor starts, replaces and ends."""
 
+import errno
 import itertools
 import json
 import os
 import re
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing.context import ForkProcess
 from pathlib import Path
 
 import forked
@@ -167,7 +170,7 @@ def test_a_request_in_progress_is_finished_at_the_end(run: Path, tmp_path: Path,
         until(lambda: refuses(server))
         client.sendall(photo)
         assert client.recv(1000).startswith(b"HTTP/1.1 200 ")
-    server.started.join(35)
+    server.started.join(15)
     assert (server.started.exitcode, server.errors.read_text()) == (130, "sagehound: stopped by Ctrl-C\n")
 
 
@@ -183,10 +186,46 @@ def test_processes_that_die_at_once_are_given_up(
     monkeypatch.setattr(workers, "_PAUSE", 0.01)
     supervisor = workers.Supervisor(lambda ready: os._exit(9), 2, 1, lambda: None, lambda pid: None)
     with pytest.raises(
-        SagehoundError, match=r"^5 server processes ended soon .* by exit code 9: the lines above may say"
+        SagehoundError, match=r"^5 server processes failed at .* ended by exit code 9: the lines above may say"
     ):
         supervisor.run()
     assert capfd.readouterr().err.count("ended by exit code 9; another one is started") == 4
+
+
+def test_a_process_that_cannot_be_started_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(workers, "_PAUSE", 0.01)
+    start, calls = ForkProcess.start, itertools.count()
+
+    def fails_once(process: ForkProcess) -> None:
+        if next(calls) == 1:
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+        start(process)
+
+    def serve(ready: Callable[[], None]) -> None:
+        ready()
+        time.sleep(60)
+
+    monkeypatch.setattr(ForkProcess, "start", fails_once)
+    supervisor = workers.Supervisor(
+        serve, 2, 1, on_ready=lambda: os.kill(os.getpid(), signal.SIGTERM), on_death=lambda pid: None
+    )
+    assert supervisor.run() == signal.SIGTERM
+    assert "no process could be started (Cannot allocate memory); another one is started" in capfd.readouterr().err
+
+
+def test_stopped_processes_end_in_time() -> None:
+    def serve(ready: Callable[[], None]) -> None:
+        ready()
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+    def end() -> None:
+        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
+
+    started = time.monotonic()
+    assert workers.Supervisor(serve, 1, 0.5, end, lambda pid: None).run() == signal.SIGTERM
+    assert time.monotonic() - started < 10
 
 
 def test_a_shared_rate_counts_each_client_by_itself() -> None:

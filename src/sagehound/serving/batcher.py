@@ -187,7 +187,7 @@ class _Lane:
         while (first := ahead.pop() if ahead else self._waiting.get()) is not None:
             batch = [first, *self._following(first, ahead)]
             self._on_batch(len(batch))
-            self._running[thread] = batch, time.monotonic()
+            self._running[thread] = [*batch, *filter(None, ahead)], time.monotonic()
             self._answer(first[0], batch)
             self._running.pop(thread, None)
             del first, batch  # an evicted model frees its memory now

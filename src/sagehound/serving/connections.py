@@ -43,6 +43,7 @@ class Connections:
         self.most = most
         self.silent: dict[LimitedProtocol, None] = {}  # before the end of a request's headers
         self.sending: dict[LimitedProtocol, None] = {}  # before the end of a request's body
+        self.is_ending = False  # the server: a connection that was accepted a moment before is closed
         self._warned = -_WARN_EVERY
 
     def admit(self, opened: int) -> bool:
@@ -89,6 +90,9 @@ class LimitedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn's
         """Accept a connection, unless there are too many."""
         super().connection_made(transport)
+        if self.config.open.is_ending:
+            transport.close()
+            return
         if not self.config.open.admit(len(self.connections)):
             transport.write(_FULL)
             transport.close()

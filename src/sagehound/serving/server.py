@@ -214,7 +214,9 @@ class _Server(uvicorn.Server):
     """uvicorn's server, which always ends after a signal."""
 
     def __init__(self, app: FastAPI, address: Address, on_ready: Callable[[], None] | None) -> None:
-        super().__init__(_settings(app, address))
+        settings = _settings(app, address)
+        super().__init__(settings)
+        self._open = settings.open
         self._on_ready = on_ready
         app.state.handler.is_stopping = lambda: self.should_exit
 
@@ -223,6 +225,11 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         if self._on_ready is not None:
             self._on_ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept no more connections, and finish the requests in progress."""
+        self._open.is_ending = True
+        await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Finish the requests in progress; end the process at the limit, whatever still runs."""

@@ -28,6 +28,7 @@ _SOON = 10.0  # seconds in service; a worker that dies before failed at its star
 _MOST_FAILED = 5  # such deaths within _WINDOW, after which the server ends
 _WINDOW = 600.0  # seconds
 _PAUSE = 1.0  # seconds before such a worker is replaced
+_POLL = 1.0  # seconds between two looks at a signal
 _GRACE = 0.5  # seconds beyond the limit of one server, after which a worker is killed
 
 Work = Callable[[Callable[[], None]], None]  # serves until a signal; it calls its argument when it is ready
@@ -115,9 +116,12 @@ class Supervisor:
             process = self._fork.Process(target=self._serve, args=(told,), daemon=True)
             process.start()
             self._workers.append(_Worker(process, news))
+        except OSError as error:  # no memory, or too many processes
+            news.close()
+            self._note_failure(f"no process could be started ({error.strerror})")
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-        told.close()
+            told.close()
 
     def _serve(self, told: Connection) -> NoReturn:
         """What a forked process does."""
@@ -141,7 +145,7 @@ class Supervisor:
 
     def _watch(self) -> None:
         """Wait until something happens to a worker, or until one may be started."""
-        pause = None if len(self._workers) == self._number else max(0.0, self._next - time.monotonic())
+        pause = _POLL if len(self._workers) == self._number else max(0.0, self._next - time.monotonic())
         quiet = [w.news for w in self._workers if w.ready is None and not w.news.closed]
         wait([*quiet, *(w.process.sentinel for w in self._workers)], pause)
         for worker in list(self._workers):
@@ -181,19 +185,29 @@ class Supervisor:
         self._on_death(process.pid or 0)
         if self._signal is not None:
             return
-        reason = _reason(process.exitcode or 0)
+        reason = f"server process {process.pid} ended by {_reason(process.exitcode or 0)}"
         if worker.ready is None or now - worker.ready < _SOON:
-            self._failed.append(now)
-            while self._failed[0] < now - _WINDOW:
-                self._failed.popleft()
-            self._next = now + _PAUSE
+            self._note_failure(reason)
+        else:
+            _warn(reason)
+
+    def _note_failure(self, reason: str) -> None:
+        """Wait before the next start.
+
+        Raises:
+            SagehoundError: too many starts have failed.
+        """
+        now = time.monotonic()
+        self._failed.append(now)
+        while self._failed[0] < now - _WINDOW:
+            self._failed.popleft()
+        self._next = now + _PAUSE
         if len(self._failed) >= _MOST_FAILED:
             raise SagehoundError(
-                f"{len(self._failed)} server processes ended soon after their start, the last one by {reason}: the "
+                f"{len(self._failed)} server processes failed at or soon after their start, and at last {reason}: the "
                 "lines above may say why; with too little memory, give fewer deploy.workers"
             )
-        print(f"warning: server process {process.pid} ended by {reason}; another one is started", file=sys.stderr)
-        sys.stderr.flush()
+        _warn(reason)
 
     def _stop(self, signum: int, _: FrameType | None) -> None:
         """Pass a signal on. A terminal's first Ctrl-C has reached the workers, too, whom a second one would abort."""
@@ -210,14 +224,21 @@ class Supervisor:
         for worker in self._workers:
             worker.process.terminate()
         until = time.monotonic() + self._seconds + _GRACE
-        while (left := until - time.monotonic()) > 0 and any(w.process.exitcode is None for w in self._workers):
-            wait([w.process.sentinel for w in self._workers if w.process.exitcode is None], left)
+        while (left := until - time.monotonic()) > 0:
+            remaining = [w.process.sentinel for w in self._workers if w.process.exitcode is None]
+            if not remaining:
+                break
+            wait(remaining, left)
         for worker in self._workers:
             worker.process.kill()
             worker.process.join()
             worker.news.close()
         for end in (self._alive, self._lifeline):
             os.close(end)
+
+
+def _warn(reason: str) -> None:
+    print(f"warning: {reason}; another one is started", file=sys.stderr, flush=True)
 
 
 def _exit(signum: int, _: FrameType | None) -> None:
