@@ -144,6 +144,7 @@ def test_a_process_that_is_killed_is_replaced(run: Path, tmp_path: Path, photo: 
     for _ in range(4):
         assert server.invoke(photo).status == 200
     assert other in server.both()
+    until(lambda: "is started" in server.errors.read_text())
     assert server.ended() == (
         143,
         f"warning: server process {killed} ended by SIGKILL; another one is started\n",
