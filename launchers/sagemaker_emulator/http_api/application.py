@@ -196,9 +196,10 @@ class Application:
             headers = self._store.put_request(call.path, call.query, call.headers, call.body)
             if headers is not None:
                 return Response(b"", 200, headers)
-        response = self._by_moto(environ, "s3")
-        if not isinstance(response, Response) and response[0].startswith("2"):
-            self._store.keep(call.method, call.path, call.query, call.body)
+        with self._store.lock:
+            response = self._by_moto(environ, "s3")
+            if not isinstance(response, Response) and response[0].startswith("2"):
+                self._store.keep(call.method, call.path, call.query, call.body)
         return response
 
     def _by_moto(self, environ: dict[str, Any], protocol: str) -> Any:  # noqa: ANN401 - a Response, or moto's triple

@@ -64,14 +64,18 @@ class _File:
 
 
 class ObjectStore:
-    """S3's objects. ``keep`` updates the files after every request that moto handled."""
+    """S3's objects. ``keep`` updates the files after every request that moto handled.
+
+    Attributes:
+        lock: held while moto handles a request: its objects share one open buffer with all threads.
+    """
 
     def __init__(self, folder: Path, region: str) -> None:
         self.region = region
         self._folder = folder / "s3"
         self._content = self._folder / "content"
         self._content.mkdir(parents=True, exist_ok=True)
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
         self._replaced: deque[tuple[float, Path]] = deque()
         self._backend = get_backend("s3")[ACCOUNT]["aws"]
         entries = self._load()
@@ -167,7 +171,7 @@ class ObjectStore:
 
     def _sync(self, bucket: str, key: str) -> None:
         """Move an object from moto's memory to a file, or remove it if moto has removed it."""
-        with self._lock:
+        with self.lock:
             stored = self._get(bucket, key)
             if stored is None:
                 self._write({"bucket": bucket, "key": key, "file": None})
@@ -203,7 +207,7 @@ class ObjectStore:
 
     def _add(self, bucket: str, key: str, path: Path, entry: dict[str, Any]) -> None:
         line = self._line(bucket, key, path, entry, datetime.now(UTC))
-        with self._lock:  # with two writers of one object, the same must win in moto and in the journal
+        with self.lock:  # with two writers of one object, the same must win in moto and in the journal
             self._write(line)
             self._place(line)
 
@@ -240,7 +244,7 @@ class ObjectStore:
 
     def _write(self, line: dict[str, Any]) -> None:
         """Add a line to the journal; remove the object's old file, unless the bucket keeps versions."""
-        with self._lock:
+        with self.lock:
             self._journal.write(json.dumps(line, ensure_ascii=False) + "\n")
             self._journal.flush()
             if "key" not in line:
