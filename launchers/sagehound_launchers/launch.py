@@ -14,8 +14,6 @@ from sagehound.system import console, interrupts
 from sagehound_launchers.config import Launch, schema
 from sagehound_launchers.config.extras import needs
 from sagehound_launchers.config.stage import BEFORE_TRAINING
-from sagehound_launchers.packages import find
-from sagehound_launchers.search.train_trial import train_trial
 
 schema.register()
 
@@ -27,7 +25,11 @@ def launch(composed: DictConfig) -> dict[str, Any]:
         metrics.json of the training; empty without one.
     """
     if composed.hpo:
+        from sagehound_launchers.search.train_trial import train_trial
+
         return train_trial(composed)
+    from sagehound_launchers.packages import find  # imported here, as it needs numpy, a sixth of the start
+
     metrics: dict[str, Any] = {}
     with command.job_errors():
         cfg: Launch = typed(composed)
@@ -82,6 +84,7 @@ def _export(cfg: Launch, words: Sequence[str]) -> None:
 
 
 def _manage(cfg: Launch) -> None:
+    from sagehound_launchers.packages import find
     from sagehound_launchers.sagemaker import inventory, permissions
 
     if cfg.approve:

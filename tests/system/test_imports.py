@@ -81,3 +81,8 @@ with importing():
 print({"wandb", "scipy.signal", "scipy.stats", "pandas", "onnxruntime"} & sys.modules.keys())
 """
     assert _printed(code) == ["set()"]
+
+
+def test_launch_starts_without_numpy() -> None:
+    code = "import sys, sagehound.cli.launch_command; print({'numpy', 'torch', 'boto3'} & sys.modules.keys())"
+    assert _printed(code) == ["set()"]

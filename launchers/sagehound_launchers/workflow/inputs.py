@@ -4,7 +4,6 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from sagehound.artifact import archive
 from sagehound.config.overrides import override, override_key
 from sagehound_launchers.config.stage import registry
 from sagehound_launchers.workflow.plan import Step, Workflow, digest
@@ -49,6 +48,8 @@ def trained(workflow: Workflow) -> str:
 
 def has_output(workflow: Workflow, step: Step) -> bool:
     """Whether a step that is done need not be done again: its result is there, and nothing else can have changed it."""
+    from sagehound.artifact import archive  # imported here, as it needs numpy: launch.py starts in half a second
+
     if step.name == "search":
         return (_keyed(workflow, "search") / "best.yaml").exists()
     if step.name == "train":
@@ -64,6 +65,8 @@ def key(workflow: Workflow, step: Step, session: Any) -> str:  # noqa: ANN401 - 
         step: the step.
         session: the account, for photos in S3.
     """
+    from sagehound.artifact import archive
+
     inputs: list[Any] = [sorted(step.overrides), [_file(word) for word in sorted(step.overrides)]]
     if step.name not in ("registry", "deploy", "image"):
         inputs.append(_photos(workflow, session))

@@ -18,7 +18,6 @@ from sagehound.config.overrides import override
 from sagehound.errors import SagehoundError, Stopped
 from sagehound.storage.atomic import locked, write_json
 from sagehound.system import console
-from sagehound_launchers.packages import find
 from sagehound_launchers.workflow.inputs import has_output, key, needs_model, place, trained
 from sagehound_launchers.workflow.plan import Step, Workflow
 
@@ -43,6 +42,8 @@ def run(workflow: Workflow) -> None:
     with locked(folder / ".lock", busy=f"another command runs the steps in {folder}"), _signals():
         _recall(workflow)
         session = _session(workflow)
+        from sagehound_launchers.packages import find  # imported here: it needs numpy
+
         if workflow.model.startswith(find.PREFIX):  # the version of now, for all steps
             workflow.model = find.find(workflow.model.removeprefix(find.PREFIX), workflow.cfg)[1].address
         for number, step in enumerate(workflow.steps, 1):
