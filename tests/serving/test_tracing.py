@@ -150,7 +150,10 @@ def test_a_collector_that_does_not_respond_gives_few_warnings(capsys: pytest.Cap
     for attempt in range(3):
         logging.getLogger("opentelemetry.exporter.otlp").warning("try %s failed", attempt)
     tracing.close()
-    assert capsys.readouterr().err == "warning: deploy.traces: try 0 failed\n"
+    shown = [
+        line for line in capsys.readouterr().err.splitlines() if "try " in line
+    ]  # other tests' traces may warn too
+    assert shown == ["warning: deploy.traces: try 0 failed"]
 
 
 def test_a_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:

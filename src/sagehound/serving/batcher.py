@@ -15,7 +15,9 @@ import numpy as np
 from sagehound.errors import InputError
 from sagehound.inference.formats import Probabilities
 from sagehound.inference.preprocessing import Pixels
+from sagehound.serving.decode_ahead import DecodeAhead
 from sagehound.serving.decoders import Decoders
+from sagehound.serving.parallel_sessions import Sessions
 from sagehound.serving.photo_times import PhotoTimes, Span
 from sagehound.serving.predictor import Predictor, ScoredPredictor, Stop
 from sagehound.serving.slots import Unavailable
@@ -23,6 +25,8 @@ from sagehound.system.machine import cores
 
 _END = 2.0  # seconds that a batch may still take when the server ends
 _STOP = 0.5  # seconds from its stop to its end
+
+_AHEAD = 2  # batches for each call of a model: one is computed, the photos of the next are decoded
 
 _Answer = Future[Probabilities]
 _Item = tuple[Predictor | ScoredPredictor, Pixels, _Answer, PhotoTimes]
@@ -72,26 +76,38 @@ class Batcher:
         times = times or PhotoTimes()
         self._pending.add(answer)
         answer.add_done_callback(self._pending.discard)
+        lane = self._lane(predictor)
         if isinstance(photo, np.ndarray):
-            self._put((predictor, photo, answer, times))
+            self._put(lane, (predictor, photo, answer, times))
             return answer
-        self._decoders.submit(
-            predictor.card.preprocessing,
-            photo,
-            answer,
-            lambda pixels: self._put((predictor, pixels, answer, times)),
-            on_slow,
-            times,
-        )
+
+        def slow() -> None:
+            lane.ahead.leave(answer)
+            on_slow()
+
+        def put(pixels: Pixels) -> None:
+            self._put(lane, (predictor, pixels, answer, times))
+
+        def decode() -> None:
+            try:
+                self._decoders.submit(predictor.card.preprocessing, photo, answer, put, slow, times)
+            except RuntimeError:  # the server ends
+                answer.cancel()
+
+        lane.ahead.enter(answer, decode)
         return answer
 
-    def _put(self, item: _Item) -> None:
-        stop = item[0].stop
+    def _lane(self, predictor: Predictor | ScoredPredictor) -> "_Lane":
+        stop = predictor.stop
         with self._lock:
             lane = self._lanes.get(stop)
             if lane is None:
-                lane = self._lanes[stop] = _Lane(self._on_batch, item[0].sessions.calls, self._is_alone)
+                lane = self._lanes[stop] = _Lane(self._on_batch, predictor.sessions, self._is_alone)
                 weakref.finalize(stop, lane.end).atexit = False
+            return lane
+
+    def _put(self, lane: "_Lane", item: _Item) -> None:
+        with self._lock:  # not while the lane is abandoned
             lane.put(item)
 
     def _is_alone(self) -> bool:
@@ -112,6 +128,8 @@ class Batcher:
 
     def close(self) -> None:
         """Finish the photos that were begun, cancel the others, and end the threads, unless a model does not return."""
+        for lane in list(self._lanes.values()):
+            lane.ahead.cancel()
         self._decoders.close()
         lanes = [(stop, lane) for stop, lane in self._lanes.items() if not lane.is_abandoned]
         for _, lane in lanes:
@@ -131,13 +149,14 @@ class Batcher:
 class _Lane:
     """The photos that wait for one model, and the threads that compute them."""
 
-    def __init__(self, on_batch: Callable[[int], object], calls: int, is_alone: Callable[[], bool]) -> None:
+    def __init__(self, on_batch: Callable[[int], object], sessions: Sessions, is_alone: Callable[[], bool]) -> None:
         self._on_batch, self._is_alone = on_batch, is_alone
+        self.ahead = DecodeAhead(_AHEAD * sessions.calls * sessions.batch)
         self._waiting: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
         self._running: dict[int, tuple[list[_Item], float]] = {}  # by thread: the batch in progress, when it began
         self._refusal: ModelHung | None = None
         name = f"predict-{id(self)}"  # one for all of them, by which model_store.py counts models that hang
-        self.threads = [threading.Thread(target=self._work, name=name, daemon=True) for _ in range(calls)]
+        self.threads = [threading.Thread(target=self._work, name=name, daemon=True) for _ in range(sessions.calls)]
         for thread in self.threads:
             thread.start()
 
