@@ -5,6 +5,9 @@ WORKERS ?= $(shell $(PYTHON) -c 'import os; print(os.cpu_count() + 1)') # one mo
 PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 INSTALLED := .venv/.installed
 
+# compiled modules and tests are kept, also where Python is told not to: each process of the tests would compile them again
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: demo test coverage slow soak check wheel docs pictures bench lock clean
 .DELETE_ON_ERROR:
 

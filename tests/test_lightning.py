@@ -86,6 +86,7 @@ class StopAfterTwo(L.Callback):
         trainer.should_stop = trainer.current_epoch == 1
 
 
+@pytest.mark.slow
 def test_training_resumes_from_a_checkpoint(photos: Path, weights: Path, tmp_path: Path) -> None:
     whole = classifier(weights, CLASSES)
     trainer(tmp_path, max_epochs=3).fit(whole, PhotoDataModule(photos, batch_size=5))

@@ -16,6 +16,7 @@ from sagehound.storage.atomic import read_csv
 from sagehound.system.project import checkout, conf_folder
 
 
+@pytest.mark.slow
 def test_help_lists_the_commands(sagehound: Command) -> None:
     shown = sagehound("--help").stdout
     assert sagehound().stdout == shown
@@ -89,6 +90,7 @@ def test_a_wrong_command_ends_in_one_line_and_code_2(
     assert not list(tmp_path.rglob("outputs/*/*"))
 
 
+@pytest.mark.slow
 def test_scripts_of_a_checkout_match_the_command(sagehound: Command, command: Command) -> None:
     given = ["data=demo", "optimizer.lr=0.1", "--cfg", "job"]
     assert sagehound("train", *given).stdout == command(*given).stdout
@@ -105,6 +107,7 @@ def test_audit_writes_its_files_without_training(sagehound: Command, photos: Pat
     assert not (tmp_path / "checked/metrics.json").exists()
 
 
+@pytest.mark.slow
 def test_options_in_the_users_config_dir(sagehound: Command, tmp_path: Path) -> None:
     """Options in --config-dir are used and listed, and are not mistaken for photo folders."""
     for name, text in {"data/mine": "name: folder\nroot: somewhere\n", "optimizer/slow": "lr: 0.00123\n"}.items():
@@ -229,6 +232,7 @@ def complete(program: Path, tmp_path: Path) -> Callable[[str, str], list[str]]:
     return offered
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("install", ["sagehound -sc install=bash", "sagehound train -sc install=bash"])
 def test_bash_completes(complete: Callable[[str, str], list[str]], install: str) -> None:
     assert complete(install, "sagehound pre") == ["predict"]

@@ -152,6 +152,7 @@ def test_settings_of_launch_suggest_its_command(
     assert hint(argv, monkeypatch).partition("; did you mean ")[2] == f"python launch.py {line}?"
 
 
+@pytest.mark.slow
 def test_the_command_lines_of_launch_compose() -> None:
     """Runs in another process, because a process has only one schema."""
     lines = [shlex.split(line.removeprefix("-m ")) for _, line in LAUNCH]

@@ -15,6 +15,7 @@ VALUES = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), max_si
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(st.dictionaries(KEYS, VALUES, max_size=6), st.booleans())
 def test_decoding_returns_the_encoded_overrides(given: dict[str, str], deletes: bool) -> None:

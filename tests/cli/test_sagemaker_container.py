@@ -246,6 +246,7 @@ def test_the_image_copies_existing_files() -> None:
     assert scripts.keys() == {"sagehound", "sagemaker-emulator"}, "train and serve belong only to the image"
 
 
+@pytest.mark.slow
 def test_the_image_has_train_and_serve_on_its_path(tmp_path: Path) -> None:
     dockerfile = (ROOT / "Dockerfile").read_text()
     (made,) = re.findall(r"^RUN (for name in .*?done)$", dockerfile, flags=re.DOTALL | re.MULTILINE)

@@ -66,6 +66,7 @@ def scenes_by_split(have: PhotoSet) -> dict[str, set[str]]:
     return {s: {Path(p.file).name[:2] for p in have.split(s)} for s in ("train", "valid", "test")}
 
 
+@pytest.mark.slow
 def test_frames_of_one_scene_are_never_divided(tmp_path: Path) -> None:
     have = photo_set(burst(tmp_path / "photos", scenes=36, frames=5, classes=3))
     by_split = scenes_by_split(have)

@@ -127,6 +127,7 @@ def test_a_step_is_one_of_the_optimizer(config: Compose, tmp_path: Path) -> None
     assert gradient[0] == pytest.approx(share.mean(0).numpy(), rel=1e-4), "of all its batches, not clipped"
 
 
+@pytest.mark.slow
 def test_intervals_reductions_and_collections(config: Compose, tmp_path: Path) -> None:
     given = ["debugger.train_interval=4", "debugger.loss_interval=3", "debugger.reductions=true"]
     chosen = ["debugger=sagemaker", "debugger.collections=[weights,predictions]"]
@@ -143,6 +144,7 @@ def test_intervals_reductions_and_collections(config: Compose, tmp_path: Path) -
     assert float(weight.reduction_value(0, "mean", abs=True, mode=modes.TRAIN)) > 0
 
 
+@pytest.mark.slow
 def test_a_resume_goes_on_beside_what_was_written(config: Compose, tmp_path: Path) -> None:
     first = train(config(*DEBUGGER), tmp_path / "run")
     before = sorted((p, p.stat().st_size) for p in (first.folder / "debugger/tensors").rglob("*"))
@@ -163,6 +165,7 @@ def files_of_at_most(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
+@pytest.mark.slow
 def test_an_error_is_told_once_and_the_training_goes_on(
     config: Compose, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -186,6 +189,7 @@ def test_an_error_is_told_once_and_the_training_goes_on(
     assert list((tmp_path / "small").rglob("*.tfevents*")), "it had begun to write"
 
 
+@pytest.mark.slow
 def test_nothing_stays_on_the_model(config: Compose, tmp_path: Path) -> None:
     from lightning.pytorch.loggers import TensorBoardLogger
 
@@ -211,6 +215,7 @@ def test_nothing_stays_on_the_model(config: Compose, tmp_path: Path) -> None:
     assert not any(p._backward_hooks for p in model.parameters())
 
 
+@pytest.mark.slow
 def test_where_sagemaker_takes_them_from(config: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = tmp_path / "debughookconfig.json"
     asked.write_text(json.dumps({"S3OutputPath": "s3://b/p", "LocalPath": str(tmp_path / "opt/tensors")}))
@@ -225,6 +230,7 @@ def test_where_sagemaker_takes_them_from(config: Compose, tmp_path: Path, monkey
     assert not (tmp_path / "opt/profiler").exists(), "SageMaker's own agent watches the machine"
 
 
+@pytest.mark.slow
 def test_a_model_without_relus_is_told_of(config: Compose, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cfg = config(
         "debugger=sagemaker",

@@ -72,6 +72,7 @@ def test_the_model_is_the_one_without_it(config: Compose, tmp_path: Path, given:
     assert "InProgress" not in evaluated.values()
 
 
+@pytest.mark.slow
 def test_a_finding_names_step_value_cause_and_override(
     config: Compose, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -113,6 +114,7 @@ def test_action_fail_ends_the_command(config: Compose, tmp_path: Path) -> None:
     assert findings(tmp_path / "run")[-1]["rule"] == "LearningRateTooHigh"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("profile", ["calibrated", "aws"])
 def test_saved_tensors_give_the_same_verdicts(config: Compose, tmp_path: Path, profile: str) -> None:
     given = [*LOCAL, *RISING, "head.hidden=[8]", f"debugger.profile={profile}", "debugger.preflight=false"]
@@ -169,6 +171,7 @@ def test_rules_are_classes_of_smdebug(config: Compose, tmp_path: Path, name: str
         assert live["meaning"] in rule.report["Details"]["Finding"]
 
 
+@pytest.mark.slow
 def test_a_rule_of_your_own_as_a_class_of_smdebug(
     config: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -187,6 +190,7 @@ def test_a_rule_of_your_own_as_a_class_of_smdebug(
         invoke_rule(rule, raise_eval_cond=True)
 
 
+@pytest.mark.slow
 def test_histograms_are_logged_once_an_epoch(config: Compose, tmp_path: Path) -> None:
     run = train(config(*LOCAL, "trainer.max_epochs=3"), tmp_path / "run")
     events = EventAccumulator(str(run.folder / "tensorboard"), {"histograms": 0}).Reload()
@@ -232,6 +236,7 @@ def test_the_command_evaluates_saved_tensors(config: Compose, sagehound: Command
         assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_rule_of_your_own_live_and_afterwards(
     config: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

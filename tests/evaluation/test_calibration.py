@@ -45,6 +45,7 @@ def test_few_photos_do_not_make_a_model_certain() -> None:
     assert fit_temperature(np.empty((0, 3), np.float32), np.empty(0, np.int64)) == 1
 
 
+@pytest.mark.slow
 def test_every_way_to_use_a_run_gives_the_same_calibrated_probabilities(run: Path, run_photos: Path) -> None:
     photo = next((run_photos / "test/002.Slate").iterdir())
     metrics = json.loads((run / "metrics.json").read_text())
@@ -72,6 +73,7 @@ def test_every_way_to_use_a_run_gives_the_same_calibrated_probabilities(run: Pat
         assert list(found.values()) == pytest.approx(expected, abs=1e-4), name
 
 
+@pytest.mark.slow
 def test_calibration_can_be_turned_off(config: Compose, tmp_path: Path) -> None:
     runs = {on: train(config(f"calibrate={on}"), tmp_path / on) for on in ("true", "false")}
     scaled, plain = runs["true"].metrics, runs["false"].metrics

@@ -227,6 +227,7 @@ except ConfigError as error:
     assert done.stdout == f"logger.x needs {module}, which is not installed: pip install 'sagehound[{module}]'\n"
 
 
+@pytest.mark.slow
 def test_a_server_that_does_not_answer_is_one_line(
     config: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -239,6 +240,7 @@ def test_a_server_that_does_not_answer_is_one_line(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given", ["none", "[]"])
 def test_no_logger(config: Compose, tmp_path: Path, given: str) -> None:
     run = train.train(config(f"logger={given}", "results=all"), tmp_path / "run")

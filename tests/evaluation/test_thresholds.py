@@ -69,6 +69,7 @@ print(inference.output_fn(prediction, "application/json; unknown=1; coverage=0.9
 """
 
 
+@pytest.mark.slow
 def test_the_plain_handler_gives_the_scores_of_the_server(run: Path, run_photos: Path) -> None:
     photo = next((run_photos / "test/002.Slate").iterdir())
     metrics = json.loads((run / "metrics.json").read_text())

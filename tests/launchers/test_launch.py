@@ -99,6 +99,7 @@ def test_models_are_named_after_their_runs(tmp_path: Path) -> None:
         names([str(tmp_path / "a"), str(tmp_path / "b/a")])
 
 
+@pytest.mark.slow
 def test_several_models_behind_one_server(run: Path, tmp_path: Path, photo: bytes) -> None:
     (tmp_path / "other").symlink_to(run)
     copy = tmp_path / "copy.tar.gz"

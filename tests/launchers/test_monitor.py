@@ -64,6 +64,7 @@ def test_test_photos_have_not_changed(launch: Command, run: Path, run_photos: Pa
     assert not re.findall(r"(?:src|href)=\"(?!data:|#)", page), "no outside address"
 
 
+@pytest.mark.slow
 def test_dark_photos_are_named_and_can_fail_the_command(
     launch: Command, run: Path, run_photos: Path, tmp_path: Path
 ) -> None:
@@ -117,6 +118,7 @@ def old(run: Path, tmp_path: Path) -> Path:
     return tmp_path / "old.tar.gz"
 
 
+@pytest.mark.slow
 def test_an_older_model_takes_a_baseline_of_photos(
     launch: Command, old: Path, run_photos: Path, tmp_path: Path
 ) -> None:
@@ -161,6 +163,7 @@ def captured(root: Path, bodies: list[tuple[str, bytes]], **types: list[str]) ->
     return root
 
 
+@pytest.mark.slow
 def test_captured_requests_newest_first(launch: Command, run: Path, run_photos: Path, tmp_path: Path) -> None:
     dark = changed(run_photos / "test", tmp_path / "dark", darker)
     photos = [f.read_bytes() for f in [*sorted(run_photos.rglob("test/*/*")), *sorted(dark.rglob("*.jpg"))]]
@@ -225,6 +228,7 @@ def test_settings_that_contradict(launch: Command, arguments: list[str], message
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_missing_or_has_no_photo(launch: Command, run: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for arguments, message in (

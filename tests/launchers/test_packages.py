@@ -67,6 +67,7 @@ def test_only_a_better_model_replaces_the_approved_one(run: Path, tmp_path: Path
         gate.check_better(package.Package(bad.model, "other", {}, "", ""), registry, "dogs")
 
 
+@pytest.mark.slow
 def test_versions_in_a_folder(launch: Command, run: Path, tmp_path: Path) -> None:
     given = ["registry=local", DATA, "registry.group=dogs"]
     first = launch(*given, f"model={run}", "registry.require=test.top1>=0.1,valid.loss<99")
@@ -92,6 +93,7 @@ def test_versions_in_a_folder(launch: Command, run: Path, tmp_path: Path) -> Non
     assert (missing.returncode, "dogs has no such version; it has 1 (Approved)" in missing.stderr) == (2, True)
 
 
+@pytest.mark.slow
 def test_a_version_that_waits_is_approved_if_asked_for(launch: Command, run: Path) -> None:
     given = ["registry=local", DATA, "registry.group=fish", f"model={run}"]
     assert "registered: registry:fish@1 (PendingManualApproval)" in launch(*given).stdout

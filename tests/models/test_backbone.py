@@ -260,6 +260,7 @@ def hub(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     server.server_close()
 
 
+@pytest.mark.slow
 def test_a_slow_hub_is_waited_for_and_cached_weights_need_no_hub(
     hub: ThreadingHTTPServer, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

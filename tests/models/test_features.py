@@ -60,6 +60,7 @@ def numbers(scores: dict[str, Any]) -> dict[str, float]:
     return {name: value for name, value in scores.items() if not name.endswith("_interval")}
 
 
+@pytest.mark.slow
 def test_a_cached_run_reports_what_an_uncached_evaluation_finds(config: Compose, tmp_path: Path) -> None:
     run = train(config(EXACT, "head.hidden=[8]"), tmp_path / "run")
     again = evaluated_again_without_features(config(EXACT, "head.hidden=[8]"), run)
@@ -77,6 +78,7 @@ def test_in_half_precision_valid_and_test_are_still_evaluated_in_32_bits(config:
     assert again["train"]["loss"] != run.metrics["train"]["loss"], "or the train photos were not passed in half"
 
 
+@pytest.mark.slow
 def test_a_cached_run_learns_what_an_uncached_one_learns(config: Compose, tmp_path: Path) -> None:
     kept = curves(train(config(EXACT), tmp_path / "a").folder)
     passed = curves(train(config(EXACT, "features.cache=false"), tmp_path / "b").folder)
@@ -84,6 +86,7 @@ def test_a_cached_run_learns_what_an_uncached_one_learns(config: Compose, tmp_pa
         assert [v for _, v in kept[tag]] == pytest.approx([v for _, v in passed[tag]], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_each_photo_is_read_once_whatever_the_number_of_epochs_and_runs(
     config: Compose, tmp_path: Path, read: list[str]
 ) -> None:
@@ -95,6 +98,7 @@ def test_each_photo_is_read_once_whatever_the_number_of_epochs_and_runs(
     assert same_weights(first.folder, again.folder)
 
 
+@pytest.mark.slow
 def test_only_what_changed_is_computed_again(config: Compose, photos: Path, tmp_path: Path, read: list[str]) -> None:
     train(config(EXACT), tmp_path / "a")
     read.clear()
@@ -104,6 +108,7 @@ def test_only_what_changed_is_computed_again(config: Compose, photos: Path, tmp_
     assert read == ["001.Amber/003.jpg"], "a photo that moves to another split is the same photo"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["weights", "backbone", "precision", "preprocessing"])
 def test_another_backbone_weight_precision_or_size_is_computed_anew(
     config: Compose, weights: Path, tmp_path: Path, read: list[str], change: str, monkeypatch: pytest.MonkeyPatch
@@ -128,6 +133,7 @@ def test_another_backbone_weight_precision_or_size_is_computed_anew(
     assert len(read) == (24 if change == "precision" else 45), "valid and test are evaluated in 32 bits anyway"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("suffix", "computed"), [(".jpg", 0), (".heic", 46)])
 def test_another_pillow_heif_computes_sets_with_heic_photos_anew(
     config: Compose,
@@ -161,6 +167,7 @@ def test_a_damaged_entry_is_computed_again(config: Compose, tmp_path: Path, read
     assert numbers(again.metrics["test"]) == pytest.approx(numbers(first.metrics["test"]), abs=1e-5)
 
 
+@pytest.mark.slow
 def test_views_are_kept_beside_the_centre_and_shared_by_runs_of_any_seed(
     config: Compose, tmp_path: Path, read: list[str]
 ) -> None:
@@ -183,6 +190,7 @@ def test_random_augmentation_without_views_is_new_in_every_epoch(
     assert "features.views" in capsys.readouterr().out, "the way to a faster run is named"
 
 
+@pytest.mark.slow
 def test_gradual_fine_tuning_uses_features_until_the_backbone_learns(
     config: Compose, tmp_path: Path, read: list[str]
 ) -> None:
@@ -324,6 +332,7 @@ def test_a_folded_backbone_computes_the_same(name: str) -> None:
         assert all("forward" in m.__dict__ for m in norms), "every BatchNorm was folded away"
 
 
+@pytest.mark.slow
 def test_a_sweep_leaves_scores_and_computes_features_once(config: Compose, tmp_path: Path, read: list[str]) -> None:
     for number in range(3):
         run = train(config("results=scores", f"optimizer.lr={10**-number}"), tmp_path / str(number))

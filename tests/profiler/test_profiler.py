@@ -106,6 +106,7 @@ def test_a_slow_transform_of_your_own_is_named(
     assert "augment.transform takes long" in finding["cause"]
 
 
+@pytest.mark.slow
 def test_a_batch_of_one_is_named_and_its_override_helps(config: Compose, tmp_path: Path) -> None:
     run = train(config(*LOCAL, "data.batch_size=1"), tmp_path / "run")
     override = findings(run.folder)["BatchSize"]

@@ -73,6 +73,7 @@ def folder(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return here / "run"
 
 
+@pytest.mark.slow
 def test_a_run_writes_a_page_that_a_person_can_read(folder: Path, browser: Browser) -> None:
     check(browser, folder / report.NAME)
     page = opened(browser, folder / report.NAME, 1000)
@@ -192,6 +193,7 @@ def test_what_not_to_trust(folder: Path) -> None:
     assert "fewer than ten test photos" in sentences
 
 
+@pytest.mark.slow
 def test_a_report_afterwards_and_of_several_runs(folder: Path, command: Command, tmp_path: Path) -> None:
     from sagehound.cli import report_command
 
@@ -262,6 +264,7 @@ def search(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_search_of_forty_trials(search: Path, browser: Browser) -> None:
     path = report.write_any([search])
     check(browser, path)
@@ -321,6 +324,7 @@ def test_many_classes_stay_small(tmp_path: Path, browser: Browser) -> None:
     check(browser, path)
 
 
+@pytest.mark.slow
 def test_near_duplicates_are_shown_with_one_photo_of_each_split(folder: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(folder, tmp_path / "copy")
     audit = json.loads((copy / "audit.json").read_text())
@@ -335,6 +339,7 @@ def test_near_duplicates_are_shown_with_one_photo_of_each_split(folder: Path, tm
     assert [f for f in group if f">{f}<" in shown[:200_000].partition("<h2")[0]] == [group[0], group[2]]
 
 
+@pytest.mark.slow
 def test_names_of_photos_are_text_and_never_markup(folder: Path, browser: Browser, tmp_path: Path) -> None:
     copy = shutil.copytree(folder, tmp_path / "copy")
     file = copy / "predictions.csv"
@@ -344,6 +349,7 @@ def test_names_of_photos_are_text_and_never_markup(folder: Path, browser: Browse
     page.close()
 
 
+@pytest.mark.slow
 def test_a_report_that_fails_does_not_fail_the_run(
     config: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

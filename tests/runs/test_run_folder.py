@@ -85,6 +85,7 @@ def test_a_refused_command_changes_no_file(
     assert digest(mine) == before
 
 
+@pytest.mark.slow
 def test_a_resume_without_artifact_removes_the_old_model(
     config: Compose, mine: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -121,6 +122,7 @@ def test_a_resume_without_plots_removes_the_old_ones(
     assert (mine / "predictions.csv").exists()
 
 
+@pytest.mark.slow
 def test_another_run_is_refused_or_overwritten(config: Compose, mine: Path, tmp_path: Path) -> None:
     for name in ("notes.txt", "plots/mine.png", "tensorboard/notes.txt"):
         (mine / name).write_text("a user's")

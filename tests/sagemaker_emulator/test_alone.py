@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from emulator_helpers import BUCKET, ROLE
 
 BLOCK = """
@@ -54,6 +55,7 @@ def image(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_job_runs_in_a_process_that_cannot_import_sagehound(tmp_path: Path) -> None:
     program = image(tmp_path / "mine") / "bin/train"
     code = f"""{BLOCK}
@@ -68,6 +70,7 @@ with Emulator(Path("state"), settings=Settings(images={{"^mine:": {{"train": [{s
     assert (done.stdout.split(), done.returncode) == (["Completed", "Stopped", "True"], 0), done.stderr
 
 
+@pytest.mark.slow
 def test_the_command_runs_an_environments_train_for_an_image(tmp_path: Path) -> None:
     folder = image(tmp_path / "mine")
     start = f"{BLOCK}\nfrom sagemaker_emulator.__main__ import main\nmain()"
@@ -89,6 +92,7 @@ def test_the_command_runs_an_environments_train_for_an_image(tmp_path: Path) -> 
         process.wait(20)
 
 
+@pytest.mark.slow
 def test_an_image_that_nothing_is_known_about_is_refused_with_the_option(tmp_path: Path) -> None:
     code = f"""
 from pathlib import Path

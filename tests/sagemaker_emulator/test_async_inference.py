@@ -61,6 +61,7 @@ def arrived(s3: Client, uri: str) -> bytes:
     return content(s3, key)
 
 
+@pytest.mark.slow
 def test_an_asynchronous_call_leaves_its_result_or_its_failure_in_s3(tiny: Emulator) -> None:
     described = endpoint(tiny, "later", AsyncInferenceConfig=ASYNC)
     assert described["EndpointStatus"] == "InService"
@@ -93,6 +94,7 @@ def test_an_asynchronous_call_leaves_its_result_or_its_failure_in_s3(tiny: Emula
         runtime.invoke_endpoint_async(EndpointName="now", InputLocation=f"s3://{BUCKET}/in/a")
 
 
+@pytest.mark.slow
 def test_calls_that_were_accepted_are_answered_after_a_restart(tmp_path: Path) -> None:
     with hosting(tmp_path / "e") as first:
         endpoint(first, "later", AsyncInferenceConfig=ASYNC)
@@ -103,6 +105,7 @@ def test_calls_that_were_accepted_are_answered_after_a_restart(tmp_path: Path) -
         assert not list((tmp_path / "e").rglob("async-invocation/*.json")), "no call is left"
 
 
+@pytest.mark.slow
 def test_waiting_calls_need_no_thread_each_and_fail_with_their_endpoint(tiny: Emulator) -> None:
     endpoint(tiny, "later", AsyncInferenceConfig=ASYNC)
     url, before = f"{tiny.url}/endpoints/later/async-invocations", threading.active_count()
@@ -136,6 +139,7 @@ def test_captured_calls_lie_in_s3_as_json_lines(tiny: Emulator) -> None:
     assert numbers["eventMetadata"]["inferenceId"] == "id7"
 
 
+@pytest.mark.slow
 def test_a_serverless_endpoint_serves_its_number_of_requests_at_a_time(tiny: Emulator) -> None:
     less = {
         "VariantName": "a",

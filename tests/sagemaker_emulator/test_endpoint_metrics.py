@@ -171,6 +171,7 @@ def test_alarms_on_metrics_of_ones_own_are_evaluated_too(emulator: Emulator) -> 
         until(state, lambda found, expected=expected: found == expected)  # type: ignore[misc]
 
 
+@pytest.mark.slow
 def test_scaling_policies_are_stored_and_marked_as_not_executed(emulator: Emulator) -> None:
     scaling = client(emulator, "application-autoscaling")
     target = {

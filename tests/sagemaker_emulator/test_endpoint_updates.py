@@ -208,6 +208,7 @@ def test_an_update_that_exceeds_its_time_limit_is_rolled_back(
     assert invoke(models, "e")["model"] == "old"
 
 
+@pytest.mark.slow
 def test_a_rolling_update_ends_the_old_instances_batch_by_batch(models: Emulator, sm: Client) -> None:
     batch = {"Type": "INSTANCE_COUNT", "Value": 1}
     config = {"RollingUpdatePolicy": {"MaximumBatchSize": batch, "WaitIntervalInSeconds": 1}}
@@ -267,6 +268,7 @@ def test_a_policy_and_properties_of_variants_are_retained_if_wanted(models: Emul
         assert found["LastDeploymentConfig"] == given
 
 
+@pytest.mark.slow
 def test_an_asynchronous_call_ends_on_the_old_containers(tmp_path: Path) -> None:
     with hosting(tmp_path / "emulator", response=0.2) as emulator:
         sm, s3 = client(emulator, "sagemaker"), client(emulator, "s3")

@@ -150,6 +150,7 @@ def test_what_a_container_says_comes_back_as_a_model_error(emulator: Emulator) -
         assert said["Error"]["Message"].startswith(start)
 
 
+@pytest.mark.slow
 def test_a_container_that_is_slow_or_ends_is_a_model_error_and_it_is_started_again(tmp_path: Path) -> None:
     with hosting(tmp_path / "emulator", response=1.0) as emulator:
         make_model(emulator, "m")
@@ -210,6 +211,7 @@ def test_what_no_process_can_be_started_with_fails_the_endpoint(emulator: Emulat
     assert "could not be started" in found["FailureReason"]
 
 
+@pytest.mark.slow
 def test_traffic_goes_by_weight_or_to_the_wanted_variant(emulator: Emulator, sm: Client) -> None:
     for name in ("old", "new"):
         make_model(emulator, name)
@@ -253,6 +255,7 @@ def test_the_largest_weights_may_be_added(emulator: Emulator) -> None:
     assert {invoke(emulator, "dogs")["model"] for _ in range(5)} == {"m"}
 
 
+@pytest.mark.slow
 def test_an_update_lets_no_request_down(emulator: Emulator, sm: Client) -> None:
     make_model(emulator, "old")
     make_model(emulator, "new", READY_AFTER="1")
@@ -295,6 +298,7 @@ def test_an_update_that_fails_leaves_the_old_one(emulator: Emulator, sm: Client)
     assert invoke(emulator, "e")["model"] == "old"
 
 
+@pytest.mark.slow
 def test_endpoints_are_in_service_again_after_a_restart(tmp_path: Path) -> None:
     with hosting(tmp_path / "emulator") as emulator:
         make_model(emulator, "m", READY_AFTER="1")
@@ -316,6 +320,7 @@ def test_endpoints_are_in_service_again_after_a_restart(tmp_path: Path) -> None:
         assert sm.describe_endpoint(EndpointName="failed")["EndpointStatus"] == "Failed"
 
 
+@pytest.mark.slow
 def test_what_was_begun_when_the_emulator_ended_is_begun_again_or_undone(tmp_path: Path) -> None:
     with hosting(tmp_path / "emulator") as emulator:
         make_model(emulator, "m")
@@ -407,6 +412,7 @@ def test_what_cannot_be_loaded_is_told(many: Emulator) -> None:
     assert invoke(many, "zoo", TargetModel="a.tar.gz")["model"] == "a"
 
 
+@pytest.mark.slow
 def test_a_model_is_loaded_once_however_many_ask_and_others_are_answered_meanwhile(many: Emulator) -> None:
     make_model(many, "zoo", many=True, LOADING="1")
     make_endpoint(many, "zoo", variant("zoo"))
@@ -428,6 +434,7 @@ def test_a_model_that_takes_too_long_to_load_is_not_ready_yet(tmp_path: Path) ->
             invoke(emulator, "zoo", TargetModel="a.tar.gz")
 
 
+@pytest.mark.slow
 def test_models_are_loaded_anew_after_their_container_forgot_them_or_ended(many: Emulator) -> None:
     make_model(many, "zoo", many=True)
     make_endpoint(many, "zoo", variant("zoo"))
@@ -500,6 +507,7 @@ def test_a_variant_that_aws_refuses_is_refused(
     assert sm.list_endpoint_configs()["EndpointConfigs"] == []
 
 
+@pytest.mark.slow
 def test_serverless_variants_have_their_own_rules(many: Emulator) -> None:
     make_model(many, "m")
     make_model(many, "zoo", many=True)

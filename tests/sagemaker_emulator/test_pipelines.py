@@ -246,6 +246,7 @@ def test_steps_run_in_order_and_hand_their_results_on(emulator: Emulator) -> Non
         sm.describe_pipeline(PipelineName="dogs")
 
 
+@pytest.mark.slow
 def test_a_branch_that_fails_a_cache_and_a_retry(emulator: Emulator) -> None:
     sm = client(emulator, "sagemaker")
     create(sm, "dogs", definition(CacheConfig={"Enabled": True, "ExpireAfter": "P1D"}))

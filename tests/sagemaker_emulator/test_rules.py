@@ -94,6 +94,7 @@ def test_a_job_that_writes_no_tensors(emulator: Emulator, sm: Client) -> None:
     assert "no tensors of losses" in result["Overfit"][1]
 
 
+@pytest.mark.slow
 def test_system_metrics_are_those_that_smdebug_reads(
     emulator: Emulator, sm: Client, s3: Client, tmp_path: Path
 ) -> None:

@@ -302,6 +302,7 @@ def test_the_default_handlers_read_and_write_arrays(emulator: Emulator, sm: Clie
             call(emulator, "defaults", body, kind, accept)
 
 
+@pytest.mark.slow
 def test_a_module_of_torch_gets_floats(emulator: Emulator, sm: Client, s3: Client) -> None:
     """As in AWS's image of PyTorch; NumPy's float64 become doubles, which such a model refuses."""
     deploy(sm, "linear", {"Image": INFERENCE, "ModelDataUrl": model_data(s3, "l.tar.gz", 1, LINEAR)})
@@ -353,6 +354,7 @@ def test_several_models_behind_one_endpoint(emulator: Emulator, sm: Client, s3: 
         assert json.loads(said["Body"].read())["y"] == [expected]
 
 
+@pytest.mark.slow
 def test_requirements_are_installed_beside_the_environment(emulator: Emulator, sm: Client, s3: Client) -> None:
     """What the environment has is not installed again; the rest does not change the environment."""
     wheel = io.BytesIO()

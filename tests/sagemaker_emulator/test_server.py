@@ -135,6 +135,7 @@ def test_faults_befall_the_query_protocol_and_everything(emulator: Emulator) -> 
         client(emulator, "sts").get_caller_identity()
 
 
+@pytest.mark.slow
 def test_an_answer_may_be_lost_after_the_job_was_started(emulator: Emulator, sm: Client) -> None:
     control(emulator, "faults", [{"operation": "CreateTrainingJob", "kind": "drop", "after": True}])
     with pytest.raises(ConnectionClosedError):
@@ -266,6 +267,7 @@ def test_the_command_ends_with_its_terminal_or_with_the_program_that_started_it(
     assert not (tmp_path / "e/address.json").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="needs tgkill")
 def test_a_signal_that_another_thread_takes_ends_the_command(tmp_path: Path) -> None:
     process, _ = start(tmp_path / "e")
@@ -275,6 +277,7 @@ def test_a_signal_that_another_thread_takes_ends_the_command(tmp_path: Path) -> 
     assert process.wait(10) == 0
 
 
+@pytest.mark.slow
 def test_the_command_says_what_a_shell_needs_and_ends_cleanly(tmp_path: Path) -> None:
     process, exports = start(tmp_path / "e")
     address = json.loads((tmp_path / "e/address.json").read_text())

@@ -32,6 +32,7 @@ def unwritable(name: str) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 def test_jobs_logs_metrics_and_requests_are_shown(emulator: Emulator, sm: Client, browser: Browser) -> None:
     metrics = {"MetricDefinitions": [{"Name": "loss", "Regex": "loss=([0-9.]+)"}]}
     code = f"print('loss=0.25'); print({EVIL!r}); raise SystemExit({EVIL!r})"

@@ -218,6 +218,7 @@ while True: time.sleep(0.05)
         sm.stop_training_job(TrainingJobName="live")
 
 
+@pytest.mark.slow
 def test_a_job_that_does_not_listen_is_killed_with_all_it_started(sm: Client, tmp_path: Path) -> None:
     code = """
 import subprocess
@@ -276,6 +277,7 @@ time.sleep(600)
     assert ended(sm, "ill")["FailureReason"] == "AlgorithmError: the second is ill, exit code: 7"
 
 
+@pytest.mark.slow
 def test_a_spot_job_goes_on_from_its_checkpoint_after_an_interruption(
     emulator: Emulator, sm: Client, s3: Client
 ) -> None:

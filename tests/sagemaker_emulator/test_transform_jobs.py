@@ -157,6 +157,7 @@ def test_what_fails_once_is_sent_again(emulator: Emulator, sm: Client, s3: Clien
     assert f"{BUCKET}/photos/1: Bad HTTP status received from algorithm: 500" in data_log(emulator, "never")
 
 
+@pytest.mark.slow
 def test_an_invocation_has_a_time_limit(emulator: Emulator, sm: Client, s3: Client) -> None:
     put(s3, photos__1=b"sleep 20")
     limits = {"InvocationsTimeoutInSeconds": 1, "InvocationsMaxRetries": 0}

@@ -59,6 +59,7 @@ def jobs_of(sm: Client, name: str, **more: Client) -> list[dict[str, Any]]:
     return found
 
 
+@pytest.mark.slow
 def test_a_random_search_finds_the_best_of_its_jobs(emulator: Emulator, sm: Client) -> None:
     code = SCORE + "; print(json.dumps(hyperparameters))"
     sm.create_hyper_parameter_tuning_job(**tuning("search", code, most=12, parallel=3))
@@ -103,6 +104,7 @@ print("loss=1")
     assert finished(sm, "both")["TrainingJobStatusCounters"]["Completed"] == 2
 
 
+@pytest.mark.slow
 def test_the_same_seed_proposes_the_same(emulator: Emulator, sm: Client) -> None:
     for name, seed in (("a", 5), ("b", 5), ("c", 6)):
         config = {"Strategy": "Bayesian", "RandomSeed": seed}
@@ -121,6 +123,7 @@ def test_a_grid_tries_every_combination(emulator: Emulator, sm: Client) -> None:
     assert found["BestTrainingJob"]["TunedHyperParameters"]["lr"] == "0.1"
 
 
+@pytest.mark.slow
 def test_a_warm_start_begins_near_what_its_parent_found(emulator: Emulator, sm: Client) -> None:
     ranges = {"CategoricalParameterRanges": [{"Name": "lr", "Values": ["0.1", "0.5", "0.9", "0.7"]}]}
     grid_ = {"Strategy": "Grid", "ParameterRanges": ranges}
@@ -177,6 +180,7 @@ for epoch in range(3 if number == 1 else 600):
     assert found["BestTrainingJob"]["FinalHyperParameterTuningJobObjectiveMetric"]["Value"] == 1
 
 
+@pytest.mark.slow
 def test_hyperband_gives_the_best_third_more_epochs(emulator: Emulator, sm: Client) -> None:
     code = """
 number = int(os.environ["TRAINING_JOB_NAME"].split("-")[1])

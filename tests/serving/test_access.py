@@ -177,6 +177,7 @@ def test_the_content_of_a_refused_file_is_not_told(server: Server, tmp_path: Pat
     assert "hunter2" not in answer.json()["error"]["message"]
 
 
+@pytest.mark.slow
 def test_an_open_server_warns_in_a_line_and_lets_nobody_change_its_models(
     run: Path, tmp_path: Path, photo: bytes
 ) -> None:
@@ -215,6 +216,7 @@ def test_clients_have_a_rate_each_and_a_network_is_one() -> None:
     assert [limit.wait("2001:db8::1"), limit.wait("2001:db8::2"), limit.wait("2001:db8:0:1::1")] == [0, 2, 0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("setting", "reason"),
     [

@@ -219,6 +219,7 @@ def test_models_come_and_go(server: Server, run: Path, photo: bytes) -> None:
     assert server.request("POST", "/models", b" " * 100_000, Content_Type="application/json").status == 413
 
 
+@pytest.mark.slow
 def test_too_many_requests_are_told_to_come_again(run: Path, tmp_path: Path, photo: bytes) -> None:
     server = Server(tmp_path, f"model={run}", "deploy.max_requests=1")
     large = json.dumps({"instances": [b64(png(7000, 7000))] * 3}).encode()
@@ -232,6 +233,7 @@ def test_too_many_requests_are_told_to_come_again(run: Path, tmp_path: Path, pho
     assert server.stop() == (143, "")
 
 
+@pytest.mark.slow
 def test_256_clients_wait_instead_of_being_refused(server: Server, photo: bytes) -> None:
     """Load balancers open some hundred connections; at 7 ms a photo the last of 256 waits 1.8 s."""
     with ThreadPoolExecutor(256) as clients:
@@ -239,6 +241,7 @@ def test_256_clients_wait_instead_of_being_refused(server: Server, photo: bytes)
     assert answers == [200] * 512
 
 
+@pytest.mark.slow
 def test_sigterm_answers_what_was_begun(run: Path, tmp_path: Path, photo: bytes) -> None:
     server = Server(tmp_path, f"model={run}")
     half = server.connect()
@@ -350,6 +353,7 @@ def container(run: Path, tmp_path: Path) -> Iterator[str]:
     assert process.wait(30) == 143
 
 
+@pytest.mark.slow
 def test_the_containers_command_serves_the_same(container: str, run: Path, photo: bytes) -> None:
     import urllib3
 

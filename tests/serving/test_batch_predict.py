@@ -25,6 +25,7 @@ def rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_a_folder_of_any_shape_becomes_a_table(launch: Command, run: Path, tmp_path: Path) -> None:
     photos = tmp_path / "flat"
     for i, name in enumerate(["b.jpg", "deep/er/a.png", 'odd, "name".jpg', "ü.webp", "z\rz.jpg"]):
@@ -90,6 +91,7 @@ def test_a_killed_command_goes_on_where_it_was(
     assert (tmp_path / "whole.csv").read_bytes() == (tmp_path / "out.csv").read_bytes()
 
 
+@pytest.mark.slow
 def test_what_changed_meanwhile_is_not_gone_on_with(
     run: Path, run_photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -134,6 +136,7 @@ def _after(count: int, first: object, then: object) -> object:
 NAMES = ("=cmd|' C calc'!A0", "+1", "@x", "-x", "'=quoted", "new\nline", "\rreturn", "\ttab", 'a "b", c;=d', "plain")
 
 
+@pytest.mark.slow
 def test_odd_names_come_back_and_a_spreadsheet_runs_none(launch: Command, run: Path, tmp_path: Path) -> None:
     import pandas
 

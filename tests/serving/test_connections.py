@@ -53,6 +53,7 @@ def test_the_body_of_a_client_that_offers_http_2_is_read(server: Server, photo: 
         assert client.recv(1000).startswith(b"HTTP/1.1 200 ")
 
 
+@pytest.mark.slow
 def test_an_idle_connection_ends_after_keep_alive(run: Path, tmp_path: Path, photo: bytes) -> None:
     server = Server(tmp_path, f"model={run}", "deploy.keep_alive=1")
     with server.connect() as client:
@@ -89,6 +90,7 @@ def test_a_head_that_does_not_end_is_given_up_after_20_seconds(server: Server, p
         assert not any(is_open(client) for client in (silent, begun, drip, second))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit of open files")
 def test_many_silent_connections_lock_nobody_out(run: Path, tmp_path: Path, photo: bytes) -> None:
     server = Server(tmp_path, f"model={run}", files=256)
@@ -110,6 +112,7 @@ def test_many_silent_connections_lock_nobody_out(run: Path, tmp_path: Path, phot
     assert "128 connections" in errors
 
 
+@pytest.mark.slow
 def test_the_files_of_a_killed_server_are_removed_at_the_next_start(run: Path, tmp_path: Path) -> None:
     scratch = tmp_path / "tmp"
     scratch.mkdir()

@@ -84,6 +84,7 @@ def test_nothing_is_left_of_what_was_unpacked(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_what_computes_with_a_model_goes_on_while_it_is_unloaded(run: Path, run_photos: Path) -> None:
     models = ModelStore(10**9)
     models.load("a", str(run))

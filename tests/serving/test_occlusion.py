@@ -65,6 +65,7 @@ def test_what_cannot_be_explained_is_one_message(server: Server, body: bytes, qu
     assert said["error"]["message"] == message  # type: ignore[index]
 
 
+@pytest.mark.slow
 def test_many_explanations_stall_nobody(server: Server, photo: bytes) -> None:
     with ThreadPoolExecutor(60) as pool:
         attacks = [pool.submit(explained, server, photo) for _ in range(60)]

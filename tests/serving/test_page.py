@@ -205,6 +205,7 @@ def test_axe_finds_nothing(browser: Browser, server: Server, slate: Path, width:
     page.close()
 
 
+@pytest.mark.slow
 def test_the_description_works_without_any_other_address(browser: Browser, server: Server) -> None:
     page = browser.new_page()
     asked: list[str] = []
@@ -301,6 +302,7 @@ def test_the_programs_of_the_page_work(page: Page, slate: Path, tmp_path: Path) 
     expect(page.get_by_role("button", name=re.compile("Copied|Selected"))).to_be_visible()
 
 
+@pytest.mark.slow
 def test_users_tell_the_right_class(browser: Browser, run: Path, slate: Path, tmp_path: Path) -> None:
     server = Server(tmp_path / "server", f"model={run}", f"deploy.feedback={tmp_path}/kept")
     page = browser.new_page()

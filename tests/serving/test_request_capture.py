@@ -22,6 +22,7 @@ def body(side: dict[str, str]) -> bytes:
     return base64.b64decode(side["data"])
 
 
+@pytest.mark.slow
 def test_the_server_captures_what_it_answered(
     run: Path, photo: bytes, run_photos: Path, launch: Command, tmp_path: Path
 ) -> None:

@@ -91,6 +91,7 @@ def test_samples_of_a_hostile_archive_are_refused(server: Server, model: Path, t
         assert server.request("GET", f"/models/{name}/samples/0").status == 404, "the folder is a link"
 
 
+@pytest.mark.slow
 def test_the_page_classifies_a_sample_by_a_click_or_by_keyboard(browser: Browser, server: Server, model: Path) -> None:
     with loaded(server, model) as name:
         page = browser.new_page(viewport={"width": 360, "height": 740}, bypass_csp=True)

@@ -132,6 +132,7 @@ def test_photos_of_one_request_have_numbers_and_a_large_request_has_few_spans(
     assert statuses == [200, 400]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("extra")
 def test_a_collector_that_does_not_respond_holds_up_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:

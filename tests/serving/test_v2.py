@@ -187,6 +187,7 @@ def test_every_response_has_the_requests_identifier(server: Server, photo: bytes
     assert (refused.status, refused.json()["request_id"]) == (421, "order-9")
 
 
+@pytest.mark.slow
 def test_each_request_is_a_line_of_json(run: Path, photo: bytes, tmp_path: Path) -> None:
     server = Server(tmp_path, f"model={run}", "deploy.log=json", SAGEHOUND_TOKEN="t" * 20)
     own = {"Authorization": f"Bearer {'t' * 20}"}

@@ -216,6 +216,7 @@ def test_a_process_that_cannot_be_started_is_tried_again(
     assert "no process could be started (Cannot allocate memory); another one is started" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_stopped_processes_end_in_time() -> None:
     def serve(ready: Callable[[], None]) -> None:
         ready()

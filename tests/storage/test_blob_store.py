@@ -176,6 +176,7 @@ def test_a_cache_that_is_removed_meanwhile_is_missed_not_misread(tmp_path: Path)
     assert not any(held(store, range(3)))
 
 
+@pytest.mark.slow
 def test_threads_may_read_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_opened", lru_cache(maxsize=3)(module._opened.__wrapped__))
     for n in range(40):

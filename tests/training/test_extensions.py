@@ -99,6 +99,7 @@ def test_a_dev_run_ends_cleanly_and_says_what_it_left(
     assert left == {"audit.json", "config.yaml", "history.csv", "overrides.yaml", "splits.csv"} - {"overrides.yaml"}
 
 
+@pytest.mark.slow
 def test_own_checkpoints_and_early_stopping_stand_beside_ours(config: Compose, tmp_path: Path) -> None:
     keep = "{_target_: lightning.pytorch.callbacks.ModelCheckpoint, save_top_k: -1, monitor: valid/top1, mode: max}"
     stop = "{_target_: lightning.pytorch.callbacks.EarlyStopping, monitor: train/loss, stopping_threshold: 99.0}"

@@ -24,6 +24,7 @@ def epochs_of(folder: Path) -> list[str]:
         return [row["epoch"] for row in csv.DictReader(file)]
 
 
+@pytest.mark.slow
 def test_harmful_training_leaves_the_solved_head(
     config: Compose, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -118,6 +119,7 @@ def test_a_run_that_gets_more_epochs_is_the_one_that_had_them(
     assert {**again.metrics, "seconds": 0} == {**whole.metrics, "seconds": 0}, "the weights are not interpolated twice"
 
 
+@pytest.mark.slow
 def test_interpolated_weights_are_not_trained_further(config: Compose, tmp_path: Path) -> None:
     given = ["finetune=full", *HARMFUL, "trainer.max_epochs=1"]
     train(config(*given), tmp_path / "run")
@@ -126,6 +128,7 @@ def test_interpolated_weights_are_not_trained_further(config: Compose, tmp_path:
         train(config(*given[:-1], f"resume={best}"), tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_resume_without_start_ckpt_says_so(
     config: Compose, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -138,6 +141,7 @@ def test_a_resume_without_start_ckpt_says_so(
     assert "start.ckpt is missing, so the weights will not be interpolated" in printed
 
 
+@pytest.mark.slow
 def test_the_solution_replaces_the_head_epochs_of_gradual(config: Compose, tmp_path: Path) -> None:
     run = train(config("finetune=gradual", "finetune.head_epochs=2", "trainer.max_epochs=3"), tmp_path / "run")
     assert epochs_of(run.folder) == ["1"]
@@ -146,6 +150,7 @@ def test_the_solution_replaces_the_head_epochs_of_gradual(config: Compose, tmp_p
     assert not unchanged, "all layers are trained"
 
 
+@pytest.mark.slow
 def test_a_trial_chooses_too_and_keeps_no_checkpoint(config: Compose, tmp_path: Path) -> None:
     run = train(config("finetune=full", "results=scores", "trainer.max_epochs=1", "trainer.ema=0.5"), tmp_path / "run")
     kept = {one["alpha"]: one["loss"] for one in run.metrics["finetune_choice"]["candidates"]}
@@ -172,6 +177,7 @@ def test_a_start_that_cannot_be_solved_says_so(
     assert not (run.folder / "checkpoints/start.ckpt").exists()
 
 
+@pytest.mark.slow
 def test_the_solved_head_learns_as_slowly_as_the_backbone(
     config: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,6 +21,7 @@ def head(folder: Path) -> dict[str, torch.Tensor]:
     return {name.rpartition(".")[2]: value for name, value in state.items() if name.startswith("head.")}
 
 
+@pytest.mark.slow
 def test_a_solved_head_has_one_epoch_and_ignores_the_learning_rate(config: Compose, tmp_path: Path) -> None:
     run = train(config(AUTO), tmp_path / "a")
     train(config(AUTO, "optimizer.lr=1", "trainer.max_epochs=7"), tmp_path / "b")
@@ -30,6 +31,7 @@ def test_a_solved_head_has_one_epoch_and_ignores_the_learning_rate(config: Compo
     assert all(torch.equal(head(tmp_path / "a")[name], value) for name, value in head(tmp_path / "b").items())
 
 
+@pytest.mark.slow
 def test_a_solved_run_is_resumed_as_it_is(config: Compose, tmp_path: Path) -> None:
     first = train(config(AUTO), tmp_path / "a")
     last = tmp_path / "a" / "checkpoints" / "last.ckpt"

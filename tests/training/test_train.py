@@ -32,6 +32,7 @@ from sagehound.training.stop import stopped
 from sagehound.training.train import train
 
 
+@pytest.mark.slow
 def test_a_run_learns_and_leaves_what_is_promised(
     config: Compose, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -137,6 +138,7 @@ def test_the_best_weights_are_the_ones_that_are_tested(
     assert run.metrics["best_epoch"] == values.index(best(values)) + 1
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_numbers(config: Compose, tmp_path: Path) -> None:
     overrides = ["finetune=full", "augment=strong", "head.hidden=[8]", "head.dropout=0.3"]
     a = train(config(*overrides, "data.workers=0"), tmp_path / "a")
@@ -224,6 +226,7 @@ def test_a_finished_run_that_is_resumed_is_only_evaluated_again(config: Compose,
     assert {**again.metrics, "seconds": 0} == {**run.metrics, "seconds": 0}
 
 
+@pytest.mark.slow
 def test_a_finished_run_can_be_given_more_epochs(config: Compose, tmp_path: Path) -> None:
     overrides = ["schedule=constant", "optimizer.lr=0.01"]
     whole = train(config(*overrides, "trainer.max_epochs=3"), tmp_path / "whole")
@@ -241,6 +244,7 @@ def test_a_finished_run_can_be_given_more_epochs(config: Compose, tmp_path: Path
             assert float(e[column]) == pytest.approx(drawn[column.replace("_", "/", 1)][i][1], rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "schedule", [["schedule=cosine", "schedule.warmup_epochs=1"], ["schedule=plateau", "schedule.patience=0"]]
 )
@@ -324,6 +328,7 @@ def test_a_run_of_an_earlier_version_is_resumed(config: Compose, tmp_path: Path)
         train(config("trainer.max_epochs=2", f"resume={changed(last, {'config': before})}"), tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_other_kinds_is_refused(config: Compose, tmp_path: Path) -> None:
     train(config("trainer.max_epochs=1"), tmp_path / "run")
     last = tmp_path / "run/checkpoints/last.ckpt"
@@ -360,6 +365,7 @@ def test_a_file_that_is_no_checkpoint_is_refused(config: Compose, tmp_path: Path
         train(config(f"resume={path}"), tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_run_that_was_moved_remembers_its_best_epoch(config: Compose, tmp_path: Path) -> None:
     overrides = ["schedule=constant", "optimizer=sgd", "optimizer.lr=1e-6"]
     first = train(config(*overrides, "trainer.max_epochs=1"), tmp_path / "run")
@@ -375,6 +381,7 @@ def test_a_run_that_was_moved_remembers_its_best_epoch(config: Compose, tmp_path
     assert moved.metrics["valid"] == first.metrics["valid"]
 
 
+@pytest.mark.slow
 def test_a_run_that_ended_early_is_not_trained_on(config: Compose, tmp_path: Path) -> None:
     overrides = [
         "trainer.patience=1",
@@ -390,6 +397,7 @@ def test_a_run_that_ended_early_is_not_trained_on(config: Compose, tmp_path: Pat
     assert all(torch.equal(before[k], v) for k, v in weights_of(again.folder).items())
 
 
+@pytest.mark.slow
 def test_gradual_fine_tuning_teaches_the_backbone_after_the_head(
     config: Compose, tmp_path: Path, weights: Path
 ) -> None:
@@ -532,6 +540,7 @@ def test_the_command_that_resumes_a_run_is_the_users_own_quoted_for_the_shell(
     assert shlex.split(said) == [*again, f"resume={tmp_path}/my run"]
 
 
+@pytest.mark.slow
 def test_the_preprocessing_of_packed_weights_is_kept(config: Compose, weights: Path, tmp_path: Path) -> None:
     """A checkpoint is opened, and a run resumed, as it was trained, without the file of the weights."""
     model = backbone.build(Backbone("test_resnet", weights=str(weights)))

@@ -182,6 +182,7 @@ def test_what_is_wrong_is_one_line_before_anything_is_sent(
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("emulator")
 @pytest.mark.parametrize("commands", [{"process": [sys.executable, "-c", "raise SystemExit('no rows')"]}])
 def test_a_job_that_fails_is_one_line(launch: Command, own_run: Path) -> None:

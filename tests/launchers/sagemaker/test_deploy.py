@@ -289,6 +289,7 @@ def test_secrets_are_refused(launch: Command, run: Path, tmp_path: Path, emulato
     assert "a model's environment" in done.stderr
 
 
+@pytest.mark.slow
 def test_dry_run_sends_nothing(launch: Command, tmp_path: Path, emulator: Emulator) -> None:
     done = launch("deploy=sagemaker", "deploy.instance_type=ml.g5.xlarge", *HERE, "dry_run=true", "hydra.run.dir=dry")
     assert done.returncode == 0, done.stderr

@@ -116,6 +116,7 @@ def test_the_emulator_has_the_region_that_is_asked_for(emulator: Emulator) -> No
     assert group["ModelPackageGroupArn"].startswith("arn:aws:sagemaker:eu-west-1:")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("account")
 def test_a_dry_run_needs_no_bucket_and_makes_none(
     launch: Command, photos: Path, weights: Path, tmp_path: Path, emulator: Emulator

@@ -73,6 +73,7 @@ def names(emulator: Emulator) -> dict[str, str]:
     return {one["ProcessingJobName"]: one["ProcessingJobStatus"] for one in jobs}
 
 
+@pytest.mark.slow
 def test_a_job_is_run_once_while_its_result_exists(emulator: Emulator, aws: Aws, cloud: Cloud, job: OneJob) -> None:
     for _ in range(2):
         assert job_client.run(cloud, aws, job)["ProcessingJobName"] == "hound"
@@ -83,6 +84,7 @@ def test_a_job_is_run_once_while_its_result_exists(emulator: Emulator, aws: Aws,
     assert names(emulator) == {"hound": "Completed", "hound-2": "Completed"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", ["raise SystemExit(1)"])
 def test_a_job_that_failed_is_replaced(emulator: Emulator, aws: Aws, cloud: Cloud, job: OneJob) -> None:
     assert job_client.run(cloud, aws, job)["ProcessingJobStatus"] == "Failed"

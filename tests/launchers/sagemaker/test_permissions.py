@@ -108,6 +108,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, dict[str, Any]
     return requests
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "operation"),
     [
@@ -157,6 +158,7 @@ def actions(policy: Policy) -> set[str]:
     return {action for statement in policy["Statement"] for action in statement["Action"]}
 
 
+@pytest.mark.slow
 def test_each_choice_gets_what_it_needs_and_no_more(launch: Command, emulator: Emulator) -> None:
     given = ["model=run", "monitor=sagemaker", "monitor.captured=s3://others/captured"]
     policies = printed(launch, *given, "aws.image=210987654321.dkr.ecr.eu-west-1.amazonaws.com/other/hounds:1")

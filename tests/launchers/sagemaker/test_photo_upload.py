@@ -207,6 +207,7 @@ def ask(url: str, method: str, what: str, *content: dict[str, Any]) -> Any:  # n
     return urllib3.request(method, f"{url}/_emulator/{what}", json=list(content)).json()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("upload", [upload_packed, upload_loose])
 def test_hiccups_of_s3_are_sat_out(s3: S3, url: str, tmp_path: Path, upload: Upload) -> None:
     faults = [{"operation": "s3:PutObject", "kind": kind} for kind in ("throttle", "drop", "error")]
@@ -216,6 +217,7 @@ def test_hiccups_of_s3_are_sat_out(s3: S3, url: str, tmp_path: Path, upload: Upl
     assert found.sent == found.objects == len(keys(s3))
 
 
+@pytest.mark.slow
 def test_credentials_that_expire_on_the_way_lose_nothing_that_was_sent(s3: S3, url: str, tmp_path: Path) -> None:
     root = tree(tmp_path / "dogs", photos=120, size=400_000)
     ask(url, "POST", "faults", *[{"operation": "s3:PutObject", "kind": "error", "after": True}] * 3)

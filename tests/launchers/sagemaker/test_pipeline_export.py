@@ -25,6 +25,7 @@ def ended(emulator: Emulator, name: str) -> dict[str, str]:
     return {step["StepName"]: step["StepStatus"] for step in steps["PipelineExecutionSteps"]}
 
 
+@pytest.mark.slow
 def test_dry_run_writes_the_definition(launch: Command, photos: Path, weights: Path, tmp_path: Path) -> None:
     given = [*small(photos, weights), "artifact=true", *STEPS, "registry.require=valid.top1>=0.5,valid.loss<9"]
     done = launch("pipeline=sagemaker", *given, "dry_run=true", "hydra.run.dir=out", "seed=7")

@@ -186,6 +186,7 @@ def test_what_does_not_pass_ends_in_one_line(
     assert jobs(emulator) == []
 
 
+@pytest.mark.slow
 def test_a_quota_is_named(launch: Command, photos: Path, weights: Path, emulator: Emulator, control: Control) -> None:
     control("quotas", {"ml.g5.2xlarge": 0})
     done = launch(*small(photos, weights), *REMOTE, "aws.instance_type=ml.g5.2xlarge")
@@ -303,6 +304,7 @@ def test_jobs_that_are_being_started_are_not_forgotten(
         assert all(j["TrainingJobName"] in errors for j in found)
 
 
+@pytest.mark.slow
 def test_weights_in_s3_are_copied_for_the_job(
     launch: Command, photos: Path, weights: Path, tmp_path: Path, emulator: Emulator
 ) -> None:

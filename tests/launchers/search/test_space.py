@@ -161,6 +161,7 @@ def test_the_middle_of_a_space_composes() -> None:
     assert (cfg.data.batch_size, cfg.head.hidden) == (32, [])
 
 
+@pytest.mark.slow
 def test_what_optuna_proposes_composes_and_is_what_was_proposed() -> None:
     space = parse([o for o in SPACE if not o.startswith(("finetune", "features"))])
     study: Study = create_study(sampler=RandomSampler(seed=0))
@@ -186,6 +187,7 @@ ranges = st.one_of(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(
     sweeps=st.dictionaries(st.from_regex(r"[a-z]{1,5}(\.[a-z]{1,5})?", fullmatch=True), ranges, min_size=1, max_size=5),
@@ -211,6 +213,7 @@ def test_any_space_and_what_is_proposed_comes_back_unchanged(sweeps: dict[str, s
     assert shlex.split(shlex.join(f"{k}={v}" for k, v in back.items())) == [f"{k}={v}" for k, v in back.items()]
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(
     sweeps=st.dictionaries(st.from_regex(r"[a-z]{1,5}(\.[a-z]{1,5})?", fullmatch=True), ranges, min_size=1, max_size=5),
