@@ -137,17 +137,18 @@ def test_models_are_not_loaded_by_one_of_several_processes(together: Together, r
     assert json.loads(together.request("GET", f"/models/{run.name}").data)["device"] == "cpu"
 
 
-def test_a_process_that_is_killed_is_replaced(run: Path, tmp_path: Path, photo: bytes) -> None:
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM])
+def test_a_process_that_is_killed_is_replaced(run: Path, tmp_path: Path, photo: bytes, sent: signal.Signals) -> None:
     server = Together(tmp_path, f"model={run}")
     killed, other = server.both()
-    os.kill(killed, signal.SIGKILL)
+    os.kill(killed, sent)
     for _ in range(4):
         assert server.invoke(photo).status == 200
     assert other in server.both()
     until(lambda: "is started" in server.errors.read_text())
     assert server.ended() == (
         143,
-        f"warning: server process {killed} ended by SIGKILL; another one is started\n",
+        f"warning: server process {killed} ended by {sent.name}; another one is started\n",
     )
 
 

@@ -246,10 +246,11 @@ def _exit(signum: int, _: FrameType | None) -> None:
 
 
 def _reason(code: int) -> str:
-    """Why a process ended, by its exit code."""
-    if code >= 0:
+    """Why a process ended, by its exit code: below 0 or over 128 it is a signal."""
+    number = -code if code < 0 else code - 128
+    if 0 <= code <= 128:
         return f"exit code {code}"
     try:
-        return signal.Signals(-code).name
+        return signal.Signals(number).name
     except ValueError:
-        return f"signal {-code}"
+        return f"signal {number}"
