@@ -5,7 +5,7 @@ import statistics
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from common import Row
@@ -15,7 +15,6 @@ from servers import SETTINGS, Server, ours, peer
 
 SIZES = {"small": 125_000, "large": 3_000_000}  # bytes of a photo, about
 LARGE_PIXELS = 4032 * 3024  # a phone's
-INT8 = "Sagehound, int8"
 BAR = 1.25  # at 16 clients, times the photos a second of the best peer
 WARM_UP, TRIAL = 2, 4  # seconds
 
@@ -53,22 +52,14 @@ def _enlarged(file: Path, target: Path) -> Path:
 
 
 @contextmanager
-def all_servers(
-    run: Path, model: Path, peers: list[str], python: str, photos: list[Path], int8: Path | None
-) -> Iterator[list[Server]]:
-    """Our server, and each peer in the faster of its settings; they run at the same time and are measured in turn.
-
-    ``int8`` is the run of a model in int8, which our server serves too; its answers are not compared.
-    """
+def all_servers(run: Path, model: Path, peers: list[str], python: str, photos: list[Path]) -> Iterator[list[Server]]:
+    """Our server, and each peer in the faster of its settings; they run at the same time and are measured in turn."""
     with ExitStack() as stack:
         servers = [stack.enter_context(ours(run))]
         for name in peers:
             best = _best_setting(name, model, python, photos)
             servers.append(stack.enter_context(peer(name, best, model, python)))
         _check_answers(servers, photos)
-        if int8:
-            served = stack.enter_context(ours(int8))
-            servers.append(replace(served, name=INT8))
         yield servers
 
 
@@ -133,7 +124,7 @@ def table(measured: dict[tuple[str, int], dict[str, list[Round]]]) -> str:
 def rows(measured: dict[tuple[str, int], dict[str, list[Round]]], sizes: dict[str, int]) -> Iterator[Row]:
     """The claims: photos a second beside the best peer, and with many clients p99 and failures too."""
     for (kind, clients), of_server in measured.items():
-        peers = {name: rounds for name, rounds in of_server.items() if name not in ("Sagehound", INT8)}
+        peers = {name: rounds for name, rounds in of_server.items() if name != "Sagehound"}
         if not peers:
             continue
         what = f"{clients} client{'s' * (clients > 1)}, photos of {sizes[kind] // 1000:,} KB"
@@ -142,9 +133,6 @@ def rows(measured: dict[tuple[str, int], dict[str, list[Round]]], sizes: dict[st
         a, b = _median(mine, "rate"), _median(peers[best], "rate")
         bar = f"{BAR:g} x" if clients == 16 else ""
         yield Row(f"{what}: photos a second, beside {best}", f"{a:.1f} /s", f"{b:.1f} /s", f"{a / b:.2f} x", bar)
-        if INT8 in of_server:
-            a = _median(of_server[INT8], "rate")
-            yield Row(f"{what}: int8, beside {best} in fp32", f"{a:.1f} /s", f"{b:.1f} /s", f"{a / b:.2f} x", bar)
         if clients >= 64:
             quick = min(peers, key=lambda name: _median(peers[name], "p99"))
             a, b = _median(mine, "p99"), _median(peers[quick], "p99")

@@ -55,7 +55,6 @@ def measure(argv: list[str]) -> list[Row]:
     p.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     p.add_argument("--requests", type=int, default=10_000, help="of the measurement of memory")
     p.add_argument("--run", type=Path, help="a run's folder")
-    p.add_argument("--int8", type=Path, help="the folder of a run with artifact_precision=int8, served as well")
     args = p.parse_args(argv)
     check_wrk()
     if "peers" in args.parts and "LitServe" in args.peers:
@@ -83,7 +82,7 @@ def _beside_peers(run: Path, model: Path, sent: dict[str, list[Path]], args: Any
     sizes = {kind: sum(f.stat().st_size for f in files) // len(files) for kind, files in sent.items()}
     with ExitStack() as stack:
         first = next(iter(sent.values()))
-        servers = stack.enter_context(all_servers(run, model, args.peers, args.litserve, first, args.int8))
+        servers = stack.enter_context(all_servers(run, model, args.peers, args.litserve, first))
         for kind, files in sent.items():
             rounds = args.rounds if kind == "small" else max(1, args.rounds // 3)
             for clients in args.clients:
