@@ -1,7 +1,7 @@
 # A machine with Python >= 3.11 and make is enough: every target sets .venv up first, once.
 PYTHON ?= python3
 BIN := .venv/bin
-WORKERS ?= $(shell $(PYTHON) -c 'import os; print(os.cpu_count() + 1)') # one more than cores: tests often wait
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print(os.cpu_count() + 2)') # two more than cores: tests often wait
 PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 INSTALLED := .venv/.installed
 

@@ -26,6 +26,12 @@ if TYPE_CHECKING:
 signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell ignore it
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let the modules whose tests need ``run`` come last: one worker trains it meanwhile, and few wait for it."""
+    needed = {item.path for item in items if "run" in getattr(item, "fixturenames", ())}
+    items.sort(key=lambda item: item.path in needed)
+
+
 @pytest.fixture(autouse=True)
 def _isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """A cache of the test's own, and the schema of train.py, whatever the last test registered."""
