@@ -9,9 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 import urllib3
 from PIL import Image
 
+from sagehound.artifact.fresh_processes import FreshProcesses
 from sagehound.config import Train
 
 ROOT = Path(__file__).parent.parent
@@ -52,6 +54,11 @@ def small(photos: Path, weights: Path) -> list[str]:
         "artifact=false",  # verifying it takes seconds
         "report=false",  # drawing it takes one
     ]
+
+
+def verify_by(patch: pytest.MonkeyPatch, *ways: str) -> None:
+    """Let ``train`` verify its artifact in these ways alone: each takes a process, whose imports take seconds."""
+    patch.setattr(FreshProcesses.__init__, "__defaults__", (ways,))
 
 
 class Server:

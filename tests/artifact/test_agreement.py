@@ -80,7 +80,7 @@ class File:
 
     def content(self) -> bytes:
         """The file's bytes."""
-        whole = encoded(self.kind, self.mode, self.orientation, (1500, 1200) if self.large else (64, 48))
+        whole = encoded(self.kind, self.mode, self.orientation, (750, 600) if self.large else (64, 48))
         at = int(self.at * len(whole))
         video = b"\0\0\0\x18ftypmp42" + np.random.default_rng(at).bytes(1000) + 200 * b"\xff\xda\0\x08"
         return {

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from helpers import COLOURS, Command, Compose, make_photos, save_photo, small
+from helpers import COLOURS, Command, Compose, make_photos, save_photo, small, verify_by
 from PIL import Image
 from torch import Tensor
 
@@ -63,33 +63,6 @@ def test_the_folder_of_inference_travels_whole(run: Path) -> None:
     assert all(packed[f"sagehound/inference/{name}"] == content for name, content in files.items())
 
 
-IMPORTS = """
-import importlib, pkgutil, sys
-
-class Block:
-    def find_spec(self, name, path=None, target=None):
-        if name.startswith("sagehound.") and not name.startswith("sagehound.inference"):
-            raise ImportError(f"{name} is blocked")
-
-sys.meta_path.insert(0, Block())
-import sagehound.inference as folder
-names = [module.name for module in pkgutil.iter_modules(folder.__path__, "sagehound.inference.")]
-late = ["sagehound.inference.network", "sagehound.inference.handler"]
-for name in sorted(names, key=late.__contains__):
-    assert name in late or "torch" not in sys.modules, name
-    importlib.import_module(name)
-assert "torch" in sys.modules
-print(len(names))
-"""
-
-
-@pytest.mark.slow
-def test_the_folder_of_inference_imports_nothing_else_of_sagehound() -> None:
-    done = subprocess.run([sys.executable, "-c", IMPORTS], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert int(done.stdout) >= 9
-
-
 def test_it_answers_as_the_run_said(run: Path, run_photos: Path) -> None:
     with (run / "predictions.csv").open() as file:
         rows = [r for r in csv.DictReader(file) if r["split"] == "test"]
@@ -102,12 +75,19 @@ def test_it_answers_as_the_run_said(run: Path, run_photos: Path) -> None:
 
 
 INFERENCE = """
-import json, sys
+import importlib, json, pkgutil, sys
 sys.path = [p for p in sys.path if "sagehound" not in p]
 sys.meta_path = [m for m in sys.meta_path if "editable" not in str(m)]
 sys.path.insert(0, sys.argv[1] + "/code")
-import inference, sagehound
+import sagehound.inference as folder
 assert sagehound.__file__.startswith(sys.argv[1]), sagehound.__file__
+names = [module.name for module in pkgutil.iter_modules(folder.__path__, "sagehound.inference.")]
+late = ["sagehound.inference.network", "sagehound.inference.handler"]
+for name in sorted(names, key=late.__contains__):
+    assert name in late or "torch" not in sys.modules, name
+    importlib.import_module(name)
+assert "torch" in sys.modules and len(names) >= 9, names
+import inference
 model = inference.model_fn(sys.argv[1])
 body = open(sys.argv[2], "rb").read()
 one = inference.output_fn(inference.predict_fn(inference.input_fn(body, "image/jpeg"), model), "application/json")
@@ -143,7 +123,8 @@ def test_inference_py_needs_nothing_but_the_files_beside_it(run: Path, run_photo
 
 
 @pytest.mark.slow
-def test_the_same_run_gives_the_same_bytes(config: Compose, tmp_path: Path) -> None:
+def test_the_same_run_gives_the_same_bytes(config: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    verify_by(monkeypatch, "server")
     for name, report in (("a", "report=false"), ("b", "report=true")):
         given = ["artifact=true", "head.hidden=[8]", "head.dropout=0.3", "data.samples=2", "results=all", report]
         train(config(*given), tmp_path / name)
@@ -197,6 +178,7 @@ def test_one_that_answers_otherwise_is_loud_and_not_kept(
         probabilities, *others = right(self, photos)
         return probabilities.flip(1), *others
 
+    verify_by(monkeypatch, "server")
     monkeypatch.setattr(ServedNetwork, "forward", swapped)
     with pytest.raises(SagehoundError, match=r"model\.onnx in a fresh process does not answer as it does") as error:
         train(config("artifact=true"), tmp_path / "run")
@@ -213,6 +195,7 @@ def test_weights_that_do_not_fit_the_network_are_found_out(
 ) -> None:
     from sagehound.artifact import export
 
+    verify_by(monkeypatch, "inference")
     monkeypatch.setattr(export, "save_file", lambda state, path, **_: path.write_bytes(b"\x08\0\0\0\0\0\0\0{}      "))
     with pytest.raises(SagehoundError, match=r"code/inference\.py in a fresh process does not answer"):
         train(config("artifact=true"), tmp_path / "run")
@@ -221,6 +204,7 @@ def test_weights_that_do_not_fit_the_network_are_found_out(
 
 @pytest.mark.slow
 def test_two_swapped_classes_are_found(config: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    verify_by(monkeypatch, "server")
     plant(monkeypatch, tmp_path, "model.json", lambda text: swapped(text, 0, 2))
     with pytest.raises(SagehoundError, match=r"its classes are .*: number 1 is Slate instead of Amber.*No model\.tar"):
         train(config("artifact=true"), tmp_path / "run")
@@ -229,7 +213,8 @@ def test_two_swapped_classes_are_found(config: Compose, tmp_path: Path, monkeypa
 
 
 @pytest.mark.slow
-def test_what_a_killed_run_left_is_removed(config: Compose, tmp_path: Path) -> None:
+def test_what_a_killed_run_left_is_removed(config: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    verify_by(monkeypatch, "server")
     (tmp_path / "run/.artifact-x").mkdir(parents=True)
     (tmp_path / "run/.artifact-x/model.onnx").touch()
     (tmp_path / "run/.model.tar.gz.123.tmp").touch()
@@ -252,6 +237,7 @@ def test_a_full_disk_is_one_line(config: Compose, tmp_path: Path, monkeypatch: p
 
 @pytest.mark.slow
 def test_a_compiled_backbone_is_written_plain(config: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    verify_by(monkeypatch, "inference")  # which reads the weights by the names that they have in plain layers
     compile_ = torch.nn.Module.compile  # without generated C++, which takes most of a minute
     monkeypatch.setattr(torch.nn.Module, "compile", lambda module: compile_(module, backend="aot_eager"))
     train(config("artifact=true", "finetune=full", "trainer.compile=true", "trainer.max_epochs=1"), tmp_path / "run")

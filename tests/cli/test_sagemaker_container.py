@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import ROOT, make_photos
+from helpers import ROOT, Command, small
 
 from sagehound.cli.hyperparameters import decode, values
 from sagehound.system.console import metric_regex
@@ -168,10 +168,11 @@ def test_broken_settings_of_the_service_are_reported(photos: Path, weights: Path
 
 
 @pytest.mark.slow
-def test_an_interrupted_job_resumes(photos: Path, weights: Path, tmp_path: Path) -> None:
+def test_an_interrupted_job_resumes(command: Command, photos: Path, weights: Path, tmp_path: Path) -> None:
     given = {"trainer__max_epochs": "4", "optimizer__lr": "0.01"}
-    whole = Container(tmp_path / "whole", weights, photos, **given)
-    assert whole.train()[0] == 0
+    same = ["finetune=full", "trainer.max_epochs=4", "optimizer.lr=0.01", "hydra.run.dir=whole"]
+    assert command(*small(photos, weights), *same).returncode == 0
+    whole = json.loads((tmp_path / "whole/metrics.json").read_text())
     container = Container(tmp_path / "ml", weights, photos, **given)
     process = container.start()
     assert process.stdout is not None
@@ -190,26 +191,7 @@ def test_an_interrupted_job_resumes(photos: Path, weights: Path, tmp_path: Path)
     assert "resuming from" in output
     assert "epoch 1/4" not in output
     for split in ("train", "valid", "test"):
-        assert resumed.metrics()[split] == whole.metrics()[split]
-
-
-@pytest.mark.slow
-def test_two_machines_train_together(weights: Path, tmp_path: Path) -> None:
-    photos = make_photos(tmp_path / "photos", train=8, valid=4, test=4)
-    hosts = ["127.0.0.1", "127.0.0.2"]
-    machines = []
-    for host in hosts:
-        machine = Container(tmp_path / host, weights, photos)
-        machine.write("resourceconfig", {"current_host": host, "hosts": hosts, "network_interface_name": "lo"})
-        machines.append(machine)
-    started = [machine.start() for machine in machines]
-    output = [process.communicate(timeout=300)[0] for process in started]
-    assert [p.returncode for p in started] == [0, 0], "\n".join(output)
-    assert "machine 1 of 2" in output[0]
-    assert machines[0].metrics()["test"]["photos"] == 12
-    assert not (tmp_path / hosts[1] / "output/data/metrics.json").exists(), "only the first machine writes results"
-    epochs = re.findall(r"^epoch \d/2.*", output[0] + output[1], flags=re.MULTILINE)
-    assert len(epochs) == 2, "only one machine prints epochs"
+        assert resumed.metrics()[split] == whole[split], "as of a run that nothing interrupts"
 
 
 def test_the_project_comes_from_its_channel(weights: Path, photos: Path, tmp_path: Path) -> None:

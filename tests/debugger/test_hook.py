@@ -1,19 +1,17 @@
 """Tensors of a training: what is written, how it is read, and that the training is the same with and without."""
 
 import json
-import os
 import resource
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import forked
 import numpy as np
 import pytest
 import torch
-from helpers import ROOT, Command, Compose, small
+from helpers import Command, Compose, small, verify_by
 from run_helpers import same, weights_of
 from smdebug import modes
 from smdebug.trials import create_trial
@@ -39,11 +37,12 @@ def values(folder: Path, name: str, *, training: bool = True) -> dict[int, np.nd
 
 @pytest.mark.slow
 def test_tensors_are_written_and_the_run_is_the_one_without(
-    config: Compose, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    config: Compose, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given = ["finetune=full", "head.hidden=[8]", "trainer.precision=32-true", "artifact=true"]
+    given = ["finetune=full", "head.hidden=[8]", "trainer.precision=32-true"]
     plain = train(config(*given), tmp_path / "plain")
-    run = train(config(*given, *DEBUGGER), tmp_path / "run")
+    verify_by(monkeypatch, "server")
+    run = train(config(*given, *DEBUGGER, "artifact=true"), tmp_path / "run")
     printed = capsys.readouterr().out
     assert same(plain, run)
     assert (run.folder / "model.tar.gz").exists(), "it was made, and predicted in a fresh process what the run did"
@@ -261,24 +260,25 @@ def test_compiled_layers_are_not_looked_between(config: Compose, tmp_path: Path)
             "raise ModuleNotFoundError(\"No module named 'smdebug'\", name='smdebug')",
             "which is not installed: pip install",
         ),
-        pytest.param(
+        (
             "raise TypeError('Descriptors cannot be created directly.\\nMore')",
             "(TypeError: Descriptors cannot be created",
-            marks=pytest.mark.slow,
         ),
     ],
 )
-def test_smdebug_is_needed(photos: Path, weights: Path, tmp_path: Path, smdebug: str, message: str) -> None:
+def test_smdebug_is_needed(
+    command: Command,
+    photos: Path,
+    weights: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    smdebug: str,
+    message: str,
+) -> None:
     (tmp_path / "smdebug").mkdir()
     (tmp_path / "smdebug/__init__.py").write_text(smdebug)
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "train.py"), *small(photos, weights), "debugger=sagemaker"],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    done = command(*small(photos, weights), "debugger=sagemaker")
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "debugger.save=true" in done.stderr
@@ -302,8 +302,8 @@ def test_several_processes(command: Command, photos: Path, weights: Path, tmp_pa
     assert np.array_equal(*both), "as the optimizer is given them, averaged"
 
 
-@pytest.mark.slow
-def test_who_does_not_choose_it_pays_nothing() -> None:
-    code = "import sys, sagehound.training.train; print([m for m in sys.modules if m.startswith('smdebug')])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "[]\n"
+def test_who_does_not_choose_it_pays_nothing(tmp_path: Path) -> None:
+    (tmp_path / "modules.py").write_text(
+        "import sys, sagehound.training.train\nprint([m for m in sys.modules if m.startswith('smdebug')])"
+    )
+    assert forked.run(tmp_path / "modules.py", tmp_path, [], timeout=60).stdout == "[]\n"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import Command, Compose, small
+from helpers import Command, Compose, small, verify_by
 from run_helpers import curves, same
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -206,7 +206,8 @@ def test_histograms_are_logged_once_an_epoch(config: Compose, tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_the_archive_is_the_one_without_it(config: Compose, tmp_path: Path) -> None:
+def test_the_archive_is_the_one_without_it(config: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    verify_by(monkeypatch, "server")
     archives = [
         (train(config(*given, "artifact=true"), tmp_path / name).folder / "model.tar.gz").read_bytes()
         for name, given in {"plain": [], "debugged": LOCAL}.items()

@@ -20,7 +20,7 @@ TESTED_ELSEWHERE = {  # a word of the command, and the test that runs it
     "deploy=local": "tests/serving, which needs a server that goes on",
     "image=ecr": "tests/launchers/sagemaker/test_job_client.py, with a docker of its own",
     "logger=[tensorboard,csv,mlflow,wandb]": "tests/evaluation/test_loggers.py",
-    "trainer.num_nodes=2": "tests/cli/test_sagemaker_container.py, with two machines",
+    "trainer.num_nodes=2": "tests/launchers/sagemaker/test_training.py, with two instances",
     "monitor.captured=": "tests/launchers/test_monitor.py, with captured requests",
     "registry:dogs": "tests/launchers/sagemaker/test_model_registry.py, with an approved version",
     "probe=sagemaker": "the guide From local to SageMaker, with an endpoint",

@@ -37,15 +37,15 @@ def test_sagemaker_end_to_end(
     request: pytest.FixtureRequest,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    given = [*small(photos, weights), "artifact=true"]
+    given = small(photos, weights)
     search = ["optimizer.lr=tag(log,interval(1e-3,1e-1))", "head.dropout=0,0.2", "hpo.study=demo"]
     tuned = launch(
-        "-m", "hpo=sagemaker", "aws=emulator", *given, *search, "hpo.max_jobs=3", "hpo.max_parallel_jobs=2"
+        "-m", "hpo=sagemaker", "aws=emulator", *given, *search, "hpo.max_jobs=2", "hpo.max_parallel_jobs=2"
     )  # fmt: skip
     assert tuned.returncode == 0, tuned.stderr + tuned.stdout
     with (tmp_path / "multirun/demo/trials.csv").open() as file:
         trials = list(csv.DictReader(file))
-    assert [t["state"] for t in trials] == ["complete"] * 3
+    assert [t["state"] for t in trials] == ["complete"] * 2
     best = min(trials, key=lambda t: float(t["objective"]))
     assert f"best trial: {best['trial']}" in tuned.stdout
 
@@ -56,7 +56,8 @@ def test_sagemaker_end_to_end(
     assert here["valid"]["loss"] == pytest.approx(float(best["objective"]), abs=1e-6)
 
     remote = launch(
-        "trainer=sagemaker", "aws=emulator", "debugger=sagemaker", "best=multirun/demo", "hydra.run.dir=remote"
+        "trainer=sagemaker", "aws=emulator", "debugger=sagemaker", "best=multirun/demo", "artifact=true",
+        "hydra.run.dir=remote",
     )  # fmt: skip
     assert remote.returncode == 0, remote.stderr + remote.stdout
     there = json.loads((tmp_path / "remote/metrics.json").read_text())

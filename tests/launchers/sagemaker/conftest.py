@@ -17,7 +17,9 @@ Control = Callable[..., Any]
 @pytest.fixture
 def emulator(tmp_path: Path) -> Iterator[Emulator]:
     """SageMaker and S3 on loopback; state in .emulator of the test's folder."""
-    with Emulator(tmp_path / ".emulator", settings=Settings(variables=("SAGEHOUND_CACHE",))) as running:
+    with Emulator(
+        tmp_path / ".emulator", settings=Settings(variables=("SAGEHOUND_CACHE", "OMP_NUM_THREADS"))
+    ) as running:
         yield running
 
 

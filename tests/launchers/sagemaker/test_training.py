@@ -62,9 +62,12 @@ def test_photos_are_sent_once(
     given = [*small(photos, weights), *REMOTE, "trainer.max_epochs=1"]
     assert launch(*given).returncode == 0
     sent = control("requests")["s3:PutObject"]
-    assert launch(*given, "hydra.run.dir=again").returncode == 0
-    outputs = 3  # of the second job: its results, and no more than that
-    assert control("requests")["s3:PutObject"] <= sent + outputs
+    control("quotas", {"ml.m5.large": 0})  # so that the second job is refused after its photos are sent
+    refused = launch(*given, "hydra.run.dir=again", "aws.patience_minutes=0")
+    assert (refused.returncode, "quota" in refused.stderr) == (2, True), refused.stderr
+    assert "photos" in (tmp_path / "again/request.json").read_text()
+    assert control("requests")["s3:PutObject"] == sent
+    control("quotas", {"ml.m5.large": 5})
     s3 = client(emulator, "s3")
     bucket = s3.list_buckets()["Buckets"][0]["Name"]
     for file in photos.rglob("*.jpg"):
@@ -86,13 +89,19 @@ def test_photos_are_sent_once(
 
 @pytest.mark.slow
 def test_a_spot_interruption_changes_nothing_but_the_time(
-    launch: Command, photos: Path, weights: Path, tmp_path: Path, emulator: Emulator, control: Control
+    launch: Command,
+    command: Command,
+    photos: Path,
+    weights: Path,
+    tmp_path: Path,
+    emulator: Emulator,
+    control: Control,
 ) -> None:
-    given = [*small(photos, weights), *REMOTE, "finetune=full", "trainer.max_epochs=4", "aws.spot=true"]
-    whole = launch(*given, "hydra.run.dir=whole")
+    given = [*small(photos, weights), "finetune=full", "trainer.max_epochs=4"]
+    whole = command(*given, "hydra.run.dir=whole")  # here: a job that is not interrupted has the same numbers
     assert whole.returncode == 0, whole.stderr
     control("interruptions", [{"job": ".*", "log": "epoch 2/4"}])
-    done = launch(*given, "hydra.run.dir=stopped")
+    done = launch(*given, *REMOTE, "aws.spot=true", "hydra.run.dir=stopped")
     assert done.returncode == 0, done.stderr + done.stdout
     assert "resuming from" in done.stdout
     assert done.stdout.count("epoch 1/4") == 1
@@ -112,6 +121,8 @@ def test_two_instances_train_one_model(
     assert done.returncode == 0, done.stderr + done.stdout
     assert "machine 1 of 2" in done.stdout
     assert "machine 2 of 2" in done.stdout
+    assert len(re.findall(r"epoch \d/2", done.stdout)) == 2, "only one machine prints epochs"
+    assert done.stdout.count("test accuracy: ") == 1, "only one tests the model"
     assert json.loads((tmp_path / "sweep/metrics.json").read_text())["test"]["photos"] == 12
 
 
@@ -150,14 +161,16 @@ FAULTS = [
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("operation", ["CreateTrainingJob", "DescribeTrainingJob", "s3:PutObject"])
 def test_faults_are_survived_and_nothing_is_started_twice(
-    launch: Command, photos: Path, weights: Path, emulator: Emulator, control: Control, operation: str
+    launch: Command, photos: Path, weights: Path, emulator: Emulator, control: Control
 ) -> None:
-    control("faults", [{"operation": operation, "kind": kind, "after": after} for kind, after in FAULTS])
+    operations = ("CreateTrainingJob", "DescribeTrainingJob", "s3:PutObject")
+    faults = [{"operation": o, "kind": kind, "after": after} for o in operations for kind, after in FAULTS]
+    control("faults", faults)
     done = launch(*small(photos, weights), *REMOTE, "trainer.max_epochs=1")
     assert done.returncode == 0, done.stderr
     assert [j["TrainingJobStatus"] for j in jobs(emulator)] == ["Completed"]
+    assert control("faults") == [], "all were met"
 
 
 @pytest.mark.parametrize(

@@ -92,13 +92,13 @@ def test_a_search_with_faults_and_training_with_its_best(
         {"operation": "ListTrainingJobsForHyperParameterTuningJob", "kind": k} for k in ("throttle", "error", "drop")
     ]
     control("faults", [*lost, *busy])
-    done = launch("-m", *given, "hpo.max_jobs=3", "hpo.max_parallel_jobs=2", "hpo.strategy=Random")
+    done = launch("-m", *given, "hpo.max_jobs=2", "hpo.max_parallel_jobs=2", "hpo.strategy=Random")
     assert done.returncode == 0, done.stderr + done.stdout
     (job,) = tuning_jobs(emulator)
     assert job["HyperParameterTuningJobStatus"] == "Completed"
     folder = tmp_path / "multirun/mine"
     found = rows(folder)
-    assert [(r["trial"], r["state"]) for r in found] == [(str(i), "complete") for i in range(3)]
+    assert [(r["trial"], r["state"]) for r in found] == [(str(i), "complete") for i in range(2)]
     best = min(found, key=lambda r: float(r["objective"]))
     said = client(emulator, "sagemaker").describe_hyper_parameter_tuning_job(
         HyperParameterTuningJobName=job["HyperParameterTuningJobName"]
@@ -110,7 +110,7 @@ def test_a_search_with_faults_and_training_with_its_best(
     assert winning["data.root"] == str(photos), "a folder of this machine"
     assert "aws" not in winning
     assert (folder / "plots/hyperparameters.png").stat().st_size > 5_000
-    again = launch("-m", *given, "hpo.max_jobs=3", "hpo.max_parallel_jobs=2", "hpo.strategy=Random")
+    again = launch("-m", *given, "hpo.max_jobs=2", "hpo.max_parallel_jobs=2", "hpo.strategy=Random")
     assert again.returncode == 0, again.stderr
     assert "following the tuning job" in again.stdout
     assert len(tuning_jobs(emulator)) == 1
@@ -129,7 +129,7 @@ def test_a_search_with_faults_and_training_with_its_best(
     assert nobody.returncode == 2
     assert "best=nobody: no such folder here: give that of a finished search" in nobody.stderr
     assert "looking for a tuning job: ResourceNotFound" in nobody.stderr
-    other = launch("-m", *given, "hpo.max_jobs=4", "hpo.max_parallel_jobs=2", "hpo.strategy=Random")
+    other = launch("-m", *given, "hpo.max_jobs=3", "hpo.max_parallel_jobs=2", "hpo.strategy=Random")
     assert other.returncode == 2
     assert "with other settings (ResourceLimits): give hpo.study=ANOTHER; hpo.warm_start=[" in other.stderr
     typo = launch("-m", *given, "hpo.study=warm", "hpo.warm_start=[nope]")
@@ -206,10 +206,10 @@ def test_hyperband_ends_the_worse_trials_and_completes_others(
     launch: Command, photos: Path, weights: Path, tmp_path: Path, emulator: Emulator
 ) -> None:
     given = [*small(photos, weights), "hpo=sagemaker", "aws=emulator", "hpo.study=band", "hpo.strategy=Hyperband"]
-    done = launch(*given, "trainer.max_epochs=3", "optimizer.lr=0.05,1e-7,1e-8", "hpo.max_jobs=4")
+    done = launch(*given, "trainer.max_epochs=3", "optimizer.lr=0.05,1e-7,1e-8", "hpo.max_jobs=3")
     assert done.returncode == 0, done.stderr + done.stdout
     states = [r["state"] for r in rows(tmp_path / "multirun/band")]
-    assert len(states) == 4
+    assert len(states) == 3
     assert "complete" in states, "one that has trained to its end is not stopped on the way out"
     assert set(states) <= {"complete", "stopped"}
     assert (tmp_path / "multirun/band/best.yaml").exists()

@@ -44,11 +44,11 @@ def test_a_grid_through_submitit(command: Command, photos: Path, weights: Path, 
 def test_a_search_through_submitit_resumes(launch: Command, photos: Path, weights: Path, tmp_path: Path) -> None:
     pytest.importorskip("submitit")
     given = ["-m", "hpo=optuna", *small(photos, weights), "optimizer.lr=interval(0.01,0.1)", "hpo.study=s", *LOCAL]
-    for most in (2, 3):
+    for most in (1, 2):
         done = launch(*given, "hpo.max_parallel_jobs=2", f"hpo.max_jobs={most}")
         assert done.returncode == 0, done.stderr
         assert [t["state"] for t in trials(tmp_path / "multirun/s")] == ["complete"] * most
-    assert done.stdout.count("trial 2 (3 of 3)") == 1, "those that were done are not trained again"
+    assert done.stdout.count("trial 1 (2 of 2)") == 1, "those that were done are not trained again"
     best = min(trials(tmp_path / "multirun/s"), key=lambda t: float(t["objective"]))
     assert OmegaConf.load(tmp_path / "multirun/s/best.yaml")["optimizer.lr"] == best["optimizer.lr"]
 
