@@ -5,7 +5,8 @@ python benchmarks/head.py [--photos 5000] [--backbone resnet34 --weights FILE] [
 Each round runs plain.py, `train.py` with an empty cache, `train.py` again, and `train.py -m` with an empty cache. With
 --photos the folder is first multiplied by copies with other pixels; plain.py then runs one epoch on the original
 folder, and its time is reckoned for the whole: so much for each photo and epoch. The plain time of the sweep is 20
-times that of 5 epochs and one test. --random takes random weights: for times, not for accuracy.
+times that of 5 epochs and one test. --random takes random weights: for times, not for accuracy. Further
+arguments, such as artifact=false, are overrides of train.py.
 """
 
 from pathlib import Path
@@ -22,22 +23,30 @@ def measure(arguments: list[str] | None = None) -> list[Row]:
     p.add_argument("--photos", type=int)
     p.add_argument("--random", action="store_true", help="random weights instead of --weights")
     p.add_argument("--no-sweep", action="store_true")
-    a = p.parse_args(arguments)
+    a, overrides = p.parse_known_args(arguments)
     with scratch() as folder:
         data = multiply(a.data, folder / "photos", a.photos) if a.photos else a.data
         weights = random_weights(a.backbone, folder / "weights.safetensors") if a.random else a.weights
-        return in_turn(a.data, data, weights, a.backbone, folder, a.rounds, sweep=not a.no_sweep)
+        return in_turn(a.data, data, weights, a.backbone, folder, a.rounds, overrides, sweep=not a.no_sweep)
 
 
 def in_turn(
-    small: Path, data: Path, weights: Path, backbone: str, folder: Path, rounds: int, *, sweep: bool
+    small: Path,
+    data: Path,
+    weights: Path,
+    backbone: str,
+    folder: Path,
+    rounds: int,
+    overrides: list[str],
+    *,
+    sweep: bool,
 ) -> list[Row]:
     """Run everything in turn, several times."""
     photos = count(data, *SHARES)
     name = f"{backbone}, {photos} photos"
     promised = ((50 if backbone.startswith("mobilenet") else 15), 200) if photos >= 5000 else (10, 100)
     slow, first, again, trials, slow_trials, accuracy, plain_accuracy = ([] for _ in range(7))
-    model = [f"backbone.name={backbone}", f"backbone.weights={weights}", f"trainer.max_epochs={EPOCHS}"]
+    model = [f"backbone.name={backbone}", f"backbone.weights={weights}", f"trainer.max_epochs={EPOCHS}", *overrides]
     for turn in range(rounds):
         epochs = EPOCHS if small == data else 1
         found = plain(small, "--weights", weights, "--backbone", backbone, "--epochs", epochs, "--seed", turn)
@@ -52,7 +61,7 @@ def in_turn(
         accuracy.append(metrics(folder / f"first{turn}")["test"]["top1"])
         print(f"round {turn + 1}: plain {slow[-1]:.1f} s, first {first[-1]:.1f} s, again {again[-1]:.1f} s", flush=True)
         if sweep:
-            five = [*model[:2], f"trainer.max_epochs={TRIAL_EPOCHS}", *SWEEP]
+            five = [*model[:2], *overrides, f"trainer.max_epochs={TRIAL_EPOCHS}", *SWEEP]
             trials.append(train(data, folder / f"sweep-cache{turn}", folder / f"sweep{turn}", "-m", *five))
             done = len(list((folder / f"sweep{turn}").glob("*/metrics.json")))
             assert done == TRIALS, f"{done} trials"

@@ -1,6 +1,6 @@
 """Reading photos, nothing else: our loader from files and from its caches beside ImageFolder.
 
-python benchmarks/loader.py [--data PATH] [--rounds 3]
+python benchmarks/loader.py [--data PATH] [--rounds 3] [--larger 900]
 
 Photos a second, each way in turn: centre crops (augment=none) and random crops, mirrored (augment=light), of the photos
 as they are and of the same photos with sides 1.5 times as long, which are about as large as those of dogImages. The
@@ -15,10 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from common import Row, against, config, multiply, parser, scratch, show, training_photos
-from plain import make_loader
 
 from sagehound.inference.preprocessing import Preprocessing
+from sagehound.system.imports import importing
 from sagehound.system.machine import tune_allocator
+
+with importing():
+    from plain import make_loader
 
 KINDS = {"none": 2, "jpeg": 2, "memmap": 8}  # and what is promised
 TO = Preprocessing((224, 224), 256, "bilinear", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -26,10 +29,12 @@ TO = Preprocessing((224, 224), 256, "bilinear", (0.485, 0.456, 0.406), (0.229, 0
 
 def measure(arguments: list[str] | None = None) -> list[Row]:
     """The rows of the photos as they are, and larger."""
-    a = parser(__doc__).parse_args(arguments)
+    p = parser(__doc__)
+    p.add_argument("--larger", type=int, default=900, help="number of the larger photos")
+    a = p.parse_args(arguments)
     tune_allocator()
     with scratch() as folder:
-        large = multiply(a.data, folder / "large", 900, scale=1.5)
+        large = multiply(a.data, folder / "large", a.larger, scale=1.5)
         return [row for data in (a.data, large) for row in in_turn(data, folder / f"cache-{data.name}", a.rounds)]
 
 

@@ -14,19 +14,23 @@ import time
 from pathlib import Path
 
 import numpy as np
-import torch
-from common import Row, config, scratch, show
-from lightning.pytorch.loggers import TensorBoardLogger
 
-from sagehound.data.datamodule import PhotoDataModule
-from sagehound.data.folders import Photo
-from sagehound.data.loader import Features
-from sagehound.data.photo_set import PhotoSet
-from sagehound.inference.preprocessing import Preprocessing
-from sagehound.models.classifier import Classifier
-from sagehound.models.features import FeatureLookup, FeatureView
-from sagehound.system import hardware
-from sagehound.training.trainer import fit
+from sagehound.system.imports import importing
+
+with importing():  # as the run does; each process of this benchmark imports again
+    import torch
+    from common import Row, config, scratch, show
+    from lightning.pytorch.loggers import TensorBoardLogger
+
+    from sagehound.data.datamodule import PhotoDataModule
+    from sagehound.data.folders import Photo
+    from sagehound.data.loader import Features
+    from sagehound.data.photo_set import PhotoSet
+    from sagehound.inference.preprocessing import Preprocessing
+    from sagehound.models.classifier import Classifier
+    from sagehound.models.features import FeatureLookup, FeatureView
+    from sagehound.system import hardware
+    from sagehound.training.trainer import fit
 
 CLASSES = 100
 TO = Preprocessing((224, 224), 256, "bilinear", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

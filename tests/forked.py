@@ -13,7 +13,7 @@ import runpy
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
@@ -37,6 +37,10 @@ _READ_LATER = (
     "MLFLOW_",
     "WANDB_",
     "NETRC",
+    "PWD",
+    "OLDPWD",
+    "SHLVL",
+    "_",
 )  # not when a package is imported
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload([_IMPORTS])
@@ -76,7 +80,13 @@ def _start_server() -> None:
         multiprocessing.forkserver.ensure_running()
 
 
-def start(script: Path, folder: Path, arguments: Sequence[str], outputs: list[Path]) -> ForkServerProcess:
+def start(
+    script: Path,
+    folder: Path,
+    arguments: Sequence[str],
+    outputs: list[Path],
+    environment: Mapping[str, str] | None = None,
+) -> ForkServerProcess:
     """Start a script as ``run`` does; returns its process.
 
     Args:
@@ -84,15 +94,17 @@ def start(script: Path, folder: Path, arguments: Sequence[str], outputs: list[Pa
         folder: the current one.
         arguments: of the script.
         outputs: files for stdout and stderr.
+        environment: of the script; None: that of the test.
 
     Raises:
         AssertionError: a test has changed a variable that may be read when a package is imported.
     """
-    changed = {name for name in {*os.environ, *_before} if os.environ.get(name) != _before.get(name)}
+    own = dict(os.environ if environment is None else environment)
+    changed = {name for name in {*own, *_before} if own.get(name) != _before.get(name)}
     read_early = sorted(name for name in changed if not name.startswith(_READ_LATER))
     assert not read_early, f"{read_early} may be read when a package is imported: add it to _READ_LATER if it is not"
     _start_server()
-    process = _context.Process(target=_main, args=([str(script), *arguments], folder, dict(os.environ), outputs))
+    process = _context.Process(target=_main, args=([str(script), *arguments], folder, own, outputs))
     process.start()
     return process
 

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from PIL import Image
 
 from sagehound.artifact.fresh_processes import FreshProcesses
 from sagehound.config import Train
+from sagehound.data import demo
 
 ROOT = Path(__file__).parent.parent
 
@@ -39,6 +41,14 @@ def make_photos(root: Path, **counts: int) -> Path:
             for i in range(count):
                 save_photo(root / split / name / f"{i:03}.jpg", colour, seed=1000 * number + 100 * split_number + i)
     return root
+
+
+def draw_few(root: Path) -> None:
+    """Draw what data=demo would draw, with half as many photos of each class."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(demo, "HELD_OUT", demo.HELD_OUT // 2)
+        patch.setattr(demo, "BREEDS", tuple(replace(breed, train=breed.train // 2) for breed in demo.BREEDS))
+        demo.draw(root)
 
 
 def small(photos: Path, weights: Path) -> list[str]:

@@ -28,7 +28,7 @@ def run(script: str, *arguments: object) -> list[list[str]]:
 
 def test_a_head_beside_the_plain_script(photos: Path, weights: Path) -> None:
     given = ["--data", photos, "--weights", weights, "--backbone", "test_resnet", "--rounds", 1]
-    first, again = run("head.py", *given, "--photos", 60, "--no-sweep")
+    first, again = run("head.py", *given, "--photos", 60, "--no-sweep", "artifact=false")
     assert first[0] == "head, 10 epochs: test_resnet, 60 photos"
     assert again[2].endswith("(the first)")
 
@@ -40,7 +40,7 @@ def test_memory_of_a_large_head(tmp_path: Path) -> None:
 
 
 def test_loading_beside_torchvision(photos: Path) -> None:
-    rows = run("loader.py", "--data", photos, "--rounds", 1)
+    rows = run("loader.py", "--data", photos, "--rounds", 1, "--larger", 90)
     assert len(rows) == 12
     assert all(row[3].endswith("x") for row in rows)
 

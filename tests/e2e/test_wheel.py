@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import urllib3
-from helpers import ROOT
+from helpers import ROOT, draw_few
 
 from sagehound.storage.atomic import locked
 from sagehound_launchers.sagemaker import source_archive
@@ -142,6 +142,7 @@ def test_a_remote_job_gets_the_installed_packages(bin_folder: Path, tmp_path: Pa
     )
     digest = run(bin_folder / "python", "-c", code, folder=tmp_path).strip()
     assert digest == source_archive.make(ROOT, tracked=False).digest
+    draw_few(tmp_path / "data/demo")
     given = ["trainer=sagemaker", "aws=emulator", *GIVEN, "hydra.run.dir=remote"]
     run(bin_folder / "sagehound", "launch", *given, folder=tmp_path)
     assert json.loads((tmp_path / "remote/metrics.json").read_text())["test"]["photos"]

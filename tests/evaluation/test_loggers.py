@@ -21,6 +21,7 @@ OWN = '''
 import json
 import re
 import shlex
+import sys
 from pathlib import Path
 
 from lightning.pytorch.callbacks import Callback
@@ -67,6 +68,7 @@ class CountSteps(Callback):
 
     def on_train_end(self, trainer, pl_module):
         self.file.write_text(str(self.steps))
+        Path("wandb.txt").write_text(str("wandb" in sys.modules))
 '''
 
 
@@ -89,6 +91,7 @@ def test_a_users_own_logger_and_callback(
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert (tmp_path / "steps.txt").read_text() == "4"
+    assert (tmp_path / "wandb.txt").read_text() == "False", "no process imports what it does not use"
     lines = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
     hyperparameters = lines[0]["hyperparameters"]
     assert hyperparameters["finetune.name"] == "head"

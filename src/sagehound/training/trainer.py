@@ -17,7 +17,7 @@ from sagehound.evaluation import tensorboard
 from sagehound.models.classifier import Classifier
 from sagehound.profiler.times import Times
 from sagehound.system import hardware
-from sagehound.training import extensions
+from sagehound.training import extensions, spawned
 from sagehound.training.callbacks import AtomicFiles, EachEpoch, EpochEnd, KeepConfig, make_callbacks
 from sagehound.training.progress import LearningRate
 
@@ -62,7 +62,7 @@ def _arguments(cfg: Train, folder: Path, machine: hardware.Compute, head_alone: 
         "devices": machine.devices,
         "num_nodes": t.num_nodes,
         "precision": "32-true" if head_alone else machine.precision,
-        "strategy": machine.strategy,
+        "strategy": spawned.strategy(machine.strategy),
         "max_epochs": t.max_epochs,
         "gradient_clip_val": t.gradient_clip,
         "accumulate_grad_batches": t.accumulate,
