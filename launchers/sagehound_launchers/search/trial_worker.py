@@ -1,5 +1,6 @@
 """A process that trains trials for a search, and ends with it."""
 
+import importlib
 import multiprocessing
 import os
 import signal
@@ -14,6 +15,7 @@ from functools import partial
 from io import StringIO
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +25,14 @@ from omegaconf import DictConfig
 
 from sagehound.errors import SagehoundError, Stopped
 from sagehound.system import console
-from sagehound.system.imports import importing
 from sagehound.system.machine import cores
 from sagehound_launchers.search import pruning
 
 OUTPUT = "output.txt"  # in a trial's folder: its output
+_IMPORTS = "sagehound_launchers.search.trial_imports"
+# On Linux all processes are forked from one that has imported torch, so its time and memory are needed only once. The
+# first one starts after these seconds, and a signal meanwhile is handled then.
+_START = "forkserver" if sys.platform == "linux" else "spawn"
 
 
 @dataclass(frozen=True)
@@ -63,14 +68,18 @@ class Worker:
         """Start process ``place`` of ``of``. With ``tells`` it reports each epoch and waits for a response."""
         self.place = place
         resource_tracker.ensure_running()  # it unblocks the signal at its first start
-        spawn = multiprocessing.get_context("spawn")
-        self.pipe, theirs = spawn.Pipe()
-        self.process = spawn.Process(target=_work, args=(theirs, place, of, context, tells))
-        self.folder = Path()
         share = {
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, cores() // of))),
             "NO_COLOR": "1",  # its output is in a file
         }
+        processes: Any = multiprocessing.get_context(_START)
+        if _START == "forkserver":
+            processes.set_forkserver_preload([_IMPORTS])
+        self.pipe: Connection
+        self.pipe, theirs = processes.Pipe()
+        given = (theirs, place, of, context, tells, os.environ | share)
+        self.process: BaseProcess = processes.Process(target=_work, args=given)
+        self.folder = Path()
         try:
             with _without_interrupt(), env_override(share):
                 self.process.start()
@@ -121,16 +130,18 @@ def _without_interrupt() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
-def _work(pipe: Connection, place: int, of: int, context: HydraContext, tells: bool) -> None:
+def _work(
+    pipe: Connection, place: int, of: int, context: HydraContext, tells: bool, environment: Mapping[str, str]
+) -> None:
     """The main function of the process."""
+    os.environ.clear()  # it may be forked from an earlier search's
+    os.environ.update(environment)
     parent = multiprocessing.parent_process()
     assert parent is not None
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     setup_globals()
     share_gpus(place, of)
-    with importing():
-        import sagehound.training.train  # noqa: F401 - some seconds that are not the first trial's
-
+    importlib.import_module(_IMPORTS)  # some seconds that are not the first trial's
     with ExitStack() as stack, suppress(BrokenPipeError, EOFError):
         if tells:
             stack.enter_context(pruning.listening(partial(_tell, pipe)))

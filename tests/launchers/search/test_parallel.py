@@ -83,7 +83,7 @@ def training(process: subprocess.Popen[str], folder: Path, number: int) -> psuti
     output = folder / str(number) / "output.txt"
     while process.poll() is None:
         if output.exists() and "epoch 1/" in output.read_text():
-            for child in psutil.Process(process.pid).children():
+            for child in psutil.Process(process.pid).children(recursive=True):
                 if any(Path(f.path) == output for f in child.open_files()):
                     return child
         time.sleep(0.05)
@@ -146,7 +146,7 @@ def test_a_search_ends_with_all_its_processes_and_goes_on(
 def test_ctrl_c_reaches_only_the_search_itself(photos: Path, weights: Path, tmp_path: Path) -> None:
     with searching([*small(photos, weights), RATES], tmp_path) as process:
         parent = psutil.Process(process.pid)
-        while len(workers := [c for c in parent.children() if "spawn_main" in " ".join(c.cmdline())]) < 2:
+        while not (workers := [c for c in parent.children() if "forkserver" in " ".join(c.cmdline())]):
             assert process.poll() is None
             time.sleep(0.02)
         for one in [*workers, parent]:
