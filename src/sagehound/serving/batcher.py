@@ -26,8 +26,6 @@ from sagehound.system.machine import cores
 _END = 2.0  # seconds that a batch may still take when the server ends
 _STOP = 0.5  # seconds from its stop to its end
 
-_AHEAD = 2  # batches for each call of a model: one is computed, the photos of the next are decoded
-
 _Answer = Future[Probabilities]
 _Item = tuple[Predictor | ScoredPredictor, Pixels, _Answer, PhotoTimes]
 
@@ -48,7 +46,7 @@ class Batcher:
         self._on_batch = on_batch
         self._decoders = decoders or Decoders(slow=cores())
         self._lanes: weakref.WeakKeyDictionary[Stop, _Lane] = weakref.WeakKeyDictionary()  # until a model is freed
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a photo that is refused makes place for another one, in the same thread
         self._pending: set[_Answer] = set()
 
     def submit(
@@ -77,9 +75,6 @@ class Batcher:
         self._pending.add(answer)
         answer.add_done_callback(self._pending.discard)
         lane = self._lane(predictor)
-        if isinstance(photo, np.ndarray):
-            self._put(lane, (predictor, photo, answer, times))
-            return answer
 
         def slow() -> None:
             lane.ahead.leave(answer)
@@ -88,13 +83,16 @@ class Batcher:
         def put(pixels: Pixels) -> None:
             self._put(lane, (predictor, pixels, answer, times))
 
-        def decode() -> None:
+        def begin() -> None:
+            if isinstance(photo, np.ndarray):
+                put(photo)
+                return
             try:
                 self._decoders.submit(predictor.card.preprocessing, photo, answer, put, slow, times)
             except RuntimeError:  # the server ends
                 answer.cancel()
 
-        lane.ahead.enter(answer, decode)
+        lane.ahead.enter(answer, begin)
         return answer
 
     def _lane(self, predictor: Predictor | ScoredPredictor) -> "_Lane":
@@ -102,7 +100,9 @@ class Batcher:
         with self._lock:
             lane = self._lanes.get(stop)
             if lane is None:
-                lane = self._lanes[stop] = _Lane(self._on_batch, predictor.sessions, self._is_alone)
+                lane = self._lanes[stop] = _Lane(
+                    self._on_batch, predictor.sessions, self._is_alone, self._decoders.threads
+                )
                 weakref.finalize(stop, lane.end).atexit = False
             return lane
 
@@ -149,9 +149,13 @@ class Batcher:
 class _Lane:
     """The photos that wait for one model, and the threads that compute them."""
 
-    def __init__(self, on_batch: Callable[[int], object], sessions: Sessions, is_alone: Callable[[], bool]) -> None:
+    def __init__(
+        self, on_batch: Callable[[int], object], sessions: Sessions, is_alone: Callable[[], bool], decoders: int
+    ) -> None:
         self._on_batch, self._is_alone = on_batch, is_alone
-        self.ahead = DecodeAhead(_AHEAD * sessions.calls * sessions.batch)
+        computed = sessions.calls * sessions.batch
+        # while these are computed, the next ones are decoded: as many, or one in each thread
+        self.ahead = DecodeAhead(computed + max(computed, decoders))
         self._waiting: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
         self._running: dict[int, tuple[list[_Item], float]] = {}  # by thread: the batch in progress, when it began
         self._refusal: ModelHung | None = None

@@ -1,4 +1,4 @@
-"""Limits how many photos of one model are decoded before they are computed."""
+"""Limits how many photos of one model are decoded, or wait as pixels, before they are computed."""
 
 import threading
 from collections.abc import Callable
@@ -7,19 +7,21 @@ from typing import Any
 
 
 class DecodeAhead:
-    """Begins to decode photos in the order in which they came, a few more than are computed; the others wait.
+    """Begins photos in the order in which they came, a few more than are computed; the others wait.
 
     Without a limit, threads decode all photos that wait and so take the cores from those that could be answered: with
-    256 clients, photos came out 7 % more slowly. The content of a file also needs less memory than its pixels.
+    256 clients, photos came out 7 % more slowly. The content of a file also needs less memory than its pixels. Pixels
+    have places, too: they would go before all files that wait.
 
     Args:
-        most: photos that are decoded or computed at a time.
+        most: photos that are begun and not yet answered.
     """
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._inside: set[Future[Any]] = set()
         self._waiting: dict[Future[Any], Callable[[], object]] = {}  # in order
+        self._is_admitting = False  # in some thread
         self._lock = threading.Lock()
 
     def enter(self, answer: Future[Any], begin: Callable[[], object]) -> None:
@@ -45,11 +47,26 @@ class DecodeAhead:
             answer.cancel()
 
     def _admit(self) -> None:
-        while True:
-            with self._lock:
-                if not self._waiting or len(self._inside) >= self._most:
-                    return
-                answer = next(iter(self._waiting))
-                begin = self._waiting.pop(answer)
-                self._inside.add(answer)
-            begin()
+        """Begin photos while there are places.
+
+        What is begun may be answered at once, which comes here again. So one thread admits at a time, in a loop.
+        """
+        with self._lock:
+            if self._is_admitting:
+                return
+            self._is_admitting = True
+        try:
+            while begin := self._next():
+                begin()
+        except BaseException:
+            self._is_admitting = False
+            raise
+
+    def _next(self) -> Callable[[], object] | None:
+        with self._lock:
+            if not self._waiting or len(self._inside) >= self._most:
+                self._is_admitting = False
+                return None
+            answer = next(iter(self._waiting))
+            self._inside.add(answer)
+            return self._waiting.pop(answer)

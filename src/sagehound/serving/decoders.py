@@ -34,10 +34,11 @@ class Decoders:
     """
 
     def __init__(self, max_pixels: int | None = None, slow: int | None = None, threads: int | None = None) -> None:
-        self._max_pixels, threads = max_pixels, threads or cores()
-        self._quick = ThreadPoolExecutor(threads, "decode")
-        self._slow = ThreadPoolExecutor(slow or max(1, threads // 2), "decode-slow")
+        self._max_pixels, self.threads = max_pixels, threads or cores()
+        self._quick = ThreadPoolExecutor(self.threads, "decode")
+        self._slow = ThreadPoolExecutor(slow or max(1, self.threads // 2), "decode-slow")
         self._alone = threading.Lock()
+        self._is_closed = False
         self._begun: dict[int, float] = {}  # when each thread began its photo
 
     def submit(
@@ -77,6 +78,8 @@ class Decoders:
 
         def decode(source: Path | bytes, is_large: bool = False, scans: JpegScans | None = None) -> None:
             with self._alone if is_large else nullcontext():
+                if self._is_closed:
+                    answer.cancel()
                 if not answer.set_running_or_notify_cancel():
                     return
                 try:
@@ -105,8 +108,9 @@ class Decoders:
 
     def close(self) -> None:
         """Finish the photos that were begun, and cancel the others."""
-        self._quick.shutdown(cancel_futures=True)
-        self._slow.shutdown(cancel_futures=True)
+        self._is_closed = True
+        self._quick.shutdown()
+        self._slow.shutdown()
 
 
 def _fail(answer: Future[Probabilities], error: BaseException) -> None:
