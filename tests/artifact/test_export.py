@@ -79,7 +79,7 @@ import importlib, json, pkgutil, sys
 sys.path = [p for p in sys.path if "sagehound" not in p]
 sys.meta_path = [m for m in sys.meta_path if "editable" not in str(m)]
 sys.path.insert(0, sys.argv[1] + "/code")
-import sagehound.inference as folder
+import sagehound, sagehound.inference as folder
 assert sagehound.__file__.startswith(sys.argv[1]), sagehound.__file__
 names = [module.name for module in pkgutil.iter_modules(folder.__path__, "sagehound.inference.")]
 late = ["sagehound.inference.network", "sagehound.inference.handler"]
