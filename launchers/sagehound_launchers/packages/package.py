@@ -108,7 +108,7 @@ class Version:
 
 
 class Registry(Protocol):
-    """Where packages are kept."""
+    """A registry of packages: a folder, SageMaker's or MLflow's."""
 
     def versions(self, name: str) -> list[Version]:
         """The versions of a name, newest first; none if there is no such name."""

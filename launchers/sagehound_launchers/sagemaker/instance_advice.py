@@ -14,7 +14,7 @@ _SYSTEM = 0.5  # GiB that the container's system needs beside the server
 
 @dataclass(frozen=True)
 class Advice:
-    """Machines for a load."""
+    """The machines that a load needs, and their price."""
 
     instance: str
     count: int

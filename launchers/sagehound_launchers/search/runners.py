@@ -137,8 +137,8 @@ def _line(error: Exception) -> str:
 class Processes:
     """Runs trials in processes that share the machine's cores and GPUs. Their output is in their folders.
 
-    With ``ordered``, a trial is proposed from all trials except the ``most`` last ones, whichever ended first, so a
-    search can be repeated. Without it, a trial is proposed as soon as a process is free.
+    With ``ordered``, a trial is proposed from all earlier trials except the last ``most`` - 1, whichever ended first,
+    so a search can be repeated. Without it, a trial is proposed as soon as a process is free.
     """
 
     def __init__(

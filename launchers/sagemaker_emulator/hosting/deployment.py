@@ -105,7 +105,7 @@ class Deployment:
 
     @contextmanager
     def slot(self, most: int | None) -> Iterator[bool]:
-        """Yield whether there is room for a request that is served at once; ``most`` at a time, None: any number."""
+        """Take a slot for a request that must not wait, and yield whether one of ``most`` was free; None: no limit."""
         with self._free:
             is_free = most is None or self._served < most
             self._served += is_free

@@ -33,7 +33,7 @@ _EXITED = "An error occurred while handling request as the model process exited.
 
 
 class Runtime:
-    """SageMaker's runtime."""
+    """The API of SageMaker's runtime, which invokes endpoints."""
 
     ROUTES: ClassVar[dict[str, str]] = {
         r"POST /endpoints/([^/]+)/invocations": "InvokeEndpoint",

@@ -73,7 +73,7 @@ class BatchJobs:
             end.wait(30)
 
     def create(self, request: Record, more: Record) -> Record:
-        """Store a job with additional members, and run it in the background.
+        """Store a job, which has the members of ``request`` and ``more``, and run it in the background.
 
         Raises:
             ApiError: the name is in use, or the quota is exceeded.

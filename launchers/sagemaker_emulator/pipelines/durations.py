@@ -15,7 +15,7 @@ def seconds(duration: Json) -> float:
     """Seconds of an ISO 8601 duration such as P30D or PT12H; a month has 30 days, a year 365.
 
     Raises:
-        JobFailed: it is none.
+        JobFailed: it is not a duration.
     """
     match = _DURATION.fullmatch(duration.lower()) if isinstance(duration, str) else None
     if match is None or not any(match.groups()):

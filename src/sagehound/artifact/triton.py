@@ -18,7 +18,7 @@ _PROBABILITIES = "probabilities"
 
 
 def config(network: "ModelProto") -> str:
-    """The content of config.pbtxt. It has no name: Triton takes that of the folder.
+    """The content of config.pbtxt. It names no model, because Triton uses the folder's name.
 
     Args:
         network: model.onnx, whose first dimension is the photo.

@@ -35,7 +35,7 @@ class Counts:
 
     @classmethod
     def of(cls, labelled: Flags, predicted: Flags) -> "Counts":
-        """The counts of a group's n photos: whether each has the outcome, and whether it is predicted."""
+        """Count a group's n photos, given whether each has the outcome and whether the outcome is predicted for it."""
         both, neither = int((labelled & predicted).sum()), int((~labelled & ~predicted).sum())
         return cls(both, int(predicted.sum()) - both, int(labelled.sum()) - both, neither)
 

@@ -30,7 +30,7 @@ def show_classes(report: dict[str, Any]) -> None:
 
 
 def report_findings(report: dict[str, Any], photos: Sequence[Photo]) -> None:
-    """Print the number of photos, a line for each finding of audit.json, and a warning of names."""
+    """Print the number of photos, the findings of audit.json, and a warning of names that Windows cannot have."""
     counts = report["photos"]
     console.info(
         f"data: {report['classes']} classes, "

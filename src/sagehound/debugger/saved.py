@@ -30,7 +30,7 @@ def folders(run: Path) -> list[Path]:
 
 
 def steps(folder: Path, collections: Sequence[str] = COLLECTIONS) -> Iterator[Step]:
-    """The steps of a folder of tensors, in the order in which they were computed, with their tensors of collections.
+    """Yield the steps that a folder of tensors holds, in their order, each with the tensors of the given collections.
 
     Raises:
         ConfigError: smdebug is not installed.

@@ -121,7 +121,7 @@ def batch_size(p: Profile) -> Finding | None:
 
 
 def gpu_memory_increase(p: Profile) -> Finding | None:
-    """The used memory of a GPU grows by more than 5 % of the whole, from the first to the last third of training."""
+    """The used memory of a GPU grows by more than 5 % of the whole, from the second to the last third of training."""
     for gpu in p.gpus:
         memory = p.column(f"{gpu}_memory", ("train",))
         if len(memory) < 9:

@@ -63,7 +63,7 @@ class Slots:
             slot.end()
 
     def count_slow(self, change: int) -> None:
-        """Count a request with large photos.
+        """Add ``change`` to the number of requests with large photos.
 
         Raises:
             Busy: there are too many.

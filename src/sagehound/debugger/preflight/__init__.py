@@ -29,7 +29,7 @@ CHECKS: tuple[Callable[[Setting], Iterator[Finding]], ...] = (
 
 
 def run(setting: Setting, evaluator: Evaluator, chosen: Sequence[str] | None = None) -> Iterator[tuple[str, Finding]]:
-    """Make the chosen checks, or all; yield each finding with the name of its rule, once for each rule."""
+    """Run the chosen checks, or all; yield each finding with the name of its rule, at most one for each rule."""
     for check in CHECKS:
         if chosen is not None and check.__name__ not in chosen:
             continue

@@ -71,7 +71,7 @@ def own_transform(s: Setting) -> Iterator[Finding]:
 
 
 def labels(s: Setting) -> Iterator[Finding]:
-    """Labels follow from the photos, in train as in valid."""
+    """The labels of train and valid photos can be predicted from their features."""
     if s.data.features is None:
         raise Unknown("no cached features: labels are compared with finetune=head or gradual")
     if not s.model.pretrained:

@@ -25,7 +25,7 @@ class _Steps:
 
 
 def one_batch(s: Setting) -> Iterator[Finding]:
-    """Steps on one batch reduce its loss, change the parameters that should learn, and no others."""
+    """Steps on one batch reduce its loss, change the parameters that are trained, and no others."""
     steps = _run(s, 1.0, _STEPS, _SECONDS)
     for judge in (_clipped, _frozen_parameters, _judge):
         findings = list(judge(s, steps))

@@ -11,10 +11,11 @@ from sagehound.debugger.rules.rule import Finding, Rule, parameter
 
 @dataclass
 class DeadRelu(Rule):
-    """More than ``threshold_layer`` percent of a layer's neurons are active less than ``threshold_inactivity`` percent.
+    """More than ``threshold_layer`` percent of a layer's neurons are dead.
 
-    A neuron is a channel. It is active where its input is above zero. In some layers of a pretrained backbone half of
-    the channels are unused for a given set of photos, so the calibrated rule wants almost all of them.
+    A neuron is a channel. It is dead if less than ``threshold_inactivity`` percent of its inputs are above zero. In
+    some layers of a pretrained backbone half of the channels are unused for a given set of photos, so the calibrated
+    rule requires that almost all of them are dead.
     """
 
     name: ClassVar[str] = "DeadRelu"

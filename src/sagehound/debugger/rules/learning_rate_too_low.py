@@ -14,7 +14,7 @@ from sagehound.debugger.rules.rule import Finding, Rule, parameter
 class LearningRateTooLow(Rule):
     """The weights of the head change by less than ``ratio`` of their norm in a step, and the loss has hardly fallen.
 
-    Judged after ``steps`` steps, when the warm-up is over, as long as the loss is above ``floor`` x ln(classes).
+    The rule is evaluated once, after ``steps`` steps, and only if the loss is still above ``floor`` x ln(classes).
     """
 
     name: ClassVar[str] = "LearningRateTooLow"

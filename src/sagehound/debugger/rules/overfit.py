@@ -13,8 +13,8 @@ class Overfit(EpochRule):
     """The mean valid loss exceeds the mean train loss by ``ratio_threshold``, for ``patience`` epochs.
 
     (valid - train) / train > ratio_threshold. AWS's default of 0.1 fires on nearly every small fine-tuning,
-    because a train loss close to zero makes any ratio large. So the calibrated rule also wants the valid loss to be
-    ``rise`` above its lowest value.
+    because a train loss close to zero makes any ratio large. So the calibrated rule also requires that the valid
+    loss is ``rise`` above its lowest value.
     """
 
     name: ClassVar[str] = "Overfit"

@@ -17,7 +17,7 @@ class PoorWeightInitialization(Rule):
     Activations: the largest variance of a layer's inputs is ``activation_inputs_threshold`` times the smallest.
     Gradients: the 5th and the 95th percentile of a gradient are closer than ``distribution_range``. Loss: it has not
     fallen for ``patience`` steps. AWS's defaults fire on a pretrained resnet. The calibrated rule looks at the loss
-    alone: the first is above ``loss_ratio`` x ln(classes), which is the loss of a model that knows nothing.
+    alone: the first is above ``loss_ratio`` x ln(classes). A model that has learned nothing has the loss ln(classes).
     """
 
     name: ClassVar[str] = "PoorWeightInitialization"

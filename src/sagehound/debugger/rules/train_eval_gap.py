@@ -14,8 +14,8 @@ from sagehound.debugger.rules.rule import Finding, parameter
 class TrainEvalGap(EpochRule):
     """The valid loss exceeds ``ratio`` x ln(classes) while the train loss is below ln(classes).
 
-    Overfitting takes many epochs; this shows within ``epochs``. So train and valid photos are read, labelled or
-    computed differently.
+    Judged in the first ``epochs`` epochs. Overfitting takes longer, so train and valid photos are probably read,
+    labelled or computed differently.
     """
 
     name: ClassVar[str] = "TrainEvalGap"

@@ -13,8 +13,8 @@ from sagehound.debugger.rules.rule import Finding, Rule, parameter
 class UnchangedTensor(Rule):
     """A tensor is unchanged over ``num_steps`` observed steps, by numpy's allclose with ``rtol`` and ``atol``.
 
-    AWS looks at every tensor. The calibrated rule looks at the weights that are trained, in the first steps, and wants
-    them to be exactly equal: small changes at a low learning rate are changes.
+    AWS looks at every tensor. The calibrated rule looks at the weights that are trained, in the first steps, and
+    requires that they are exactly equal: small changes at a low learning rate are changes.
     """
 
     name: ClassVar[str] = "UnchangedTensor"

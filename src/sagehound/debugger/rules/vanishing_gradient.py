@@ -13,7 +13,8 @@ class VanishingGradient(Rule):
 
     AWS fires for any gradient at any step. In a healthy network whose last BatchNorm of each block starts at zero, 32
     of 62 gradients are exactly 0 in the first step, and a model that has learned all photos has small gradients. So
-    the calibrated rule waits for ``start_step``, wants ``share`` of the gradients below, and a loss above ``loss``.
+    the calibrated rule begins at ``start_step``. It requires that more than ``share`` of the gradients are below, and
+    that the loss is at least ``loss``.
     """
 
     name: ClassVar[str] = "VanishingGradient"

@@ -13,8 +13,8 @@ from sagehound.debugger.rules.rule import Finding, Rule, larger_lr, parameter, s
 class WeightUpdateRatio(Rule):
     """The norm of a weight's change, divided by its norm, is outside [``small_threshold``, ``large_threshold``].
 
-    The change between two observed steps is divided by the number of optimizer steps between them. ``num_steps`` is how
-    many observed steps lie between the two.
+    The change between two observed steps is divided by the number of optimizer steps between them. With
+    ``num_steps`` of 1 these are neighbours, with 2 every second observed step is used.
     """
 
     name: ClassVar[str] = "WeightUpdateRatio"
