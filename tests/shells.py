@@ -20,7 +20,7 @@ import forked
 FORKED = ("train", "launch", "audit", "report", "doctor")
 _CLIENT = """#!{python} -IS
 import json, os, socket, sys
-if sys.argv[1] not in {forked}:
+if sys.argv[1:2] not in {forked}:
     os.execv({installed!r}, ["sagehound", *sys.argv[1:]])
 with socket.socket(socket.AF_UNIX) as test:
     test.connect({address!r})
@@ -59,6 +59,10 @@ def sagehound_for_shells(folder: Path) -> Iterator[str]:
         folder: for its files; its path is short, as it has a socket.
     """
     installed = Path(sys.executable).parent
+    usual = os.pathsep.join([str(installed), os.environ["PATH"]])
+    if not sys.platform.startswith("linux"):  # no /proc
+        yield usual
+        return
     folder.mkdir(exist_ok=True)
     server = _Server(str(folder / "tests.sock"), _Asked)
     server.program = folder / "program/sagehound"
@@ -67,7 +71,7 @@ def sagehound_for_shells(folder: Path) -> Iterator[str]:
         server.program: _PROGRAM,
         client: _CLIENT.format(
             python=sys.executable,
-            forked=FORKED,
+            forked=[[name] for name in FORKED],
             installed=str(installed / "sagehound"),
             address=str(folder / "tests.sock"),
         ),
@@ -77,7 +81,7 @@ def sagehound_for_shells(folder: Path) -> Iterator[str]:
         path.chmod(0o755)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
-        yield os.pathsep.join([str(client.parent), str(installed), os.environ["PATH"]])
+        yield os.pathsep.join([str(client.parent), usual])
     finally:
         server.shutdown()
         server.server_close()
