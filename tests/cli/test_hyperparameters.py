@@ -28,6 +28,20 @@ def test_decoding_returns_the_encoded_overrides(given: dict[str, str], deletes: 
     assert values(written) == {o.partition("=")[0]: o.partition("=")[2] for o in overrides}
 
 
+def test_overrides_of_every_form_come_back() -> None:
+    overrides = [
+        "+a.b=[512,256]",
+        '++c.d="64"',
+        "e.f='a b'",
+        "g.h={a:1}",
+        "i.j=null",
+        "k.l=",
+        "m.n=a=b",
+        "~augment.flip",
+    ]
+    assert decode(json.loads(json.dumps(encode(overrides))), "hyperparameters.json") == overrides
+
+
 @given(st.dictionaries(KEYS, st.text(alphabet="abc019.,-", min_size=1, max_size=9), max_size=6))
 def test_quotes_of_the_sdk_are_removed(given: dict[str, str]) -> None:
     assert values({key: json.dumps(value) for key, value in given.items()}) == given
