@@ -1,8 +1,8 @@
 """The processes that Lightning starts for several devices of this machine, which import as quickly as the run does.
 
 A process of multiprocessing imports what the objects need that are sent to it, in their order. Lightning's launcher is
-the first one, so this module is imported before timm. Otherwise timm would import wandb, and the imports of two
-processes took 17 s of processor time instead of 10 s.
+the first one, so this module is imported before timm. Otherwise timm would import wandb, and two processes took
+17 s of processor time for a short run instead of 10 s.
 """
 
 from sagehound.system.imports import importing
