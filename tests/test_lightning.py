@@ -38,6 +38,7 @@ def classifier(weights: Path, classes: list[str] | None = None, **changes: objec
     return Classifier("test_resnet", classes, weights=str(weights), lr=0.01, **changes)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_fit_validate_test_predict_and_load(photos: Path, weights: Path, tmp_path: Path) -> None:
     data, best = PhotoDataModule(photos, batch_size=5), ModelCheckpoint(monitor="valid/loss", filename="best")
     model = classifier(weights)
@@ -243,6 +244,7 @@ def listed(root: Path) -> list[Photo]:
     return [Photo(f.relative_to(root).as_posix(), f.parts[-3], f.parts[-2]) for f in sorted(root.rglob("*.jpg"))]
 
 
+@pytest.mark.slow
 def test_own_parts_are_plain_python_objects(photos: Path, weights: Path, tmp_path: Path) -> None:
     data = PhotoDataModule(photos, transform=darker, source=listed)
     model = classifier(weights, loss=MeanLoss(), optimizer=Plain, finetune="full")

@@ -131,6 +131,7 @@ def test_a_fault_is_found_out(proof: Callable[..., str], way: str, name: str, ch
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_a_server_that_refuses_jpeg_is_found_out(
     proof: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

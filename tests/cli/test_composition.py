@@ -37,6 +37,7 @@ def jobs_of(name: str) -> tuple[Jobs, str]:
     return jobs, ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "arguments", "spared"),
     [

@@ -194,6 +194,7 @@ def test_an_interrupted_job_resumes(command: Command, photos: Path, weights: Pat
         assert resumed.metrics()[split] == whole[split], "as of a run that nothing interrupts"
 
 
+@pytest.mark.slow
 def test_the_project_comes_from_its_channel(weights: Path, photos: Path, tmp_path: Path) -> None:
     container = Container(tmp_path / "ml", weights, photos)
     code = container.base / "input/data/code"
@@ -244,6 +245,7 @@ def test_the_image_has_train_and_serve_on_its_path(tmp_path: Path) -> None:
         assert reason in done.stderr + done.stdout
 
 
+@pytest.mark.slow
 def test_without_a_project_the_installed_package_trains(weights: Path, photos: Path, tmp_path: Path) -> None:
     container = Container(tmp_path / "ml", weights, photos, head__dropou="1")
     container.home = tmp_path / "nowhere"

@@ -93,6 +93,7 @@ def test_a_listed_photo_that_is_missing_is_named(photos: Path, capsys: pytest.Ca
     assert "nowhere.jpg (No such file or directory)" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_weights_change_what_is_learned(config: Compose, photos: Path, tmp_path: Path) -> None:
     """Photos of weight 0 teach nothing: as if their class were not there."""
     table = photos / "labels.csv"

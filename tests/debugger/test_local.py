@@ -272,6 +272,7 @@ def test_the_option_lists_every_rule(config: Compose) -> None:
     assert set(config("debugger=local").debugger.rules) == set(rules.registry())  # type: ignore[union-attr]
 
 
+@pytest.mark.slow
 def test_an_error_in_it_is_reported_once_and_training_continues(
     config: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -288,6 +289,7 @@ def test_an_error_in_it_is_reported_once_and_training_continues(
     assert same(plain, run)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_keeps_its_findings(config: Compose, tmp_path: Path) -> None:
     given = [*LOCAL, *RISING, "debugger.preflight=false"]
     run = train(config(*given), tmp_path / "run")

@@ -225,6 +225,7 @@ def keys(*words: str) -> dict[str, str]:
     return {step.name: step.key for step in workflow.steps}
 
 
+@pytest.mark.slow
 def test_a_step_is_done_again_if_an_input_has_changed(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run/model.tar.gz").write_bytes(b"1")

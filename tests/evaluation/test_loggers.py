@@ -200,6 +200,7 @@ def _check_wandb(folder: Path, metrics: dict[str, Any], history: list[float], de
     assert {key.partition("/")[0] for row in rows for key in row if key.endswith("/_type")} == FIGURES
 
 
+@pytest.mark.slow
 def test_wandb_never_asks(config: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("wandb", reason="needs the extra wandb")
     monkeypatch.delenv("WANDB_API_KEY", raising=False)

@@ -97,6 +97,7 @@ def test_bias_json_has_the_layout_of_analysis_json(launch: Command, own_run: Pat
     assert moss["recall_interval"][0] <= moss["recall"] <= moss["recall_interval"][1]
 
 
+@pytest.mark.slow
 def test_the_report_shows_what_was_measured(launch: Command, own_run: Path, run: Path, tmp_path: Path) -> None:
     (own_run / "per_class.csv").write_bytes((run / "per_class.csv").read_bytes())
     facets = facets_file(tmp_path / "facets.csv", own_run)

@@ -68,6 +68,7 @@ def test_a_cached_run_reports_what_an_uncached_evaluation_finds(config: Compose,
         assert numbers(again[split]) == pytest.approx(numbers(run.metrics[split]), abs=2e-5)
 
 
+@pytest.mark.slow
 def test_in_half_precision_valid_and_test_are_still_evaluated_in_32_bits(config: Compose, tmp_path: Path) -> None:
     half = "trainer.precision=bf16-mixed"
     run = train(config(half), tmp_path / "run")
@@ -154,6 +155,7 @@ def test_another_pillow_heif_computes_sets_with_heic_photos_anew(
     assert len(read) == computed
 
 
+@pytest.mark.slow
 def test_a_damaged_entry_is_computed_again(config: Compose, tmp_path: Path, read: list[str]) -> None:
     cfg = config(EXACT)
     first = train(cfg, tmp_path / "a")
@@ -234,6 +236,7 @@ def test_a_photo_that_changes_during_the_run_is_not_kept_under_its_old_name(
         train(config(), tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_pass_that_is_stopped_goes_on_where_it_was(
     config: Compose, tmp_path: Path, read: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -253,6 +256,7 @@ def test_a_pass_that_is_stopped_goes_on_where_it_was(
     assert len(read) == 45 - 2 * CPU_CHUNK
 
 
+@pytest.mark.slow
 def test_a_cache_that_cannot_be_written_costs_time_and_nothing_else(
     config: Compose, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -263,6 +267,7 @@ def test_a_cache_that_cannot_be_written_costs_time_and_nothing_else(
     assert "the backbone runs on every photo in every epoch instead" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_resume_beside_averaged_weights_finds_its_features(config: Compose, tmp_path: Path, read: list[str]) -> None:
     overrides = (EXACT, "trainer.ema=0.9", "schedule=constant")
     run = train(config(*overrides), tmp_path / "run")

@@ -54,6 +54,7 @@ def test_a_run_records_the_weights_that_it_has_loaded(
     assert export.origin(resumed, cfg.backbone, cfg.cache.dir)["sha256"] is None
 
 
+@pytest.mark.slow
 def test_a_run_downloads_each_version_of_the_weights_once(
     s3: Any,  # noqa: ANN401
     config: Compose,

@@ -382,6 +382,7 @@ def test_requirements_are_installed_beside_the_environment(emulator: Emulator, s
         importlib.import_module("own_jokes")
 
 
+@pytest.mark.slow
 def test_requirements_that_are_not_available_are_named(sm: Client, s3: Client) -> None:
     files = {"train.py": "", "requirements.txt": "--no-index\nno-such-package\n"}
     sm.create_training_job(**estimator(s3, "needs", files, values={}))

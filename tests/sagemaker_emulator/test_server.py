@@ -70,6 +70,7 @@ def test_s3_keeps_bytes_names_and_metadata_over_a_restart(tmp_path: Path) -> Non
         assert len(files) == len(after), "what was replaced or deleted leaves no file"
 
 
+@pytest.mark.slow
 def test_many_threads_may_write_and_read_the_same_objects(emulator: Emulator, s3: Client) -> None:
     many = client(emulator, "s3", max_pool_connections=16)
 
@@ -258,6 +259,7 @@ def start(folder: Path, *arguments: str) -> tuple[subprocess.Popen[str], dict[st
     return process, {"AWS_ENDPOINT_URL": json.loads((folder / "address.json").read_text())["url"]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["SIGHUP", "stdin"])
 def test_the_command_ends_with_its_terminal_or_with_the_program_that_started_it(tmp_path: Path, how: str) -> None:
     process, _ = start(tmp_path / "e", "--end-with-stdin")

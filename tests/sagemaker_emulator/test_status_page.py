@@ -79,6 +79,7 @@ def read(emulator: Emulator, query: str = "") -> str:
     return urllib3.request("GET", f"{emulator.url}/{query}", headers=HTML).data.decode()
 
 
+@pytest.mark.slow
 def test_the_newest_are_first_also_after_a_restart(tmp_path: Path) -> None:
     names = [f"job-{number:02}" for number in reversed(range(51))]  # the newest is the first by name
     with Emulator(tmp_path / "e") as emulator:

@@ -200,6 +200,7 @@ for epoch in range(600):
     assert max(epochs[1:]) < 5
 
 
+@pytest.mark.slow
 def test_a_search_can_be_stopped(emulator: Emulator, sm: Client) -> None:
     sm.create_hyper_parameter_tuning_job(**tuning("long", "print('loss=1'); time.sleep(600)", most=4, parallel=2))
     until(lambda: jobs_of(sm, "long"), lambda jobs: len(jobs) == 2)

@@ -63,6 +63,7 @@ def test_large_bodies_that_do_not_end_make_room(server: Server, photo: bytes) ->
     answered_soon(server, photo)
 
 
+@pytest.mark.slow
 def test_large_bodies_wait_for_memory(server: Server, photo: bytes) -> None:
     """40 bodies of 15 MB have twice the memory that all bodies may have."""
     body = photo + bytes(15_000_000)

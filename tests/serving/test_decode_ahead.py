@@ -85,6 +85,7 @@ def test_the_end_cancels_those_that_wait(paused: Paused, photo: bytes) -> None:
     assert engine.submit(paused, photo).cancelled()  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_photos_that_take_long_to_decode_do_not_hold_up_small_ones(
     paused: Paused, photo: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:

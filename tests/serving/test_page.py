@@ -138,6 +138,7 @@ def test_it_works_by_keyboard_and_tells_a_screen_reader(page: Page, slate: Path)
     ]
 
 
+@pytest.mark.slow
 def test_a_photo_that_is_chosen_before_the_models_are_listed_waits(
     browser: Browser, server: Server, slate: Path
 ) -> None:
@@ -191,6 +192,7 @@ def test_text_stands_out_from_its_ground(browser: Browser, server: Server, slate
     page.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("width", "scheme"), [(1200, "light"), (360, "dark")])
 def test_axe_finds_nothing(browser: Browser, server: Server, slate: Path, width: int, scheme: str) -> None:
     page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme, bypass_csp=True)  # type: ignore[arg-type]

@@ -137,6 +137,7 @@ def test_models_are_not_loaded_by_one_of_several_processes(together: Together, r
     assert json.loads(together.request("GET", f"/models/{run.name}").data)["device"] == "cpu"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM])
 def test_a_process_that_is_killed_is_replaced(run: Path, tmp_path: Path, photo: bytes, sent: signal.Signals) -> None:
     server = Together(tmp_path, f"model={run}")

@@ -58,6 +58,7 @@ def test_unbalanced_classes(config: Compose, tmp_path: Path) -> None:
     assert not torch.equal(sampling["weight"], plain["weight"])
 
 
+@pytest.mark.slow
 def test_the_debugger_is_off_and_says_so(config: Compose, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     train(config(AUTO, "debugger=local"), tmp_path / "a")
     assert "no training steps" in capsys.readouterr().out.replace("\n", " ")

@@ -217,6 +217,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(
     assert {**resumed.metrics, "seconds": 0} == {**whole.metrics, "seconds": 0}
 
 
+@pytest.mark.slow
 def test_a_finished_run_that_is_resumed_is_only_evaluated_again(config: Compose, tmp_path: Path) -> None:
     run = train(config(), tmp_path / "run")
     before = weights_of(run.folder)
@@ -315,6 +316,7 @@ def changed(path: Path, change: dict[str, Any]) -> Path:
     return path.with_name("changed.ckpt")
 
 
+@pytest.mark.slow
 def test_a_run_of_an_earlier_version_is_resumed(config: Compose, tmp_path: Path) -> None:
     """Its config had no loss, and wrote the optimizer's own defaults down."""
     train(config("trainer.max_epochs=1"), tmp_path / "run")

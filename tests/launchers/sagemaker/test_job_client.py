@@ -79,6 +79,7 @@ def test_credentials_that_have_expired(
     assert "the credentials have expired: renew them (aws sso login)" in done.stderr
 
 
+@pytest.mark.slow
 def test_an_image_is_built_and_pushed_by_docker(
     launch: Command, emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

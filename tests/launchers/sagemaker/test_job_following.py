@@ -91,6 +91,7 @@ def test_a_job_that_failed_is_replaced(emulator: Emulator, aws: Aws, cloud: Clou
     assert job_client.run(cloud, aws, job)["ProcessingJobName"] == "hound-2"
 
 
+@pytest.mark.slow
 def test_a_job_that_another_command_starts_at_the_same_time_is_followed(
     emulator: Emulator, aws: Aws, cloud: Cloud, job: OneJob
 ) -> None:

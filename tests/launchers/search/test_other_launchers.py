@@ -53,6 +53,7 @@ def test_a_search_through_submitit_resumes(launch: Command, photos: Path, weight
     assert OmegaConf.load(tmp_path / "multirun/s/best.yaml")["optimizer.lr"] == best["optimizer.lr"]
 
 
+@pytest.mark.slow
 def test_pruning_needs_trials_of_this_machine(launch: Command, photos: Path, weights: Path) -> None:
     pytest.importorskip("submitit")
     lr = "optimizer.lr=interval(0.01,0.1)"

@@ -31,6 +31,7 @@ def space_of(hpo: str, *arguments: str) -> tuple[SearchSpace, list[str]]:
     return find_space([hpo, *arguments], composed([hpo, *chosen]).search, lambda more: composed(list(more)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hpo", ["hpo=optuna", "hpo=sagemaker"])
 def test_without_a_sweep_the_optimizers_space_is_searched(hpo: str) -> None:
     space, ours = space_of(hpo, "trainer.max_epochs=3")
@@ -41,6 +42,7 @@ def test_without_a_sweep_the_optimizers_space_is_searched(hpo: str) -> None:
     assert "optimizer.momentum" in space_of(hpo, "optimizer=sgd")[0].ranges
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hpo", ["hpo=optuna", "hpo=sagemaker"])
 def test_a_sweep_is_searched_alone_unless_a_space_is_chosen_beside_it(hpo: str) -> None:
     assert list(space_of(hpo, "head.dropout=0,0.5")[0].ranges) == ["head.dropout"]
