@@ -237,6 +237,8 @@ def test_a_server_that_does_not_answer_is_one_line(
 ) -> None:
     pytest.importorskip("mlflow", reason="needs the extra mlflow")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")  # mlflow sets it, and the next test must not see that
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
     cfg = config("logger=mlflow", "logger.mlflow.tracking_uri=http://127.0.0.1:9")
     with pytest.raises(ConfigError, match=r"^logger\.mlflow cannot start: ") as caught:
