@@ -52,28 +52,33 @@ def _enlarged(file: Path, target: Path) -> Path:
 
 
 @contextmanager
-def all_servers(run: Path, model: Path, peers: list[str], python: str, photos: list[Path]) -> Iterator[list[Server]]:
-    """Our server, and each peer in the faster of its settings; they run at the same time and are measured in turn."""
+def all_servers(
+    run: Path, model: Path, peers: list[str], python: str, photos: list[Path], seconds: float
+) -> Iterator[list[Server]]:
+    """Our server, and each peer in the faster of its settings; they run at the same time and are measured in turn.
+
+    ``seconds`` are those of a measurement; choosing a setting takes no longer ones.
+    """
     with ExitStack() as stack:
         servers = [stack.enter_context(ours(run))]
         for name in peers:
-            best = _best_setting(name, model, python, photos)
+            best = _best_setting(name, model, python, photos, seconds)
             servers.append(stack.enter_context(peer(name, best, model, python)))
         _check_answers(servers, photos)
         yield servers
 
 
-def _best_setting(name: str, model: Path, python: str, photos: list[Path]) -> tuple[int, ...]:
+def _best_setting(name: str, model: Path, python: str, photos: list[Path], seconds: float) -> tuple[int, ...]:
     """The setting with more photos a second for 16 clients, in two turns."""
     settings = SETTINGS[name][1]
     rates: dict[tuple[int, ...], float] = dict.fromkeys(settings, 0.0)
     with ExitStack() as stack:
         tried = {s: stack.enter_context(peer(name, s, model, python)) for s in settings}
         for server in tried.values():
-            load(server.address, 16, WARM_UP, photos)
+            load(server.address, 16, min(WARM_UP, seconds), photos)
         for _ in range(2):
             for setting, server in tried.items():
-                rates[setting] += load(server.address, 16, TRIAL, photos).rate / 2
+                rates[setting] += load(server.address, 16, min(TRIAL, seconds), photos).rate / 2
     print(f"{name}: photos a second by setting: {rates}", file=sys.stderr)
     return max(rates, key=lambda s: rates[s])
 

@@ -71,7 +71,7 @@ def measure(argv: list[str]) -> list[Row]:
         if "peers" in args.parts:
             found += _beside_peers(run, model, sent, args)
         with ours(run) as server:
-            found += [_floor(server, model, files, args.rounds)] if "floor" in args.parts else []
+            found += [_floor(server, model, files, args.rounds, min(4, args.seconds))] if "floor" in args.parts else []
             found += [_memory(server, args.requests, files)] if "memory" in args.parts else []
             found += [_probe(server.address, folder / "photos", files)] if "probe" in args.parts else []
     return found
@@ -82,7 +82,7 @@ def _beside_peers(run: Path, model: Path, sent: dict[str, list[Path]], args: Any
     sizes = {kind: sum(f.stat().st_size for f in files) // len(files) for kind, files in sent.items()}
     with ExitStack() as stack:
         first = next(iter(sent.values()))
-        servers = stack.enter_context(all_servers(run, model, args.peers, args.litserve, first))
+        servers = stack.enter_context(all_servers(run, model, args.peers, args.litserve, first, args.seconds))
         for kind, files in sent.items():
             rounds = args.rounds if kind == "small" else max(1, args.rounds // 3)
             for clients in args.clients:
@@ -102,7 +102,7 @@ def _start(run: Path, photo: Path, rounds: int) -> Row:
     return Row("python launch.py deploy=local to the first answer", f"{median(seconds):.2f} s", "", "", "< 1.5 s")
 
 
-def _floor(server: Server, model: Path, files: list[Path], rounds: int) -> Row:
+def _floor(server: Server, model: Path, files: list[Path], rounds: int, seconds: float) -> Row:
     """One client beside the same predictor without a server."""
     floor, alone = [], []
     for _ in range(rounds):
@@ -110,7 +110,7 @@ def _floor(server: Server, model: Path, files: list[Path], rounds: int) -> Row:
         if done.returncode:
             sys.exit(done.stderr)
         floor.append(1000 * median(json.loads(done.stdout)))
-        alone.append(load(server.address, 1, 4, files).p50)
+        alone.append(load(server.address, 1, seconds, files).p50)
     ratio = f"{median(alone) / median(floor):.2f} x"
     return Row(
         "one client, p50, over decode + forward",

@@ -26,10 +26,16 @@ if TYPE_CHECKING:
 signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell ignore it
 
 
+LONG = ("test_notebooks.py", "test_sdks.py", "test_workflow.py")  # tests of a minute each
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let the modules whose tests need ``run`` come last: one worker trains it meanwhile, and few wait for it."""
+    """Let the longest tests come first, so that all workers end together, and the modules that need ``run`` last.
+
+    One worker trains that run meanwhile, and few wait for it.
+    """
     needed = {item.path for item in items if "run" in getattr(item, "fixturenames", ())}
-    items.sort(key=lambda item: item.path in needed)
+    items.sort(key=lambda item: (item.path in needed, item.path.name not in LONG))
 
 
 @pytest.fixture(autouse=True)

@@ -143,12 +143,13 @@ def test_mlflow_and_wandb(
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
     done = command(
         *(*small(photos, weights), "logger=[tensorboard,mlflow,wandb]", "profiler=local", "hydra.run.dir=run"),
-        f"trainer.devices={devices}",
+        *(f"trainer.devices={devices}", f"trainer.max_epochs={2 if devices == 1 else 3}"),
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert "wandb: nothing was sent; `wandb sync " in done.stdout
-    resumed = command("resume=run", "trainer.max_epochs=3")
-    assert (resumed.returncode, resumed.stderr) == (0, "")
+    if devices == 1:  # a resume does not depend on their number, and takes half of the time
+        resumed = command("resume=run", "trainer.max_epochs=3")
+        assert (resumed.returncode, resumed.stderr) == (0, "")
     metrics = json.loads((tmp_path / "run/metrics.json").read_text())
     history = [float(epoch["valid_loss"]) for epoch in read_csv(tmp_path / "run/history.csv")]
     assert len(history) == 3
@@ -166,7 +167,7 @@ def _check_mlflow(folder: Path, metrics: dict[str, Any], history: list[float], d
     (run,) = client.search_runs([experiment.experiment_id])  # the resume went on with the same
     assert run.info.status == "FINISHED"
     assert run.data.tags["run_folder"] == str(folder / "run")
-    assert run.data.tags["resumed_with"] == "trainer.max_epochs=3"
+    assert devices > 1 or run.data.tags["resumed_with"] == "trainer.max_epochs=3"
     assert run.data.params["finetune.name"] == "head"
     found = [m.value for m in client.get_metric_history(run.info.run_id, "valid/loss")]
     assert found == pytest.approx(history, rel=1e-5)
