@@ -68,6 +68,22 @@ def test_the_start_is_kept_unless_another_is_better_by_more_than_noise(
     assert interpolation.decide(of_alpha, list(range(200)), f"valid.{score}")["kept"] == kept
 
 
+@pytest.mark.parametrize(("right_now", "least", "most", "kept"), [(10, 0.84, 0.96, 0), (20, 0.98, 1, 1)])
+def test_the_best_of_several_must_be_better_in_most_draws(
+    right_now: int, least: float, most: float, kept: float
+) -> None:
+    """The epoch predicts some photos right that the start does not, and five others wrong."""
+    labels, n = np.zeros(200, np.int64), np.arange(200)
+    start, epoch = np.where(n < right_now, -1.0, 1.0), np.where(n >= 195, -1.0, 1.0)
+    of_alpha = {
+        alpha: Predictions([], labels, np.stack([first, 0 * first], 1).astype(np.float32))
+        for alpha, first in ((0.0, start), (1.0, epoch))
+    }
+    chosen = interpolation.decide(of_alpha, n.tolist(), "valid.top1")
+    assert least < chosen["certainty"] <= most
+    assert chosen["kept"] == kept
+
+
 def test_copies_are_no_evidence() -> None:
     """One class is better and the other a little worse, but each class is copies of one photo."""
     labels = np.arange(200) % 2
