@@ -30,8 +30,8 @@ from sagehound_launchers.search import pruning
 
 OUTPUT = "output.txt"  # in a trial's folder: its output
 _IMPORTS = "sagehound_launchers.search.trial_imports"
-# On Linux all processes are forked from one that has imported torch, so its time and memory are needed only once. The
-# first one starts after these seconds, and a signal meanwhile is handled then.
+# On Linux all processes are forked from one that has imported torch, so the import needs its time and memory only once.
+# It takes seconds; a signal that comes meanwhile is handled after it.
 _START = "forkserver" if sys.platform == "linux" else "spawn"
 
 
@@ -134,7 +134,7 @@ def _work(
     pipe: Connection, place: int, of: int, context: HydraContext, tells: bool, environment: Mapping[str, str]
 ) -> None:
     """The main function of the process."""
-    os.environ.clear()  # it may be forked from an earlier search's
+    os.environ.clear()  # it is that of the first search in this program
     os.environ.update(environment)
     parent = multiprocessing.parent_process()
     assert parent is not None
