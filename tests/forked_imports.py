@@ -5,7 +5,7 @@ import importlib
 from sagehound.system.imports import importing
 
 _IMPORTED = """
-    boto3  encodings.idna  matplotlib.backends.backend_svg  optuna  rich.progress  safetensors.numpy  stringprep
+    boto3  encodings.idna  matplotlib.backends.backend_svg  optuna  rich.progress  s3fs  safetensors.numpy  stringprep
     scipy.ndimage  scipy.optimize  scipy.stats
     tensorboard.backend.event_processing.event_accumulator
     sagehound.artifact.export  sagehound.cli.compare_command  sagehound.cli.launch_command  sagehound.cli.main

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import make_photos, small
+from helpers import make_photos, small_all
 from PIL import Image
 
 import sagehound
@@ -32,7 +32,7 @@ def run(photos: Path, weights: Path, tmp_path_factory: pytest.TempPathFactory) -
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(here)
         patch.setenv("SAGEHOUND_CACHE", str(here / "cache"))
-        overrides = [o for o in small(photos, weights) if not o.startswith(("artifact", "trainer.max_epochs"))]
+        overrides = [o for o in small_all(photos, weights) if not o.startswith(("artifact", "trainer.max_epochs"))]
         run = sagehound.train(*overrides, "optimizer.lr=0.01", seed=1, **{"trainer.max_epochs": 3})
         return Run(run.folder.resolve(), run.metrics)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import boto3
 import pytest
-from helpers import Command, small
+from helpers import Command, small_all
 from omegaconf import OmegaConf
 
 KEYS = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": "us-west-2"}
@@ -37,7 +37,7 @@ def test_sagemaker_end_to_end(
     request: pytest.FixtureRequest,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    given = small(photos, weights)
+    given = small_all(photos, weights)
     search = ["optimizer.lr=tag(log,interval(1e-3,1e-1))", "head.dropout=0,0.2", "hpo.study=demo"]
     tuned = launch(
         "-m", "hpo=sagemaker", "aws=emulator", *given, *search, "hpo.max_jobs=2", "hpo.max_parallel_jobs=2"

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import urllib3
-from helpers import Command, small
+from helpers import Command, small_all
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
@@ -74,7 +74,7 @@ def page(browser: Browser) -> Iterator[Page]:
 
 
 def test_one_run(command: Command, photos: Path, weights: Path, tmp_path: Path, page: Page) -> None:
-    done = command(*small(photos, weights), "profiler=local", "optimizer.lr=0.01")
+    done = command(*small_all(photos, weights), "profiler=local", "optimizer.lr=0.01")
     assert done.returncode == 0, done.stderr
     with started(tmp_path / "outputs") as board:
         (run,) = board.get("runs").json()
@@ -126,7 +126,7 @@ def test_one_run(command: Command, photos: Path, weights: Path, tmp_path: Path, 
 
 
 def test_a_sweep(command: Command, photos: Path, weights: Path, tmp_path: Path, page: Page) -> None:
-    done = command(*small(photos, weights), "-m", "optimizer.lr=0.001,0.01")
+    done = command(*small_all(photos, weights), "-m", "optimizer.lr=0.001,0.01")
     assert done.returncode == 0, done.stderr
     with started(tmp_path / "multirun") as board:
         assert len(board.get("runs").json()) == 2

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from emulator_helpers import client
-from helpers import Command, small
+from helpers import Command, small_all
 
 from sagehound.errors import ConfigError
 from sagehound_launchers.sagemaker import permissions
@@ -33,7 +33,7 @@ def emulator(tmp_path: Path) -> Iterator[Emulator]:
 
 
 def command(photos: Path, weights: Path) -> list[str]:
-    given = [*small(photos, weights), "artifact=true", "trainer=sagemaker", "aws=emulator", "hydra.run.dir=all"]
+    given = [*small_all(photos, weights), "artifact=true", "trainer=sagemaker", "aws=emulator", "hydra.run.dir=all"]
     return [*given, *SEARCH, *STAGES, "debugger=local"]
 
 

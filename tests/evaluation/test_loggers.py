@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import ROOT, Command, Compose, small
+from helpers import ROOT, Command, Compose, small_all
 
 from sagehound.errors import ConfigError
 from sagehound.storage.atomic import read_csv
@@ -86,7 +86,7 @@ def test_a_users_own_logger_and_callback(
         (options / group).mkdir(parents=True)
         (options / group / "mine.yaml").write_text(text)
     done = command(
-        *("--config-dir", "options", *small(photos, weights), "logger=[mine,csv]", "callbacks=mine"),
+        *("--config-dir", "options", *small_all(photos, weights), "logger=[mine,csv]", "callbacks=mine"),
         *("hydra.run.dir=run", "profiler=local", "trainer.extra.limit_train_batches=2", f"trainer.devices={devices}"),
     )
     assert (done.returncode, done.stderr) == (0, "")
@@ -142,7 +142,7 @@ def test_mlflow_and_wandb(
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
     done = command(
-        *(*small(photos, weights), "logger=[tensorboard,mlflow,wandb]", "profiler=local", "hydra.run.dir=run"),
+        *(*small_all(photos, weights), "logger=[tensorboard,mlflow,wandb]", "profiler=local", "hydra.run.dir=run"),
         *(f"trainer.devices={devices}", f"trainer.max_epochs={2 if devices == 1 else 3}"),
     )
     assert (done.returncode, done.stderr) == (0, "")
@@ -274,7 +274,7 @@ def test_the_examples_of_the_documentation(
     monkeypatch.setenv("WANDB_MODE", "offline")
     code = re.findall(r"```python\n(.*?)```", SECTION, flags=re.DOTALL)[0]
     (tmp_path / "my_extensions.py").write_text(code)
-    done = command(*small(photos, weights), *shlex.split(given), "hydra.run.dir=run", "optimizer.lr=0.01")
+    done = command(*small_all(photos, weights), *shlex.split(given), "hydra.run.dir=run", "optimizer.lr=0.01")
     assert (done.returncode, done.stderr) == (0, "")
     if "PrintLogger" in given:
         assert "log backbone test_resnet" in done.stdout

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers import ROOT, Command, Server, small
+from helpers import ROOT, Command, Server, small_all
 
 from sagehound.errors import ConfigError
 from sagehound_launchers.stages.deploy import names
@@ -116,7 +116,7 @@ def test_several_models_behind_one_server(run: Path, tmp_path: Path, photo: byte
 @pytest.mark.slow
 def test_without_a_model_one_is_trained_first(launch: Command, photos: Path, weights: Path, tmp_path: Path) -> None:
     """One command: train, predict a folder with what was trained."""
-    done = launch(*small(photos, weights), "artifact=true", "transform=local", f"hydra.run.dir={tmp_path / 'run'}")
+    done = launch(*small_all(photos, weights), "artifact=true", "transform=local", f"hydra.run.dir={tmp_path / 'run'}")
     assert done.returncode == 0, done.stderr
     assert "test accuracy:" in done.stdout
     assert "predictions of 45 photos:" in done.stdout

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers import ROOT, small
+from helpers import ROOT, small_all
 
 STAGE = '''
 """`count=local`: the bytes of a model."""
@@ -101,6 +101,6 @@ def test_the_rules_of_stages_hold_for_it(package: Path, arguments: list[str], me
 
 @pytest.mark.slow
 def test_it_trains_a_model_where_none_is_given(package: Path, run_photos: Path, weights: Path) -> None:
-    done = launch(package, *small(run_photos, weights), "artifact=true", "count=local", "hydra.run.dir=trained")
+    done = launch(package, *small_all(run_photos, weights), "artifact=true", "count=local", "hydra.run.dir=trained")
     assert done.returncode == 0, done.stderr
     assert list(json.loads((package.parent / "trained/bytes.json").read_text())) == [str(package.parent / "trained")]

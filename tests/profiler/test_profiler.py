@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import Command, Compose, small
+from helpers import Command, Compose, small_all
 from PIL import Image
 from run_helpers import same
 
@@ -124,7 +124,7 @@ def test_one_thread_is_named_and_its_override_helps(
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     if cores() < 2:
         pytest.skip("one core")
-    given = [*small(photos, weights), *LOCAL, "finetune=full", "trainer.max_epochs=4"]
+    given = [*small_all(photos, weights), *LOCAL, "finetune=full", "trainer.max_epochs=4"]
     run = command(*given, "hydra.run.dir=run")
     assert run.returncode == 0, run.stderr
     override = findings(tmp_path / "run")["FewThreads"]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from helpers import COLOURS, Command, Compose, make_photos, save_photo, small
+from helpers import COLOURS, Command, Compose, make_photos, save_photo, small_all
 from playwright.sync_api import Browser, Page
 
 from sagehound import report
@@ -62,7 +62,7 @@ def folder(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch, initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         patch.setenv("SAGEHOUND_CACHE", str(here / "cache"))
         overrides = [
-            *small(photos, weights),
+            *small_all(photos, weights),
             "report=true",
             "debugger=local",
             "debugger.preflight=false",
@@ -182,7 +182,7 @@ def test_no_action_that_cannot_help(changes: dict[str, str]) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("case", ACTIONS)
 def test_the_command_of_the_action_runs(case: str, photos: Path, weights: Path, command: Command) -> None:
-    action = next_actions(run_that_shows(case, small(photos, weights)))[0]
+    action = next_actions(run_that_shows(case, small_all(photos, weights)))[0]
     done = command(*shlex.split(action.command)[2:], "hydra.run.dir=next")
     assert done.returncode == 0, done.stderr
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers import ROOT, Command, Compose, make_photos, small
+from helpers import ROOT, Command, Compose, make_photos, small_all
 
 from sagehound.errors import ConfigError, SagehoundError
 from sagehound.runs.run_folder import claim, remove_run
@@ -216,7 +216,7 @@ def test_two_commands_of_one_second_get_two_folders(photos: Path, weights: Path,
     conf.mkdir(parents=True)
     (conf / "pinned.yaml").write_text(PINNED)
     given = [
-        *small(photos, weights),
+        *small_all(photos, weights),
         "trainer.max_epochs=1",
         "experiment=pinned",
         *(["-m", "seed=1,2"] * (kind == "multirun")),

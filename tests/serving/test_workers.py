@@ -143,6 +143,7 @@ def test_a_process_that_is_killed_is_replaced(run: Path, tmp_path: Path, photo: 
     server = Together(tmp_path, f"model={run}")
     killed, other = server.both()
     os.kill(killed, sent)
+    until(lambda: not is_alive(killed))  # a connection that it has accepted without a request is closed
     for _ in range(4):
         assert server.invoke(photo).status == 200
     assert other in server.both()

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers import ROOT, Compose, small
+from helpers import ROOT, Compose, small_all
 
 from sagehound.errors import ConfigError
 from sagehound.system import hardware, process_group
@@ -46,7 +46,7 @@ def test_the_config_follows_torchrun(config: Compose, monkeypatch: pytest.Monkey
 @pytest.mark.slow
 def test_two_processes_of_torchrun_train_one_model(photos: Path, weights: Path, tmp_path: Path) -> None:
     start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    given = [*small(photos, weights), "trainer.devices=2", "finetune=full", "trainer.max_epochs=1"]
+    given = [*small_all(photos, weights), "trainer.devices=2", "finetune=full", "trainer.max_epochs=1"]
     done = subprocess.run(
         [*start, str(ROOT / "train.py"), *given], cwd=tmp_path, capture_output=True, text=True, check=False
     )
@@ -67,7 +67,7 @@ def test_two_tasks_of_srun_train_one_model(photos: Path, weights: Path, tmp_path
         port = str(free.getsockname()[1])
     shared = {"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_NNODES": "1", "SLURM_NODEID": "0"}
     shared |= {"SLURM_JOB_ID": "1", "SLURM_JOB_NAME": "sagehound", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    given = [*small(photos, weights), "finetune=full", "trainer.max_epochs=1", "hydra.run.dir=run"]
+    given = [*small_all(photos, weights), "finetune=full", "trainer.max_epochs=1", "hydra.run.dir=run"]
     tasks = [
         subprocess.Popen(
             [sys.executable, str(ROOT / "train.py"), *given],

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from emulator_helpers import client, processes, until
-from helpers import ROOT, Command, small
+from helpers import ROOT, Command, small, small_all
 
 from sagemaker_emulator.server import Emulator
 
@@ -31,7 +31,7 @@ def jobs(emulator: Emulator) -> list[dict[str, Any]]:
 def test_a_sweep_runs_remotely_and_reads_like_a_local_one(
     launch: Command, photos: Path, weights: Path, tmp_path: Path, emulator: Emulator
 ) -> None:
-    given = [*small(photos, weights), "finetune=full", "optimizer.lr=0.01,0.02", "aws.max_parallel_jobs=2"]
+    given = [*small_all(photos, weights), "finetune=full", "optimizer.lr=0.01,0.02", "aws.max_parallel_jobs=2"]
     done = launch("-m", *given, *REMOTE)
     assert done.returncode == 0, done.stderr + done.stdout
     for number, lr in enumerate(("0.01", "0.02")):
@@ -214,7 +214,7 @@ def test_jobs_of_a_sweep_wait_for_quota_that_others_use(
     launch: Command, photos: Path, weights: Path, emulator: Emulator, control: Control
 ) -> None:
     control("quotas", {"ml.m5.large": 1})
-    given = [*small(photos, weights), *REMOTE, "aws.instance_type=ml.m5.large", "trainer.max_epochs=1"]
+    given = [*small_all(photos, weights), *REMOTE, "aws.instance_type=ml.m5.large", "trainer.max_epochs=1"]
     done = launch("-m", *given, "seed=1,2", "aws.max_parallel_jobs=2")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("waits at most 60 minutes: the quota of ml.m5.large is in use") == 1
@@ -295,7 +295,7 @@ def test_a_job_that_ran_out_of_time_leaves_its_checkpoint(
 def test_jobs_that_are_being_started_are_not_forgotten(
     photos: Path, weights: Path, tmp_path: Path, emulator: Emulator, control: Control, asked: bool
 ) -> None:
-    given = [*small(photos, weights), *REMOTE, "finetune=full", "trainer.max_epochs=400"]
+    given = [*small_all(photos, weights), *REMOTE, "finetune=full", "trainer.max_epochs=400"]
     lrs = "optimizer.lr=0.01,0.02,0.03,0.04"
     control("faults", [{"operation": "CreateTrainingJob", "kind": "timeout", "seconds": 4, "after": True, "times": 2}])
     command = [sys.executable, str(ROOT / "launch.py"), "-m", *given, lrs, "aws.max_parallel_jobs=2"]

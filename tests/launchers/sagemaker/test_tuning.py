@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from emulator_helpers import client
-from helpers import ROOT, Command, small
+from helpers import ROOT, Command, small_all
 from omegaconf import OmegaConf
 
 from sagehound.cli.previous_runs import with_best
@@ -63,7 +63,7 @@ def tuning_jobs(emulator: Emulator) -> list[dict[str, Any]]:
 def test_what_is_wrong_is_said_before_anything_is_started(
     launch: Command, photos: Path, weights: Path, emulator: Emulator, arguments: list[str], message: str
 ) -> None:
-    done = launch(*small(photos, weights), "hpo=sagemaker", "aws=emulator", *arguments)
+    done = launch(*small_all(photos, weights), "hpo=sagemaker", "aws=emulator", *arguments)
     assert done.returncode == 2, done.stderr
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
@@ -81,7 +81,7 @@ def test_a_search_with_faults_and_training_with_its_best(
     control: Control,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    given = [*small(photos, weights), *SEARCH, "data.batch_size=5,8", "trainer.max_epochs=1"]
+    given = [*small_all(photos, weights), *SEARCH, "data.batch_size=5,8", "trainer.max_epochs=1"]
     dry = launch("-m", *given, "dry_run=true", "hpo.study=dry")
     assert dry.returncode == 0, dry.stderr
     assert tuning_jobs(emulator) == []
@@ -122,10 +122,10 @@ def test_a_search_with_faults_and_training_with_its_best(
     for name, value in {"ENDPOINT_URL": emulator.url, "ACCESS_KEY_ID": "x", "SECRET_ACCESS_KEY": "x"}.items():
         monkeypatch.setenv(f"AWS_{name}", value)
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-west-2")
-    by_name = command(f"best={job['HyperParameterTuningJobName']}", *small(photos, weights), "--cfg", "job")
+    by_name = command(f"best={job['HyperParameterTuningJobName']}", *small_all(photos, weights), "--cfg", "job")
     assert by_name.returncode == 0, by_name.stderr
     assert OmegaConf.create(by_name.stdout).optimizer.lr == float(best["optimizer.lr"])
-    nobody = command("best=nobody", *small(photos, weights))
+    nobody = command("best=nobody", *small_all(photos, weights))
     assert nobody.returncode == 2
     assert "best=nobody: no such folder here: give that of a finished search" in nobody.stderr
     assert "looking for a tuning job: ResourceNotFound" in nobody.stderr
@@ -148,7 +148,7 @@ def test_a_search_with_faults_and_training_with_its_best(
 def test_a_search_that_was_refused_may_be_given_again(
     launch: Command, photos: Path, weights: Path, tmp_path: Path, emulator: Emulator, control: Control
 ) -> None:
-    given = [*small(photos, weights), *SEARCH, "hpo.max_jobs=1", "trainer.max_epochs=1", "aws.patience_minutes=0"]
+    given = [*small_all(photos, weights), *SEARCH, "hpo.max_jobs=1", "trainer.max_epochs=1", "aws.patience_minutes=0"]
     control("quotas", {"ml.m5.large": 0})
     refused = launch(*given)
     control("quotas", {"ml.m5.large": 5})
@@ -166,7 +166,7 @@ def test_a_search_that_was_refused_may_be_given_again(
 def test_a_job_whose_trials_all_fail(launch: Command, photos: Path, weights: Path, emulator: Emulator) -> None:
     for photo in photos.rglob("*.jpg"):
         photo.write_bytes(b"no photo")
-    done = launch(*small(photos, weights), *SEARCH, "hpo.max_jobs=1")
+    done = launch(*small_all(photos, weights), *SEARCH, "hpo.max_jobs=1")
     assert done.returncode == 4, done.stderr
     assert "tuning job sagehound-" in done.stderr.splitlines()[-1]
     assert "no usable photo is left" in done.stderr.splitlines()[-1]
@@ -178,7 +178,7 @@ def test_a_job_whose_trials_all_fail(launch: Command, photos: Path, weights: Pat
 def test_ctrl_c_stops_the_job_only_if_asked(
     launch: Command, photos: Path, weights: Path, tmp_path: Path, emulator: Emulator, asked: bool
 ) -> None:
-    given = [*small(photos, weights), *SEARCH, "hpo.max_jobs=2", f"aws.stop_on_interrupt={str(asked).lower()}"]
+    given = [*small_all(photos, weights), *SEARCH, "hpo.max_jobs=2", f"aws.stop_on_interrupt={str(asked).lower()}"]
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "launch.py"), *given], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         text=True,
@@ -205,7 +205,7 @@ def test_ctrl_c_stops_the_job_only_if_asked(
 def test_hyperband_ends_the_worse_trials_and_completes_others(
     launch: Command, photos: Path, weights: Path, tmp_path: Path, emulator: Emulator
 ) -> None:
-    given = [*small(photos, weights), "hpo=sagemaker", "aws=emulator", "hpo.study=band", "hpo.strategy=Hyperband"]
+    given = [*small_all(photos, weights), "hpo=sagemaker", "aws=emulator", "hpo.study=band", "hpo.strategy=Hyperband"]
     done = launch(*given, "trainer.max_epochs=3", "optimizer.lr=0.05,1e-7,1e-8", "hpo.max_jobs=3")
     assert done.returncode == 0, done.stderr + done.stdout
     states = [r["state"] for r in rows(tmp_path / "multirun/band")]

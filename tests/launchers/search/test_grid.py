@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import ROOT, Command, small
+from helpers import ROOT, Command, small_all
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
@@ -157,7 +157,7 @@ def test_a_users_folder_in_the_place_of_a_trial_is_refused(tmp_path: Path) -> No
 def test_a_wrong_last_point_is_refused_at_once(
     command: Command, photos: Path, weights: Path, tmp_path: Path, sweep: list[str], message: str
 ) -> None:
-    done = command("-m", *small(photos, weights), *sweep)
+    done = command("-m", *small_all(photos, weights), *sweep)
     assert done.returncode == 2, done.stderr
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
@@ -182,7 +182,7 @@ def test_trials_that_were_ended_early_are_drawn_with_a_marker_of_their_own() -> 
 
 @pytest.mark.slow
 def test_ctrl_c_ends_a_sweep_with_its_results(photos: Path, weights: Path, tmp_path: Path) -> None:
-    given = [*small(photos, weights), "-m", "trainer.max_epochs=1,100000", "optimizer.lr=0.01,0.02"]
+    given = [*small_all(photos, weights), "-m", "trainer.max_epochs=1,100000", "optimizer.lr=0.01,0.02"]
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "train.py"), *given],
         cwd=tmp_path,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Self
 
 import pytest
-from helpers import ROOT, Command, small
+from helpers import ROOT, Command, small_all
 from omegaconf import OmegaConf
 
 from sagehound.cli.previous_runs import with_best
@@ -67,7 +67,7 @@ def rows(folder: Path) -> list[dict[str, str]]:
 def test_what_is_wrong_is_said_before_anything_is_trained(
     launch: Command, photos: Path, weights: Path, arguments: list[str], message: str
 ) -> None:
-    done = launch(*small(photos, weights), *arguments)
+    done = launch(*small_all(photos, weights), *arguments)
     assert done.returncode == 2, done.stderr
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
@@ -78,7 +78,7 @@ def test_what_is_wrong_is_said_before_anything_is_trained(
 def test_a_search_and_training_with_its_best(
     launch: Command, command: Command, photos: Path, weights: Path, tmp_path: Path
 ) -> None:
-    done = launch(*small(photos, weights), *SEARCH, "hpo.max_jobs=3", "hpo.sampler=random")
+    done = launch(*small_all(photos, weights), *SEARCH, "hpo.max_jobs=3", "hpo.sampler=random")
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "multirun/mine"
     found = rows(folder)
@@ -94,11 +94,11 @@ def test_a_search_and_training_with_its_best(
     winning = OmegaConf.load(folder / "best.yaml")
     assert winning["optimizer.lr"] == best["optimizer.lr"]
     assert (folder / "plots/hyperparameters.png").stat().st_size > 5_000
-    again = launch(*small(photos, weights), *SEARCH, "hpo.max_jobs=4", "hpo.sampler=random")
+    again = launch(*small_all(photos, weights), *SEARCH, "hpo.max_jobs=4", "hpo.sampler=random")
     assert again.returncode == 0, again.stderr
     assert [r["trial"] for r in rows(folder)] == ["0", "1", "2", "3"], "the numbers go on"
     assert len({r["optimizer.lr"] for r in rows(folder)}) == 4, "and propose something else"
-    other = launch(*small(photos, weights), *SEARCH, "hpo.max_jobs=4", "head.dropout=0.1,0.2")
+    other = launch(*small_all(photos, weights), *SEARCH, "hpo.max_jobs=4", "head.dropout=0.1,0.2")
     assert other.returncode == 2
     assert "the study searched with another space before" in other.stderr
     trained = command("best=multirun/mine", "trainer.max_epochs=1", "hydra.run.dir=run")
@@ -111,7 +111,13 @@ def test_a_search_and_training_with_its_best(
 
 @pytest.mark.slow
 def test_a_killed_search_goes_on(launch: Command, photos: Path, weights: Path, tmp_path: Path) -> None:
-    given = [*small(photos, weights), *SEARCH, "hpo.max_jobs=3", "hpo.objective=valid.top1", "hpo.direction=maximize"]
+    given = [
+        *small_all(photos, weights),
+        *SEARCH,
+        "hpo.max_jobs=3",
+        "hpo.objective=valid.top1",
+        "hpo.direction=maximize",
+    ]
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "launch.py"), *given], cwd=tmp_path, stdout=subprocess.PIPE, text=True
     )
@@ -130,7 +136,7 @@ def test_a_killed_search_goes_on(launch: Command, photos: Path, weights: Path, t
 
 @pytest.mark.slow
 def test_a_search_without_a_name_says_how_it_is_resumed(photos: Path, weights: Path, tmp_path: Path) -> None:
-    given = [*small(photos, weights), "-m", "hpo=optuna", "hpo.max_jobs=3", "optimizer.lr=interval(0.01,0.1)"]
+    given = [*small_all(photos, weights), "-m", "hpo=optuna", "hpo.max_jobs=3", "optimizer.lr=interval(0.01,0.1)"]
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "launch.py"), *given, "trainer.max_epochs=2"],
         cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -165,7 +171,7 @@ def test_a_grid_is_searched_once(launch: Command, photos: Path, weights: Path, t
         "data.batch_size=5,8",
         "+hpo.space.optimizer.lr='0.01,0.02'",
     ]
-    done = launch(*small(photos, weights), *given)
+    done = launch(*small_all(photos, weights), *given)
     assert done.returncode == 0, done.stderr
     tried = {(r["data.batch_size"], r["optimizer.lr"]) for r in rows(tmp_path / "multirun/g")}
     assert tried == {(b, lr) for b in ("5", "8") for lr in ("0.01", "0.02")}

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers import ROOT, Command, small
+from helpers import ROOT, Command, small_all
 from omegaconf import OmegaConf
 
 from sagehound.errors import Stopped
@@ -26,7 +26,7 @@ def trials(folder: Path) -> list[dict[str, str]]:
 @pytest.mark.slow
 def test_a_grid_through_submitit(command: Command, photos: Path, weights: Path, tmp_path: Path) -> None:
     pytest.importorskip("submitit")
-    done = command("-m", *small(photos, weights), "optimizer.lr=0.01,0.02", *LOCAL, SWEEP)
+    done = command("-m", *small_all(photos, weights), "optimizer.lr=0.01,0.02", *LOCAL, SWEEP)
     assert done.returncode == 0, done.stderr
     found = trials(tmp_path / "sweep")
     assert [(t["state"], t["optimizer.lr"]) for t in found] == [("complete", "0.01"), ("complete", "0.02")]
@@ -35,7 +35,7 @@ def test_a_grid_through_submitit(command: Command, photos: Path, weights: Path, 
         assert float(trial["objective"]) == metrics["valid"]["loss"]
     best = min(found, key=lambda t: float(t["objective"]))
     assert OmegaConf.load(tmp_path / "sweep/best.yaml")["optimizer.lr"] == best["optimizer.lr"]
-    again = command("-m", *small(photos, weights), "optimizer.lr=0.03,0.04", *LOCAL, SWEEP)
+    again = command("-m", *small_all(photos, weights), "optimizer.lr=0.03,0.04", *LOCAL, SWEEP)
     assert again.returncode == 2
     assert "sweep holds another sweep" in again.stderr
 
@@ -43,7 +43,14 @@ def test_a_grid_through_submitit(command: Command, photos: Path, weights: Path, 
 @pytest.mark.slow
 def test_a_search_through_submitit_resumes(launch: Command, photos: Path, weights: Path, tmp_path: Path) -> None:
     pytest.importorskip("submitit")
-    given = ["-m", "hpo=optuna", *small(photos, weights), "optimizer.lr=interval(0.01,0.1)", "hpo.study=s", *LOCAL]
+    given = [
+        "-m",
+        "hpo=optuna",
+        *small_all(photos, weights),
+        "optimizer.lr=interval(0.01,0.1)",
+        "hpo.study=s",
+        *LOCAL,
+    ]
     for most in (1, 2):
         done = launch(*given, "hpo.max_parallel_jobs=2", f"hpo.max_jobs={most}")
         assert done.returncode == 0, done.stderr
@@ -57,7 +64,7 @@ def test_a_search_through_submitit_resumes(launch: Command, photos: Path, weight
 def test_pruning_needs_trials_of_this_machine(launch: Command, photos: Path, weights: Path) -> None:
     pytest.importorskip("submitit")
     lr = "optimizer.lr=interval(0.01,0.1)"
-    done = launch("-m", "hpo=optuna", *small(photos, weights), lr, "hpo.pruner=median", *LOCAL)
+    done = launch("-m", "hpo=optuna", *small_all(photos, weights), lr, "hpo.pruner=median", *LOCAL)
     assert done.returncode == 2
     assert "hpo.pruner=median needs trials on this machine, hydra/launcher=submitit_local runs them" in done.stderr
     assert len(done.stderr.splitlines()) == 1
@@ -77,7 +84,7 @@ def test_a_job_that_dies_is_one_line(
     )
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
     die = ["finetune=full", "+augment.transform._target_=dying.Die", "+augment.transform.really=false,true"]
-    done = command("-m", *small(photos, weights), *die, *LOCAL, SWEEP)
+    done = command("-m", *small_all(photos, weights), *die, *LOCAL, SWEEP)
     assert done.returncode == 1, done.stderr
     assert "hydra/launcher=submitit_local: " in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
@@ -89,7 +96,7 @@ def test_a_grid_through_joblib_with_a_trial_that_fails(photos: Path, weights: Pa
     """In a process of its own: joblib's workers do not start in a fork of the tests."""
     pytest.importorskip("joblib")
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
-    given = [*small(photos, weights), f"backbone.weights={weights},missing.safetensors"]
+    given = [*small_all(photos, weights), f"backbone.weights={weights},missing.safetensors"]
     program = [sys.executable, str(ROOT / "train.py"), "-m", *given, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
     done = subprocess.run([*program, SWEEP], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 3, done.stderr

@@ -15,7 +15,7 @@ from pathlib import Path
 import optuna
 import psutil
 import pytest
-from helpers import ROOT, Command, small
+from helpers import ROOT, Command, small_all
 from optuna.distributions import BaseDistribution
 
 from sagehound_launchers.search.samplers import make_sampler
@@ -93,7 +93,7 @@ def training(process: subprocess.Popen[str], folder: Path, number: int) -> psuti
 @pytest.mark.slow
 def test_processes_find_what_one_process_finds(launch: Command, photos: Path, weights: Path, tmp_path: Path) -> None:
     given = [
-        *small(photos, weights),
+        *small_all(photos, weights),
         "optimizer.lr=tag(log,interval(1e-3,1e-1))",
         "data.batch_size=5,8",
         "head.dropout=0.1",
@@ -121,7 +121,7 @@ def test_processes_find_what_one_process_finds(launch: Command, photos: Path, we
 def test_a_search_ends_with_all_its_processes_and_goes_on(
     photos: Path, weights: Path, tmp_path: Path, signum: int
 ) -> None:
-    given = [*small(photos, weights), RATES, "hpo.study=s", "trainer.max_epochs=100000"]
+    given = [*small_all(photos, weights), RATES, "hpo.study=s", "trainer.max_epochs=100000"]
     folder = tmp_path / "multirun/s"
     with searching(given, tmp_path) as process:
         children = [training(process, folder, number) for number in (0, 1)]
@@ -144,7 +144,7 @@ def test_a_search_ends_with_all_its_processes_and_goes_on(
 
 @pytest.mark.slow
 def test_ctrl_c_reaches_only_the_search_itself(photos: Path, weights: Path, tmp_path: Path) -> None:
-    with searching([*small(photos, weights), RATES], tmp_path) as process:
+    with searching([*small_all(photos, weights), RATES], tmp_path) as process:
         parent = psutil.Process(process.pid)
         while not (workers := [c for c in parent.children() if "forkserver" in " ".join(c.cmdline())]):
             assert process.poll() is None
@@ -165,7 +165,7 @@ def test_what_a_proposal_knows_does_not_hang_on_who_is_first(
     space = to_optuna(parse([sweep]))
     seed = next(s for s in range(100) if points(s, space) == ["30", "1"])
     done = launch(
-        *small(photos, weights), "-m", "hpo=optuna", sweep, "hpo.study=o", f"hpo.sampler={sampler}", f"seed={seed}",
+        *small_all(photos, weights), "-m", "hpo=optuna", sweep, "hpo.study=o", f"hpo.sampler={sampler}", f"seed={seed}",
         "hpo.max_parallel_jobs=2", f"hpo.max_jobs={2 if sampler == 'grid' else 4}",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -185,7 +185,7 @@ def points(seed: int, space: Mapping[str, BaseDistribution]) -> list[str]:
 
 @pytest.mark.slow
 def test_a_process_that_dies_fails_its_trial_alone(photos: Path, weights: Path, tmp_path: Path) -> None:
-    given = [*small(photos, weights), RATES, "hpo.study=s", "hpo.sampler=grid", "trainer.max_epochs=20"]
+    given = [*small_all(photos, weights), RATES, "hpo.study=s", "hpo.sampler=grid", "trainer.max_epochs=20"]
     folder = tmp_path / "multirun/s"
     with searching([*given, "hpo.max_jobs=4"], tmp_path) as process:
         assert process.stdout is not None
@@ -205,7 +205,7 @@ def test_a_trial_that_others_are_ahead_of_is_pruned(
     launch: Command, photos: Path, weights: Path, tmp_path: Path, several: int
 ) -> None:
     done = launch(
-        *small(photos, weights), "-m", "hpo=optuna", RATES, "hpo.study=p", "hpo.sampler=grid", "hpo.pruner=median",
+        *small_all(photos, weights), "-m", "hpo=optuna", RATES, "hpo.study=p", "hpo.sampler=grid", "hpo.pruner=median",
         f"hpo.max_parallel_jobs={several}", "trainer.max_epochs=4",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -225,7 +225,7 @@ def test_a_trial_that_cannot_become_good_is_pruned_by_diagnosis(
     launch: Command, photos: Path, weights: Path, tmp_path: Path, several: int
 ) -> None:
     done = launch(
-        *small(photos, weights), "-m", "hpo=optuna", "optimizer=sgd", "optimizer.lr=0.5,10000,0.3", "hpo.study=d",
+        *small_all(photos, weights), "-m", "hpo=optuna", "optimizer=sgd", "optimizer.lr=0.5,10000,0.3", "hpo.study=d",
         "hpo.sampler=grid", "hpo.pruner=diagnosis", f"hpo.max_parallel_jobs={several}", "trainer.gradient_clip=null",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -244,8 +244,8 @@ def test_another_launcher_is_given_batches(
     (plugins / "batch.py").write_text(LAUNCHER)
     monkeypatch.setenv("PYTHONPATH", str(plugins.parent), prepend=os.pathsep)
     given = [
-        *small(photos, weights), "-m", "hpo=optuna", "hydra/launcher=batch", "hpo.study=b", "hpo.max_parallel_jobs=3",
-        "hpo.max_jobs=5", "optimizer.lr=interval(0.01,0.1)",
+        *small_all(photos, weights), "-m", "hpo=optuna", "hydra/launcher=batch", "hpo.study=b",
+        "hpo.max_parallel_jobs=3", "hpo.max_jobs=5", "optimizer.lr=interval(0.01,0.1)",
     ]  # fmt: skip
     done = launch(*given)
     assert done.returncode == 0, done.stderr
