@@ -15,6 +15,7 @@ from servers import SETTINGS, Server, ours, peer
 
 SIZES = {"small": 125_000, "large": 3_000_000}  # bytes of a photo, about
 LARGE_PIXELS = 4032 * 3024  # a phone's
+OURS, INT8 = "Sagehound", "Sagehound, int8"
 BAR = 1.25  # at 16 clients, times the photos a second of the best peer
 WARM_UP, TRIAL = 2, 4  # seconds
 
@@ -53,19 +54,21 @@ def _enlarged(file: Path, target: Path) -> Path:
 
 @contextmanager
 def all_servers(
-    run: Path, model: Path, peers: list[str], python: str, photos: list[Path], seconds: float
+    run: Path, int8: Path | None, model: Path, peers: list[str], python: str, photos: list[Path], seconds: float
 ) -> Iterator[list[Server]]:
     """Our server, and each peer in the faster of its settings; they run at the same time and are measured in turn.
 
-    ``seconds`` are those of a measurement; choosing a setting takes no longer ones.
+    ``int8`` is a run of the same model whose network is in int8: another server of ours. ``seconds`` are those of a
+    measurement; choosing a setting takes no longer ones.
     """
     with ExitStack() as stack:
         servers = [stack.enter_context(ours(run))]
+        quantized = [stack.enter_context(ours(int8, name=INT8))] if int8 else []
         for name in peers:
             best = _best_setting(name, model, python, photos, seconds)
             servers.append(stack.enter_context(peer(name, best, model, python)))
         _check_answers(servers, photos)
-        yield servers
+        yield servers + quantized
 
 
 def _best_setting(name: str, model: Path, python: str, photos: list[Path], seconds: float) -> tuple[int, ...]:
@@ -129,22 +132,25 @@ def table(measured: dict[tuple[str, int], dict[str, list[Round]]]) -> str:
 def rows(measured: dict[tuple[str, int], dict[str, list[Round]]], sizes: dict[str, int]) -> Iterator[Row]:
     """The claims: photos a second beside the best peer, and with many clients p99 and failures too."""
     for (kind, clients), of_server in measured.items():
-        peers = {name: rounds for name, rounds in of_server.items() if name != "Sagehound"}
-        if not peers:
-            continue
+        peers = {name: rounds for name, rounds in of_server.items() if name not in (OURS, INT8)}
         what = f"{clients} client{'s' * (clients > 1)}, photos of {sizes[kind] // 1000:,} KB"
-        mine = of_server["Sagehound"]
-        best = max(peers, key=lambda name: _median(peers[name], "rate"))
-        a, b = _median(mine, "rate"), _median(peers[best], "rate")
-        bar = f"{BAR:g} x" if clients == 16 else ""
-        yield Row(f"{what}: photos a second, beside {best}", f"{a:.1f} /s", f"{b:.1f} /s", f"{a / b:.2f} x", bar)
-        if clients >= 64:
-            quick = min(peers, key=lambda name: _median(peers[name], "p99"))
-            a, b = _median(mine, "p99"), _median(peers[quick], "p99")
-            yield Row(f"{what}: p99, beside {quick}", f"{a:,.0f} ms", f"{b:,.0f} ms", f"{b / a:.2f} x", "> 1 x")
-            failed = sum(sum(r.load.failed.values()) for r in mine)
-            others = sum(sum(r.load.failed.values()) for rounds in peers.values() for r in rounds)
-            yield Row(f"{what}: failed requests, beside all peers", f"{failed}", f"{others}", "", "0")
+        for name in (OURS, INT8):
+            if peers and name in of_server:
+                yield from _beside(what + ", int8" * (name == INT8), clients, of_server[name], peers)
+
+
+def _beside(what: str, clients: int, mine: list[Round], peers: dict[str, list[Round]]) -> Iterator[Row]:
+    best = max(peers, key=lambda name: _median(peers[name], "rate"))
+    a, b = _median(mine, "rate"), _median(peers[best], "rate")
+    bar = f"{BAR:g} x" if clients == 16 else ""
+    yield Row(f"{what}: photos a second, beside {best}", f"{a:.1f} /s", f"{b:.1f} /s", f"{a / b:.2f} x", bar)
+    if clients >= 64:
+        quick = min(peers, key=lambda name: _median(peers[name], "p99"))
+        a, b = _median(mine, "p99"), _median(peers[quick], "p99")
+        yield Row(f"{what}: p99, beside {quick}", f"{a:,.0f} ms", f"{b:,.0f} ms", f"{b / a:.2f} x", "> 1 x")
+        failed = sum(sum(r.load.failed.values()) for r in mine)
+        others = sum(sum(r.load.failed.values()) for rounds in peers.values() for r in rounds)
+        yield Row(f"{what}: failed requests, beside all peers", f"{failed}", f"{others}", "", "0")
 
 
 def _median(rounds: list[Round], key: str) -> float:

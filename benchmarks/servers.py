@@ -56,9 +56,9 @@ class Server:
 
 
 @contextmanager
-def ours(run: Path, *overrides: str) -> Iterator[Server]:
+def ours(run: Path, *overrides: str, name: str = "Sagehound") -> Iterator[Server]:
     """Our server, by the command."""
-    out = run.with_name("launch")
+    out = run.with_name(f"launch-{run.name}")
     command = [sys.executable, str(ROOT / "launch.py"), "deploy=local", f"model={run}", "deploy.port=0", *overrides]
     with subprocess.Popen([*command, f"hydra.run.dir={out}"], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
@@ -66,7 +66,7 @@ def ours(run: Path, *overrides: str) -> Iterator[Server]:
         if "http://" not in line:
             sys.exit(f"{' '.join(command)} did not start: {line}")
         try:
-            yield Server("Sagehound", line.split("http://")[1].split()[0], psutil.Process(process.pid))
+            yield Server(name, line.split("http://")[1].split()[0], psutil.Process(process.pid))
         finally:
             process.send_signal(signal.SIGTERM)
 

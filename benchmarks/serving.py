@@ -6,6 +6,7 @@ It needs wrk and an environment with LitServe, which is not one of Sagehound's r
     apt-get install wrk
     python -m venv LIT && LIT/bin/pip install litserve onnxruntime pillow    # the versions of requirements.lock
 All of it takes about twelve minutes on two cores. RUN is a run's folder; without it, a head is trained first.
+--int8 adds a server of ours with an int8 network of the same model. The peers keep fp32; its answers are not compared.
 """
 
 import json
@@ -55,6 +56,7 @@ def measure(argv: list[str]) -> list[Row]:
     p.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     p.add_argument("--requests", type=int, default=10_000, help="of the measurement of memory")
     p.add_argument("--run", type=Path, help="a run's folder")
+    p.add_argument("--int8", type=Path, help="of a run of the same model whose artifact is in int8: another server")
     args = p.parse_args(argv)
     check_wrk()
     if "peers" in args.parts and "LitServe" in args.peers:
@@ -82,7 +84,9 @@ def _beside_peers(run: Path, model: Path, sent: dict[str, list[Path]], args: Any
     sizes = {kind: sum(f.stat().st_size for f in files) // len(files) for kind, files in sent.items()}
     with ExitStack() as stack:
         first = next(iter(sent.values()))
-        servers = stack.enter_context(all_servers(run, model, args.peers, args.litserve, first, args.seconds))
+        servers = stack.enter_context(
+            all_servers(run, args.int8, model, args.peers, args.litserve, first, args.seconds)
+        )
         for kind, files in sent.items():
             rounds = args.rounds if kind == "small" else max(1, args.rounds // 3)
             for clients in args.clients:
