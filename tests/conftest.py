@@ -27,7 +27,13 @@ if TYPE_CHECKING:
 signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell ignore it
 
 
-LONG = ("test_notebooks.py", "test_sdks.py", "test_workflow.py")  # tests of a minute each
+LONG = (
+    "test_notebooks.py",
+    "test_guides.py",
+    "test_sdks.py",
+    "test_workflow.py",
+    "test_pipeline_export.py",
+)  # tests of a minute each
 
 
 def pytest_collection_finish() -> None:

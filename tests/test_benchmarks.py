@@ -49,13 +49,12 @@ def test_the_server_beside_a_scripts(photos: Path, weights: Path) -> None:
     given = ["--data", photos, "--weights", weights, "--backbone", "test_resnet", "--rounds", 1]
     if shutil.which("wrk") is None:
         pytest.skip("no wrk: apt-get install wrk")
-    few = ["--photos", "small", "--clients", 2, "--seconds", 1, "--peers", "FastAPI", "--requests", 100]
+    few = ["--photos", "small", "--clients", 2, "--seconds", 1, "--peers", "FastAPI", "--parts", "start", "peers"]
     rows = run("serving.py", *given, "--source", photos, *few)
     rows = [row for row in rows if len(row) == 5 and row[0] != "claim"]
-    assert len(rows) == 5
+    assert len(rows) == 2
     assert rows[0][0] == "python launch.py deploy=local to the first answer"
     assert rows[1][0].endswith("photos a second, beside FastAPI")
-    assert rows[-1][0].startswith("probe of 836 photos")
 
 
 def test_sending_photos_beside_a_loop() -> None:

@@ -104,7 +104,8 @@ def test_a_command_of_the_pages_runs(
     if program == "train" or any(word in given for word in ("hpo=", "trainer=", "pipeline=")):
         own += ["backbone.name=test_resnet", f"backbone.weights={place.weights}", "trainer.max_epochs=1"]
         own += ["trainer.accelerator=cpu", *([] if "data=" in given else ["data=folder", "data.root=PATH"])]
-        own += ["artifact=false"] if program == "train" and "-m" not in given else []
+        if program == "train" and "-m" not in given:
+            own += ["artifact=false", *([] if "results=" in given else ["results=tables"])]
     own += ["hpo.max_jobs=2"] if "hpo=" in given else []
     words = shlex.split(
         given.replace("http://127.0.0.1:8080", place.url).replace("//BUCKET", "//bucket"), comments=True

@@ -1,6 +1,5 @@
-"""SageMaker end to end on this machine: tune, train the best trial, train remotely with the debugger, serve."""
+"""SageMaker end to end on this machine: train with the debugger, serve by AWS's client, and probe."""
 
-import csv
 import json
 import subprocess
 import sys
@@ -9,8 +8,7 @@ from pathlib import Path
 
 import boto3
 import pytest
-from helpers import Command, small_all
-from omegaconf import OmegaConf
+from helpers import Command, small
 
 KEYS = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": "us-west-2"}
 
@@ -30,38 +28,18 @@ def emulator(tmp_path: Path) -> Iterator[str]:
 @pytest.mark.slow
 def test_sagemaker_end_to_end(
     launch: Command,
-    command: Command,
     photos: Path,
     weights: Path,
     tmp_path: Path,
     request: pytest.FixtureRequest,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    given = small_all(photos, weights)
-    search = ["optimizer.lr=tag(log,interval(1e-3,1e-1))", "head.dropout=0,0.2", "hpo.study=demo"]
-    tuned = launch(
-        "-m", "hpo=sagemaker", "aws=emulator", *given, *search, "hpo.max_jobs=2", "hpo.max_parallel_jobs=2"
-    )  # fmt: skip
-    assert tuned.returncode == 0, tuned.stderr + tuned.stdout
-    with (tmp_path / "multirun/demo/trials.csv").open() as file:
-        trials = list(csv.DictReader(file))
-    assert [t["state"] for t in trials] == ["complete"] * 2
-    best = min(trials, key=lambda t: float(t["objective"]))
-    assert f"best trial: {best['trial']}" in tuned.stdout
-
-    trained = command("best=multirun/demo", "hydra.run.dir=run")
-    assert trained.returncode == 0, trained.stderr
-    assert OmegaConf.load(tmp_path / "run/config.yaml").optimizer.lr == float(best["optimizer.lr"])
-    here = json.loads((tmp_path / "run/metrics.json").read_text())
-    assert here["valid"]["loss"] == pytest.approx(float(best["objective"]), abs=1e-6)
-
+    given = small(photos, weights)
     remote = launch(
-        "trainer=sagemaker", "aws=emulator", "debugger=sagemaker", "best=multirun/demo", "artifact=true",
-        "hydra.run.dir=remote",
+        *given, "trainer=sagemaker", "aws=emulator", "debugger=sagemaker", "artifact=true", "hydra.run.dir=remote",
     )  # fmt: skip
     assert remote.returncode == 0, remote.stderr + remote.stdout
     there = json.loads((tmp_path / "remote/metrics.json").read_text())
-    assert there["test"] == here["test"], "local and remote training give the same result"
     from smdebug.trials import create_trial
 
     trial = create_trial(str(tmp_path / "remote/debugger/tensors"))

@@ -167,7 +167,7 @@ MARKS = [  # lines after whose first appearance the command is killed
 @pytest.mark.parametrize(
     "marks",
     [
-        pytest.param(MARKS[4::5], marks=pytest.mark.slow, id="some"),
+        pytest.param(MARKS[4::7], marks=pytest.mark.slow, id="some"),
         pytest.param(MARKS, marks=pytest.mark.soak, id="all"),  # four minutes
     ],
 )
@@ -194,7 +194,7 @@ def test_a_killed_command_finishes_and_nothing_exists_twice(
             assert process.returncode == 0, "".join(lines)
             break
         time.sleep(0.2)
-    assert kills >= len(marks) - 3, f"output that never came: {left}"
+    assert kills >= max(2, len(marks) - 3), f"output that never came: {left}"
     check_results(tmp_path / "all", emulator)
 
 
