@@ -156,6 +156,27 @@ def test_a_missing_photo_folder_is_refused_before_torch_is_imported(tmp_path: Pa
     assert ("torch" in sys.modules) == imported
 
 
+_REFUSED = """
+import sys
+from pathlib import Path
+from sagehound.cli.command import run_training
+from sagehound.config import Data, Train
+try:
+    run_training(Train(data=Data(name="folder", root="photos")), Path("run"), [])
+finally:
+    assert "torch" not in sys.modules
+"""
+
+
+def test_the_folder_of_another_run_is_refused_before_torch_is_imported(tmp_path: Path) -> None:
+    for name in ("run", "photos"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "run/config.yaml").touch()
+    done = subprocess.run([sys.executable, "-c", _REFUSED], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stderr.splitlines()[-1].startswith("sagehound.errors.ConfigError: run holds another run: "), done.stderr
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["config.yaml"]
+
+
 def test_resume_from_a_single_file_uses_a_new_folder(tmp_path: Path) -> None:
     (tmp_path / "copy.ckpt").touch()
     given = resumed([f"resume={tmp_path}/copy.ckpt", "data=demo"])

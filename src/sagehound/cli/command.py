@@ -109,6 +109,9 @@ def run_training(cfg: Train, folder: Path, overrides: Sequence[str], *, is_trial
         interrupts.restore_keyboard_interrupt()
         audit(cfg, folder, overrides)
         return {}
+    if not process_group.is_follower():
+        with run_folder.opened(folder, cfg):
+            pass  # another run's folder is refused here; train() locks it after the imports
     from sagehound.artifact.fresh_processes import FreshProcesses, are_wanted_early
 
     with FreshProcesses() as fresh:
