@@ -212,7 +212,8 @@ def test_wandb_never_asks(config: Compose, tmp_path: Path, monkeypatch: pytest.M
         train.train(config("logger=wandb", "logger.wandb.jobtype=x"), tmp_path / "run")
 
 
-@pytest.mark.parametrize("module", ["mlflow", pytest.param("wandb", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("module", ["mlflow", "wandb"])
 def test_a_missing_extra_is_named(module: str) -> None:
     code = f"""
 import sys

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -18,8 +19,9 @@ def register(schema: type[Train] = Train) -> None:
     ConfigStore.instance().store("schema", _with_open_groups(schema))
 
 
+@cache
 def _with_open_groups(schema: type) -> DictConfig:
-    """Create a config with the schema's defaults. Its open groups accept keys that the schema does not list."""
+    """A config with the schema's defaults, of which Hydra makes copies. Open groups accept keys that are not listed."""
     node: DictConfig = OmegaConf.structured(schema)
     _open(schema, node)
     return node
