@@ -16,7 +16,7 @@ from sagehound.errors import ConfigError
 
 def register(schema: type[Train] = Train) -> None:
     """Register the schema with Hydra under the name that conf/train.yaml uses."""
-    ConfigStore.instance().store("schema", _with_open_groups(schema))
+    ConfigStore.instance().store("schema", _with_open_groups(schema))  # type: ignore[arg-type]  # a class has a hash
 
 
 @cache
@@ -62,7 +62,7 @@ def typed(cfg: DictConfig) -> Any:  # noqa: ANN401 - Train, or a larger schema
     cfg = copy.deepcopy(cfg)
     if not (isinstance(schema, type) and issubclass(schema, Train)):
         schema = registered()
-        cfg = OmegaConf.merge(_with_open_groups(schema), cfg)  # type: ignore[assignment]
+        cfg = OmegaConf.merge(_with_open_groups(schema), cfg)  # type: ignore[assignment,arg-type]
     with read_write(cfg), open_dict(cfg):
         cfg.pop("hydra", None)
     _check_keys(schema, cfg)
